@@ -1,0 +1,153 @@
+"""Where a live shared schema lacks what the workers need: one sentence per difference, found in five queries."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
+
+from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TYPES, ColumnNeed
+
+Kind = Literal["server", "table", "engine", "column", "type", "charset", "index", "foreign key"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that a live schema lacks; `where` is the server, a table or table.column."""
+
+    kind: Kind
+    where: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+NAMES: BindParameter[Any] = bindparam("names", expanding=True)
+TABLE_ENGINES = text(
+    "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(NAMES)
+TABLE_COLUMNS = text(
+    "SELECT table_name, column_name, data_type, column_type, character_maximum_length, character_set_name, is_nullable"
+    " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(NAMES)
+# An index that the optimizer must not use helps no one; the two servers flag it differently.
+TABLE_INDEXES = {
+    server: text(
+        "SELECT table_name, index_name, column_name FROM information_schema.statistics"  # noqa: S608 - constants
+        " WHERE table_schema = DATABASE() AND table_name IN :names AND index_type = 'BTREE'"
+        f" AND {usable} ORDER BY table_name, index_name, seq_in_index"
+    ).bindparams(NAMES)
+    for server, usable in {"MariaDB": "ignored = 'NO'", "MySQL": "is_visible = 'YES'"}.items()
+}
+CASCADES = text(
+    "SELECT table_name, constraint_name, referenced_table_name, delete_rule"
+    " FROM information_schema.referential_constraints"
+    " WHERE constraint_schema = DATABASE() AND referenced_table_name IN :names"
+    " AND delete_rule NOT IN ('RESTRICT', 'NO ACTION') AND table_name NOT LIKE 'worker\\_%'"
+).bindparams(NAMES)
+
+
+class LiveColumn(NamedTuple):
+    """A column as information_schema describes it."""
+
+    data_type: str
+    column_type: str
+    length: int | None
+    charset: str | None
+    is_nullable: Literal["YES", "NO"]
+
+
+@dataclass(frozen=True)
+class LiveSchema:
+    """What the database has of COLUMNS' tables; `indexes` maps (table, index) to the columns in their order."""
+
+    engines: dict[str, str | None]
+    columns: dict[tuple[str, str], LiveColumn]
+    indexes: dict[tuple[str, str], list[str]]
+
+
+def check_shared_schema(engine: Engine) -> list[Difference]:
+    """Return what the shared schema lacks of what the workers need; an empty list if nothing."""
+    with engine.connect() as connection:
+        version = connection.execute(text("SELECT VERSION()")).scalar_one()
+        if too_old := server_difference(version):
+            # The tables below look different there, so the rest can only be told on a newer server.
+            return [too_old]
+        live = _read(connection, _server(version))
+        cascades = connection.execute(CASCADES, {"names": DELETED_FROM}).all()
+    return [
+        *(difference for table in COLUMNS for difference in _table_differences(table, live)),
+        *(
+            Difference("foreign key", parent, f"{child}.{key} is ON DELETE {rule}: purging {parent} would change {child}")
+            for child, key, parent, rule in cascades
+        ),
+    ]
+
+
+def server_difference(version: str) -> Difference | None:
+    """Given the server's VERSION(), return what is wrong with it, if anything."""
+    server = _server(version)
+    major, minor = map(int, version.split(".")[:2])
+    if (major, minor) >= OLDEST_SERVERS[server]:
+        return None
+    needed = " or ".join(f"{name} {oldest[0]}.{oldest[1]}" for name, oldest in OLDEST_SERVERS.items())
+    return Difference("server", server, f"the server is {server} {major}.{minor}; claiming rows needs {needed} or newer")
+
+
+def _server(version: str) -> str:
+    return "MariaDB" if "MariaDB" in version else "MySQL"
+
+
+def _read(connection: Connection, server: str) -> LiveSchema:
+    names = {"names": list(COLUMNS)}
+    indexes: dict[tuple[str, str], list[str]] = {}
+    for table, index, column in connection.execute(TABLE_INDEXES[server], names):
+        indexes.setdefault((table, index), []).append(column)
+    return LiveSchema(
+        engines={row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)},
+        columns={(row[0], row[1]): LiveColumn(*row[2:]) for row in connection.execute(TABLE_COLUMNS, names)},
+        indexes=indexes,
+    )
+
+
+def _table_differences(table: str, live: LiveSchema) -> Iterator[Difference]:
+    if table not in live.engines:
+        yield Difference("table", table, f"table {table} is missing")
+        return
+    if (engine := live.engines[table]) is None:
+        yield Difference("engine", table, f"{table} is a view; the workers need a table, of InnoDB")
+        return
+    if engine != "InnoDB":
+        yield Difference("engine", table, f"{table} uses {engine}; the workers need InnoDB's row locks and transactions")
+    for name, need in COLUMNS[table].items():
+        yield from _column_differences(f"{table}.{name}", need, live.columns.get((table, name)))
+    leading = [columns for (owner, _), columns in live.indexes.items() if owner == table]
+    for index in INDEXES:
+        # Without its columns, which are named above, there can be no index.
+        if index.table != table or any((table, column) not in live.columns for column in index.columns):
+            continue
+        if not any(set(columns[: len(index.columns)]) == set(index.columns) for columns in leading):
+            wanted = ", ".join(index.columns)
+            yield Difference("index", table, f"{table} has no index that leads with ({wanted}): {index.without}")
+
+
+def _column_differences(where: str, need: ColumnNeed, live: LiveColumn | None) -> Iterator[Difference]:
+    if live is None:
+        yield Difference("column", where, f"column {where} is missing")
+        return
+    if live.data_type not in TYPES[need.kind]:
+        usable = ", ".join(TYPES[need.kind])
+        yield Difference("type", where, f"{where} is {live.column_type}; the workers need {need.kind} ({usable})")
+        return
+    if live.data_type == "enum":
+        known = re.findall(r"'((?:[^']|'')*)'", live.column_type)
+        if missing := [word for word in need.words if word not in known]:
+            yield Difference("type", where, f"{where} is an ENUM without {', '.join(missing)}")
+    elif live.length is not None and live.length < need.room:
+        yield Difference("type", where, f"{where} is {live.column_type}; the workers need {need.room} characters")
+    if need.emoji and live.charset != "utf8mb4":
+        yield Difference("charset", where, f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused")
+    if need.null and live.is_nullable == "NO":
+        yield Difference("type", where, f"{where} is NOT NULL; the workers clear it with NULL")

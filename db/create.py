@@ -1,0 +1,39 @@
+"""Create the shared schema in an empty database, for development; in production it is the API's."""
+
+from sqlalchemy import Connection, Engine, bindparam, text
+
+from db.models import Base
+
+EXISTING = text(
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(bindparam("names", expanding=True))
+
+
+class SchemaExistsError(Exception):
+    """The database already has some of the shared tables; the text names them."""
+
+
+def create_shared_schema(engine: Engine) -> None:
+    """Create the nine chat tables and users, shipments and bids in the database that `engine` points at.
+
+    Raise SchemaExistsError, before anything is changed, if the database has any of the twelve. MySQL commits each table
+    by itself: after a failure half-way, drop the database and start again.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        existing = sorted(connection.execute(EXISTING, {"names": list(Base.metadata.tables)}).scalars())
+        if existing:
+            raise SchemaExistsError(
+                f"the database {engine.url.database} already has {', '.join(existing)};"
+                " the shared schema is only ever created in an empty database"
+            )
+        _declare_timestamps_as_written(connection)
+        Base.metadata.create_all(connection, checkfirst=False)
+
+
+def _declare_timestamps_as_written(connection: Connection) -> None:
+    """Switch off MariaDB's old rule, its default before 10.10: a bare TIMESTAMP NOT NULL renews itself at each UPDATE.
+
+    https://mariadb.com/kb/en/server-system-variables/#explicit_defaults_for_timestamp
+    """
+    if not connection.execute(text("SELECT @@explicit_defaults_for_timestamp")).scalar():
+        connection.execute(text("SET SESSION explicit_defaults_for_timestamp = 1"))

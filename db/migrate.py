@@ -1,0 +1,59 @@
+"""Create and upgrade the worker-owned tables with Alembic; no shared table is ever touched."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+VERSION_TABLE = "worker_alembic_version"
+LOCK = "chat-workers:migrate"
+LOCK_SECONDS = 60
+
+
+class MigrationBusyError(Exception):
+    """Another `db migrate` holds the lock."""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the worker-owned tables are at, None before the first migration."""
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def newest_revision() -> str:
+    """Return the revision that this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # noqa: S101 - the package always ships migrations
+    return head
+
+
+def migrate(engine: Engine) -> tuple[str | None, str]:
+    """Bring the worker-owned tables to the newest revision; return the revisions before and after.
+
+    Two at once wait for each other on a named lock; raise MigrationBusyError after LOCK_SECONDS. MySQL commits each DDL
+    statement by itself, so every migration is written to be run again after a kill in its middle.
+    """
+    with engine.connect() as connection:
+        taken = connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": LOCK, "seconds": LOCK_SECONDS}).scalar()
+        if taken != 1:
+            raise MigrationBusyError(f"another migration has been running for {LOCK_SECONDS} s; try again when it is done")
+        try:
+            before = current_revision(connection)
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            after = current_revision(connection)
+        finally:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
+            connection.commit()
+    assert after is not None  # noqa: S101 - upgrade to head raises otherwise
+    return before, after

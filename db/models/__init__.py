@@ -1,0 +1,30 @@
+"""The shared schema as models, one table a module; importing this package registers them all on `Base.metadata`."""
+
+from db.models.base import Base, WorkerBase
+from db.models.chat_notifications import ChatNotification
+from db.models.chat_participants import ChatParticipant
+from db.models.conversation_settings import ConversationSetting
+from db.models.conversations import Conversation
+from db.models.marketplace import Bid, Shipment, User
+from db.models.message_attachments import MessageAttachment
+from db.models.message_reactions import MessageReaction
+from db.models.message_reads import MessageRead
+from db.models.messages import Message
+from db.models.typing_indicators import TypingIndicator
+
+__all__ = [
+    "Base",
+    "Bid",
+    "ChatNotification",
+    "ChatParticipant",
+    "Conversation",
+    "ConversationSetting",
+    "Message",
+    "MessageAttachment",
+    "MessageReaction",
+    "MessageRead",
+    "Shipment",
+    "TypingIndicator",
+    "User",
+    "WorkerBase",
+]

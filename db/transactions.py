@@ -1,0 +1,54 @@
+"""How a write survives deadlocks, lock waits and a server that is away for a moment."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+CONTENTION = {1205: "lock wait timeout", 1213: "deadlock"}
+AWAY = {
+    1040: "too many connections",
+    1053: "server is shutting down",
+    1927: "connection was killed",
+    2003: "cannot connect",
+    2006: "server has gone away",
+    2013: "lost connection",
+}
+TRANSIENT = CONTENTION | AWAY
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+def error_code(error: DBAPIError) -> int | None:
+    """Return the server's or client's MySQL error number, None where the driver gave none."""
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def transact(engine: Engine, work: Callable[[Connection], T], *, patience: float = 10.0) -> T:
+    """Return what `work` returns for a connection inside one transaction, committed.
+
+    Deadlocks, lock waits and a lost server are tried again with jitter until `patience` seconds have passed; then the
+    error is raised. A commit whose answer was lost is run again, so `work` must be harmless when it runs twice.
+    """
+    deadline = time.monotonic() + patience
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            code = error_code(error)
+            if code not in TRANSIENT or time.monotonic() + pause > deadline:
+                raise
+            log.warning("transaction tried again", reason=TRANSIENT[code], code=code)
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

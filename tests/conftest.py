@@ -1,0 +1,92 @@
+"""Real services for the tests: one private stack a run, an empty schema and quiet providers for each test.
+
+Nothing is skipped: where a program is missing and cannot be installed, the run fails with the sentence that names it.
+"""
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from db.create import create_shared_schema
+from db.engine import create_engine, get_engine
+from db.migrate import VERSION_TABLE, migrate
+from devstack.emulators.client import Emulator
+from devstack.stack import Stack
+from settings import get_settings
+
+SERVICES = ("mariadb", "redis", "fcm")
+CHAT_DATABASE = "test_chat"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The services of this run."""
+    with Stack(f"tests-{os.getpid()}", SERVICES) as stack:
+        with stack.mariadb.root() as cursor:
+            # Tests make databases of their own, all called test_…
+            cursor.execute("GRANT ALL PRIVILEGES ON `test\\_%`.* TO chat_workers@'127.0.0.1'")
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def environment(stack: Stack) -> Iterator[dict[str, str]]:
+    """The variables that point the workers at the stack, and at the database that `chat` empties; set in this process."""
+    url = stack.mariadb.create_database(CHAT_DATABASE)
+    environment = {**stack.environment, "DATABASE_URL": url}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        get_settings.cache_clear()
+        create_shared_schema(get_engine())
+        migrate(get_engine())
+        yield environment
+        get_engine().dispose()
+
+
+@pytest.fixture
+def chat(environment: dict[str, str]) -> Engine:
+    """The engine of a migrated chat database without a row in it."""
+    engine = get_engine()
+    with engine.begin() as connection:
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+        for table in connection.execute(text("SHOW TABLES")).scalars().all():
+            if table != VERSION_TABLE:
+                connection.execute(text(f"DELETE FROM `{table}`"))
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
+    return engine
+
+
+@pytest.fixture
+def emulator(stack: Stack) -> Emulator:
+    """The provider emulators, with an empty log and no faults."""
+    emulator = Emulator(stack.fcm.url, stack.fcm.data)
+    emulator.reset()
+    return emulator
+
+
+@pytest.fixture
+def redis(stack: Stack) -> Iterator[Redis]:
+    """An empty Redis."""
+    with Redis.from_url(stack.redis.url) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def database_url(stack: Stack) -> Iterator[str]:
+    """The URL of a fresh, empty database."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield stack.mariadb.create_database(name)
+    stack.mariadb.drop_database(name)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine for a fresh, empty database."""
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
