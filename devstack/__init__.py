@@ -1,0 +1,1 @@
+"""Private local MariaDB, Redis, clamd, S3 and provider emulators: for the demo, tests and benchmarks only."""

@@ -1,0 +1,55 @@
+"""`python -m devstack`: the stack by hand."""
+
+import click
+
+from devstack import programs
+from devstack.errors import StackError
+from devstack.stack import SERVICES, Stack
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in SERVICES]:
+        raise click.BadParameter(f"no service is called {', '.join(unknown)}; there are {', '.join(SERVICES)}")
+    return names
+
+
+services_option = click.option(
+    "--services", callback=_names, default=",".join(SERVICES), show_default=True, help="Which ones, with commas."
+)
+
+
+@click.group()
+def main() -> None:
+    """Private local services for the demo, tests and benchmarks."""
+
+
+@main.command()
+@services_option
+@click.option("--name", default="default", show_default=True, help="Stacks of different names run side by side.")
+def up(services: list[str], name: str) -> None:
+    """Start the services, print the environment that points at them, and run until Ctrl-C."""
+    try:
+        with Stack(name, services) as stack:
+            for key, value in stack.environment.items():
+                click.echo(f"{key}={value}")
+            click.echo("The stack is up; Ctrl-C ends it.", err=True)
+            stack.watch()
+    except KeyboardInterrupt:
+        click.echo("The stack is down.", err=True)
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@services_option
+def install(services: list[str]) -> None:
+    """Install the programs that the services need, as root, or say which are missing."""
+    try:
+        programs.ensure(services)
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m devstack")

@@ -1,0 +1,145 @@
+"""A believable chat to work on: people, conversations, messages, settings, and notifications waiting to be sent."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+FIRST_NAMES = ("Ana", "Björn", "Chiara", "Đorđe", "Emre", "Fatima", "Grzegorz", "Hana", "Ivo", "Jürgen", "Kenji", "Léa")
+LAST_NAMES = ("Novák", "Silva", "Müller", "Kovač", "Rossi", "Yılmaz", "Tanaka", "Nguyen", "O'Neill", "Łukasik")
+TEXTS = (
+    "When can you deliver?",
+    "I'm at the gate 🚚",
+    "Thanks! 👍🏽",
+    "Cargo is loaded, leaving in ten minutes.",
+    "Dostava kasni zbog gužve na granici.",
+    "書類を送ってください",
+    "👨‍👩‍👧‍👦 weekend off, back on Monday",
+    "Could you send the CMR and the photo of the seal? The customs office wants both before noon, otherwise we wait a day.",
+)
+
+# Rows a statement: large enough that the round trip does not matter, small enough for the packet limit.
+CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """The ids of what was loaded. `notifications` are PENDING, or suppressed by their recipient's settings."""
+
+    users: int
+    conversations: int
+    notifications: int
+
+
+def load_chat(
+    connection: Connection,
+    *,
+    users: int = 2000,
+    conversations: int = 5000,
+    notifications: int = 20_000,
+    quiet: float = 0.05,
+    bad_tokens: float = 0.02,
+    seed: int = 1,
+) -> Chat:
+    """Fill an empty shared schema. `quiet` is the share of participants who muted or left, `bad_tokens` that of devices whose
+    token starts with `dead-`: have the emulator answer UNREGISTERED to those.
+    """
+    chance = random.Random(seed)
+    _insert(connection, "users", ("id", "first_name", "last_name"), _users(chance, users))
+    pairs = _pairs(chance, users, conversations)
+    _insert(
+        connection,
+        "conversations",
+        ("id", "conversation_id", "initiator_id", "receiver_id"),
+        ((i, f"{i:08d}-0000-4000-8000-000000000000", a, b) for i, (a, b) in enumerate(pairs, 1)),
+    )
+    _insert(
+        connection,
+        "chat_participants",
+        ("conversation_id", "user_id", "role", "unread_count", "is_muted", "left_at"),
+        _participants(chance, pairs, quiet),
+    )
+    _insert(
+        connection,
+        "conversation_settings",
+        ("conversation_id", "user_id", "notification_type", "sound_enabled"),
+        _settings(chance, pairs, quiet),
+    )
+    enqueue(connection, pairs, notifications, bad_tokens=bad_tokens, seed=seed)
+    return Chat(users, conversations, notifications)
+
+
+def enqueue(
+    connection: Connection,
+    pairs: Sequence[tuple[int, int]],
+    count: int,
+    *,
+    first: int = 1,
+    most_devices: int = 3,
+    bad_tokens: float = 0.0,
+    seed: int = 1,
+) -> None:
+    """Add `count` messages and their PENDING notifications, ids from `first`, over conversations 1 to len(pairs)."""
+    chance = random.Random(seed * 1_000_003 + first)
+    messages, rows = [], []
+    for i in range(first, first + count):
+        conversation = chance.randrange(len(pairs)) + 1
+        sender, recipient = pairs[conversation - 1] if chance.random() < 0.5 else pairs[conversation - 1][::-1]
+        body = chance.choice(TEXTS)
+        messages.append((i, f"{i:012d}-message", conversation, sender, body))
+        kind = "MENTION" if chance.random() < 0.1 else "MESSAGE"
+        tokens = device_tokens(chance, recipient, most_devices, bad_tokens)
+        rows.append((i, conversation, i, recipient, sender, kind, "New message", body, json.dumps(tokens)))
+    _insert(connection, "messages", ("id", "message_id", "conversation_id", "sender_id", "message_text"), iter(messages))
+    columns = ("id", "conversation_id", "message_id", "recipient_id", "sender_id", "notification_type", "title", "body")
+    _insert(connection, "chat_notifications", (*columns, "device_tokens"), iter(rows))
+
+
+def device_tokens(chance: random.Random, user: int, most: int, bad: float) -> list[str]:
+    """Return one to `most` tokens of a user; the share `bad` of them start with `dead-`."""
+    count = chance.randint(1, most)
+    return [f"{'dead-' if chance.random() < bad else ''}token-{user}-{i}-{chance.getrandbits(64):016x}" for i in range(count)]
+
+
+def _users(chance: random.Random, count: int) -> Iterator[tuple[Any, ...]]:
+    return ((i, chance.choice(FIRST_NAMES), chance.choice(LAST_NAMES)) for i in range(1, count + 1))
+
+
+def _pairs(chance: random.Random, users: int, count: int) -> list[tuple[int, int]]:
+    pairs: dict[tuple[int, int], None] = {}
+    while len(pairs) < count:
+        a, b = chance.sample(range(1, users + 1), 2)
+        if (b, a) not in pairs:
+            pairs[a, b] = None
+    return list(pairs)
+
+
+def _participants(chance: random.Random, pairs: list[tuple[int, int]], quiet: float) -> Iterator[tuple[Any, ...]]:
+    for conversation, pair in enumerate(pairs, 1):
+        for user, role in zip(pair, ("INITIATOR", "RECEIVER"), strict=True):
+            muted, left = chance.random() < quiet, chance.random() < quiet / 5
+            yield conversation, user, role, chance.randrange(5), muted, "2026-01-01 00:00:00" if left else None
+
+
+def _settings(chance: random.Random, pairs: list[tuple[int, int]], quiet: float) -> Iterator[tuple[Any, ...]]:
+    for conversation, pair in enumerate(pairs, 1):
+        if chance.random() < 0.3:
+            kind = "MENTIONS_ONLY" if chance.random() < quiet else "ALL"
+            yield conversation, pair[0], kind, chance.random() < 0.9
+
+
+def _insert(connection: Connection, table: str, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
+    placeholders = "(" + ", ".join(["%s"] * len(columns)) + ")"
+    while chunk := list(islice(rows, CHUNK)):
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([placeholders] * len(chunk))}"  # noqa: S608
+        connection.exec_driver_sql(statement, tuple(value for row in chunk for value in row))
+
+
+def conversation_pairs(connection: Connection) -> list[tuple[int, int]]:
+    """Return the (initiator, receiver) of each conversation in id order, as `enqueue` wants them."""
+    rows = connection.execute(text("SELECT initiator_id, receiver_id FROM conversations ORDER BY id"))
+    return [(row.initiator_id, row.receiver_id) for row in rows]

@@ -1,0 +1,83 @@
+"""The stack's virus scanner: clamd with the limits production should have, and a signature file that knows EICAR."""
+
+import shutil
+from pathlib import Path
+
+from devstack.folder import Folder
+from devstack.probe import tcp_answer
+from devstack.programs import find
+from devstack.service import Service
+
+SIGNATURES = Path(__file__).with_name("eicar.ndb")
+
+# StreamMaxLength stays within MaxFileSize and both alerts are on: otherwise clamd answers OK for what it never scanned.
+OPTIONS = {
+    "Foreground": "yes",
+    "LogTime": "yes",
+    "StreamMaxLength": "25M",
+    "MaxFileSize": "25M",
+    "MaxScanSize": "100M",
+    "MaxScanTime": "30000",
+    "AlertExceedsMax": "yes",
+    "AlertEncrypted": "yes",
+    "LocalSocketMode": "600",
+    "TCPAddr": "127.0.0.1",
+}
+
+
+class Clamd(Service):
+    """clamd on a Unix socket and a loopback port."""
+
+    name = "clamd"
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__(folder)
+        self.socket = folder.socket(self.name)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def tcp_url(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        super().prepare()
+        # Debian's AppArmor profile ties /usr/sbin/clamd to Debian's own folders; it goes by path, so a copy is free.
+        shutil.copy(find("clamd"), self._program)
+        for folder in (self._signatures, self._scratch):
+            folder.mkdir()
+        shutil.copy(SIGNATURES, self._signatures)
+        paths = {
+            "DatabaseDirectory": self._signatures,
+            "TemporaryDirectory": self._scratch,
+            "LocalSocket": self.socket,
+        }
+        options = {**OPTIONS, "TCPSocket": str(self.port), **{key: f'"{path}"' for key, path in paths.items()}}
+        self._configuration.write_text("".join(f"{key} {value}\n" for key, value in options.items()))
+
+    def command(self) -> list[str]:
+        return [str(self._program), f"--config-file={self._configuration}"]
+
+    def answers(self) -> bool:
+        return tcp_answer(self.port, b"zPING\0") == b"PONG\0"
+
+    def environment(self) -> dict[str, str]:
+        return {"CLAMD_URL": self.url}
+
+    @property
+    def _program(self) -> Path:
+        return self.data / "clamd"
+
+    @property
+    def _configuration(self) -> Path:
+        return self.data / "clamd.conf"
+
+    @property
+    def _signatures(self) -> Path:
+        return self.data / "signatures"
+
+    @property
+    def _scratch(self) -> Path:
+        return self.data / "scratch"

@@ -1,0 +1,90 @@
+"""Start the emulator: `python -m devstack.emulators --folder FOLDER --port PORT [--plain]`, until SIGTERM or SIGINT."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP2Settings
+from granian.log import LogLevels
+from granian.server.embed import Server as HttpServer
+
+from devstack.emulators import apns, fcm, oauth, subscriptions
+from devstack.emulators.answers import Provider
+from devstack.emulators.apns import Apns
+from devstack.emulators.certificates import ensure_certificates
+from devstack.emulators.control import Control
+from devstack.emulators.counters import Counters
+from devstack.emulators.fcm import Fcm
+from devstack.emulators.log import AcceptedLog
+from devstack.emulators.oauth import OAuth
+from devstack.emulators.server import Server
+from devstack.emulators.webpush import WebPush
+
+_ADDRESS = "127.0.0.1"
+# What Google's front ends announce: a client that wants more in flight must open a second connection or wait.
+_STREAMS_PER_CONNECTION = 100
+
+
+async def serve(folder: Path, port: int, *, plain: bool) -> None:
+    """Given the folder for keys and the log, serve on 127.0.0.1:port until a signal; `plain` means http, not https."""
+    scheme = "http" if plain else "https"
+    tokens = OAuth(folder, f"{scheme}://localhost:{port}{oauth.TOKEN_PATH}")
+    routes: dict[str, Provider] = {
+        fcm.PATH_PREFIX: Fcm(tokens),
+        apns.PATH_PREFIX: Apns(folder),
+        subscriptions.PATH_PREFIX: WebPush(folder),
+        oauth.TOKEN_PATH: tokens,
+    }
+    log, counters = AcceptedLog(folder), Counters()
+    application = Server(routes, Control(tokens, list(routes.values()), log, counters), log, counters)
+    http = _http_server(application, port, *(() if plain else ensure_certificates(folder)))
+    serving = asyncio.create_task(http.serve())
+    flushing = asyncio.create_task(application.keep_flushing())
+    stopping = asyncio.create_task(_signalled())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    flushing.cancel()
+    log.flush()
+    http.stop()
+    await serving
+
+
+def _http_server(application: Server, port: int, certificate: Path | None = None, key: Path | None = None) -> Any:
+    return HttpServer(
+        application,
+        address=_ADDRESS,
+        port=port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.auto,
+        http2_settings=HTTP2Settings(max_concurrent_streams=_STREAMS_PER_CONNECTION),
+        websockets=False,
+        backlog=1024,
+        log_level=LogLevels.error,
+        ssl_cert=certificate,
+        ssl_key=key,
+        ssl_protocol_min=SSLProtocols.tls12,
+    )
+
+
+async def _signalled() -> None:
+    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, arrived.set)
+    await arrived.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m devstack.emulators", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="for keys, certificates and the log of messages")
+    parser.add_argument("--port", type=int, required=True, help="loopback port")
+    parser.add_argument("--plain", action="store_true", help="http instead of https; HTTP/1.1 for most clients")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    uvloop.run(serve(arguments.folder, arguments.port, plain=arguments.plain))
+
+
+if __name__ == "__main__":
+    main()

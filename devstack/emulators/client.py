@@ -1,0 +1,196 @@
+"""How tests, the demo and benchmarks drive a running emulator: inject faults, read counts, read what was accepted."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import orjson
+import requests
+
+from devstack.emulators import apns, webpush
+from devstack.emulators.certificates import CA_FILE
+from devstack.emulators.log import FILE_NAME
+from devstack.emulators.oauth import SERVICE_ACCOUNT_FILE
+from devstack.emulators.subscriptions import WebPushSubscription, subscription
+
+ProviderName = Literal["fcm", "apns", "webpush", "oauth"]
+
+
+class EmulatorError(Exception):
+    """The emulator refused a command or did not come up; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A rule: which requests fail, how, when, and how often. Times are seconds from the injection.
+
+    `token` is a glob on the device token (exact and `prefix*` are fastest; for oauth it is the client_email). A rule
+    that is injected later wins. `times` hits each token's first attempts only; `probability` is drawn per attempt from
+    `seed`, whatever the order of arrival. The kinds are the keys of each provider's FAULTS table.
+    """
+
+    kind: str
+    provider: ProviderName = "fcm"
+    token: str = "*"  # noqa: S105 - a glob
+    start: float = 0.0
+    end: float | None = None
+    times: int | None = None
+    probability: float = 1.0
+    seed: int = 0
+    latency: float = 0.0
+    retry_after: int | None = None
+    retry_after_date: bool = False
+    """Write Retry-After as an HTTP date instead of seconds."""
+    since: float | None = None
+    """APNs 410 only: since when (Unix seconds) the device is gone; None means since the injection."""
+
+
+class Accepted(NamedTuple):
+    """One accepted message. `t` is Unix time in seconds; `name` is what the sender got back."""
+
+    t: float
+    provider: str
+    token: str
+    notification_id: str | None
+    collapse: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the start or the last reset; by provider, where "oauth" is the token endpoint."""
+
+    since: float
+    in_flight: int
+    peak_in_flight: int
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
+    per_second: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """(Unix second, requests that arrived in it), seconds without any left out."""
+
+    @property
+    def token_calls(self) -> int:
+        return self.requests("oauth")
+
+    def requests(self, provider: ProviderName = "fcm") -> int:
+        return sum(self.outcomes.get(provider, {}).values())
+
+    def count(self, outcome: str, provider: ProviderName = "fcm") -> int:
+        return self.outcomes.get(provider, {}).get(outcome, 0)
+
+
+class ApnsIdentity(NamedTuple):
+    """Whom the APNs key speaks for."""
+
+    key_id: str
+    team_id: str
+    topic: str
+
+
+class Emulator:
+    """A running emulator, by its base URL and its folder."""
+
+    def __init__(self, base_url: str, folder: Path) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.folder = folder
+        self._session = requests.Session()
+        # Loopback needs no proxy, and the environment's CA bundle must not replace ours.
+        self._session.trust_env = False
+        self._read_to = 0
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / CA_FILE
+
+    @property
+    def service_account_file(self) -> Path:
+        return self.folder / SERVICE_ACCOUNT_FILE
+
+    @property
+    def apns_key_file(self) -> Path:
+        return self.folder / apns.KEY_FILE
+
+    @property
+    def apns_identity(self) -> ApnsIdentity:
+        return ApnsIdentity(**orjson.loads((self.folder / apns.IDENTITY_FILE).read_bytes()))
+
+    @property
+    def vapid_key_file(self) -> Path:
+        return self.folder / webpush.KEY_FILE
+
+    def web_push_subscription(self, number: int) -> WebPushSubscription:
+        """Given a number >= 0, return that browser's subscription: the same keys in every run."""
+        return subscription(self.base_url, number)
+
+    def wait_ready(self, seconds: float = 15.0) -> "Emulator":
+        """Wait until it serves and return it. Raise EmulatorError if it does not within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                self._call("GET", "ready")
+            except (requests.ConnectionError, OSError):
+                time.sleep(0.05)
+            else:
+                return self
+        raise EmulatorError(f"no emulator at {self.base_url} within {seconds:g} s")
+
+    def inject(self, *faults: Fault) -> list[int]:
+        """Given faults, add them as rules and return their ids. Raise EmulatorError if a kind is unknown."""
+        ids: list[int] = self._call("POST", "faults", [asdict(fault) for fault in faults])["ids"]
+        return ids
+
+    def clear(self, *ids: int) -> None:
+        """Given the ids of rules, remove them; given none, remove every rule."""
+        for path in [f"faults/{rule_id}" for rule_id in ids] or ["faults"]:
+            self._call("DELETE", path)
+
+    def hits(self) -> dict[int, int]:
+        """Return how many requests each rule has hit, by its id."""
+        return {rule["id"]: rule["hits"] for rule in self._call("GET", "faults")}
+
+    def stats(self) -> Stats:
+        return Stats(**self._call("GET", "stats"))
+
+    def set(self, *, latency: float | None = None, token_lifetime: float | None = None) -> None:
+        """Set the seconds added to every answer, the lifetime of bearers given out from now on, or both."""
+        given = {"latency": latency, "token_lifetime": token_lifetime}
+        self._call("POST", "settings", {name: value for name, value in given.items() if value is not None})
+
+    def revoke_tokens(self) -> None:
+        """Make every OAuth bearer given out so far unknown, as after a key was withdrawn."""
+        self._call("POST", "revoke")
+
+    def reset(self) -> None:
+        """Empty the log, zero the counters, clear the faults, restore the settings."""
+        self._call("POST", "reset")
+        self._read_to = 0
+
+    def accepted(self) -> Iterator[Accepted]:
+        """Yield every message of the log, oldest first. Works on a stopped emulator's folder too."""
+        return self._read(0)
+
+    def newly_accepted(self) -> Iterator[Accepted]:
+        """Yield the messages that this client has not yielded yet from this method."""
+        return self._read(self._read_to)
+
+    def _read(self, start: int) -> Iterator[Accepted]:
+        with suppress(requests.ConnectionError):  # a stopped emulator has flushed its log
+            self._call("GET", "ready")
+        with (self.folder / FILE_NAME).open("rb") as log:
+            log.seek(start)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    return
+                self._read_to = max(self._read_to, start := start + len(line))
+                yield Accepted(**orjson.loads(line))
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        verify = str(self.ca_file) if self.base_url.startswith("https:") else True
+        url = f"{self.base_url}/_control/{path}"
+        data = None if body is None else orjson.dumps(body)
+        response = self._session.request(method, url, data=data, verify=verify, timeout=10)
+        if response.status_code != requests.codes.ok:
+            raise EmulatorError(f"{method} {url}: {response.status_code} {response.text}")
+        return response.json()

@@ -1,0 +1,90 @@
+"""One request from arrival to answer: routed by path, judged by its provider, met by a fault or accepted and logged."""
+
+import asyncio
+import time
+from typing import Protocol
+
+from devstack.emulators.answers import Answer, Ending, Headers, Message, Provider, Request
+from devstack.emulators.connections import reset_connection
+from devstack.emulators.control import PREFIX as CONTROL_PREFIX
+from devstack.emulators.control import Control
+from devstack.emulators.counters import Counters
+from devstack.emulators.log import FLUSH_SECONDS, AcceptedLog
+
+_NO_SUCH_PATH = Answer("not_found", 404, [], b"")
+# The answer to a torn request promises this many bytes more than it has, so that no client takes it for whole.
+_MISSING_BYTES = 64
+# Long enough for the server to notice that the connection is gone before the handler ends and answers into it.
+_RESET_SECONDS = 0.05
+
+
+class Exchange(Protocol):
+    """The part of an RSGI protocol object that answers a request."""
+
+    async def __call__(self) -> bytes: ...
+
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+
+class Server:
+    """The RSGI application. `routes` maps path prefixes to providers."""
+
+    def __init__(self, routes: dict[str, Provider], control: Control, log: AcceptedLog, counters: Counters) -> None:
+        self._routes = tuple(routes.items())
+        self._control = control
+        self._log = log
+        self._counters = counters
+
+    async def __call__(self, request: Request, exchange: Exchange) -> None:
+        path = request.path
+        for prefix, provider in self._routes:
+            if path.startswith(prefix):
+                await self._serve(provider, request, exchange)
+                return
+        body = await exchange()
+        answer = self._control.answer(request, body) if path.startswith(CONTROL_PREFIX) else _NO_SUCH_PATH
+        exchange.response_bytes(answer.status, answer.headers, answer.body)
+
+    async def keep_flushing(self) -> None:
+        """Write the log out a few times per second, for as long as the emulator runs."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._log.flush()
+
+    async def _serve(self, provider: Provider, request: Request, exchange: Exchange) -> None:
+        now = time.time()
+        self._counters.begin(provider.name, now)
+        outcome = "broken"
+        try:
+            received = provider.receive(request, await exchange())
+            answer = await self._verdict(provider, received) if isinstance(received, Message) else received
+            outcome = answer.outcome
+        finally:
+            # Before the answer goes out, so that a client that has it finds it counted.
+            self._counters.end(provider.name, outcome)
+        await self._send(answer, request, exchange)
+
+    async def _verdict(self, provider: Provider, message: Message) -> Answer:
+        book = self._control.books[provider.name]
+        rule = book.match(message.token) if book.rules else None
+        latency = self._control.latency + (rule.latency if rule else 0.0)
+        if latency:
+            await asyncio.sleep(latency)
+        answer = rule.answer() if rule else None
+        if answer is None or answer.outcome == "accepted":
+            answer = provider.accepted(message)
+        if answer.accepts and provider.logged and not message.dry_run:
+            self._log.append(provider.name, message, time.time())
+        return answer
+
+    async def _send(self, answer: Answer, request: Request, exchange: Exchange) -> None:
+        if answer.ending is Ending.RESET:
+            reset_connection(request.client)
+            await asyncio.sleep(_RESET_SECONDS)
+            return
+        headers = answer.headers
+        if answer.ending is Ending.TORN:
+            promised = str(len(answer.body) + _MISSING_BYTES)
+            # Without "close" an HTTP/1.1 client would wait for the missing bytes until the connection idles out.
+            headers = [*headers, ("content-length", promised), ("connection", "close")]
+        exchange.response_bytes(answer.status, headers, answer.body)

@@ -1,0 +1,36 @@
+"""A free TCP port on the loopback interface, of the kind that stays ours while its service is restarted."""
+
+import random
+import socket
+from pathlib import Path
+
+from devstack.errors import StackError
+
+LOWEST = 15_000
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """Return a port that no one listens on and that this process has not given out before.
+
+    Not one that the kernel gives to outgoing connections: while a service is down, a client that retries could be given
+    the very port it calls, connect to itself and so keep the service from coming back.
+    """
+    highest = int(EPHEMERAL.read_text().split()[0])
+    candidates = range(LOWEST, highest) if highest > LOWEST + 1000 else range(LOWEST, 65_536)
+    for port in random.sample(candidates, k=500):
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+    raise StackError(f"No free port was found between {candidates.start} and {candidates.stop}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

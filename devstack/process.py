@@ -1,0 +1,97 @@
+"""One child process: started so that it cannot outlive its owner, then signalled, awaited and started again."""
+
+import os
+import signal
+import subprocess
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from devstack.errors import StackError
+from devstack.folder import Folder
+
+STOP_SECONDS = 15.0
+TAIL_LINES = 20
+
+# A parent-death signal fires when the THREAD that started the child ends (prctl(2)). This one lives as long as the
+# owner, so that a service that some passing thread has restarted stays up.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="devstack-spawner")
+
+
+class Process:
+    """A program with its log and its record in a stack's folder. It may be started again after it has ended."""
+
+    def __init__(self, name: str, folder: Folder) -> None:
+        self.name = name
+        self.log = folder.log(name)
+        self._folder = folder
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The pid of the latest start. Raise StackError before the first."""
+        if self._child is None:
+            raise StackError(f"{self.name} was never started")
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def launch(self, command: list[str], cwd: Path) -> None:
+        """Start the program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order."""
+        if self.running:
+            raise StackError(f"{self.name} is already running as process {self.pid}")
+        with self.log.open("ab") as log:
+            self._child = _spawner.submit(
+                subprocess.Popen,
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            ).result()
+        self._folder.record(self.name, self.pid)
+
+    def ended(self, seconds: float) -> int | None:
+        """Wait so long for the program's end. Return its exit status, negative for a signal, or None if it goes on."""
+        if self._child is None:
+            raise StackError(f"{self.name} was never started")
+        try:
+            return self._child.wait(max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program and its children, if it is running."""
+        if self.running:
+            os.killpg(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the program to end, also while it is paused; `join` awaits it."""
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+
+    def join(self, seconds: float = STOP_SECONDS) -> None:
+        """Wait so long for the end, then force it."""
+        if self._child is not None and self.ended(seconds) is None:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the program as a power cut would end it: SIGKILL."""
+        self.signal(signal.SIGKILL)
+        if self._child is not None:
+            self._child.wait()
+
+    def pause(self) -> None:
+        """Let the program hang: connections stay open and nothing answers."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def tail(self) -> str:
+        """Return the end of the log."""
+        with self.log.open(errors="replace") as log:
+            return "".join(deque(log, maxlen=TAIL_LINES)).rstrip() or "(empty)"

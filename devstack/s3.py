@@ -1,0 +1,41 @@
+"""The stack's S3 endpoint: moto's server with one bucket. Its objects live in memory and go with the process."""
+
+import sys
+from importlib.util import find_spec
+
+from devstack.errors import StackError
+from devstack.probe import http_status
+from devstack.service import Service
+
+BUCKET = "backups"
+
+
+class S3(Service):
+    """moto's server. A restart comes back with the bucket, empty."""
+
+    name = "s3"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        super().prepare()
+        if find_spec("moto") is None:
+            raise StackError("The S3 endpoint needs the Python package moto; run 'make setup'")
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def answers(self) -> bool:
+        # Making the bucket is part of coming up, since it is forgotten at each restart; to make it twice is no error.
+        return http_status(self.port, "PUT", f"/{BUCKET}") == 200
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": "devstack",
+            "AWS_SECRET_ACCESS_KEY": "devstack",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "BACKUP_S3_URI": f"s3://{BUCKET}/chat",
+        }

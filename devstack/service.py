@@ -1,0 +1,96 @@
+"""What every service of the stack can do: come up, answer, break on request, and come back as it was."""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from devstack.errors import StackError
+from devstack.folder import Folder
+from devstack.ports import free_port
+from devstack.process import Process
+
+READY_SECONDS = 60.0
+POLL_SECONDS = 0.03
+
+
+class Service(ABC):
+    """A server on a loopback port that it keeps, with its data in the stack's folder."""
+
+    name: ClassVar[str]
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process = Process(self.name, folder)
+        self.data = folder.path / self.name
+        self._prepared = False
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the program and its arguments, for the foreground."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Return whether the service does its work now; one try, without waiting."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Return the variables that point the workers at this service."""
+
+    @property
+    def working_folder(self) -> Path:
+        return self.data
+
+    def prepare(self) -> None:
+        """Lay out what the first start needs. A restart finds it there."""
+        self.data.mkdir(mode=0o700)
+
+    def launch(self) -> None:
+        """Start the program without waiting for it."""
+        if not self._prepared:
+            self.prepare()
+            self._prepared = True
+        self.process.launch(self.command(), cwd=self.working_folder)
+
+    def await_ready(self) -> None:
+        """Wait until the service answers. Raise StackError, with the end of its log, if it ends or takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not (self.process.running and self.answers()):
+            if (status := self.process.ended(POLL_SECONDS)) is not None:
+                raise StackError(f"{self.name} ended with status {status} at its start. {self._log_ends()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.name} did not answer within {READY_SECONDS:.0f} s. {self._log_ends()}")
+
+    def start(self) -> None:
+        self.launch()
+        self.await_ready()
+
+    def stop(self) -> None:
+        """End the service in good order."""
+        self.process.terminate()
+        self.process.join()
+
+    def kill(self) -> None:
+        """End the service with SIGKILL; `start` or `restart` brings it back on the same port with the same data."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """Let the service hang until `resume`: connections stay open and nothing answers."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        self.process.resume()
+
+    def restart(self) -> None:
+        """Stop the service if it runs, and start it on the same port with the same data."""
+        self.stop()
+        self.start()
+
+    def failure(self) -> str | None:
+        """Return, for a service that has ended, a sentence with the end of its log."""
+        status = self.process.ended(0)
+        return None if status is None else f"{self.name} ended with status {status}. {self._log_ends()}"
+
+    def _log_ends(self) -> str:
+        return f"Its log ends:\n{self.process.tail()}"

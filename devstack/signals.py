@@ -1,0 +1,43 @@
+"""What Ctrl-C, SIGTERM and a closed terminal do to a stack: it is taken down in order, once."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does, unless it handles them itself.
+
+    At the end every handler is as it was, also after `deaf`. Outside the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # None stands for a handler that Python did not set and cannot set again.
+    before = {number: handler for number in ENDING if (handler := signal.getsignal(number)) is not None}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def deaf() -> None:
+    """Ignore further signals while the services are stopped: that is bounded, and cut short it leaves litter."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    # The status that a shell shows for a program ended by this signal.
+    raise SystemExit(128 + number)

@@ -1,0 +1,115 @@
+"""The stack: the chosen services up together in one folder, and all gone again at the end, however it ends."""
+
+import os
+import select
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar
+
+from devstack import folder, programs, signals
+from devstack.clamd import Clamd
+from devstack.errors import StackError
+from devstack.fcm import Fcm
+from devstack.mariadb import MariaDB
+from devstack.process import STOP_SECONDS
+from devstack.redis import Redis
+from devstack.s3 import S3
+from devstack.service import Service
+
+# In the order of launching: MariaDB lays out its tables before it starts, while the others are coming up.
+SERVICES: dict[str, type[Service]] = {kind.name: kind for kind in (S3, Fcm, Clamd, Redis, MariaDB)}
+
+Kind = TypeVar("Kind", bound=Service)
+
+
+class Stack:
+    """Services on free loopback ports, for as long as the `with` lasts.
+
+    `with Stack("demo", ["mariadb", "redis"]) as stack:` starts them; `stack.environment` points the workers at them;
+    `stack.redis.kill()`, `.pause()`, `.restart()` break and mend one. Raise StackError if one cannot be had.
+    """
+
+    def __init__(
+        self, name: str = "default", services: Iterable[str] = tuple(SERVICES), root: Path = folder.DEFAULT_ROOT
+    ) -> None:
+        chosen = set(services)
+        if unknown := chosen - SERVICES.keys():
+            raise StackError(f"No service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+        self.name = name
+        self._chosen = [service for service in SERVICES if service in chosen]
+        self._root = root
+        self._services: dict[str, Service] = {}
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        programs.ensure(self._chosen)
+        with ExitStack() as undo:
+            undo.enter_context(signals.unwinding())
+            held = undo.enter_context(folder.claim(self.name, self._root))
+            undo.callback(self._stop)
+            for name in self._chosen:
+                service = self._services[name] = SERVICES[name](held)
+                service.launch()
+            for service in self._services.values():
+                service.await_ready()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._undo.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point the workers at the services of this stack, and at no others."""
+        return {key: value for service in self._services.values() for key, value in service.environment().items()}
+
+    @property
+    def mariadb(self) -> MariaDB:
+        return self._started(MariaDB)
+
+    @property
+    def redis(self) -> Redis:
+        return self._started(Redis)
+
+    @property
+    def clamd(self) -> Clamd:
+        return self._started(Clamd)
+
+    @property
+    def s3(self) -> S3:
+        return self._started(S3)
+
+    @property
+    def fcm(self) -> Fcm:
+        return self._started(Fcm)
+
+    def watch(self) -> NoReturn:
+        """Block for as long as every service runs. Raise StackError when one has ended."""
+        with ExitStack() as opened:
+            ended = select.poll()
+            for service in self._services.values():
+                if service.process.running:
+                    handle = os.pidfd_open(service.process.pid)
+                    opened.callback(os.close, handle)
+                    ended.register(handle, select.POLLIN)
+            while not (failures := [failure for service in self._services.values() if (failure := service.failure())]):
+                ended.poll()
+            raise StackError("\n".join(failures))
+
+    def _started(self, kind: type[Kind]) -> Kind:
+        service = self._services.get(kind.name)
+        if not isinstance(service, kind):
+            raise StackError(f"The stack {self.name!r} runs without {kind.name}")
+        return service
+
+    def _stop(self) -> None:
+        signals.deaf()
+        for service in self._services.values():
+            service.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for service in self._services.values():
+            service.process.join(deadline - time.monotonic())
+        self._services.clear()

@@ -1,0 +1,92 @@
+"""What the process keeps over a restart, what it counts, and that it stops at once."""
+
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from devstack.emulators.client import Emulator
+from devstack.emulators.launch import running
+from devstack.ports import free_port
+
+from .senders import Send, bearer, client_of, fcm_sender
+
+
+def test_a_restart_keeps_the_log_the_keys_and_the_bearers(folder: Path) -> None:
+    port = free_port()
+    with running(folder, port) as emulator:
+        authorization = f"Bearer {bearer(emulator)}"
+        with client_of(emulator) as client:
+            fcm_sender(emulator, client, authorization)({"token": "before"})
+        keys = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".pem", ".json")}
+    assert [accepted.token for accepted in emulator.accepted()] == ["before"]
+
+    with running(folder, port) as emulator, client_of(emulator) as client:
+        assert fcm_sender(emulator, client, authorization)({"token": "after"}).status == 200
+        assert [accepted.token for accepted in emulator.accepted()] == ["before", "after"]
+        assert keys == {name: (folder / name).read_bytes() for name in keys}
+
+
+def test_another_port_is_written_into_the_service_account(folder: Path) -> None:
+    for _ in range(2):
+        with running(folder) as emulator:
+            assert f'"{emulator.base_url}/token"' in emulator.service_account_file.read_text()
+            assert bearer(emulator)
+
+
+def test_plain_http_is_served_on_request(folder: Path) -> None:
+    with running(folder, plain=True) as emulator:
+        assert emulator.base_url.startswith("http:")
+        assert emulator.stats().requests() == 0
+        assert not emulator.ca_file.exists()
+
+
+def test_secrets_are_readable_by_the_owner_alone(emulator: Emulator) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in emulator.folder.iterdir()}
+
+    assert {name for name, mode in modes.items() if mode != 0o600} == {"ca.pem", "server.pem"}
+
+
+def test_it_stops_within_a_second_while_clients_are_connected_and_waiting(folder: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        with running(folder) as emulator, client_of(emulator) as client:
+            emulator.set(latency=30)
+            send = fcm_sender(emulator, client, None)
+            waiting = threads.submit(send, {"token": "device"}, credentials="Bearer x")
+            time.sleep(0.2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 1.5
+        assert waiting.done() or waiting.exception(timeout=5)
+
+
+def test_counts_cover_outcomes_seconds_and_requests_in_flight(emulator: Emulator, send: Send) -> None:
+    emulator.set(latency=0.2)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: send({"token": f"device-{number}"}), range(8)))
+
+    stats = emulator.stats()
+    assert stats.count("accepted") == stats.requests() == 8
+    assert sum(requests for _, requests in stats.per_second["fcm"]) == 8
+    assert (stats.peak_in_flight, stats.in_flight) == (8, 0)
+
+
+def test_the_log_is_read_incrementally(emulator: Emulator, send: Send) -> None:
+    before = time.time()
+    send({"token": "a"})
+    assert [accepted.token for accepted in emulator.newly_accepted()] == ["a"]
+    send({"token": "b"})
+    [second] = emulator.newly_accepted()
+
+    assert (second.token, second.notification_id, second.collapse) == ("b", None, None)
+    assert before - 0.01 <= second.t <= time.time() + 0.01
+    assert len({accepted.name for accepted in emulator.accepted()}) == 2
+    emulator.reset()
+    assert list(emulator.newly_accepted()) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/projects/x", "/_control/nothing"])
+def test_other_paths_are_not_found(emulator: Emulator, path: str) -> None:
+    with client_of(emulator) as client:
+        assert client.get(emulator.base_url + path).build().send().status == 404
