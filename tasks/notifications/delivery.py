@@ -1,0 +1,121 @@
+"""One row's delivery: which devices to try, what came back, what that makes of the row."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tasks.notifications import settlement
+from tasks.notifications.devices import Device, Devices
+from tasks.notifications.gate import Gate
+from tasks.notifications.journal import Attempt
+from tasks.notifications.ledger import Entry, Ledger, State
+from tasks.notifications.notification import Notification
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.payload import build_push
+from tasks.notifications.providers.base import Provider
+
+log = structlog.get_logger(__name__)
+
+
+class NotTried(Exception):  # noqa: N818 - a result, not an error
+    """The row was not begun; it goes back to the queue as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed row with its devices; `dead` holds the keys of those that earlier rows found dead."""
+
+    notification: Notification
+    devices: Devices
+    dead: frozenset[str] = frozenset()
+
+
+class Delivery:
+    """Delivers rows through the providers, with a bounded number of requests under way."""
+
+    def __init__(self, providers: Mapping[str, Provider], gate: Gate, in_flight: int, now: Callable[[], float]) -> None:
+        """`now` returns the database's time in Unix seconds."""
+        self._providers = providers
+        self._gate = gate
+        self._slots = asyncio.Semaphore(in_flight)
+        self._now = now
+
+    async def attempt(self, job: Job, in_time: Callable[[], bool]) -> Attempt:
+        """Try the devices that are due and return what became of the row. Raise NotTried if `in_time` forbids to begin."""
+        notification = job.notification
+        early = self._without_sending(notification)
+        if early:
+            return Attempt(early, notification.recipient_id)
+        devices = self._wanted(notification, job.devices)
+        if job.devices.usable and not devices.usable:
+            return Attempt(
+                settlement.suppressed(notification, "notifications to these devices are off"), notification.recipient_id
+            )
+        ledger = Ledger(notification.ledger)
+        ledger.keep_only(devices.usable)
+        for device in devices.usable:
+            if device.key in job.dead and device.key not in ledger.entries:
+                ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
+        outcomes = await self._send_all(notification, ledger.due(devices.usable, self._now()), in_time)
+        for device, outcome in outcomes:
+            ledger.record(device.key, outcome, self._now(), notification.expires_at)
+        return Attempt(
+            settlement.settle(notification, devices, ledger),
+            notification.recipient_id,
+            tuple((device, outcome) for device, outcome in outcomes if outcome.kind is not Kind.HELD),
+            {key: (entry.state, entry.attempts, entry.reason) for key, entry in ledger.entries.items()},
+        )
+
+    def _without_sending(self, notification: Notification) -> settlement.Settlement | None:
+        """Return the settlement of a row that is not sent at all, None for one that is."""
+        if notification.suppressed:
+            return settlement.suppressed(notification, notification.suppressed)
+        if self._now() >= notification.expires_at:
+            return settlement.gave_up(notification, "older than 24 h")
+        if notification.claims > settlement.MOST_CLAIMS:
+            return settlement.gave_up(notification, f"its worker died {notification.claims - 1} times in a row")
+        return None
+
+    def _wanted(self, notification: Notification, devices: Devices) -> Devices:
+        """Return the devices that the recipient's mobile and desktop switches leave."""
+        allowed = {"mobile": notification.mobile, "desktop": notification.desktop}
+        usable = tuple(
+            device
+            for device in devices.usable
+            if device.provider not in self._providers or allowed[self._providers[device.provider].channel]
+        )
+        return Devices(usable, devices.faults)
+
+    async def _send_all(
+        self, notification: Notification, devices: list[Device], in_time: Callable[[], bool]
+    ) -> list[tuple[Device, Outcome]]:
+        if not devices:
+            return []
+        push = build_push(notification, self._now())
+        prepared: dict[str, Any] = {}
+        for device in devices:
+            if device.provider in self._providers and device.provider not in prepared:
+                prepared[device.provider] = self._providers[device.provider].prepare(push)
+        sends = (self._send(device, prepared.get(device.provider), in_time) for device in devices)
+        outcomes = [await next(sends)] if len(devices) == 1 else await asyncio.gather(*sends)
+        if all(outcome is None for outcome in outcomes):
+            raise NotTried
+        late = Outcome(Kind.HELD, "the worker had no time left for it")
+        return [(device, outcome or late) for device, outcome in zip(devices, outcomes, strict=True)]
+
+    async def _send(self, device: Device, prepared: Any, in_time: Callable[[], bool]) -> Outcome | None:
+        """Return what came back for one device, None if it was not its turn in time."""
+        provider = self._providers.get(device.provider)
+        if provider is None:
+            return Outcome(Kind.REFUSED, f"no provider {device.provider!r} is configured")
+        async with self._slots:
+            if not in_time():
+                return None
+            if (why := self._gate.holds(device.provider)) is not None:
+                return Outcome(Kind.HELD, f"{device.provider} is held: {why}")
+            outcome = await provider.send(prepared, device)
+        self._gate.note(device.provider, outcome)
+        return outcome

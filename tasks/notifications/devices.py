@@ -1,0 +1,96 @@
+"""Which devices a row names: `device_tokens` read strictly, a bad entry never hiding a good one."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+# More devices than any person owns: a row beyond it is an API fault, and would hold its neighbours up.
+MOST_DEVICES = 1000
+LONGEST_TOKEN = 4096
+DEFAULT_PROVIDER = "fcm"
+PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One address of a recipient. `key` is `provider:hash`: what ledgers and logs show in the token's place."""
+
+    provider: str
+    token: str
+    key: str
+    options: dict[str, str] = field(default_factory=dict)
+    """What the provider needs beside the token, such as a Web Push subscription's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The usable devices of a row, each once, and one sentence per kind of entry that was not usable."""
+
+    usable: tuple[Device, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def device_key(provider: str, token: str) -> str:
+    """Return what stands for a token wherever it must not be shown: the provider and 16 hex digits of its SHA-256."""
+    return f"{provider}:{hashlib.sha256(token.encode()).hexdigest()[:16]}"
+
+
+def _device(entry: Any) -> Device | str:
+    options: dict[str, str] = {}
+    if isinstance(entry, str):
+        provider, token = DEFAULT_PROVIDER, entry.strip()
+    elif isinstance(entry, dict):
+        named, given = entry.get("provider"), entry.get("token") or entry.get("endpoint")
+        if not isinstance(named, str) or not PROVIDER_NAME.fullmatch(named):
+            return "an entry without a provider"
+        if not isinstance(given, str):
+            return "an entry without a token"
+        provider, token = named, given.strip()
+        options = {key: value for key, value in _flatten(entry) if key not in {"provider", "token", "endpoint"}}
+    else:
+        return f"an entry that is a {type(entry).__name__}, not a token"
+    if not token:
+        return "an empty token"
+    if len(token) > LONGEST_TOKEN:
+        return f"a token longer than {LONGEST_TOKEN} characters"
+    if not token.isascii() or not token.isprintable():
+        return "a token with characters no provider uses"
+    return Device(provider, token, device_key(provider, token), options)
+
+
+def _flatten(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the text members of an entry, those of a Web Push `keys` object beside the others."""
+    keys = entry.get("keys")
+    members = {**entry, **(keys if isinstance(keys, dict) else {})}
+    return [(key, value) for key, value in members.items() if isinstance(value, str)]
+
+
+def read_devices(column: str | bytes | None) -> Devices:
+    """Return the devices in a `device_tokens` column: a JSON list of FCM tokens or `{"provider", "token"}` objects.
+
+    NULL and an empty list are no fault: the recipient has no devices.
+    """
+    if column is None:
+        return Devices()
+    try:
+        entries = orjson.loads(column)
+    except orjson.JSONDecodeError:
+        return Devices(faults=("device_tokens is not JSON",))
+    if entries is None:
+        return Devices()
+    if not isinstance(entries, list):
+        return Devices(faults=(f"device_tokens is a JSON {type(entries).__name__}, not a list",))
+    if len(entries) > MOST_DEVICES:
+        return Devices(faults=(f"device_tokens lists {len(entries)} devices, more than {MOST_DEVICES}",))
+    usable: dict[str, Device] = {}
+    faults: dict[str, None] = {}
+    for entry in entries:
+        device = _device(entry)
+        if isinstance(device, str):
+            faults[f"device_tokens holds {device}"] = None
+        else:
+            usable.setdefault(device.key, device)
+    return Devices(tuple(usable.values()), tuple(faults))

@@ -1,0 +1,132 @@
+"""The pipeline of one run: claiming, sending and settling overlap, with a bounded number of rows under way."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from tasks.notifications.delivery import Delivery, Job, NotTried
+from tasks.notifications.gate import Gate
+from tasks.notifications.journal import Attempt
+from tasks.notifications.providers.base import Provider
+from tasks.notifications.queue import START_SECONDS, Queue
+
+log = structlog.get_logger(__name__)
+
+# A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
+RUN_SECONDS = 30
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did: rows by the status they were settled with, and whether it left work behind that can be done now."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    given_back: int = 0
+    more: bool = False
+
+
+class Drain:
+    """One run. `claim` is one of the queue's claims: `rows` at most, from the lanes of the admitted providers."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        providers: Mapping[str, Provider],
+        gate: Gate,
+        *,
+        batch_rows: int,
+        in_flight: int,
+        stop: Callable[[], bool] = lambda: False,
+        run_seconds: float = RUN_SECONDS,
+    ) -> None:
+        """`in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way."""
+        self._queue = queue
+        self._gate = gate
+        self._batch_rows = batch_rows
+        self._window = 3 * batch_rows
+        self._stop = stop
+        self._run_seconds = run_seconds
+        self._clock_offset = queue.now() - time.monotonic()
+        self._delivery = Delivery(providers, gate, in_flight, self._now)
+        self._under_way = 0
+        self._progress = asyncio.Event()
+        self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
+        self._summary = Summary()
+
+    def _now(self) -> float:
+        """Return the database's time in Unix seconds, without asking it."""
+        return time.monotonic() + self._clock_offset
+
+    async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
+        """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return what was done."""
+        async with asyncio.TaskGroup() as stages:
+            stages.create_task(self._settle())
+            async with asyncio.TaskGroup() as rows:
+                await self._claim(claim, rows)
+            self._results.put_nowait(None)
+        await asyncio.to_thread(self._gate.ask)
+        return self._summary
+
+    async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], rows: asyncio.TaskGroup) -> None:
+        ends_at = time.monotonic() + self._run_seconds
+        while not self._stop():
+            if time.monotonic() > ends_at:
+                self._summary.more = True
+                return
+            await self._room(self._window - self._batch_rows)
+            lanes, most = await asyncio.to_thread(self._gate.ask)
+            if not lanes:
+                return  # every provider is held: the beat sweep looks again, nobody waits here
+            jobs = await asyncio.to_thread(claim, min(most, self._batch_rows), ("", *lanes))
+            if not jobs:
+                return
+            start_by = time.monotonic() + START_SECONDS
+            self._under_way += len(jobs)
+            for job in jobs:
+                rows.create_task(self._deliver(job, start_by))
+            if most == 1 or any(job.notification.claims > 1 for job in jobs):
+                await self._room(0)  # a probe's result decides what follows; a suspect row works alone
+
+    async def _room(self, rows: int) -> None:
+        """Wait until no more than `rows` rows are under way."""
+        while self._under_way > rows:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _deliver(self, job: Job, start_by: float) -> None:
+        def in_time() -> bool:
+            return not self._stop() and time.monotonic() < start_by
+
+        try:
+            self._results.put_nowait(await self._delivery.attempt(job, in_time))
+        except NotTried:
+            self._results.put_nowait(job.notification.id)
+        except Exception:
+            # The row keeps its lease and comes back when that ends, in ever smaller batches, and is given up at last.
+            log.exception("row left to its lease", notification_id=job.notification.id)
+            self._under_way -= 1
+            self._progress.set()
+
+    async def _settle(self) -> None:
+        """Write results as they come: whatever has gathered while the last write was under way goes into the next."""
+        ended = False
+        while not ended:
+            results = [await self._results.get()]
+            while not self._results.empty():
+                results.append(self._results.get_nowait())
+            ended = None in results
+            attempts = [result for result in results if isinstance(result, Attempt)]
+            given_back = [result for result in results if isinstance(result, int)]
+            if attempts:
+                written = await asyncio.to_thread(self._queue.settle, attempts)
+                self._summary.rows.update(written)
+            if given_back:
+                await asyncio.to_thread(self._queue.release, given_back)
+                self._summary.given_back += len(given_back)
+                self._summary.more = True
+            self._under_way -= len(attempts) + len(given_back)
+            self._progress.set()

@@ -1,0 +1,75 @@
+"""What is known of each device of one notification: served, dead, refused, or when it is due again."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from tasks.notifications import retry_policy
+from tasks.notifications.devices import Device
+from tasks.notifications.outcome import FINAL, Kind, Outcome
+
+
+class State(StrEnum):
+    """Where a device stands. All but WAITING are final for the row."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    DEAD = "dead"
+    FOREIGN = "foreign"
+    REFUSED = "refused"
+    GAVE_UP = "gave up"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One device's story so far. `due` is in Unix seconds; `attempts` counts those that the device or provider answered for."""
+
+    state: State = State.WAITING
+    attempts: int = 0
+    due: float = 0
+    reason: str = ""
+    kind: Kind | None = None
+
+
+class Ledger:
+    """The entries of a notification by device key. Written to the database only while something can still be tried."""
+
+    def __init__(self, column: str | bytes | None = None) -> None:
+        """Read the ledger that an earlier attempt wrote, empty where there was none."""
+        stored = orjson.loads(column) if column else {}
+        self.entries = {
+            key: Entry(State(state), attempts, due, reason, Kind(kind) if kind else None)
+            for key, (state, attempts, due, reason, kind) in stored.items()
+        }
+
+    def stored(self) -> dict[str, list[object]]:
+        """Return what the column holds: `{key: [state, attempts, due, reason, kind]}`."""
+        return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind] for key, e in self.entries.items()}
+
+    def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
+        """Return the devices to try now: neither served nor dead, and no sooner than they are due."""
+        return [device for device in devices if self._is_due(device.key, now)]
+
+    def _is_due(self, key: str, now: float) -> bool:
+        entry = self.entries.get(key)
+        return entry is None or (entry.state is State.WAITING and entry.due <= now)
+
+    def record(self, key: str, outcome: Outcome, now: float, expires_at: float) -> None:
+        """Enter what came back for a device: final, due again later, or given up on by the retry policy or for age."""
+        entry = self.entries.setdefault(key, Entry())
+        entry.reason, entry.kind = outcome.reason, outcome.kind
+        entry.attempts += retry_policy.counts(outcome.kind)
+        if outcome.kind in FINAL:
+            entry.state = State(outcome.kind)
+            return
+        wait = retry_policy.delay(outcome, entry.attempts)
+        if wait is None or now + wait >= expires_at:
+            entry.state = State.GAVE_UP
+        else:
+            entry.due = now + wait
+
+    def keep_only(self, devices: tuple[Device, ...]) -> None:
+        """Forget devices that the row no longer names."""
+        named = {device.key for device in devices}
+        self.entries = {key: entry for key, entry in self.entries.items() if key in named}

@@ -1,0 +1,47 @@
+"""What can come back for one device: the classes that every provider translates its answers into."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What an answer means for the device, whoever gave it."""
+
+    SENT = "sent"
+    """The provider accepted the message."""
+    DEAD = "dead"
+    """The token will never work again; the only class that prunes a device."""
+    FOREIGN = "foreign"
+    """The token belongs to another project or app: final for the row, but perhaps our configuration, so never a prune."""
+    REFUSED = "refused"
+    """Our payload is at fault and would be refused again; the device is fine."""
+    UNAVAILABLE = "unavailable"
+    """The provider could not take it now."""
+    THROTTLED = "throttled"
+    """The provider asks to slow down."""
+    UNREACHABLE = "unreachable"
+    """No answer: a timeout, a reset, a refused connection. It may have been accepted all the same."""
+    UNKNOWN = "unknown"
+    """An answer that no table knows: never a success, never a prune."""
+    CREDENTIALS = "credentials"
+    """Our credentials or configuration: opens the provider's breaker; no attempt of the row, no device's fault."""
+    UPSTREAM = "upstream"
+    """Credentials that the provider itself holds for a part of its devices (FCM's APNs key): no attempt, no breaker."""
+    HELD = "held"
+    """Not tried: the provider's breaker is open, it asked for a pause, or the worker was asked to stop."""
+
+
+FINAL = frozenset({Kind.SENT, Kind.DEAD, Kind.FOREIGN, Kind.REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer for one device: `reason` is for people and never holds a token or content.
+
+    `retry_after` is in seconds. `everyone` says that the request to slow down is meant for all senders, not one device.
+    """
+
+    kind: Kind
+    reason: str = ""
+    retry_after: float | None = None
+    everyone: bool = False

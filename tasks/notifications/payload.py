@@ -1,0 +1,73 @@
+"""What a push says, whoever carries it: title, body, data, collapse key, badge, sound, lifetime."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import regex
+
+from tasks.notifications.notification import Notification
+
+# FCM, APNs and Web Push agree on it: 4096 bytes of payload.
+MOST_BYTES = 4096
+
+ELLIPSIS = "…"
+_GRAPHEME = regex.compile(r"\X")
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A notification in the words of push, before a provider shapes it."""
+
+    title: str
+    body: str
+    data: dict[str, str]
+    collapse_key: str
+    """The same at every attempt, so that a repeat replaces what the device already shows."""
+    thread: str
+    """The conversation: devices group by it."""
+    badge: int | None
+    sound: bool
+    expires_at: float
+    """Unix seconds; the provider drops it after that."""
+    ttl: int
+    """Seconds left until then."""
+
+
+def build_push(notification: Notification, now: float) -> Push:
+    """Return what to send for a row at `now` (Unix seconds)."""
+    return Push(
+        title=notification.title,
+        body=notification.body,
+        data={
+            "conversation_id": str(notification.conversation_id),
+            "message_id": str(notification.message_id),
+            "notification_id": str(notification.id),
+            "type": notification.notification_type,
+        },
+        collapse_key=f"notification-{notification.id}",
+        thread=f"conversation-{notification.conversation_id}",
+        badge=notification.badge,
+        sound=notification.sound,
+        expires_at=notification.expires_at,
+        ttl=max(0, int(notification.expires_at - now)),
+    )
+
+
+def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> str:
+    """Return `text`, cut at the end with an ellipsis where needed so that `size_with(text)` is at most `limit` bytes.
+
+    The cut never falls inside a character or a grapheme cluster (an emoji with its modifiers, a family, a flag). What
+    does not fit even when empty is returned empty: the provider's refusal then names the limit.
+    """
+    if size_with(text) <= limit:
+        return text
+    # A character is at least a byte: what lies beyond the limit cannot fit and need not be looked at.
+    ends = [match.end() for match in _GRAPHEME.finditer(text[:limit])]
+    low, high = 0, len(ends)  # how many clusters stay: low fits (or nothing does), high does not
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if size_with(text[: ends[middle - 1]] + ELLIPSIS) <= limit:
+            low = middle
+        else:
+            high = middle
+    return text[: ends[low - 1]] + ELLIPSIS if low else ""

@@ -1,0 +1,176 @@
+"""Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials and message model over our own transport."""
+
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+import orjson
+from firebase_admin import messaging
+
+from settings import ConfigurationError, Settings
+from tasks.notifications.devices import Device
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.payload import Push, fit
+from tasks.notifications.providers import retry_after
+from tasks.notifications.providers.google_token import AccessToken, CredentialsError
+from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+
+# The answer to a string that never was a token; the same errorCode otherwise means that our payload is at fault.
+NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
+
+_encode = messaging._MessagingService.encode_message
+
+
+class Fcm:
+    """Sends to FCM registration tokens. One instance per process; its connection is shared by all sends."""
+
+    name: ClassVar[str] = "fcm"
+    channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the credentials; raise ConfigurationError where they are missing or unusable."""
+        if settings.google_application_credentials is None:
+            raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
+        self._token = AccessToken(settings.google_application_credentials, settings.ssl_cert_file)
+        self._url = f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send"
+        self._transport = Transport(
+            in_flight=settings.notifications_in_flight,
+            seconds=settings.notifications_request_seconds,
+            certificates=settings.ssl_cert_file,
+        )
+
+    def prepare(self, push: Push) -> bytes:
+        """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
+
+        def size_with(body: str) -> int:
+            return len(orjson.dumps(message(push, body)))
+
+        return orjson.dumps(message(push, fit(push.body, size_with)))[:-1]
+
+    async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
+        """POST messages:send for one token. `dry_run` sets validate_only."""
+        try:
+            token = await self._token.get()
+        except CredentialsError as error:
+            return Outcome(Kind.CREDENTIALS, str(error))
+        tail = b'},"validate_only":true}' if dry_run else b"}}"
+        body = b'{"message":' + prepared + b',"token":' + orjson.dumps(device.token) + tail
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        try:
+            answer = await self._transport.post(self._url, headers, body)
+        except NoAnswerError as error:
+            return Outcome(Kind.UNREACHABLE, f"fcm gave no answer: {error}")
+        if answer.status == 401:
+            self._token.reject(token)
+        return classify(answer)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._transport.close()
+
+
+def message(push: Push, body: str) -> dict[str, Any]:
+    """Return the v1 Message for a push without its target, as firebase-admin encodes it."""
+    sound = "default" if push.sound else None
+    encoded: dict[str, Any] = _encode(
+        messaging.Message(
+            topic="-",  # firebase-admin refuses a message without a target; the token is put in per device
+            notification=messaging.Notification(title=push.title, body=body),
+            data=push.data,
+            android=messaging.AndroidConfig(
+                collapse_key=push.collapse_key,
+                priority="high",
+                ttl=timedelta(seconds=push.ttl),
+                notification=messaging.AndroidNotification(tag=push.collapse_key, sound=sound, notification_count=push.badge),
+            ),
+            apns=messaging.APNSConfig(
+                headers={
+                    "apns-collapse-id": push.collapse_key,
+                    "apns-expiration": str(int(push.expires_at)),
+                    "apns-priority": "10",
+                },
+                payload=messaging.APNSPayload(messaging.Aps(badge=push.badge, sound=sound, thread_id=push.thread)),
+            ),
+            webpush=messaging.WebpushConfig(
+                headers={"TTL": str(push.ttl), "Urgency": "high", "Topic": push.collapse_key},
+                notification=messaging.WebpushNotification(tag=push.collapse_key, silent=None if push.sound else True),
+            ),
+        )
+    )
+    del encoded["topic"]
+    return encoded
+
+
+def classify(answer: Answer) -> Outcome:
+    """Return what FCM's answer means: keyed on FcmError's errorCode, then the status, then the HTTP code.
+
+    Source: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and what servers have been seen to send.
+    """
+    error = _error(answer.body)
+    if answer.status == 200:
+        name = error.get("name")
+        return Outcome(Kind.SENT) if isinstance(name, str) else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
+
+    status, text, details = error.get("status"), error.get("message"), error.get("details")
+    details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    code = _detail(details, "FcmError").get("errorCode")
+    apns = _detail(details, "ApnsError")
+    shown = [str(word)[:40] for word in (status, code) if word]
+    reason = " ".join(dict.fromkeys(["fcm", str(answer.status), *shown]))
+    wait = retry_after.seconds(answer.retry_after)
+
+    match answer.status, status, code:
+        case 404, _, "UNREGISTERED":
+            return Outcome(Kind.DEAD, reason)
+        case 400, _, "INVALID_ARGUMENT" if text == NOT_A_TOKEN:
+            return Outcome(Kind.DEAD, f"{reason} (not a token)")
+        case 400, _, "INVALID_ARGUMENT" if apns.get("statusCode") == 410:
+            return Outcome(Kind.DEAD, f"{reason} (apns 410)")
+        case 403, _, "SENDER_ID_MISMATCH":
+            return Outcome(Kind.FOREIGN, reason)
+        case 401, _, "THIRD_PARTY_AUTH_ERROR" | "APNS_AUTH_ERROR":
+            return Outcome(Kind.UPSTREAM, reason)
+        case 429, _, _:
+            return Outcome(Kind.THROTTLED, reason, wait, everyone=wait is not None and not _names_device(details))
+        case _, _, "INTERNAL" | "UNAVAILABLE":
+            return Outcome(Kind.UNAVAILABLE, reason, wait)
+        case _, _, "UNSPECIFIED_ERROR":
+            return Outcome(Kind.UNKNOWN, reason, wait)
+        case (401, _, _) | (403, _, None) | (404, _, None):
+            # The API is disabled, the role is missing or the project id is wrong: no token's fault.
+            return Outcome(Kind.CREDENTIALS, f"{reason} without an FcmError: check the project and its permissions")
+        case 400 | 413, _, "INVALID_ARGUMENT" | None if status or answer.status == 413:
+            return Outcome(Kind.REFUSED, f"{reason} ({_fields(details) or str(text)[:80]})")
+        case http, _, _ if http >= 500:
+            return Outcome(Kind.UNAVAILABLE, reason, wait)
+        case _:
+            return Outcome(Kind.UNKNOWN, reason, wait)
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    """Return the `error` object of an answer (or the answer itself where it has none), empty where it is not JSON."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(parsed, dict):
+        return {}
+    error = parsed.get("error", parsed)
+    return error if isinstance(error, dict) else {}
+
+
+def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    wanted = f"type.googleapis.com/google.firebase.fcm.v1.{kind}"
+    return next((detail for detail in details if detail.get("@type") == wanted), {})
+
+
+def _names_device(details: list[dict[str, Any]]) -> bool:
+    """Return True if a quota violation is about one device rather than the project."""
+    violations = next((d.get("violations") for d in details if str(d.get("@type")).endswith("QuotaFailure")), None)
+    return "device" in str(violations).lower()
+
+
+def _fields(details: list[dict[str, Any]]) -> str:
+    """Return which fields Google objects to; its message would quote their content."""
+    violations = next((d.get("fieldViolations") for d in details if str(d.get("@type")).endswith("BadRequest")), None)
+    fields = [str(v.get("field")) for v in violations if isinstance(v, dict)] if isinstance(violations, list) else []
+    return ", ".join(fields)[:80]

@@ -1,0 +1,85 @@
+"""The OAuth access token for Google: refreshed once, ahead of time, however many sends ask for it."""
+
+import asyncio
+import time
+from datetime import UTC
+from functools import partial
+from pathlib import Path
+
+import requests
+from firebase_admin import credentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request
+
+from settings import ConfigurationError
+
+REFRESH_AHEAD_SECONDS = 300
+REQUEST_SECONDS = 10
+# A token endpoint that fails is asked again after this long, not once per message.
+FAILURE_HOLDS_SECONDS = 5
+
+
+class CredentialsError(Exception):
+    """No access token is to be had; the text says why."""
+
+
+class AccessToken:
+    """Access tokens for a service account, through firebase-admin's own credentials (its `token_uri` is honoured)."""
+
+    def __init__(self, service_account: Path, certificates: Path | None = None) -> None:
+        """Read the service-account file; raise ConfigurationError where it is none."""
+        try:
+            certificate = credentials.Certificate(str(service_account))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"GOOGLE_APPLICATION_CREDENTIALS names an unusable file: {error}") from None
+        self.project_id: str = certificate.project_id
+        self._credential = certificate.get_credential()
+        # Given with each request: requests lets REQUESTS_CA_BUNDLE win over a session's own setting.
+        trusted = {"verify": str(certificates)} if certificates else {}
+        self._request = partial(Request(requests.Session()), timeout=REQUEST_SECONDS, **trusted)
+        self._refreshing = asyncio.Lock()
+        self._good_until = 0.0
+        self._failure: tuple[float, str] = (0.0, "")
+
+    async def get(self) -> str:
+        """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
+        now = time.time()
+        if now < self._good_until - REFRESH_AHEAD_SECONDS:
+            return self._token
+        if now < self._good_until and self._refreshing.locked():
+            return self._token
+        async with self._refreshing:
+            if time.time() < self._good_until - REFRESH_AHEAD_SECONDS:
+                return self._token
+            await self._refresh()
+        return self._token
+
+    def reject(self, token: str) -> None:
+        """Note that Google answered 401 to `token`: the next `get` fetches another."""
+        if token == self._token:
+            self._good_until = 0.0
+
+    @property
+    def _token(self) -> str:
+        return str(self._credential.token)
+
+    async def _refresh(self) -> None:
+        failed_at, failure = self._failure
+        if time.monotonic() - failed_at < FAILURE_HOLDS_SECONDS:
+            raise CredentialsError(failure)
+        try:
+            await asyncio.to_thread(self._credential.refresh, self._request)
+        except (GoogleAuthError, requests.RequestException) as error:
+            reason = f"no access token from Google: {_root_cause(error)}"
+            self._failure = (time.monotonic(), reason)
+            if time.time() < self._good_until:
+                return  # the old one still works; try again on a later send
+            raise CredentialsError(reason) from None
+        self._good_until = self._credential.expiry.replace(tzinfo=UTC).timestamp()
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the innermost error's text: the outer ones wrap it in pages of repetition."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)[:120]

@@ -1,0 +1,71 @@
+"""How bytes reach a provider: one multiplexed HTTP/2 connection per host and process, with a deadline on each request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pyreqwest.client import ClientBuilder
+from pyreqwest.exceptions import RequestError, RequestTimeoutError
+
+# An answer is a few hundred bytes; one without end must not fill the memory.
+MOST_ANSWER_BYTES = 64 * 1024
+
+
+class NoAnswerError(Exception):
+    """The request got no whole answer; whether the provider acted on it is unknown. The text says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's HTTP answer; `retry_after` is the header as it came."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    location: str | None = None
+
+
+class Transport:
+    """POSTs for one provider. Safe for many tasks of one event loop; `in_flight` bounds the requests under way."""
+
+    def __init__(self, *, in_flight: int, seconds: float, certificates: Path | None = None) -> None:
+        """`seconds` bounds each request from connecting to the answer's last byte; `certificates` (PEM) are trusted too."""
+        builder = (
+            ClientBuilder()
+            .http2(True)
+            .follow_redirects(False)
+            .max_connections(in_flight)
+            .timeout(timedelta(seconds=seconds))
+            .connect_timeout(timedelta(seconds=min(5.0, seconds)))
+            # A connection that went half-open while idle is found by a ping, not by the next batch.
+            .http2_keep_alive_interval(timedelta(seconds=20))
+            .http2_keep_alive_timeout(timedelta(seconds=10))
+            .pool_idle_timeout(timedelta(seconds=300))
+            .user_agent("chat-workers")
+        )
+        if certificates:
+            builder = builder.add_root_certificate_pem(certificates.read_bytes())
+        self._client = builder.build()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Return the answer to one POST. Raise NoAnswerError where there was none."""
+        request = self._client.post(url).headers(headers).body_bytes(body).build_streamed()
+        try:
+            async with request as response:
+                content = await response.body_reader.read(MOST_ANSWER_BYTES)
+                return Answer(
+                    response.status,
+                    bytes(content or b""),
+                    response.get_header("retry-after"),
+                    response.get_header("location"),
+                )
+        except RequestTimeoutError:
+            raise NoAnswerError("no answer in time") from None
+        except RequestError as error:
+            causes = (error.details or {}).get("causes") or []
+            raise NoAnswerError(causes[-1]["message"] if causes else error.message) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()

@@ -1,0 +1,253 @@
+"""Claim, load and settle rows of `chat_notifications`: every statement that delivery writes, once, with its index.
+
+A claim is a lease in `worker_deliveries`; the shared row stays untouched until it is settled. `due_at` is when a worker may
+claim a row that has an entry there: the end of its lease, or its next attempt. Times are the database's.
+"""
+
+from collections import Counter
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.engine import RowMapping
+
+from db.transactions import transact
+from tasks.notifications import journal, preferences
+from tasks.notifications.journal import Attempt
+from tasks.notifications.notification import Notification
+from tasks.notifications.settlement import GAVE_UP
+
+# From claim to settled result. What is not sent within START_SECONDS of its claim is given back unsent, which leaves a
+# request its deadline and the settling its retries.
+LEASE_SECONDS = 60
+START_SECONDS = 20
+SETTLE_PATIENCE_SECONDS = 25
+
+# Fresh rows: those without an entry. The index on delivery_status ends in the primary key, so this reads in id order from
+# `after` and stops at the limit; the primary key itself is barred, for it would walk all the SENT rows. SKIP LOCKED passes
+# over what another worker or the API holds; the locks live until the leases are in, milliseconds.
+CLAIM_FRESH = text("""
+    SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)
+    LEFT JOIN worker_deliveries d ON d.notification_id = n.id
+    WHERE n.delivery_status = 'PENDING' AND n.id > :after AND d.notification_id IS NULL
+    ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
+""")
+LEASE_FRESH = """
+    INSERT INTO worker_deliveries (notification_id, lease, due_at, claims)
+    SELECT id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1
+    FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS claimed
+"""
+
+# Due rows, by idx_due (waiting_on, due_at): next attempts, and leases of workers that died. The shared rows are not locked.
+CLAIM_DUE = text("""
+    SELECT notification_id AS id, claims FROM worker_deliveries
+    WHERE waiting_on = :waiting_on AND due_at <= NOW(3)
+    ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
+""")
+LEASE_DUE = text("""
+    UPDATE worker_deliveries
+    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
+    WHERE notification_id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
+
+# What delivery needs to know of the claimed rows, by primary and unique keys, without locks.
+LOAD = text(f"""
+    SELECT d.notification_id AS id, n.id IS NULL AS gone, n.conversation_id, n.message_id, n.recipient_id, n.sender_id,
+           n.notification_type, n.title, LEFT(n.body, 4096) AS body, n.device_tokens, n.is_sent,
+           UNIX_TIMESTAMP(n.created_at) AS created_at, d.claims, d.devices AS ledger,
+           {preferences.COLUMNS}
+    FROM worker_deliveries d
+    LEFT JOIN chat_notifications n ON n.id = d.notification_id
+    {preferences.JOINS}
+    WHERE d.notification_id IN :ids AND d.lease = :lease
+    ORDER BY d.notification_id
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - constants of this project
+NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
+
+# Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
+# one statement for all of them, by primary keys.
+HELD = text("""
+    SELECT notification_id AS id FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
+""").bindparams(bindparam("ids", expanding=True))
+SETTLED = """
+    JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
+      error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
+      waiting_on VARCHAR(16) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
+"""
+WRITE_ROWS = text(f"""
+    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n ON n.id = s.id
+    SET n.delivery_status = s.status, n.error_message = s.error_message,
+        n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
+""")  # noqa: S608 - a constant of this module
+WRITE_RETRIES = text(f"""
+    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d ON d.notification_id = s.id
+    SET d.lease = NULL, d.claims = 0, d.due_at = FROM_UNIXTIME(s.due), d.devices = s.ledger,
+        d.waiting_on = s.waiting_on, d.reason = s.reason
+""")  # noqa: S608 - a constant of this module
+FORGET = text("""
+    DELETE FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease
+""").bindparams(bindparam("ids", expanding=True))
+RELEASE = text("""
+    UPDATE worker_deliveries SET lease = NULL, due_at = NOW(3), claims = claims - 1
+    WHERE notification_id IN :ids AND lease = :lease
+""").bindparams(bindparam("ids", expanding=True))
+
+# FAILED rows that have no entry: the API's own, or from before the workers. Newest first, by the index on delivery_status,
+# a page at a time until a page is older than 24 h: a million old FAILED rows are never read.
+STRAYS = text(f"""
+    SELECT n.id, n.created_at > NOW() - INTERVAL 24 HOUR AS young,
+           d.notification_id IS NULL AND COALESCE(n.error_message, '') NOT LIKE '{GAVE_UP}%' AS stray
+    FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id
+    WHERE n.delivery_status = 'FAILED' AND n.id < :before ORDER BY n.id DESC LIMIT :rows
+""")  # noqa: S608 - a constant of this project
+ADOPT = """
+    INSERT IGNORE INTO worker_deliveries (notification_id, due_at, reason)
+    SELECT id, NOW(3), 'adopted' FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
+"""
+BEFORE_ALL = 2**62
+
+
+class Queue:
+    """The notification queue as one drain run sees it: all its claims bear the run's lease."""
+
+    def __init__(self, engine: Engine, lease: str) -> None:
+        """`lease` is 32 hex digits that no other run uses."""
+        self._engine = engine
+        self._lease = lease
+        self._after = 0
+
+    def now(self) -> float:
+        """Return the database's clock in Unix seconds."""
+        with self._engine.connect() as connection:
+            return float(connection.execute(NOW).scalar_one())
+
+    def claim_fresh(self, rows: int) -> list[Notification]:
+        """Lease up to `rows` PENDING rows that no one has claimed, oldest first; an empty list means there are none.
+
+        A run walks forward: what it claimed before is behind `after`. At the end it looks once more from the start, for
+        rows whose ids are lower but whose inserts were committed later.
+        """
+        ids = transact(self._engine, lambda connection: self._lease_fresh(connection, rows))
+        if not ids and self._after:
+            self._after = 0
+            ids = transact(self._engine, lambda connection: self._lease_fresh(connection, rows))
+        if ids:
+            self._after = ids[-1]
+        return self._load(ids)
+
+    def _lease_fresh(self, connection: Connection, rows: int) -> list[int]:
+        ids = [row.id for row in connection.execute(CLAIM_FRESH, {"after": self._after, "rows": rows})]
+        if ids:
+            connection.execute(text(LEASE_FRESH), {"ids": _json(ids), "lease": self._lease, "seconds": LEASE_SECONDS})
+        return ids
+
+    def claim_due(self, rows: int, lanes: tuple[str, ...] = ("",)) -> list[Notification]:
+        """Lease up to `rows` rows that are due for another attempt or whose worker died, lane by lane, oldest first.
+
+        A lane is a provider that rows wait for, or '' for those that wait for none.
+        """
+        ids: list[int] = []
+        for lane in lanes:
+            if len(ids) < rows:
+                room = rows - len(ids)
+                ids += transact(self._engine, lambda connection, lane=lane, room=room: self._lease_due(connection, lane, room))  # type: ignore[misc]
+        return self._load(sorted(ids))
+
+    def _lease_due(self, connection: Connection, lane: str, rows: int) -> list[int]:
+        due = connection.execute(CLAIM_DUE, {"rows": rows, "waiting_on": lane}).all()
+        if due and due[0].claims:
+            # Rows that a worker died with come back in ever smaller batches, so that one that kills its worker is soon
+            # alone with its own fate.
+            due = [row for row in due if row.claims == due[0].claims][: max(1, rows >> 3 * due[0].claims)]
+        ids = [row.id for row in due if bool(row.claims) == bool(due[0].claims)]
+        if ids:
+            connection.execute(LEASE_DUE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
+        return ids
+
+    def _load(self, ids: list[int]) -> list[Notification]:
+        if not ids:
+            return []
+        with self._engine.connect() as connection:
+            rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
+            badges = preferences.badges(connection, {row["recipient_id"] for row in rows if not row["gone"]})
+        gone = [row["id"] for row in rows if row["gone"]]
+        if gone:
+            transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": gone, "lease": self._lease}))
+        return [_notification(row, badges) for row in rows if not row["gone"]]
+
+    def settle(self, attempts: list[Attempt]) -> Counter[str]:
+        """Write the results of many rows in one transaction; return how many rows were written, by status.
+
+        A row whose lease has meanwhile passed to another run is left to that run. Safe to run twice.
+        """
+        ids = [attempt.settlement.notification_id for attempt in attempts]
+
+        def write(connection: Connection) -> Counter[str]:
+            held = {row.id for row in connection.execute(HELD, {"ids": ids, "lease": self._lease})}
+            ours = [attempt for attempt in attempts if attempt.settlement.notification_id in held]
+            if not ours:
+                return Counter()
+            settlements = [attempt.settlement for attempt in ours]
+            connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
+            retries = [settlement for settlement in settlements if settlement.due is not None]
+            if retries:
+                connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
+            done = [settlement.notification_id for settlement in settlements if settlement.due is None]
+            if done:
+                connection.execute(FORGET, {"ids": done, "lease": self._lease})
+            journal.record(connection, ours)
+            return Counter(settlement.status for settlement in settlements)
+
+        return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
+
+    def known_dead(self, keys: list[str]) -> frozenset[str]:
+        """Return those of the device keys that earlier rows found dead."""
+        with self._engine.connect() as connection:
+            return frozenset(journal.known_dead(connection, keys))
+
+    def release(self, ids: list[int]) -> None:
+        """Give back rows that were claimed but not tried, at once for others to claim."""
+        parameters = {"ids": ids, "lease": self._lease}
+        transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
+
+
+def adopt_strays(engine: Engine, *, page: int = 1000) -> int:
+    """Enter FAILED rows younger than 24 h that no worker knows of, so that they are retried; return how many."""
+    adopted, before = 0, BEFORE_ALL
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(STRAYS, {"before": before, "rows": page}).all()
+        ids = [row.id for row in rows if row.young and row.stray]
+        if ids:
+            transact(engine, lambda connection, ids=ids: connection.execute(text(ADOPT), {"ids": _json(ids)}))  # type: ignore[misc]
+            adopted += len(ids)
+        if len(rows) < page or not any(row.young for row in rows):
+            return adopted
+        before = rows[-1].id
+
+
+def _notification(row: RowMapping, badges: dict[int, int]) -> Notification:
+    return Notification(
+        id=row["id"],
+        conversation_id=row["conversation_id"],
+        message_id=row["message_id"],
+        recipient_id=row["recipient_id"],
+        sender_id=row["sender_id"],
+        notification_type=row["notification_type"] or "MESSAGE",
+        title=row["title"],
+        body=row["body"],
+        device_tokens=row["device_tokens"],
+        is_sent=bool(row["is_sent"]),
+        created_at=float(row["created_at"] or 0),
+        claims=row["claims"],
+        ledger=row["ledger"],
+        suppressed=row["suppressed"],
+        mobile=bool(row["mobile"]),
+        desktop=bool(row["desktop"]),
+        sound=bool(row["sound"]),
+        badge=badges.get(row["recipient_id"], 0),
+    )
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

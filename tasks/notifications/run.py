@@ -1,0 +1,77 @@
+"""How this process runs a drain: one event loop and one set of connections for its life, a fresh lease for each run."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import uvloop
+
+from db.engine import get_engine
+from settings import get_settings
+from tasks.notifications import outage
+from tasks.notifications.delivery import Job
+from tasks.notifications.devices import read_devices
+from tasks.notifications.drain import Drain, Summary
+from tasks.notifications.gate import Gate
+from tasks.notifications.notification import Notification
+from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers.base import Provider
+from tasks.notifications.queue import Queue, adopt_strays
+from tasks.shutdown import stop_requested
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What lives as long as the worker process: made at its first drain, after the fork."""
+
+    runner: asyncio.Runner
+    providers: dict[str, Provider]
+
+
+@cache
+def _process() -> _Process:
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    return _Process(runner, configured_providers(get_settings()))
+
+
+def drain_fresh() -> Summary:
+    """Send PENDING rows, oldest first, until there are none or the run's time is up."""
+    return _drain(lambda queue: lambda rows, _lanes: queue.claim_fresh(rows))
+
+
+def drain_due() -> Summary:
+    """Send rows whose next attempt is due or whose worker died; FAILED rows that no worker knows of are taken in first."""
+    adopt_strays(get_engine())
+    return _drain(lambda queue: queue.claim_due)
+
+
+def _drain(claim_of: Callable[[Queue], Callable[[int, tuple[str, ...]], list[Notification]]]) -> Summary:
+    settings, process, engine = get_settings(), _process(), get_engine()
+    queue = Queue(engine, lease=uuid.uuid4().hex)
+    rates = dict.fromkeys(process.providers, settings.notifications_per_minute / 60)
+    gate = Gate(process.providers, partial(outage.admit, engine, rates=rates))
+    claim = claim_of(queue)
+
+    def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:
+        return _jobs(queue, claim(rows, lanes))
+
+    async def work() -> Summary:
+        drain = Drain(
+            queue,
+            process.providers,
+            gate,
+            batch_rows=settings.notifications_batch_rows,
+            in_flight=settings.notifications_in_flight,
+            stop=stop_requested,
+        )
+        return await drain.run(claim_jobs)
+
+    return process.runner.run(work())
+
+
+def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:
+    devices = [read_devices(notification.device_tokens) for notification in notifications]
+    dead = queue.known_dead([device.key for read in devices for device in read.usable])
+    return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]

@@ -1,0 +1,35 @@
+"""Celery's entry points of push delivery."""
+
+import structlog
+from celery import shared_task
+
+from tasks.notifications import run
+from tasks.notifications.drain import Summary
+
+log = structlog.get_logger(__name__)
+
+# A run ends by itself after drain.RUN_SECONDS and the requests then under way; the limit is for one that hangs.
+TIME_LIMIT_SECONDS = 120
+
+
+@shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
+def drain() -> None:
+    """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
+    summary = run.drain_fresh()
+    _log("drained", summary)
+    if summary.more:
+        drain.apply_async(expires=60)
+
+
+@shared_task(name="tasks.notifications.retry_failed", time_limit=TIME_LIMIT_SECONDS)
+def retry_failed() -> None:
+    """Send FAILED notifications that are due, and rows whose worker died."""
+    summary = run.drain_due()
+    _log("retried", summary)
+    if summary.more:
+        retry_failed.apply_async(expires=60)
+
+
+def _log(event: str, summary: Summary) -> None:
+    if summary.rows or summary.given_back:
+        log.info(event, **{status.lower(): rows for status, rows in summary.rows.items()}, given_back=summary.given_back)

@@ -1,0 +1,1 @@
+"""The processes: Celery app, signals, logging and the command line."""

@@ -1,0 +1,34 @@
+"""The Celery app: `celery -A workers.app worker|beat|flower|inspect`."""
+
+import sys
+from typing import Any
+
+from celery import Celery, Task
+
+from settings import ConfigurationError, get_settings
+from workers import signals
+from workers.celery_config import JOBS, celery_config
+
+
+class ChatTask(Task):  # type: ignore[type-arg]
+    """The base of all tasks: what holds for each of them stands here once."""
+
+    # How often a task that kills its process is run again before it is dropped; the beat sweep goes on all the same.
+    max_retries = 3
+
+
+def make_app() -> Celery[Any]:
+    """Return the app for the environment; stop the process with one sentence and exit code 2 if that is unusable."""
+    try:
+        config = celery_config(get_settings())
+    except ConfigurationError as error:
+        print(f"chat-workers: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask)
+    celery.conf.update(config)
+    celery.autodiscover_tasks([f"tasks.{job}" for job in JOBS], related_name="task")
+    signals.connect()
+    return celery
+
+
+app = make_app()

@@ -1,0 +1,103 @@
+"""Celery's settings, each with its reason. Facts: Celery 5.7 with kombu 5.7 on Redis 7."""
+
+from typing import Any
+
+from kombu import Queue
+
+import beat_schedule as schedule
+from settings import Settings
+
+# Queues are latency classes, each drained by its own worker process: a backup can never delay a push.
+QUEUES = ("notifications", "attachments", "housekeeping", "backups")
+
+JOBS = ("notifications",)
+
+# The longest hard limit any task may have. Redis hands a message out again once the visibility timeout has passed, even
+# while its task is running, so that timeout must be the longer one.
+LONGEST_TIME_LIMIT_SECONDS = 3 * 3600
+VISIBILITY_TIMEOUT_SECONDS = LONGEST_TIME_LIMIT_SECONDS + 1800
+
+BEAT_LOOP_SECONDS = 2
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration for the given environment."""
+    socket_options = {
+        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+        # Look for messages of dead workers at each sweep (10 s), not at each tenth.
+        "unacked_restore_throttle": 1,
+        # A half-open connection is noticed within seconds instead of never.
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "retry_on_timeout": True,
+    }
+    return {
+        "broker_url": settings.celery_broker_url,
+        "broker_transport_options": socket_options,
+        # The same value everywhere Celery reads it: the shortest one among all apps of a Redis database wins.
+        "result_backend_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},
+        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+        # Redis may come up after the workers, go away for an hour, or fail over to a replica that was read-only.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        # A publisher (the self-nudge of a drain) gives up quickly: the beat sweep does its work.
+        "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
+        # Nobody waits for results; the row is the truth.
+        "result_backend": None,
+        "task_ignore_result": True,
+        # JSON only: unpickling what someone wrote to Redis would run their code.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        # A message is acknowledged when its task has ended, so that a killed worker's task runs again ...
+        "task_acks_late": True,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        # ... a bounded number of times (the base task's max_retries): reject_on_worker_lost would loop for ever on a task
+        # that kills its process.
+        "task_reject_on_worker_lost": False,
+        "task_retry_on_worker_lost": True,
+        # One message a child: with late acks a larger window hides waiting tasks behind a slow one.
+        "worker_prefetch_multiplier": 1,
+        # Late-ack tasks are given back on a lost connection and would run beside their own second delivery.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # SIGTERM is a warm shutdown: tasks see tasks.shutdown.stop_requested() and return. SIGQUIT, or SIGTERM with
+        # REMAP_SIGTERM=SIGQUIT, is the soft one: this long, then what still runs is cancelled and its message put back.
+        "worker_soft_shutdown_timeout": 10.0,
+        # Children are replaced before a slow leak matters.
+        "worker_max_tasks_per_child": 1000,
+        "worker_max_memory_per_child": 400_000,  # KiB
+        # Hard limits for tasks that name none; prefork enforces them.
+        "task_time_limit": 300,
+        # A message to a queue that no worker reads would wait for ever, unseen.
+        "task_create_missing_queues": False,
+        "task_queues": [Queue(name) for name in QUEUES],
+        "task_default_queue": "housekeeping",
+        "task_routes": {
+            "tasks.notifications.*": {"queue": "notifications"},
+            "tasks.attachments.*": {"queue": "attachments"},
+            "tasks.typing_indicators.*": {"queue": "housekeeping"},
+            "tasks.retention.*": {"queue": "housekeeping"},
+            "tasks.backups.*": {"queue": "backups"},
+        },
+        # Flower and `celery events` see what runs.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "timezone": "UTC",
+        "enable_utc": True,
+        # Our own logging set-up (workers.logging) stays.
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # Beat: RedBeat keeps due times in Redis and holds a lock, so that a second beat can stand by.
+        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_schedule": schedule.BEAT_SCHEDULE,
+        "beat_max_loop_interval": BEAT_LOOP_SECONDS,
+        "redbeat_redis_url": settings.celery_broker_url,
+        "redbeat_redis_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True},
+        "redbeat_key_prefix": "chat-workers:beat:",
+        "redbeat_lock_timeout": 5 * BEAT_LOOP_SECONDS,
+        # `celery inspect ping -d celerybeat@host` answers only while the scheduler ticks.
+        "beat_enable_remote_control": True,
+    }

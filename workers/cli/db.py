@@ -1,0 +1,57 @@
+"""`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check what is there."""
+
+import json
+
+import click
+
+from db.check import check_shared_schema
+from db.create import SchemaExistsError, create_shared_schema
+from db.engine import get_engine
+from db.migrate import MigrationBusyError, current_revision, migrate, newest_revision
+
+
+@click.group("db")
+def group() -> None:
+    """The database: create (development), migrate, check."""
+
+
+@group.command()
+def create() -> None:
+    """Make the shared chat schema in an EMPTY database, for development."""
+    try:
+        create_shared_schema(get_engine())
+    except SchemaExistsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("created the shared schema")
+
+
+@group.command("migrate")
+def migrate_command() -> None:
+    """Create and upgrade the worker_ tables; shared tables are never touched."""
+    try:
+        before, after = migrate(get_engine())
+    except MigrationBusyError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"worker tables are at {after}" + ("" if before == after else f" (were at {before or 'nothing'})"))
+
+
+@group.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of the differences.")
+def check(as_json: bool) -> None:
+    """Say, a line each, where the live schema lacks what the workers need. Exit 1 if it lacks anything."""
+    differences = [str(difference) for difference in check_shared_schema(get_engine())]
+    with get_engine().connect() as connection:
+        revision = current_revision(connection)
+    if revision != newest_revision():
+        differences.append(
+            f"worker tables are at {revision or 'nothing'}, not {newest_revision()}: run `chat-workers db migrate`"
+        )
+    if as_json:
+        click.echo(json.dumps(differences))
+    else:
+        for difference in differences:
+            click.echo(difference)
+        if not differences:
+            click.echo("the schema has everything the workers need")
+    if differences:
+        raise SystemExit(1)
