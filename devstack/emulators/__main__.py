@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,13 @@ async def serve(folder: Path, port: int, *, plain: bool) -> None:
     serving = asyncio.create_task(http.serve())
     flushing = asyncio.create_task(application.keep_flushing())
     stopping = asyncio.create_task(_signalled())
-    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    ended, _ = await asyncio.wait([serving, flushing, stopping], return_when=asyncio.FIRST_COMPLETED)
     flushing.cancel()
-    log.flush()
     http.stop()
     await serving
+    # Last, since requests that were under way may have been accepted until now.
+    log.flush()
+    await asyncio.gather(*ended)
 
 
 def _http_server(application: Server, port: int, certificate: Path | None = None, key: Path | None = None) -> Any:
@@ -69,6 +72,17 @@ def _http_server(application: Server, port: int, certificate: Path | None = None
     )
 
 
+def _taken(port: int) -> bool:
+    # The HTTP server sets SO_REUSEPORT: a second emulator would silently take half of the first one's connections.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_ADDRESS, port))
+        except OSError:
+            return True
+    return False
+
+
 async def _signalled() -> None:
     loop, arrived = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,6 +96,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="loopback port")
     parser.add_argument("--plain", action="store_true", help="http instead of https; HTTP/1.1 for most clients")
     arguments = parser.parse_args()
+    if _taken(arguments.port):
+        parser.error(f"port {arguments.port} of {_ADDRESS} is taken")
     arguments.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     uvloop.run(serve(arguments.folder, arguments.port, plain=arguments.plain))
 

@@ -9,10 +9,9 @@ import orjson
 Headers = list[tuple[str, str]]
 
 JSON_UTF8: Headers = [("content-type", "application/json; charset=UTF-8")]
+HTML_UTF8: Headers = [("content-type", "text/html; charset=UTF-8")]
 # Stands in a fault's JSON for the Unix time in ms since when the device is gone.
 SINCE = "@since"
-
-HTML_UTF8: Headers = [("content-type", "text/html; charset=UTF-8")]
 
 
 class Ending(Enum):
@@ -89,21 +88,18 @@ def notification_id_of(payload: dict[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def _bad_gateway_page() -> bytes:
-    return (
-        b"<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n  <title>Error 502 (Server Error)!!1</title>\n"
-        b"  <p><b>502.</b> <ins>That\xe2\x80\x99s an error.</ins>\n"
-        b"  <p>The server encountered a temporary error and could not complete your request."
-        b"<p>Please try again in 30 seconds.  <ins>That\xe2\x80\x99s all we know.</ins>\n"
-    )
-
-
+_BAD_GATEWAY_PAGE = (
+    b"<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n  <title>Error 502 (Server Error)!!1</title>\n"
+    b"  <p><b>502.</b> <ins>That\xe2\x80\x99s an error.</ins>\n"
+    b"  <p>The server encountered a temporary error and could not complete your request."
+    b"<p>Please try again in 30 seconds.  <ins>That\xe2\x80\x99s all we know.</ins>\n"
+)
 _TORN_BODY = b'{"name": "projects/'
 
 # Kinds that every provider has. `slow` is plain success: its rule brings the latency.
 TRANSPORT_FAULTS: dict[str, Answer] = {
     "slow": Answer("accepted", 200, [], b"", accepts=True),
-    "bad_gateway": Answer("bad_gateway", 502, HTML_UTF8, _bad_gateway_page()),
+    "bad_gateway": Answer("bad_gateway", 502, HTML_UTF8, _BAD_GATEWAY_PAGE),
     "not_json": Answer("not_json", 200, HTML_UTF8, b"<html><body>Sign in to the network</body></html>"),
     "reset": Answer("reset", 0, [], b"", ending=Ending.RESET),
     "accepted_reset": Answer("accepted_reset", 0, [], b"", accepts=True, ending=Ending.RESET),

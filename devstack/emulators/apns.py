@@ -35,7 +35,19 @@ _LIMIT_BYTES = 4096
 _VOIP_LIMIT_BYTES = 5120
 _COLLAPSE_ID_BYTES = 64
 _PUSH_TYPES = frozenset(
-    "alert background controls complication fileprovider liveactivity location mdm pushtotalk voip widgets".split()
+    {
+        "alert",
+        "background",
+        "complication",
+        "controls",
+        "fileprovider",
+        "liveactivity",
+        "location",
+        "mdm",
+        "pushtotalk",
+        "voip",
+        "widgets",
+    }
 )
 
 

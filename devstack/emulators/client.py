@@ -130,7 +130,7 @@ class Emulator:
         while time.monotonic() < deadline:
             try:
                 self._call("GET", "ready")
-            except (requests.ConnectionError, OSError):
+            except OSError:  # which every error of requests is; ca.pem may be missing yet
                 time.sleep(0.05)
             else:
                 return self
@@ -169,22 +169,25 @@ class Emulator:
 
     def accepted(self) -> Iterator[Accepted]:
         """Yield every message of the log, oldest first. Works on a stopped emulator's folder too."""
-        return self._read(0)
+        return (accepted for _, accepted in self._read(0))
 
     def newly_accepted(self) -> Iterator[Accepted]:
-        """Yield the messages that this client has not yielded yet from this method."""
-        return self._read(self._read_to)
+        """Yield the messages that this client has not yielded from this method since the last reset."""
+        for offset, accepted in self._read(self._read_to):
+            self._read_to = offset
+            yield accepted
 
-    def _read(self, start: int) -> Iterator[Accepted]:
+    def _read(self, offset: int) -> Iterator[tuple[int, Accepted]]:
+        """Yield each message from a byte offset on, with the offset after it."""
         with suppress(requests.ConnectionError):  # a stopped emulator has flushed its log
             self._call("GET", "ready")
         with (self.folder / FILE_NAME).open("rb") as log:
-            log.seek(start)
+            log.seek(offset)
             for line in log:
                 if not line.endswith(b"\n"):
                     return
-                self._read_to = max(self._read_to, start := start + len(line))
-                yield Accepted(**orjson.loads(line))
+                offset += len(line)
+                yield offset, Accepted(**orjson.loads(line))
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         verify = str(self.ca_file) if self.base_url.startswith("https:") else True

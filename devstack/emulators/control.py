@@ -6,7 +6,7 @@
 | faults | GET, POST, DELETE | the rules; add one or a list (`client.Fault`); clear all |
 | faults/ID | DELETE | clear one |
 | stats | GET | the counters; the log is flushed first |
-| settings | GET, POST | `latency` (s, every endpoint), `token_lifetime` (s, bearers given out from now on) |
+| settings | GET, POST | `latency` (s, on every well-formed request), `token_lifetime` (s, bearers given out from now on) |
 | revoke | POST | every bearer given out so far becomes unknown |
 | reset | POST | empty the log, zero the counters, clear the faults, settings back to their defaults |
 """
@@ -66,8 +66,11 @@ class Control:
         return {"ready": True}
 
     def _faults(self, _: Any) -> Any:
-        rules = [(name, rule) for name, book in self.books.items() for rule in book.rules.values()]
-        return [{"id": rule.id, "provider": name, "token": rule.token, "hits": rule.hits} for name, rule in rules]
+        return [
+            {"id": rule.id, "provider": name, "outcome": rule.outcome, "token": rule.token, "hits": rule.hits}
+            for name, book in self.books.items()
+            for rule in book.rules.values()
+        ]
 
     def _inject(self, body: Any) -> Any:
         faults = body if isinstance(body, list) else [body]
@@ -90,6 +93,7 @@ class Control:
         return {"latency": self.latency, "token_lifetime": self._oauth.lifetime}
 
     def _set(self, body: Any) -> Any:
+        body = body or {}
         self.latency = float(body.get("latency", self.latency))
         self._oauth.lifetime = float(body.get("token_lifetime", self._oauth.lifetime))
         return self._settings(None)

@@ -56,12 +56,13 @@ class Rule:
         self._retry_after_date = retry_after_date
         self._attempts: dict[str, int] | None = {} if times is not None or probability < 1 else None
 
-    def over(self, now: float) -> bool:
-        return self._ends is not None and now >= self._ends
+    @property
+    def outcome(self) -> str:
+        return self._answer.outcome
 
     def strikes(self, token: str, now: float) -> bool:
         """Given an attempt on a matching token, return whether the rule hits it; count the attempt."""
-        if now < self._starts or self.over(now):
+        if now < self._starts or (self._ends is not None and now >= self._ends):
             return False
         if self._attempts is not None:
             attempt = self._attempts.get(token, 0)
@@ -78,7 +79,8 @@ class Rule:
         """Return the answer as of now: a Retry-After date is reckoned when it is sent."""
         if self._retry_after is None:
             return self._answer
-        value = formatdate(time.time() + self._retry_after, usegmt=True) if self._retry_after_date else str(self._retry_after)
+        date = formatdate(time.time() + self._retry_after, usegmt=True)
+        value = date if self._retry_after_date else str(self._retry_after)
         return self._answer._replace(headers=[*self._answer.headers, ("retry-after", value)])
 
 

@@ -40,7 +40,7 @@ class Fcm:
         self._numbers = count(1)
 
     def receive(self, request: Request, body: bytes) -> Message | Answer:
-        if request.path != _SEND_PATH and not request.path.endswith(_ANY_SEND_SUFFIX):
+        if request.method != "POST" or not request.path.endswith(_ANY_SEND_SUFFIX):
             return fcm_answers.NOT_FOUND_PAGE
         if (refusal := self._unauthorised(request)) is not None:
             return refusal

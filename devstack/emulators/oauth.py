@@ -146,7 +146,7 @@ class OAuth:
         except jwt.PyJWTError as error:
             description = next(text for kind, text in _REFUSALS if isinstance(error, kind))
             return _error(400, "invalid_grant", description.format(audience=audience))
-        if claims["exp"] - claims["iat"] > _LONGEST_ASSERTION_SECONDS:
+        if int(claims["exp"]) - int(claims["iat"]) > _LONGEST_ASSERTION_SECONDS:
             return _error(400, "invalid_grant", _UNREASONABLE)
         if _SCOPES.isdisjoint(str(claims.get("scope", "")).split()):
             return _error(400, "invalid_scope", "Invalid OAuth scope or ID token audience provided.")

@@ -52,8 +52,7 @@ class Server:
             self._log.flush()
 
     async def _serve(self, provider: Provider, request: Request, exchange: Exchange) -> None:
-        now = time.time()
-        self._counters.begin(provider.name, now)
+        self._counters.begin(provider.name, time.time())
         outcome = "broken"
         try:
             received = provider.receive(request, await exchange())

@@ -14,12 +14,13 @@ from typing import Any
 import http_ece
 import jwt
 import orjson
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from devstack.emulators import webpush_answers
 from devstack.emulators.answers import Answer, Message, Request, notification_id_of
 from devstack.emulators.keys import ensure_key
-from devstack.emulators.subscriptions import PATH_PREFIX, Browser, browser, encode
+from devstack.emulators.subscriptions import PATH_PREFIX, Browser, browser, decode, encode
 
 KEY_FILE = "vapid-key.pem"
 
@@ -39,10 +40,8 @@ class WebPush:
     faults = webpush_answers.FAULTS
 
     def __init__(self, folder: Path) -> None:
-        self._public_key = ensure_key(folder / KEY_FILE).public_key()
-        self._encoded_key = encode(
-            self._public_key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-        )
+        public_key = ensure_key(folder / KEY_FILE).public_key()
+        self._application_server_key = encode(public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
         self._expiries: dict[tuple[str, str], float] = {}
         self._started = int(time.time() * 1000)
         self._numbers = count(1)
@@ -56,11 +55,11 @@ class WebPush:
         refusal = self._unauthorised(request, origin) or _header_refusal(request, body)
         if refusal:
             return refusal
+        name = f"{origin}/message/{self._started}-{next(self._numbers)}"
         try:
             payload = _decrypted(receiver, body) if body else {}
         except (http_ece.ECEException, ValueError):
-            return webpush_answers.UNDECRYPTABLE
-        name = f"{origin}/message/{self._started}-{next(self._numbers)}"
+            return Answer("undecryptable", 201, [("location", name)], b"")
         return Message(token, notification_id_of(payload), request.headers.get("topic"), name)
 
     def accepted(self, message: Message) -> Answer:
@@ -73,31 +72,31 @@ class WebPush:
         expiry = self._expiries.get((authorization, origin))
         if expiry is None:
             parameters = _parameters(authorization)
-            expiry = self._verified(parameters.get("t", ""), origin)
-            if expiry is not None and parameters.get("k") != self._encoded_key:
+            expiry = _verified(parameters.get("t", ""), parameters.get("k", ""), origin)
+            if expiry is None:
+                return webpush_answers.BAD_AUTHORIZATION
+            if parameters["k"] != self._application_server_key:
                 return webpush_answers.KEY_MISMATCH
-            if expiry is not None:
-                self._remember(authorization, origin, expiry)
-        return webpush_answers.BAD_AUTHORIZATION if expiry is None or expiry < time.time() else None
-
-    def _verified(self, token: str, origin: str) -> float | None:
-        """Given a VAPID token, return when it expires, or None if it is not what RFC 8292 asks for."""
-        try:
-            claims = jwt.decode(
-                token, self._public_key, algorithms=["ES256"], audience=origin, options={"require": ["aud", "exp"]}
-            )
-        except jwt.PyJWTError:
-            return None
-        fits = (
-            str(claims.get("sub", "")).startswith(_SUBJECTS)
-            and claims["exp"] <= time.time() + _LONGEST_TOKEN_SECONDS + _CLOCK_SKEW_SECONDS
-        )
-        return float(claims["exp"]) if fits else None
+            self._remember(authorization, origin, expiry)
+        return webpush_answers.BAD_AUTHORIZATION if expiry < time.time() else None
 
     def _remember(self, authorization: str, origin: str, expiry: float) -> None:
         if len(self._expiries) >= _REMEMBERED_TOKENS:
             self._expiries.clear()
         self._expiries[authorization, origin] = expiry
+
+
+def _verified(token: str, key: str, origin: str) -> float | None:
+    """Given a VAPID token and the key that came with it, return when it expires, or None if RFC 8292 refuses it."""
+    try:
+        public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), decode(key))
+        claims = jwt.decode(token, public_key, algorithms=["ES256"], audience=origin, options={"require": ["aud", "exp"]})
+        expiry = float(claims["exp"])
+    except (jwt.PyJWTError, ValueError):
+        return None
+    latest = time.time() + _LONGEST_TOKEN_SECONDS + _CLOCK_SKEW_SECONDS
+    fits = str(claims.get("sub", "")).startswith(_SUBJECTS) and expiry <= latest
+    return expiry if fits else None
 
 
 def _parameters(authorization: str) -> dict[str, str]:

@@ -37,8 +37,6 @@ BAD_TOPIC = autopush("bad_request", 400, 113, "Invalid Topic header value")
 BAD_URGENCY = autopush("bad_request", 400, 114, "Invalid Urgency header value")  # errno assumed
 BAD_ENCODING = autopush("bad_request", 400, 110, "Unknown Content-Encoding header")
 TOO_LARGE = autopush("too_large", 413, 104, "Data payload too large")
-# The service cannot see that the browser will drop it, so neither may the sender.
-UNDECRYPTABLE = Answer("undecryptable", 201, [], b"")
 
 FAULTS = {
     **TRANSPORT_FAULTS,

@@ -1,14 +1,19 @@
 """What the process keeps over a restart, what it counts, and that it stops at once."""
 
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pyreqwest.exceptions import RequestError
 
 from devstack.emulators.client import Emulator
 from devstack.emulators.launch import running
+from devstack.folder import PROJECT
 from devstack.ports import free_port
 
 from .senders import Send, bearer, client_of, fcm_sender
@@ -46,7 +51,7 @@ def test_plain_http_is_served_on_request(folder: Path) -> None:
 def test_secrets_are_readable_by_the_owner_alone(emulator: Emulator) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in emulator.folder.iterdir()}
 
-    assert {name for name, mode in modes.items() if mode != 0o600} == {"ca.pem", "server.pem"}
+    assert {name for name, mode in modes.items() if mode != 0o600} == {"ca.pem", "server.pem", "apns.json"}
 
 
 def test_it_stops_within_a_second_while_clients_are_connected_and_waiting(folder: Path) -> None:
@@ -59,6 +64,28 @@ def test_it_stops_within_a_second_while_clients_are_connected_and_waiting(folder
             started = time.monotonic()
         assert time.monotonic() - started < 1.5
         assert waiting.done() or waiting.exception(timeout=5)
+
+
+def test_every_message_that_was_answered_is_in_the_log_of_an_emulator_stopped_under_load(folder: Path) -> None:
+    def send_until_it_stops(thread: int) -> list[str]:
+        names: list[str] = []
+        with client_of(emulator) as client, suppress(RequestError):
+            send = fcm_sender(emulator, client, authorization)
+            while True:
+                names.append(send({"token": f"device-{thread}"}).json()["name"])
+        return names
+
+    with ThreadPoolExecutor(4) as threads:
+        with running(folder) as emulator:
+            authorization = f"Bearer {bearer(emulator)}"
+            senders = [threads.submit(send_until_it_stops, thread) for thread in range(4)]
+            time.sleep(0.4)
+        answered = [name for sender in senders for name in sender.result()]
+
+    logged = [accepted.name for accepted in emulator.accepted()]
+    assert len(answered) > 100
+    assert set(answered) <= set(logged)
+    assert len(logged) - len(answered) <= 4
 
 
 def test_counts_cover_outcomes_seconds_and_requests_in_flight(emulator: Emulator, send: Send) -> None:
@@ -82,8 +109,22 @@ def test_the_log_is_read_incrementally(emulator: Emulator, send: Send) -> None:
     assert (second.token, second.notification_id, second.collapse) == ("b", None, None)
     assert before - 0.01 <= second.t <= time.time() + 0.01
     assert len({accepted.name for accepted in emulator.accepted()}) == 2
+    send({"token": "c"})
+    assert len(list(emulator.accepted())) == 3
+    assert [accepted.token for accepted in emulator.newly_accepted()] == ["c"]
     emulator.reset()
     assert list(emulator.newly_accepted()) == []
+
+
+def test_a_second_emulator_on_the_same_port_is_refused_with_a_sentence(emulator: Emulator, folder: Path) -> None:
+    port = emulator.base_url.rpartition(":")[2]
+    command = [sys.executable, "-m", "devstack.emulators", "--folder", str(folder), "--port", port]
+
+    second = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=10)
+
+    assert second.returncode == 2
+    assert f"port {port} of 127.0.0.1 is taken" in second.stderr
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/projects/x", "/_control/nothing"])
