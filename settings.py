@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -38,6 +38,16 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _vapid_subject(value: str | None) -> str | None:
+    if value is not None and not value.startswith(("mailto:", "https:")):
+        raise ValueError("is no contact; expected mailto:… or https:…")
+    return value
+
+
+def _words(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
@@ -53,6 +63,20 @@ class Settings(BaseSettings):
     # Push delivery
     google_application_credentials: Path | None = None
     fcm_base_url: BaseUrl = "https://fcm.googleapis.com"
+    apns_key_file: Path | None = None
+    apns_key_id: str | None = None
+    apns_team_id: str | None = None
+    apns_topic: str | None = None
+    apns_base_url: BaseUrl = "https://api.push.apple.com"
+    vapid_key_file: Path | None = None
+    vapid_subject: Annotated[str | None, AfterValidator(_vapid_subject)] = None
+    webpush_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = (
+        "fcm.googleapis.com",
+        "updates.push.services.mozilla.com",
+        ".push.apple.com",
+        ".notify.windows.com",
+    )
+    """Hosts that a browser's subscription may point at, a leading dot for all their subdomains."""
     ssl_cert_file: Path | None = None
     """Trusted certificates beside the system's, PEM; OpenSSL's own variable."""
     notifications_batch_rows: int = Field(default=500, ge=1, le=2000)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from tasks.notifications.health import Admission, Report
 from tasks.notifications.outcome import Kind, Outcome
 
-_FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN}
+_FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN, Kind.UPSTREAM}
 
 
 class Gate:

@@ -25,17 +25,24 @@ SETTLE_PATIENCE_SECONDS = 25
 # Fresh rows: those without an entry. The index on delivery_status ends in the primary key, so this reads in id order from
 # `after` and stops at the limit; the primary key itself is barred, for it would walk all the SENT rows. SKIP LOCKED passes
 # over what another worker or the API holds; the locks live until the leases are in, milliseconds.
+#
+# The entries are looked up in a subquery and not in a join: SKIP LOCKED would take an entry that is just being written for
+# one that is not there. What the subquery sees may still be a moment old, so it is the lease's primary key that decides.
 CLAIM_FRESH = text("""
     SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)
-    LEFT JOIN worker_deliveries d ON d.notification_id = n.id
-    WHERE n.delivery_status = 'PENDING' AND n.id > :after AND d.notification_id IS NULL
+    WHERE n.delivery_status = 'PENDING' AND n.id > :after
+      AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
     ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 LEASE_FRESH = """
-    INSERT INTO worker_deliveries (notification_id, lease, due_at, claims)
+    INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims)
     SELECT id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1
     FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS claimed
 """
+
+LEASED = text("""
+    SELECT notification_id AS id FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease ORDER BY 1
+""").bindparams(bindparam("ids", expanding=True))
 
 # Due rows, by idx_due (waiting_on, due_at): next attempts, and leases of workers that died. The shared rows are not locked.
 CLAIM_DUE = text("""
@@ -127,19 +134,22 @@ class Queue:
         A run walks forward: what it claimed before is behind `after`. At the end it looks once more from the start, for
         rows whose ids are lower but whose inserts were committed later.
         """
-        ids = transact(self._engine, lambda connection: self._lease_fresh(connection, rows))
-        if not ids and self._after:
-            self._after = 0
-            ids = transact(self._engine, lambda connection: self._lease_fresh(connection, rows))
-        if ids:
-            self._after = ids[-1]
-        return self._load(ids)
+        for after in {self._after: None, 0: None}:
+            ids = transact(self._engine, lambda connection, after=after: self._lease_fresh(connection, rows, after))  # type: ignore[misc]
+            if ids:
+                self._after = ids[-1]
+                return self._load(ids)
+        return []
 
-    def _lease_fresh(self, connection: Connection, rows: int) -> list[int]:
-        ids = [row.id for row in connection.execute(CLAIM_FRESH, {"after": self._after, "rows": rows})]
-        if ids:
+    def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
+        """Lease the next rows behind `after`, passing over those that another worker got first."""
+        while ids := [row.id for row in connection.execute(CLAIM_FRESH, {"after": after, "rows": rows})]:
             connection.execute(text(LEASE_FRESH), {"ids": _json(ids), "lease": self._lease, "seconds": LEASE_SECONDS})
-        return ids
+            ours = [row.id for row in connection.execute(LEASED, {"ids": ids, "lease": self._lease})]
+            if ours:
+                return ours
+            after = ids[-1]
+        return []
 
     def claim_due(self, rows: int, lanes: tuple[str, ...] = ("",)) -> list[Notification]:
         """Lease up to `rows` rows that are due for another attempt or whose worker died, lane by lane, oldest first.

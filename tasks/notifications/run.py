@@ -36,6 +36,16 @@ def _process() -> _Process:
     return _Process(runner, configured_providers(get_settings()))
 
 
+def forget_process() -> None:
+    """Drop what the process keeps between drains; the next one makes it anew from the environment."""
+    if _process.cache_info().currsize:
+        process = _process()
+        for provider in process.providers.values():
+            process.runner.run(provider.close())
+        process.runner.close()
+        _process.cache_clear()
+
+
 def drain_fresh() -> Summary:
     """Send PENDING rows, oldest first, until there are none or the run's time is up."""
     return _drain(lambda queue: lambda rows, _lanes: queue.claim_fresh(rows))

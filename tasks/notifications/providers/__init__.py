@@ -3,14 +3,20 @@
 from collections.abc import Callable
 
 from settings import Settings
+from tasks.notifications.providers import apns, fcm, webpush
 from tasks.notifications.providers.base import Provider
-from tasks.notifications.providers.fcm import Fcm
 
-PROVIDERS: dict[str, Callable[[Settings], Provider]] = {
-    "fcm": Fcm,
+PROVIDERS: dict[str, Callable[[Settings], Provider | None]] = {
+    "fcm": fcm.from_settings,
+    "apns": apns.from_settings,
+    "webpush": webpush.from_settings,
 }
 
 
 def configured_providers(settings: Settings) -> dict[str, Provider]:
-    """Return the providers that the environment configures, by name. Raise ConfigurationError where one is half set."""
-    return {name: make(settings) for name, make in PROVIDERS.items()}
+    """Return the providers that the environment configures, by name.
+
+    Raise ConfigurationError where one is half configured or its credentials are unusable.
+    """
+    made = ((name, make(settings)) for name, make in PROVIDERS.items())
+    return {name: provider for name, provider in made if provider is not None}

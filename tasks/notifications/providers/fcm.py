@@ -1,6 +1,7 @@
 """Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials and message model over our own transport."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -20,23 +21,24 @@ NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # 
 _encode = messaging._MessagingService.encode_message
 
 
+def from_settings(settings: Settings) -> "Fcm":
+    """Return the provider. FCM is what a plain token means, so it is always configured: raise ConfigurationError else."""
+    if settings.google_application_credentials is None:
+        raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
+    return Fcm(settings, settings.google_application_credentials)
+
+
 class Fcm:
     """Sends to FCM registration tokens. One instance per process; its connection is shared by all sends."""
 
     name: ClassVar[str] = "fcm"
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
-    def __init__(self, settings: Settings) -> None:
-        """Read the credentials; raise ConfigurationError where they are missing or unusable."""
-        if settings.google_application_credentials is None:
-            raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
-        self._token = AccessToken(settings.google_application_credentials, settings.ssl_cert_file)
+    def __init__(self, settings: Settings, service_account: Path) -> None:
+        """Read the credentials; raise ConfigurationError where they are unusable."""
+        self._token = AccessToken(service_account, settings.ssl_cert_file)
         self._url = f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send"
-        self._transport = Transport(
-            in_flight=settings.notifications_in_flight,
-            seconds=settings.notifications_request_seconds,
-            certificates=settings.ssl_cert_file,
-        )
+        self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""

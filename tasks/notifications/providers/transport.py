@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import RequestError, RequestTimeoutError
+
+from settings import Settings
 
 # An answer is a few hundred bytes; one without end must not fill the memory.
 MOST_ANSWER_BYTES = 64 * 1024
@@ -47,6 +50,15 @@ class Transport:
         if certificates:
             builder = builder.add_root_certificate_pem(certificates.read_bytes())
         self._client = builder.build()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return a transport with the environment's limits."""
+        return cls(
+            in_flight=settings.notifications_in_flight,
+            seconds=settings.notifications_request_seconds,
+            certificates=settings.ssl_cert_file,
+        )
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to one POST. Raise NoAnswerError where there was none."""

@@ -1,0 +1,136 @@
+"""Apple Push Notification service: token credentials, one HTTP/2 connection."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote
+
+import orjson
+
+from settings import ConfigurationError, Settings
+from tasks.notifications.devices import Device
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.payload import Push, fit
+from tasks.notifications.providers import retry_after
+from tasks.notifications.providers.signed_token import SignedToken, read_key
+from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+
+# Apple refuses tokens older than an hour and complains of new ones more often than every 20 minutes.
+TOKEN_SECONDS = 45 * 60
+TOKEN_OLDEST_SECONDS = 20 * 60
+
+
+def from_settings(settings: Settings) -> "Apns | None":
+    """Return the provider, None where APNs is not configured. Raise ConfigurationError where it is half configured."""
+    key_file, topic = settings.apns_key_file, settings.apns_topic
+    key_id, team_id = settings.apns_key_id, settings.apns_team_id
+    if key_file and key_id and team_id and topic:
+        return Apns(settings, key_file, key_id=key_id, team_id=team_id, topic=topic)
+    wanted = {"APNS_KEY_FILE": key_file, "APNS_KEY_ID": key_id, "APNS_TEAM_ID": team_id, "APNS_TOPIC": topic}
+    if any(wanted.values()):
+        missing = [name for name, value in wanted.items() if not value]
+        raise ConfigurationError(f"{missing[0]} is not set, but APNs needs all of {', '.join(wanted)}")
+    return None
+
+
+class Apns:
+    """Sends to APNs device tokens. One instance per process."""
+
+    name: ClassVar[str] = "apns"
+    channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
+
+    def __init__(self, settings: Settings, key_file: Path, *, key_id: str, team_id: str, topic: str) -> None:
+        """Read the key; raise ConfigurationError where it is unusable."""
+        self._token = SignedToken(
+            read_key(key_file, "APNS_KEY_FILE"),
+            lambda now: {"iss": team_id, "iat": now},
+            seconds=TOKEN_SECONDS,
+            headers={"kid": key_id},
+        )
+        self._url = f"{settings.apns_base_url}/3/device/"
+        self._topic = topic
+        self._transport = Transport.from_settings(settings)
+        self._proven = False
+
+    def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
+        """Return the payload, its body trimmed to 4096 bytes, and the headers that go with it."""
+
+        def payload(body: str) -> bytes:
+            return orjson.dumps(_payload(push, body))
+
+        headers = {
+            "apns-topic": self._topic,
+            "apns-push-type": "alert",
+            "apns-priority": "10",
+            "apns-expiration": str(int(push.expires_at)),
+            "apns-collapse-id": push.collapse_key,
+        }
+        return payload(fit(push.body, lambda body: len(payload(body)))), headers
+
+    async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
+        """POST to one device token. APNs cannot validate without delivering: a dry run ends before the request."""
+        if dry_run:
+            return Outcome(Kind.HELD, "apns cannot validate without delivering")
+        payload, headers = prepared
+        token = self._token.get()
+        try:
+            answer = await self._transport.post(
+                self._url + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
+            )
+        except NoAnswerError as error:
+            return Outcome(Kind.UNREACHABLE, f"apns gave no answer: {error}")
+        outcome = classify(answer, proven=self._proven)
+        self._proven = self._proven or outcome.kind is Kind.SENT
+        if outcome.kind is Kind.CREDENTIALS:
+            self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
+        return outcome
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._transport.close()
+
+
+def _payload(push: Push, body: str) -> dict[str, Any]:
+    aps: dict[str, Any] = {"alert": {"title": push.title, "body": body}, "thread-id": push.thread}
+    if push.badge is not None:
+        aps["badge"] = push.badge
+    if push.sound:
+        aps["sound"] = "default"
+    return {"aps": aps, **push.data}
+
+
+def classify(answer: Answer, *, proven: bool) -> Outcome:
+    """Return what APNs's answer means, keyed on the HTTP code and `reason`.
+
+    BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong:
+    they prune only once this process has seen APNs accept something (`proven`).
+    Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
+    """
+    if answer.status == 200:
+        return Outcome(Kind.SENT)
+    said = _reason(answer.body)
+    reason = f"apns {answer.status} {said}".strip()
+    wait = retry_after.seconds(answer.retry_after)
+    match answer.status, said:
+        case 410, "Unregistered" | "ExpiredToken":
+            return Outcome(Kind.DEAD, reason)
+        case 400, "BadDeviceToken" | "DeviceTokenNotForTopic":
+            return Outcome(Kind.DEAD if proven else Kind.FOREIGN, reason)
+        case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed") | (429, "TooManyProviderTokenUpdates"):
+            return Outcome(Kind.CREDENTIALS, reason)
+        case 429, _:
+            return Outcome(Kind.THROTTLED, reason, wait)
+        case 400 | 404 | 405 | 413, str() if said:
+            return Outcome(Kind.REFUSED, reason)
+        case status, _ if status >= 500:
+            return Outcome(Kind.UNAVAILABLE, reason, wait)
+        case _:
+            return Outcome(Kind.UNKNOWN, reason, wait)
+
+
+def _reason(body: bytes) -> str:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    reason = parsed.get("reason") if isinstance(parsed, dict) else None
+    return reason[:40] if isinstance(reason, str) else ""

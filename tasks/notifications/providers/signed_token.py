@@ -1,0 +1,51 @@
+"""The ES256 tokens that APNs and Web Push take for credentials: signed here, kept for a while, signed again."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from settings import ConfigurationError
+
+
+def read_key(path: Path, variable: str) -> ec.EllipticCurvePrivateKey:
+    """Return the P-256 private key in a PEM file. Raise ConfigurationError naming `variable` where there is none."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{variable} names an unusable file: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigurationError(f"{variable} names a key that is not an EC key on P-256")
+    return key
+
+
+class SignedToken:
+    """A token signed anew every `seconds`; `claims` is called for each signature with the time in Unix seconds."""
+
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        claims: Callable[[int], dict[str, object]],
+        *,
+        seconds: float,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._key, self._claims, self._seconds, self._headers = key, claims, seconds, headers
+        self._token = ""
+        self._signed_at = 0.0
+
+    def get(self) -> str:
+        """Return a token that is younger than its time."""
+        now = time.time()
+        if not self._token or now - self._signed_at >= self._seconds:
+            self._token = jwt.encode(self._claims(int(now)), self._key, algorithm="ES256", headers=self._headers)
+            self._signed_at = now
+        return self._token
+
+    def reject(self, token: str, *, oldest: float) -> None:
+        """Note that `token` was called expired: sign another, unless it is younger than `oldest` seconds."""
+        if token == self._token and time.time() - self._signed_at >= oldest:
+            self._token = ""

@@ -1,0 +1,158 @@
+"""Web Push (RFC 8030) with VAPID credentials (RFC 8292) and encrypted payloads (RFC 8291)."""
+
+import binascii
+import os
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import http_ece
+import orjson
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from settings import ConfigurationError, Settings
+from tasks.notifications.devices import Device
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.payload import MOST_BYTES, Push, fit
+from tasks.notifications.providers import retry_after
+from tasks.notifications.providers.signed_token import SignedToken, read_key
+from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+
+# aes128gcm adds a header of 86 bytes, a tag of 16 and a delimiter of 1 to the text (RFC 8188).
+MOST_TEXT_BYTES = MOST_BYTES - 103
+TOKEN_SECONDS = 3600
+TOKEN_LIFE_SECONDS = 12 * 3600
+
+
+def from_settings(settings: Settings) -> "WebPush | None":
+    """Return the provider, None where it is not configured. Raise ConfigurationError where it is half configured."""
+    if settings.vapid_key_file and settings.vapid_subject:
+        return WebPush(settings, settings.vapid_key_file, settings.vapid_subject)
+    if settings.vapid_key_file or settings.vapid_subject:
+        missing = "VAPID_SUBJECT" if settings.vapid_key_file else "VAPID_KEY_FILE"
+        raise ConfigurationError(f"{missing} is not set, but Web Push needs both VAPID_KEY_FILE and VAPID_SUBJECT")
+    return None
+
+
+class WebPush:
+    """Sends to browser subscriptions: `token` is the endpoint, `options` holds `p256dh` and `auth`."""
+
+    name: ClassVar[str] = "webpush"
+    channel: ClassVar[Literal["mobile", "desktop"]] = "desktop"
+
+    def __init__(self, settings: Settings, key_file: Path, subject: str) -> None:
+        """Read the VAPID key; raise ConfigurationError where it is unusable."""
+        self._key = read_key(key_file, "VAPID_KEY_FILE")
+        public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()
+        self._subject = subject
+        self._hosts = settings.webpush_hosts
+        self._tokens: dict[str, SignedToken] = {}
+        self._transport = Transport.from_settings(settings)
+
+    def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
+        """Return the text to encrypt for each device, trimmed to fit, and the headers that go with it."""
+
+        def text(body: str) -> bytes:
+            return orjson.dumps(_text(push, body))
+
+        headers = {
+            "ttl": str(push.ttl),
+            "urgency": "high",
+            "topic": push.collapse_key,
+            "content-encoding": "aes128gcm",
+            "content-type": "application/octet-stream",
+        }
+        return text(fit(push.body, lambda body: len(text(body)), MOST_TEXT_BYTES)), headers
+
+    async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
+        """POST to one subscription. Web Push cannot validate without delivering: a dry run ends before the request."""
+        text, headers = prepared
+        parts = urlsplit(device.token)
+        if parts.scheme != "https" or not self._is_push_service(parts.hostname or ""):
+            # The endpoint came from a browser: whoever may register one must not make us call any host he likes.
+            return Outcome(Kind.REFUSED, "webpush: the endpoint is at no host of WEBPUSH_HOSTS")
+        try:
+            body = _encrypt(text, device)
+        except (ValueError, binascii.Error):
+            return Outcome(Kind.REFUSED, "webpush: the subscription's keys are unusable")
+        if dry_run:
+            return Outcome(Kind.HELD, "webpush cannot validate without delivering")
+        authorization = f"vapid t={self._token(f'{parts.scheme}://{parts.netloc}')}, k={self._public_key}"
+        try:
+            answer = await self._transport.post(device.token, {**headers, "authorization": authorization}, body)
+        except NoAnswerError as error:
+            return Outcome(Kind.UNREACHABLE, f"webpush gave no answer: {error}")
+        return classify(answer)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    def _is_push_service(self, host: str) -> bool:
+        return any(host == known or (known.startswith(".") and host.endswith(known)) for known in self._hosts)
+
+    def _token(self, origin: str) -> str:
+        """Return a VAPID token for a push service; the hosts that may be called bound how many there are."""
+        if origin not in self._tokens:
+            self._tokens[origin] = SignedToken(
+                self._key,
+                lambda now: {"aud": origin, "exp": now + TOKEN_LIFE_SECONDS, "sub": self._subject},
+                seconds=TOKEN_SECONDS,
+            )
+        return self._tokens[origin].get()
+
+
+def _text(push: Push, body: str) -> dict[str, Any]:
+    return {
+        "title": push.title,
+        "body": body,
+        "tag": push.collapse_key,
+        "thread": push.thread,
+        "badge": push.badge,
+        "silent": not push.sound,
+        "data": push.data,
+    }
+
+
+def _encrypt(text: bytes, device: Device) -> bytes:
+    """Return the aes128gcm body for a subscription. Raise ValueError where its keys are unusable."""
+    receiver = _decode(device.options.get("p256dh", ""))
+    auth = _decode(device.options.get("auth", ""))
+    if len(auth) != 16:
+        raise ValueError("auth is not 16 bytes")
+    sender = ec.generate_private_key(ec.SECP256R1())
+    keys = {"private_key": sender, "dh": receiver, "auth_secret": auth}
+    body: bytes = http_ece.encrypt(text, salt=os.urandom(16), version="aes128gcm", **keys)
+    return body
+
+
+def _decode(value: str) -> bytes:
+    return urlsafe_b64decode(value + "=" * (-len(value) % 4))
+
+
+def classify(answer: Answer) -> Outcome:
+    """Return what a push service's answer means, by its HTTP code.
+
+    401 and 403 may be one subscription's (made under another VAPID key) or ours: no attempt, no prune, and no breaker
+    unless they are the rule. Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
+    """
+    reason = f"webpush {answer.status}"
+    wait = retry_after.seconds(answer.retry_after)
+    match answer.status:
+        case 200 | 201 | 202:
+            return Outcome(Kind.SENT)
+        case 404 | 410:
+            return Outcome(Kind.DEAD, reason)
+        case 401 | 403:
+            return Outcome(Kind.UPSTREAM, reason)
+        case 400 | 413:
+            return Outcome(Kind.REFUSED, reason)
+        case 429:
+            return Outcome(Kind.THROTTLED, reason, wait)
+        case status if status >= 500:
+            return Outcome(Kind.UNAVAILABLE, reason, wait)
+        case _:
+            return Outcome(Kind.UNKNOWN, reason, wait)

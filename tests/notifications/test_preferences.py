@@ -1,0 +1,83 @@
+"""Who is left in peace: each rule, and which one wins."""
+
+import pytest
+
+from devstack.emulators.client import Emulator, Fault
+from tasks.notifications import run
+from tests.notifications.conftest import Chat
+
+PARTICIPANT = "INSERT INTO chat_participants (conversation_id, user_id, {0}) VALUES (1, 2, {1})"
+SETTINGS = "INSERT INTO conversation_settings (conversation_id, user_id, {0}) VALUES (1, 2, {1})"
+READ = "INSERT INTO message_reads (message_id, conversation_id, reader_id, status) SELECT id, 1, 2, {0} FROM messages"
+
+SUPPRESSED = {
+    "muted for ever": (PARTICIPANT.format("is_muted", "1"), "muted"),
+    "muted until tomorrow": (PARTICIPANT.format("is_muted, muted_until", "1, NOW() + INTERVAL 1 DAY"), "muted"),
+    "blocked": (PARTICIPANT.format("is_blocked", "1"), "blocked"),
+    "blocked by status": (PARTICIPANT.format("status", "'BLOCKED'"), "blocked"),
+    "left": (PARTICIPANT.format("left_at", "NOW()"), "the recipient left the conversation"),
+    "notifications off": (SETTINGS.format("notifications_enabled", "0"), "notifications are off"),
+    "type NONE": (SETTINGS.format("notification_type", "'NONE'"), "notifications are off"),
+    "mentions only": (SETTINGS.format("notification_type", "'MENTIONS_ONLY'"), "mentions only"),
+    "mobile off": (SETTINGS.format("mobile_notifications", "0"), "notifications to these devices are off"),
+    "message deleted": ("UPDATE messages SET is_deleted = 1", "the message was deleted"),
+    "message read": (READ.format("'READ'"), "already read"),
+    "read further": (PARTICIPANT.format("last_read_message_id", "(SELECT MAX(id) FROM messages)"), "already read"),
+    "notification read": ("UPDATE chat_notifications SET is_read = 1", "already read"),
+}
+WANTED = {
+    "nothing set": "DO 0",
+    "mute is over": PARTICIPANT.format("is_muted, muted_until", "1, NOW() - INTERVAL 1 SECOND"),
+    "a mute that was taken back": PARTICIPANT.format("is_muted, muted_until", "0, NOW() + INTERVAL 1 DAY"),
+    "delivered, not read": READ.format("'DELIVERED'"),
+    "archived": PARTICIPANT.format("status", "'ARCHIVED'"),
+    "desktop off": SETTINGS.format("desktop_notifications", "0"),
+    "another user muted": "INSERT INTO chat_participants (conversation_id, user_id, is_muted) VALUES (1, 1, 1)",
+}
+
+
+@pytest.mark.parametrize("case", SUPPRESSED)
+def test_it_is_suppressed(api: Chat, emulator: Emulator, case: str) -> None:
+    statement, reason = SUPPRESSED[case]
+    row = api.notify()
+    api.execute(statement)
+    run.drain_fresh()
+    assert api.status(row) == ("BOUNCED", 0, f"suppressed: {reason}")
+    assert emulator.stats().requests() == 0
+
+
+@pytest.mark.parametrize("case", WANTED)
+def test_it_is_sent(api: Chat, emulator: Emulator, case: str) -> None:
+    row = api.notify()
+    api.execute(WANTED[case])
+    run.drain_fresh()
+    assert api.status(row) == ("SENT", 1, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("MENTION", "SENT"), ("MESSAGE", "BOUNCED"), ("SYSTEM", "BOUNCED")],
+    ids=["mention", "message", "system"],
+)
+def test_only_a_mention_passes_mentions_only(api: Chat, emulator: Emulator, kind: str, status: str) -> None:
+    row = api.notify(notification_type=kind)
+    api.execute(SETTINGS.format("notification_type", "'MENTIONS_ONLY'"))
+    run.drain_fresh()
+    assert api.status(row)[0] == status
+
+
+def test_a_mute_holds_for_mentions_too(api: Chat, emulator: Emulator) -> None:
+    row = api.notify(notification_type="MENTION")
+    api.execute(PARTICIPANT.format("is_muted", "1"))
+    run.drain_fresh()
+    assert api.status(row)[2] == "suppressed: muted"
+
+
+def test_preferences_count_when_the_push_is_sent_not_when_it_was_written(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unavailable", times=1))
+    row = api.notify()
+    run.drain_fresh()
+    api.execute(PARTICIPANT.format("is_muted", "1"))
+    api.let_pass(20)
+    run.drain_due()
+    assert api.status(row) == ("BOUNCED", 0, "suppressed: muted")

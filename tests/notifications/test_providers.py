@@ -1,0 +1,161 @@
+"""APNs and Web Push beside FCM, against their emulators."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.emulators.client import Emulator, Fault
+from settings import get_settings
+from tasks.notifications import run
+from tests.notifications.conftest import Accepted, Chat
+
+IPHONE = "ab" * 32
+BROKEN = "cd" * 32
+
+
+@pytest.fixture(autouse=True)
+def all_providers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Configure all three providers for one test, as the environment of a worker would."""
+    identity = emulator.apns_identity
+    for name, value in {
+        "APNS_KEY_FILE": emulator.apns_key_file,
+        "APNS_KEY_ID": identity.key_id,
+        "APNS_TEAM_ID": identity.team_id,
+        "APNS_TOPIC": identity.topic,
+        "APNS_BASE_URL": emulator.base_url,
+        "VAPID_KEY_FILE": emulator.vapid_key_file,
+        "VAPID_SUBJECT": "mailto:ops@example.com",
+        "WEBPUSH_HOSTS": "localhost 127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    get_settings.cache_clear()
+    run.forget_process()
+    yield
+    monkeypatch.undo()
+    get_settings.cache_clear()
+    run.forget_process()
+
+
+def iphone(token: str = IPHONE) -> dict[str, str]:
+    return {"provider": "apns", "token": token}
+
+
+def browser(emulator: Emulator, number: int = 1) -> dict[str, object]:
+    subscription = emulator.web_push_subscription(number)
+    return {
+        "provider": "webpush",
+        "endpoint": subscription.endpoint,
+        "keys": {"p256dh": subscription.p256dh, "auth": subscription.auth},
+    }
+
+
+def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Emulator) -> None:
+    row = api.notify("phone", iphone(), browser(emulator))
+    run.drain_fresh()
+    assert api.status(row) == ("SENT", 1, None)
+    messages = {message.provider: message for message in emulator.accepted()}
+    assert set(messages) == {"fcm", "apns", "webpush"}
+    assert {message.notification_id for message in messages.values()} == {str(row)}
+    assert {message.collapse for message in messages.values()} == {f"notification-{row}"}
+
+
+def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:
+    row = api.notify("phone", iphone(), browser(emulator), body="👩🏽‍🚒" * 3000)
+    run.drain_fresh()
+    assert api.status(row) == ("SENT", 1, None)
+
+
+def test_dead_devices_of_every_provider_are_handed_to_the_api(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(
+        Fault(provider="fcm", kind="unregistered", token="old-phone"),
+        Fault(provider="apns", kind="Unregistered"),
+        Fault(provider="webpush", kind="gone"),
+    )
+    row = api.notify("old-phone", iphone(), browser(emulator), "phone")
+    run.drain_fresh()
+    status, is_sent, why = api.status(row)
+    assert (status, is_sent) == ("SENT", 1)
+    assert why is not None
+    assert "dead (apns 410 Unregistered)" in why
+    dead = api.rows("SELECT provider, token, recipient_id FROM worker_dead_devices ORDER BY provider")
+    assert [(d["provider"], d["recipient_id"]) for d in dead] == [("apns", 2), ("fcm", 2), ("webpush", 2)]
+    assert dead[1]["token"] == "old-phone"
+
+
+def test_a_dead_device_is_not_tried_again_until_the_api_registers_it(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="unregistered", token="phone", times=1))
+    api.notify("phone")
+    run.drain_fresh()
+    second = api.notify("phone")
+    run.drain_fresh()
+    assert emulator.stats().requests() == 1
+    assert "found dead before" in (api.status(second)[2] or "")
+    api.execute("DELETE FROM worker_dead_devices")
+    third = api.notify("phone")
+    run.drain_fresh()
+    assert accepted() == [(str(third), "phone")]
+
+
+def test_a_bad_device_token_is_no_proof_of_death_while_nothing_else_works(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(provider="apns", kind="BadDeviceToken", token=BROKEN))
+    api.notify(iphone(BROKEN))
+    run.drain_fresh()
+    assert api.rows("SELECT * FROM worker_dead_devices") == []
+    api.notify(iphone())
+    run.drain_fresh()
+    api.notify(iphone(BROKEN))
+    run.drain_fresh()
+    assert len(api.rows("SELECT * FROM worker_dead_devices")) == 1
+
+
+def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(provider="apns", kind="InvalidProviderToken"))
+    rows = [api.notify(iphone(), "phone") for _ in range(5)]
+    run.drain_fresh()
+    for row in rows:
+        status, is_sent, why = api.status(row)
+        assert (status, is_sent) == ("FAILED", 1)
+        assert why is not None
+        assert "InvalidProviderToken" in why
+    assert {message.provider for message in emulator.accepted()} == {"fcm"}
+    waiting = api.rows("SELECT DISTINCT waiting_on FROM worker_deliveries")
+    assert [row["waiting_on"] for row in waiting] == ["apns"]
+    emulator.clear()
+    for _ in range(2):  # the first run probes, the second sends
+        api.let_pass(20)
+        run.drain_due()
+    assert {api.status(row) for row in rows} == {("SENT", 1, None)}
+    ledger = api.rows("SELECT SUM(failed) AS failed, SUM(probes) AS probes FROM worker_providers")[0]
+    assert ledger["probes"] == 0
+
+
+def test_a_credentials_fault_burns_no_attempt_and_prunes_no_device(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="project_not_found"))
+    row = api.notify("phone")
+    run.drain_fresh()
+    entry = json.loads(api.rows("SELECT devices FROM worker_deliveries")[0]["devices"])
+    assert [attempts for _, attempts, *_ in entry.values()] == [0]
+    assert api.rows("SELECT * FROM worker_dead_devices") == []
+    assert "NOT_FOUND" in (api.status(row)[2] or "")
+    health = api.rows("SELECT opened_at, reason FROM worker_providers WHERE provider = 'fcm'")[0]
+    assert health["opened_at"] is not None
+    assert "NOT_FOUND" in health["reason"]
+
+
+def test_a_subscription_that_points_elsewhere_is_never_called(api: Chat, emulator: Emulator) -> None:
+    inside = {**browser(emulator), "endpoint": "https://169.254.169.254/latest/meta-data"}
+    row = api.notify(inside)
+    run.drain_fresh()
+    status, _, why = api.status(row)
+    assert status == "BOUNCED"
+    assert why is not None
+    assert "WEBPUSH_HOSTS" in why
+    assert emulator.stats().requests("webpush") == 0
+
+
+def test_a_subscription_with_unusable_keys_bounces(api: Chat, emulator: Emulator) -> None:
+    row = api.notify({**browser(emulator), "keys": {"p256dh": "AAAA", "auth": "AAAA"}})
+    run.drain_fresh()
+    assert api.status(row)[0] == "BOUNCED"
+    assert emulator.stats().requests("webpush") == 0
