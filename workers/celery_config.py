@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 import beat_schedule as schedule
 from settings import Settings
@@ -73,7 +73,9 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_time_limit": 300,
         # A message to a queue that no worker reads would wait for ever, unseen.
         "task_create_missing_queues": False,
-        "task_queues": [Queue(name) for name in QUEUES],
+        # Each with an exchange and key of its own: left out, all four would share the default queue's and every message
+        # would reach every queue.
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         "task_default_queue": "housekeeping",
         "task_routes": {
             "tasks.notifications.*": {"queue": "notifications"},

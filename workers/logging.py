@@ -8,6 +8,10 @@ from structlog.typing import Processor
 
 from settings import Settings
 
+# Celery says three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks log what they did when
+# they did something; failures are louder than INFO.
+_TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+
 
 def configure(settings: Settings) -> None:
     """Send this process's log lines, ours and the libraries', to stderr in the format of LOG_FORMAT."""
@@ -40,3 +44,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    for name in _TICKING:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,13 +1,15 @@
 """What the worker processes do at Celery's signals: log set-up, the stop request, the task's name in each log line."""
 
+import sys
 from typing import Any
 
 import structlog
 from celery import Task
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_shutting_down
 
-from settings import get_settings
+from settings import ConfigurationError, get_settings
 from tasks import shutdown
+from tasks.notifications.providers import configured_providers
 from workers import logging
 
 
@@ -15,8 +17,14 @@ def _set_up_logging(**_: Any) -> None:
     logging.configure(get_settings())
 
 
-def _start(**_: Any) -> None:
+def _start(sender: Any, **_: Any) -> None:
     shutdown.forget()
+    if "notifications" in sender.app.amqp.queues.consume_from:
+        try:
+            configured_providers(get_settings())
+        except ConfigurationError as error:
+            print(f"chat-workers: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def _stop(**_: Any) -> None:

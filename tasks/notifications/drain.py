@@ -41,14 +41,19 @@ class Drain:
         batch_rows: int,
         in_flight: int,
         stop: Callable[[], bool] = lambda: False,
+        announce: Callable[[list[Attempt]], None] = lambda _attempts: None,
         run_seconds: float = RUN_SECONDS,
     ) -> None:
-        """`in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way."""
+        """`in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way.
+
+        `announce` is told of attempts once they are settled.
+        """
         self._queue = queue
         self._gate = gate
         self._batch_rows = batch_rows
         self._window = 3 * batch_rows
         self._stop = stop
+        self._announce = announce
         self._run_seconds = run_seconds
         self._clock_offset = queue.now() - time.monotonic()
         self._delivery = Delivery(providers, gate, in_flight, self._now)
@@ -124,6 +129,7 @@ class Drain:
             if attempts:
                 written = await asyncio.to_thread(self._queue.settle, attempts)
                 self._summary.rows.update(written)
+                await asyncio.to_thread(self._announce, attempts)
             if given_back:
                 await asyncio.to_thread(self._queue.release, given_back)
                 self._summary.given_back += len(given_back)

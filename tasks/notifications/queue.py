@@ -56,18 +56,33 @@ LEASE_DUE = text("""
     WHERE notification_id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
 
-# What delivery needs to know of the claimed rows, by primary and unique keys, without locks.
+# One row that an operator names, by its primary key.
+ENTER_ONE = text("""
+    INSERT IGNORE INTO worker_deliveries (notification_id, due_at)
+    SELECT id, NOW(3) FROM chat_notifications WHERE id = :id AND delivery_status IN ('PENDING', 'FAILED')
+""")
+LEASE_ONE = text("""
+    UPDATE worker_deliveries
+    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
+    WHERE notification_id = :id AND due_at <= NOW(3)
+""")
+
+# What delivery needs to know of the claimed rows, by primary and unique keys, without locks. `settled`: the row was deleted, or
+# settled by someone else between the look and the lease; its entry is forgotten.
+NOTIFICATION = f"""
+    COALESCE(n.delivery_status NOT IN ('PENDING', 'FAILED'), 1) AS settled,
+    n.conversation_id, n.message_id, n.recipient_id, n.sender_id, n.notification_type, n.title,
+    LEFT(n.body, 4096) AS body, n.device_tokens, n.is_sent, UNIX_TIMESTAMP(n.created_at) AS created_at, {preferences.COLUMNS}
+"""
 LOAD = text(f"""
-    SELECT d.notification_id AS id, n.id IS NULL AS gone, n.conversation_id, n.message_id, n.recipient_id, n.sender_id,
-           n.notification_type, n.title, LEFT(n.body, 4096) AS body, n.device_tokens, n.is_sent,
-           UNIX_TIMESTAMP(n.created_at) AS created_at, d.claims, d.devices AS ledger,
-           {preferences.COLUMNS}
-    FROM worker_deliveries d
-    LEFT JOIN chat_notifications n ON n.id = d.notification_id
-    {preferences.JOINS}
+    SELECT d.notification_id AS id, d.claims, d.devices AS ledger, {NOTIFICATION}
+    FROM worker_deliveries d LEFT JOIN chat_notifications n ON n.id = d.notification_id {preferences.JOINS}
     WHERE d.notification_id IN :ids AND d.lease = :lease
     ORDER BY d.notification_id
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - constants of this project
+PEEK = text(f"""
+    SELECT n.id, 0 AS claims, NULL AS ledger, {NOTIFICATION} FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
+""")  # noqa: S608 - constants of this project
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
 # Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
@@ -174,16 +189,32 @@ class Queue:
             connection.execute(LEASE_DUE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
         return ids
 
+    def claim_one(self, notification_id: int) -> list[Notification]:
+        """Lease a named row if it is PENDING, or FAILED and due, and no worker holds it; an empty list if not."""
+        values = {"id": notification_id, "lease": self._lease, "seconds": LEASE_SECONDS}
+
+        def lease(connection: Connection) -> bool:
+            connection.execute(ENTER_ONE, values)
+            return connection.execute(LEASE_ONE, values).rowcount == 1
+
+        return self._load([notification_id]) if transact(self._engine, lease) else []
+
+    def peek(self, notification_id: int) -> Notification | None:
+        """Return a row without claiming it, None where there is none."""
+        with self._engine.connect() as connection:
+            row = connection.execute(PEEK, {"id": notification_id}).mappings().one_or_none()
+            return None if row is None else _notification(row, preferences.badges(connection, {row["recipient_id"]}))
+
     def _load(self, ids: list[int]) -> list[Notification]:
         if not ids:
             return []
         with self._engine.connect() as connection:
             rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
-            badges = preferences.badges(connection, {row["recipient_id"] for row in rows if not row["gone"]})
-        gone = [row["id"] for row in rows if row["gone"]]
-        if gone:
-            transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": gone, "lease": self._lease}))
-        return [_notification(row, badges) for row in rows if not row["gone"]]
+            badges = preferences.badges(connection, {row["recipient_id"] for row in rows if not row["settled"]})
+        settled = [row["id"] for row in rows if row["settled"]]
+        if settled:
+            transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
+        return [_notification(row, badges) for row in rows if not row["settled"]]
 
     def settle(self, attempts: list[Attempt]) -> Counter[str]:
         """Write the results of many rows in one transaction; return how many rows were written, by status.

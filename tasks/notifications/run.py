@@ -12,10 +12,13 @@ from db.engine import get_engine
 from settings import get_settings
 from tasks.notifications import outage
 from tasks.notifications.delivery import Job
-from tasks.notifications.devices import read_devices
+from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
+from tasks.notifications.events import announce
 from tasks.notifications.gate import Gate
 from tasks.notifications.notification import Notification
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.payload import build_push
 from tasks.notifications.providers import configured_providers
 from tasks.notifications.providers.base import Provider
 from tasks.notifications.queue import Queue, adopt_strays
@@ -57,6 +60,37 @@ def drain_due() -> Summary:
     return _drain(lambda queue: queue.claim_due)
 
 
+def deliver(notification_id: int) -> Summary:
+    """Send one row now if it is PENDING, or FAILED and due, and no worker holds it."""
+    return _drain(lambda queue: lambda _rows, _lanes: queue.claim_one(notification_id))
+
+
+def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
+    """Have the providers validate one row for each of its devices, without delivering or writing anything.
+
+    Raise LookupError where there is no such row.
+    """
+    process = _process()
+    queue = Queue(get_engine(), lease="")
+    notification = queue.peek(notification_id)
+    if notification is None:
+        raise LookupError(f"there is no notification {notification_id}")
+    push = build_push(notification, queue.now())
+
+    async def ask() -> list[tuple[Device, Outcome]]:
+        outcomes = []
+        for device in read_devices(notification.device_tokens).usable:
+            provider = process.providers.get(device.provider)
+            if provider is None:
+                outcome = Outcome(Kind.REFUSED, f"no provider {device.provider!r} is configured")
+            else:
+                outcome = await provider.send(provider.prepare(push), device, dry_run=True)
+            outcomes.append((device, outcome))
+        return outcomes
+
+    return process.runner.run(ask())
+
+
 def _drain(claim_of: Callable[[Queue], Callable[[int, tuple[str, ...]], list[Notification]]]) -> Summary:
     settings, process, engine = get_settings(), _process(), get_engine()
     queue = Queue(engine, lease=uuid.uuid4().hex)
@@ -75,6 +109,7 @@ def _drain(claim_of: Callable[[Queue], Callable[[int, tuple[str, ...]], list[Not
             batch_rows=settings.notifications_batch_rows,
             in_flight=settings.notifications_in_flight,
             stop=stop_requested,
+            announce=announce,
         )
         return await drain.run(claim_jobs)
 

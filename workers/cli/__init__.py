@@ -3,10 +3,12 @@
 import sys
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from settings import ConfigurationError
-from workers.cli import db
+from workers.cli import db, notifications
 
+EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
 
@@ -19,6 +21,7 @@ def cli() -> None:
 
 
 cli.add_command(db.group)
+cli.add_command(notifications.group)
 
 
 def main() -> None:
@@ -28,3 +31,6 @@ def main() -> None:
     except ConfigurationError as error:
         print(f"chat-workers: {error}", file=sys.stderr)
         raise SystemExit(EXIT_CONFIGURATION) from None
+    except DBAPIError as error:
+        print(f"chat-workers: the database says: {error.orig}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None

@@ -1,13 +1,12 @@
 """`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check what is there."""
 
-import json
-
 import click
 
 from db.check import check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
 from db.migrate import MigrationBusyError, current_revision, migrate, newest_revision
+from workers.cli.output import as_json_option, print_json
 
 
 @click.group("db")
@@ -36,7 +35,7 @@ def migrate_command() -> None:
 
 
 @group.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of the differences.")
+@as_json_option
 def check(as_json: bool) -> None:
     """Say, a line each, where the live schema lacks what the workers need. Exit 1 if it lacks anything."""
     differences = [str(difference) for difference in check_shared_schema(get_engine())]
@@ -47,7 +46,7 @@ def check(as_json: bool) -> None:
             f"worker tables are at {revision or 'nothing'}, not {newest_revision()}: run `chat-workers db migrate`"
         )
     if as_json:
-        click.echo(json.dumps(differences))
+        print_json(differences)
     else:
         for difference in differences:
             click.echo(difference)

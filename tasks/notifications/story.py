@@ -1,0 +1,77 @@
+"""The story of one notification: what was tried for each device, what came back, what is next."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Engine, bindparam, text
+
+from db.rows import dicts
+from tasks.notifications.devices import read_devices
+
+NOTIFICATION = text("""
+    SELECT id, conversation_id, message_id, recipient_id, sender_id, notification_type, is_sent, is_read, sent_at, read_at,
+           delivery_status, error_message, created_at, device_tokens FROM chat_notifications WHERE id = :id
+""")
+ENTRY = text("SELECT lease, due_at, waiting_on, claims, reason, devices FROM worker_deliveries WHERE notification_id = :id")
+STORY = text("""
+    SELECT settled_at, status, reason, devices FROM worker_delivery_history WHERE notification_id = :id ORDER BY id LIMIT 100
+""")
+DEAD = text("""
+    SELECT device_key, died_at, reason FROM worker_dead_devices WHERE device_key IN :keys
+""").bindparams(bindparam("keys", expanding=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that is known of one row; devices by their keys, never by token, and no content."""
+
+    notification: dict[str, Any]
+    devices: list[dict[str, Any]]
+    waiting: dict[str, Any] | None
+    history: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for --json."""
+        return asdict(self)
+
+
+def story(engine: Engine, notification_id: int) -> Story | None:
+    """Return the story of a row, None where there is no such row."""
+    with engine.connect() as connection:
+        found = dicts(connection, NOTIFICATION, id=notification_id)
+        if not found:
+            return None
+        notification = found[0]
+        read = read_devices(notification.pop("device_tokens"))
+        entries = dicts(connection, ENTRY, id=notification_id)
+        history = dicts(connection, STORY, id=notification_id)
+        keys = [device.key for device in read.usable]
+        dead = {row["device_key"]: row for row in dicts(connection, DEAD, keys=keys)} if keys else {}
+    waiting = entries[0] if entries else None
+    ledger = orjson.loads(waiting.pop("devices") or "{}") if waiting else {}
+    for row in history:
+        row["devices"] = orjson.loads(row["devices"] or "{}")
+    settled = history[-1]["devices"] if history else {}
+    return Story(notification, [_device(key, ledger, settled, dead, notification) for key in keys], waiting, history)
+
+
+def _device(
+    key: str, ledger: dict[str, Any], settled: dict[str, Any], dead: dict[str, Any], notification: dict[str, Any]
+) -> dict[str, Any]:
+    state, attempts, reason, due = "not tried", 0, "", None
+    if key in ledger:
+        state, attempts, due, reason, _kind = ledger[key]
+    elif key in settled:
+        state, attempts, reason = settled[key]
+    elif notification["delivery_status"] == "SENT":
+        state, attempts = "sent", 1
+    return {
+        "device": key,
+        "state": state,
+        "attempts": attempts,
+        "due": datetime.fromtimestamp(due, UTC) if due and state == "waiting" else None,
+        "reason": reason,
+        "dead_since": dead[key]["died_at"] if key in dead else None,
+    }

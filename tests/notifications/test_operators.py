@@ -1,0 +1,106 @@
+"""What operators see and do, through the command line itself."""
+
+import json
+from typing import Any, cast
+
+import pytest
+from click.testing import CliRunner
+from redis import Redis
+
+from devstack.emulators.client import Emulator, Fault
+from tasks.notifications import run
+from tests.notifications.conftest import Accepted, Chat
+from workers.cli import cli
+
+
+def chat_workers(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def as_json(*arguments: str, code: int = 0) -> Any:
+    answer: Any = json.loads(chat_workers(*arguments, "--json", code=code))
+    return answer
+
+
+def test_status_counts_rows_outcomes_and_shows_an_open_breaker(api: Chat, emulator: Emulator) -> None:
+    api.notify("phone")
+    run.drain_fresh()
+    emulator.inject(Fault(kind="permission_denied"))
+    api.notify("phone")
+    run.drain_fresh()
+    found = as_json("notifications", "status")
+    assert found["notifications"] == {"PENDING": 0, "FAILED": 1, "SENT": 1, "BOUNCED": 0}
+    assert {(row["outcome"], row["devices"]) for row in found["last_hour"]} == {("sent", 1), ("credentials", 1)}
+    [provider] = found["providers"]
+    assert provider["open"] == 1
+    assert "PERMISSION_DENIED" in provider["reason"]
+    assert "HELD since" in chat_workers("notifications", "status")
+
+
+def test_show_tells_a_rows_story_without_tokens_or_content(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unregistered", token="gone-phone"), Fault(kind="unavailable", token="flaky-phone"))
+    row = api.notify("good-phone", "gone-phone", "flaky-phone", body="a secret")
+    run.drain_fresh()
+    told = chat_workers("notifications", "show", str(row))
+    assert "FAILED" in told
+    assert "next try" in told
+    for secret in ("good-phone", "gone-phone", "flaky-phone", "a secret"):
+        assert secret not in told
+    found = as_json("notifications", "show", str(row))
+    assert sorted(device["state"] for device in found["devices"]) == ["dead", "sent", "waiting"]
+
+
+def test_show_of_a_row_that_is_not_there_says_so(api: Chat) -> None:
+    assert "there is no notification 12345" in chat_workers("notifications", "show", "12345", code=1)
+
+
+def test_a_dry_run_validates_each_device_and_delivers_nothing(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="invalid_token", token="junk"))
+    row = api.notify("phone", "junk")
+    told = chat_workers("notifications", "send", "--dry-run", str(row), code=1)
+    assert "valid" in told
+    assert "not a token" in told
+    assert accepted() == []
+    assert api.status(row) == ("PENDING", 0, None)
+
+
+def test_send_delivers_one_row_and_leaves_the_others(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    row, other = api.notify("phone"), api.notify("other")
+    assert chat_workers("notifications", "send", str(row)) == "SENT\n"
+    assert accepted() == [(str(row), "phone")]
+    assert api.status(other)[0] == "PENDING"
+    chat_workers("notifications", "send", str(row), code=1)
+    assert len(accepted()) == 1
+
+
+def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="message_too_big", times=1))
+    row, old = api.notify("phone"), api.notify("old-phone")
+    run.drain_fresh()
+    api.execute("UPDATE chat_notifications SET created_at = NOW() - INTERVAL 30 HOUR WHERE id = :id", id=old)
+    assert "add --yes" in chat_workers("notifications", "replay", "--status", "BOUNCED", "--reason", "400")
+    assert api.status(row)[0] == "BOUNCED"
+    assert as_json("notifications", "replay", "--status", "BOUNCED", "--yes")["replayed"] == 1
+    assert api.status(row) == ("PENDING", 0, None)
+    assert api.status(old)[0] == "BOUNCED"
+    run.drain_fresh()
+    assert accepted() == [(str(row), "phone")]
+
+
+@pytest.mark.parametrize("reason", ["%", "_", "\\"])
+def test_a_reason_is_taken_literally(api: Chat, emulator: Emulator, reason: str) -> None:
+    api.notify(device_tokens="[]")
+    run.drain_fresh()
+    assert as_json("notifications", "replay", "--status", "BOUNCED", "--reason", reason)["found"] == 0
+
+
+def test_a_dead_device_is_announced_to_the_api_at_once(api: Chat, emulator: Emulator, redis: Redis) -> None:
+    emulator.inject(Fault(kind="unregistered"))
+    api.notify("gone-phone")
+    run.drain_fresh()
+    [(_, event)] = cast(Any, redis.xrange("chat-workers:dead-devices"))
+    assert event[b"provider"] == b"fcm"
+    assert event[b"recipient_id"] == b"2"
+    assert "gone-phone" not in str(event)
