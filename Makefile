@@ -1,0 +1,36 @@
+# Each target does its own set-up on a bare Debian machine: python3 with venv, make and git are all that must be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint lock bench clean
+
+setup: $(STAMP)  ## make .venv and install what is missing
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
+	$(BIN)/python -m devstack demo $(if $(KEEP),--keep) $(if $(ROWS),--rows $(ROWS))
+
+test: setup lint  ## lint, types, unit, integration and acceptance tests, on real services
+	$(BIN)/python -m devstack install
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: setup  ## resolve the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --upgrade --quiet --output-file requirements/runtime.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --constraint requirements/runtime.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .devstack build *.egg-info
