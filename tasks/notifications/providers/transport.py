@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from pyreqwest.client import ClientBuilder
+from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import RequestError, RequestTimeoutError
 
 from settings import Settings
@@ -34,22 +35,7 @@ class Transport:
 
     def __init__(self, *, in_flight: int, seconds: float, certificates: Path | None = None) -> None:
         """`seconds` bounds each request from connecting to the answer's last byte; `certificates` (PEM) are trusted too."""
-        builder = (
-            ClientBuilder()
-            .http2(True)
-            .follow_redirects(False)
-            .max_connections(in_flight)
-            .timeout(timedelta(seconds=seconds))
-            .connect_timeout(timedelta(seconds=min(5.0, seconds)))
-            # A connection that went half-open while idle is found by a ping, not by the next batch.
-            .http2_keep_alive_interval(timedelta(seconds=20))
-            .http2_keep_alive_timeout(timedelta(seconds=10))
-            .pool_idle_timeout(timedelta(seconds=300))
-            .user_agent("chat-workers")
-        )
-        if certificates:
-            builder = builder.add_root_certificate_pem(certificates.read_bytes())
-        self._client = builder.build()
+        self._in_flight, self._seconds, self._certificates = in_flight, seconds, certificates
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -80,4 +66,25 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        if "_client" in vars(self):
+            await self._client.close()
+
+    @cached_property
+    def _client(self) -> Client:
+        """Made at first use: its threads do not survive a fork, and a worker looks at its providers before it forks."""
+        builder = (
+            ClientBuilder()
+            .http2(True)
+            .follow_redirects(False)
+            .max_connections(self._in_flight)
+            .timeout(timedelta(seconds=self._seconds))
+            .connect_timeout(timedelta(seconds=min(5.0, self._seconds)))
+            # A connection that went half-open while idle is found by a ping, not by the next batch.
+            .http2_keep_alive_interval(timedelta(seconds=20))
+            .http2_keep_alive_timeout(timedelta(seconds=10))
+            .pool_idle_timeout(timedelta(seconds=300))
+            .user_agent("chat-workers")
+        )
+        if self._certificates:
+            builder = builder.add_root_certificate_pem(self._certificates.read_bytes())
+        return builder.build()
