@@ -42,6 +42,25 @@ def up(services: list[str], name: str) -> None:
 
 
 @main.command()
+@click.option("--rows", type=click.IntRange(min=100), default=40_000, show_default=True, help="Notifications to deliver.")
+@click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
+@click.option("--name", default="demo", show_default=True, help="The name of the demo's stack.")
+def demo(rows: int, keep: bool, name: str) -> None:
+    """Deliver a chat's notifications with the real workers, watch, and count. Exit 1 if the count does not add up."""
+    try:
+        # Not at the top: it takes a second, and a Ctrl-C meanwhile has to find someone at home.
+        from devstack.demo.run import run
+
+        adds_up = run(rows, keep=keep, name=name)
+    except KeyboardInterrupt:
+        click.echo("\nEnded by Ctrl-C; nothing is left running.", err=True)
+        raise SystemExit(130) from None
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    raise SystemExit(0 if adds_up else 1)
+
+
+@main.command()
 @services_option
 def install(services: list[str]) -> None:
     """Install the programs that the services need, as root, or say which are missing."""

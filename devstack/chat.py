@@ -22,6 +22,9 @@ TEXTS = (
     "Could you send the CMR and the photo of the seal? The customs office wants both before noon, otherwise we wait a day.",
 )
 
+# What the token of a device begins with, by what a provider is to say of it.
+LIVE, DEAD, FOREIGN = "token-", "dead-", "foreign-"
+
 # Rows a statement: large enough that the round trip does not matter, small enough for the packet limit.
 CHUNK = 2000
 
@@ -43,10 +46,11 @@ def load_chat(
     notifications: int = 20_000,
     quiet: float = 0.05,
     bad_tokens: float = 0.02,
+    foreign_tokens: float = 0.0,
     seed: int = 1,
 ) -> Chat:
-    """Fill an empty shared schema. `quiet` is the share of participants who muted or left, `bad_tokens` that of devices whose
-    token starts with `dead-`: have the emulator answer UNREGISTERED to those.
+    """Fill an empty shared schema. `quiet` is the share of participants who muted; fewer have left, are blocked, or want pushes
+    for mentions only or none. Of the devices `bad_tokens` are dead and `foreign_tokens` another app's, see `device_tokens`.
     """
     chance = random.Random(seed)
     _insert(connection, "users", ("id", "first_name", "last_name"), _users(chance, users))
@@ -60,7 +64,7 @@ def load_chat(
     _insert(
         connection,
         "chat_participants",
-        ("conversation_id", "user_id", "role", "unread_count", "is_muted", "left_at"),
+        ("conversation_id", "user_id", "role", "unread_count", "is_muted", "is_blocked", "left_at"),
         _participants(chance, pairs, quiet),
     )
     _insert(
@@ -69,7 +73,7 @@ def load_chat(
         ("conversation_id", "user_id", "notification_type", "sound_enabled"),
         _settings(chance, pairs, quiet),
     )
-    enqueue(connection, pairs, notifications, bad_tokens=bad_tokens, seed=seed)
+    enqueue(connection, pairs, notifications, bad_tokens=bad_tokens, foreign_tokens=foreign_tokens, seed=seed)
     return Chat(users, conversations, notifications)
 
 
@@ -81,10 +85,15 @@ def enqueue(
     first: int = 1,
     most_devices: int = 3,
     bad_tokens: float = 0.0,
+    foreign_tokens: float = 0.0,
     seed: int = 1,
 ) -> None:
-    """Add `count` messages and their PENDING notifications, ids from `first`, over conversations 1 to len(pairs)."""
+    """Add `count` messages and their PENDING notifications, ids from `first`, over conversations 1 to len(pairs).
+
+    A user has one to `most_devices` devices, the same in every call with that seed.
+    """
     chance = random.Random(seed * 1_000_003 + first)
+    devices: dict[int, str] = {}
     messages, rows = [], []
     for i in range(first, first + count):
         conversation = chance.randrange(len(pairs)) + 1
@@ -92,21 +101,31 @@ def enqueue(
         body = chance.choice(TEXTS)
         messages.append((i, f"{i:012d}-message", conversation, sender, body))
         kind = "MENTION" if chance.random() < 0.1 else "MESSAGE"
-        tokens = device_tokens(chance, recipient, most_devices, bad_tokens)
-        rows.append((i, conversation, i, recipient, sender, kind, "New message", body, json.dumps(tokens)))
+        if recipient not in devices:
+            owned = device_tokens(random.Random(f"{seed} {recipient}"), recipient, most_devices, bad_tokens, foreign_tokens)
+            devices[recipient] = json.dumps(owned)
+        title = f"New message from {_first_name(sender)}"
+        rows.append((i, conversation, i, recipient, sender, kind, title, body, devices[recipient]))
     _insert(connection, "messages", ("id", "message_id", "conversation_id", "sender_id", "message_text"), iter(messages))
     columns = ("id", "conversation_id", "message_id", "recipient_id", "sender_id", "notification_type", "title", "body")
     _insert(connection, "chat_notifications", (*columns, "device_tokens"), iter(rows))
 
 
-def device_tokens(chance: random.Random, user: int, most: int, bad: float) -> list[str]:
-    """Return one to `most` tokens of a user; the share `bad` of them start with `dead-`."""
-    count = chance.randint(1, most)
-    return [f"{'dead-' if chance.random() < bad else ''}token-{user}-{i}-{chance.getrandbits(64):016x}" for i in range(count)]
+def device_tokens(chance: random.Random, user: int, most: int, bad: float, foreign: float = 0.0) -> list[str]:
+    """Return one to `most` tokens of a user; the share `bad` of them start with DEAD, the share `foreign` with FOREIGN.
+
+    Have the emulator answer UNREGISTERED to the former, SENDER_ID_MISMATCH to the latter.
+    """
+    kinds = chance.choices(("", DEAD, FOREIGN), (1 - bad - foreign, bad, foreign), k=chance.randint(1, most))
+    return [f"{kind}{LIVE}{user}-{i}-{chance.getrandbits(64):016x}" for i, kind in enumerate(kinds)]
+
+
+def _first_name(user: int) -> str:
+    return FIRST_NAMES[user % len(FIRST_NAMES)]
 
 
 def _users(chance: random.Random, count: int) -> Iterator[tuple[Any, ...]]:
-    return ((i, chance.choice(FIRST_NAMES), chance.choice(LAST_NAMES)) for i in range(1, count + 1))
+    return ((i, _first_name(i), chance.choice(LAST_NAMES)) for i in range(1, count + 1))
 
 
 def _pairs(chance: random.Random, users: int, count: int) -> list[tuple[int, int]]:
@@ -121,14 +140,14 @@ def _pairs(chance: random.Random, users: int, count: int) -> list[tuple[int, int
 def _participants(chance: random.Random, pairs: list[tuple[int, int]], quiet: float) -> Iterator[tuple[Any, ...]]:
     for conversation, pair in enumerate(pairs, 1):
         for user, role in zip(pair, ("INITIATOR", "RECEIVER"), strict=True):
-            muted, left = chance.random() < quiet, chance.random() < quiet / 5
-            yield conversation, user, role, chance.randrange(5), muted, "2026-01-01 00:00:00" if left else None
+            muted, blocked, left = (chance.random() < share for share in (quiet, quiet / 10, quiet / 5))
+            yield conversation, user, role, chance.randrange(5), muted, blocked, "2026-01-01 00:00:00" if left else None
 
 
 def _settings(chance: random.Random, pairs: list[tuple[int, int]], quiet: float) -> Iterator[tuple[Any, ...]]:
     for conversation, pair in enumerate(pairs, 1):
         if chance.random() < 0.3:
-            kind = "MENTIONS_ONLY" if chance.random() < quiet else "ALL"
+            kind = chance.choices(("ALL", "MENTIONS_ONLY", "NONE"), (1 - 1.5 * quiet, quiet, quiet / 2))[0]
             yield conversation, pair[0], kind, chance.random() < 0.9
 
 

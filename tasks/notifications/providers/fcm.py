@@ -10,7 +10,7 @@ from firebase_admin import messaging
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.payload import Push, fit
+from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers import retry_after
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
@@ -42,11 +42,13 @@ class Fcm:
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-
-        def size_with(body: str) -> int:
-            return len(orjson.dumps(message(push, body)))
-
-        return orjson.dumps(message(push, fit(push.body, size_with)))[:-1]
+        encoded = message(push)
+        raw = orjson.dumps(encoded)
+        if len(raw) > MOST_BYTES:
+            around = len(raw) - len(orjson.dumps(push.body))
+            encoded["notification"]["body"] = fit(push.body, lambda body: around + len(orjson.dumps(body)))
+            raw = orjson.dumps(encoded)
+        return raw[:-1]
 
     async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
         """POST messages:send for one token. `dry_run` sets validate_only."""
@@ -70,13 +72,13 @@ class Fcm:
         await self._transport.close()
 
 
-def message(push: Push, body: str) -> dict[str, Any]:
+def message(push: Push) -> dict[str, Any]:
     """Return the v1 Message for a push without its target, as firebase-admin encodes it."""
     sound = "default" if push.sound else None
     encoded: dict[str, Any] = _encode(
         messaging.Message(
             topic="-",  # firebase-admin refuses a message without a target; the token is put in per device
-            notification=messaging.Notification(title=push.title, body=body),
+            notification=messaging.Notification(title=push.title, body=push.body),
             data=push.data,
             android=messaging.AndroidConfig(
                 collapse_key=push.collapse_key,
