@@ -1,4 +1,4 @@
-"""`python -m devstack`: the stack by hand."""
+"""`python -m devstack`: the stack by hand, and the demo on a stack of its own."""
 
 import click
 

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from devstack.service import Service
 
 DATABASE = "truck2_db"
 USER = "chat_workers"
+INSTALL_SECONDS = 120.0
 
 STORAGE = ["--innodb-log-file-size=48M"]
 
@@ -90,12 +90,14 @@ class MariaDB(Service):
         ]
         # The script looks for the server's programs in PATH; an ordinary user's may lack the folder of some.
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(find("mariadbd")).parent)])
-        with self.process.log.open("ab") as log:
-            done = subprocess.run(
-                install, env={**os.environ, "PATH": path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-            )
-        if done.returncode:
-            raise StackError(f"mariadb-install-db ended with status {done.returncode}. {self._log_ends()}")
+        # In the process's own group, so that a Ctrl-C meanwhile ends the script's children too before the folder is removed.
+        self.process.launch(["env", f"PATH={path}", *install], cwd=self.data)
+        try:
+            status = self.process.ended(INSTALL_SECONDS)
+        finally:
+            self.process.kill()
+        if status != 0:
+            raise StackError(f"mariadb-install-db ended with status {status}. {self._log_ends()}")
         self._accounts.touch(mode=0o600)
         self._accounts.write_text(
             ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)

@@ -1,0 +1,110 @@
+"""How far the workers are: rows by status, pushes a second, the oldest that waits, and what the emulator accepted."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from devstack.demo.screen import Screen
+from devstack.emulators.client import Emulator
+
+# Between two looks, where a picture moves and where lines are written.
+PICTURE_SECONDS = 0.5
+LINE_SECONDS = 2.0
+RATE_SECONDS = 3.0
+# The longest wait between two tries that the demo's faults lead to is a third of this.
+STALL_SECONDS = 60.0
+
+STATUSES = ("PENDING", "SENT", "FAILED", "BOUNCED")
+COLOURS = {"PENDING": "white", "SENT": "green", "FAILED": "yellow", "BOUNCED": "magenta"}
+
+# Both by idx_delivery_status; of FAILED rows there are few.
+COUNTS = text("SELECT delivery_status, COUNT(*) AS n FROM chat_notifications GROUP BY delivery_status")
+GAVE_UP = text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status = 'FAILED' AND error_message LIKE 'gave up:%'")
+# Rows older than 24 h are past waiting for.
+OLDEST = text("""
+    SELECT TIMESTAMPDIFF(SECOND, MIN(created_at), NOW()) FROM chat_notifications
+    WHERE delivery_status IN ('PENDING', 'FAILED') AND created_at > NOW() - INTERVAL 24 HOUR
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the table and the emulator. Times are in seconds, `at` on the monotonic clock."""
+
+    at: float
+    rows: dict[str, int]
+    gave_up: int
+    oldest: int
+    accepted: int
+
+    @property
+    def unsettled(self) -> int:
+        """Rows that can still change: a FAILED one is tried again unless it was given up."""
+        return self.rows["PENDING"] + self.rows["FAILED"] - self.gave_up
+
+
+def take(engine: Engine, emulator: Emulator) -> Sample:
+    """Look now."""
+    with engine.connect() as connection:
+        counts = {row.delivery_status: row.n for row in connection.execute(COUNTS)}
+        gave_up = connection.execute(GAVE_UP).scalar_one()
+        oldest = connection.execute(OLDEST).scalar_one() or 0
+    rows = {status: counts.get(status, 0) for status in STATUSES}
+    return Sample(time.monotonic(), rows, gave_up, oldest, emulator.stats().count("accepted"))
+
+
+def watch(screen: Screen, look: Callable[[], Sample]) -> Sample:
+    """Show samples until every row is settled, or nothing has changed for STALL_SECONDS; return the last one."""
+    sample = look()
+    began, changed, recent = sample.at, sample.at, deque([sample])
+    live = Live(console=screen.console, auto_refresh=False, transient=True) if screen.live else None
+    with live or nullcontext():
+        while sample.unsettled and sample.at - changed < STALL_SECONDS:
+            time.sleep(PICTURE_SECONDS if live else LINE_SECONDS)
+            before, sample = sample, look()
+            if sample.rows != before.rows:
+                changed = sample.at
+            recent.append(sample)
+            while len(recent) > 2 and sample.at - recent[0].at > RATE_SECONDS:
+                recent.popleft()
+            rate = (sample.accepted - recent[0].accepted) / (sample.at - recent[0].at)
+            if live:
+                live.update(_picture(sample, sample.at - began, rate), refresh=True)
+            else:
+                screen.line(_line(sample, sample.at - began, rate))
+    return sample
+
+
+def _line(sample: Sample, seconds: float, rate: float) -> str:
+    counts = "  ".join(f"{status} {count}" for status, count in _counts(sample).items())
+    return f"{seconds:6.0f} s    {counts}  |  {_figures(sample, rate)}"
+
+
+def _picture(sample: Sample, seconds: float, rate: float) -> RenderableType:
+    total, margin = sum(sample.rows.values()), " " * 10
+    table = Table.grid(padding=(0, 2))
+    for status, count in _counts(sample).items():
+        colour = COLOURS[status]
+        bar = ProgressBar(total, sample.rows[status], width=40, complete_style=colour, finished_style=colour)
+        table.add_row(f"{margin}{status}", bar, count)
+    return Group(table, f"{seconds:6.1f} s  {_figures(sample, rate)}")
+
+
+def _counts(sample: Sample) -> dict[str, str]:
+    """Return the rows by status, and of the FAILED ones how many are not tried again."""
+    counts = {status: f"{rows:,}" for status, rows in sample.rows.items()}
+    if sample.gave_up:
+        counts["FAILED"] = f"{sample.rows['FAILED'] - sample.gave_up:,} to retry, {sample.gave_up:,} given up"
+    return counts
+
+
+def _figures(sample: Sample, rate: float) -> str:
+    return f"{rate:,.0f} pushes/s  oldest waiting {sample.oldest} s  accepted by the emulator {sample.accepted:,}"

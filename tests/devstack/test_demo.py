@@ -1,0 +1,82 @@
+"""The demo delivers, counts and says so; what it runs ends with it; and its count is not easily pleased."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+
+from devstack.chat import load_chat
+from devstack.demo.audit import audit
+from devstack.emulators.client import Emulator
+from devstack.folder import DEFAULT_ROOT, PROJECT
+
+
+def processes_of(stack: str) -> list[str]:
+    """Return the processes that have a stack's folder in their arguments or environment."""
+    folder, found = os.fsencode(DEFAULT_ROOT / stack), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile, or is another user's
+        if folder in arguments or folder in environment:
+            found.append(arguments.replace(b"\0", b" ").decode())
+    return found
+
+
+def figure(output: str, of: str) -> int:
+    """Return the number that stands before the words `of`."""
+    found = re.search(rf"^ *([\d,]+)  {re.escape(of)}", output, re.MULTILINE)
+    assert found, f"no figure of {of!r} in:\n{output}"
+    return int(found[1].replace(",", ""))
+
+
+def test_the_demo_accounts_for_every_row_and_device_and_leaves_nothing() -> None:
+    name = f"test-demo-{os.getpid()}"
+    demo = subprocess.run(
+        [sys.executable, "-m", "devstack", "demo", "--rows", "200", "--name", name],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert demo.stderr == ""
+    assert "OK: all 200 notifications are accounted for" in demo.stdout.splitlines()[-1]
+    assert figure(demo.stdout, "in all") == 200
+    assert figure(demo.stdout, "served, says the database") == figure(demo.stdout, "served, says the emulator's own log") > 200
+    assert (figure(demo.stdout, "lost"), figure(demo.stdout, "repeats")) == (0, 0)
+    assert processes_of(name) == []
+    assert not (DEFAULT_ROOT / name).exists()
+
+
+def test_all_that_a_guarded_command_started_ends_when_the_owner_is_gone() -> None:
+    command = ["sh", "-c", "setsid sh -c 'echo $$; exec sleep 300' & exec sleep 300"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "devstack.demo.guard", *command], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as guard:
+        assert guard.stdin is not None
+        assert guard.stdout is not None
+        handle = os.pidfd_open(int(guard.stdout.readline()))
+        guard.stdin.close()
+        ended = select.poll()
+        ended.register(handle, select.POLLIN)
+        assert ended.poll(5000)
+        os.close(handle)
+        assert guard.wait(5) == 0
+
+
+def test_the_count_finds_devices_that_no_one_pushed_to_and_rows_that_no_one_settled(chat: Engine, emulator: Emulator) -> None:
+    with chat.begin() as connection:
+        load_chat(connection, users=20, conversations=40, notifications=50, quiet=0, bad_tokens=0)
+        connection.execute(text("UPDATE chat_notifications SET delivery_status = 'SENT', is_sent = 1 WHERE id <= 30"))
+    account = audit(chat, emulator)
+    assert account.lost == account.served >= 30
+    assert account.faults() == [
+        "20 rows are not settled that should be sent: 31, 32, 33, 34, 35, …",
+        f"{account.lost} devices are served by the database's word, but the emulator never saw their push",
+    ]
