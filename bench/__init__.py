@@ -1,0 +1,1 @@
+"""Measured comparisons: ratios between things run on one machine in one run."""
