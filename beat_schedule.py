@@ -23,4 +23,5 @@ BEAT_SCHEDULE = {
     # name                                task                                  when        dropped after, seconds
     "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
+    "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=90),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,7 +18,7 @@ class ConfigurationError(Exception):
 def _mysql_url(value: str) -> str:
     try:
         url = make_url(value)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # whose texts would show a part of the password
         raise ValueError("is not a URL; expected mysql+pymysql://user:password@host:3306/truck2_db") from None
     if url.drivername != "mysql+pymysql":
         raise ValueError(f"names the driver {url.drivername!r}; expected mysql+pymysql://…")
@@ -33,7 +34,7 @@ def _redis_url(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    if not value.startswith(("https://", "http://")):
+    if not value.startswith(("https://", "http://")) or not urlsplit(value).hostname:
         raise ValueError("is no URL; expected https://host or http://host:port")
     return value.rstrip("/")
 
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     """Requests under way at once, per worker process."""
     notifications_per_minute: int = Field(default=600_000, ge=60)
     """Messages to each provider, over all workers; FCM's default quota."""
-    notifications_request_seconds: float = Field(default=10, ge=1, le=60)
+    notifications_request_seconds: float = Field(default=10, ge=1, le=15)
 
     # Logs
     log_format: Literal["console", "json"] = "console"

@@ -12,11 +12,13 @@ from settings import get_settings
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 LOCK_WAIT_SECONDS = 5
+METADATA_WAIT_SECONDS = 10
 
 # The database's clock decides (UTC on both sides), and a value that does not fit is an error, never cut in silence.
 SESSION = (
     "SET SESSION time_zone = '+00:00',"
     f" innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
+    f" lock_wait_timeout = {METADATA_WAIT_SECONDS},"
     " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"
 )
 

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 VERSION_TABLE = "worker_alembic_version"
 LOCK = "chat-workers:migrate"
-LOCK_SECONDS = 60
+# Below the connection's own patience (engine.READ_SECONDS), which would end in "lost connection".
+LOCK_SECONDS = 30
 
 
 class MigrationBusyError(Exception):
@@ -53,7 +54,8 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
             command.upgrade(config, "head")
             after = current_revision(connection)
         finally:
-            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
-            connection.commit()
+            if not connection.invalidated:  # else the server has released it
+                connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
+                connection.commit()
     assert after is not None  # noqa: S101 - upgrade to head raises otherwise
     return before, after

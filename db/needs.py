@@ -65,7 +65,7 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
         "read_at": TIME,
         "device_tokens": JSON,
         "delivery_status": _words(*get_args(DeliveryStatus)),
-        "error_message": ColumnNeed("text", room=255, emoji=True, null=True),
+        "error_message": ColumnNeed("text", room=2000, emoji=True, null=True),
         "created_at": TIME,
     },
     "messages": {"id": NUMBER, "conversation_id": NUMBER, "is_deleted": FLAG},

@@ -1,11 +1,19 @@
 """What the worker processes do at Celery's signals: log set-up, the stop request, the task's name in each log line."""
 
+import signal
 import sys
 from typing import Any
 
 import structlog
+from billiard.process import current_process
 from celery import Task
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_shutting_down,
+)
 
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
@@ -31,21 +39,37 @@ def _stop(**_: Any) -> None:
     shutdown.request_stop()
 
 
-def _bind(task_id: str, task: Task[Any, Any], **_: Any) -> None:
+def _begin(task_id: str, task: Task[Any, Any], **_: Any) -> None:
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+    if current_process().name != "MainProcess":  # a pool's child
+        _own_handler.append(signal.signal(signal.SIGTERM, _let_pass))
 
 
-def _unbind(**_: Any) -> None:
+def _end(**_: Any) -> None:
     structlog.contextvars.clear_contextvars()
+    if _own_handler:
+        signal.signal(signal.SIGTERM, _own_handler.pop())
+
+
+# What the child does at SIGTERM outside of tasks; set aside while one runs.
+_own_handler: list[Any] = []
+
+
+def _let_pass(number: int, _frame: Any) -> None:
+    """Let the first SIGTERM during a task pass: honcho and systemd send it to the whole group, but the parent shuts down.
+
+    A child that died of it would leave its rows to their leases. The second one, a cold shutdown's, ends the child.
+    """
+    signal.signal(number, _own_handler[-1])
 
 
 def connect() -> None:
     """Connect the handlers. Receiving setup_logging keeps Celery from installing its own."""
-    for signal, handler in (
+    for celery_signal, handler in (
         (setup_logging, _set_up_logging),
         (worker_init, _start),
         (worker_shutting_down, _stop),
-        (task_prerun, _bind),
-        (task_postrun, _unbind),
+        (task_prerun, _begin),
+        (task_postrun, _end),
     ):
-        signal.connect(handler, weak=False)
+        celery_signal.connect(handler, weak=False)

@@ -14,7 +14,7 @@ from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.payload import build_push
+from tasks.notifications.payload import Push, build_push
 from tasks.notifications.providers.base import Provider
 
 log = structlog.get_logger(__name__)
@@ -96,18 +96,18 @@ class Delivery:
             return []
         push = build_push(notification, self._now())
         prepared: dict[str, Any] = {}
-        for device in devices:
-            if device.provider in self._providers and device.provider not in prepared:
-                prepared[device.provider] = self._providers[device.provider].prepare(push)
-        sends = (self._send(device, prepared.get(device.provider), in_time) for device in devices)
+        sends = (self._send(device, push, prepared, in_time) for device in devices)
         outcomes = [await next(sends)] if len(devices) == 1 else await asyncio.gather(*sends)
         if all(outcome is None for outcome in outcomes):
             raise NotTried
         late = Outcome(Kind.HELD, "the worker had no time left for it")
         return [(device, outcome or late) for device, outcome in zip(devices, outcomes, strict=True)]
 
-    async def _send(self, device: Device, prepared: Any, in_time: Callable[[], bool]) -> Outcome | None:
-        """Return what came back for one device, None if it was not its turn in time."""
+    async def _send(self, device: Device, push: Push, prepared: dict[str, Any], in_time: Callable[[], bool]) -> Outcome | None:
+        """Return what came back for one device, None if it was not its turn in time.
+
+        `prepared` holds the push in each provider's shape, made when the first device needs it.
+        """
         provider = self._providers.get(device.provider)
         if provider is None:
             return Outcome(Kind.REFUSED, f"no provider {device.provider!r} is configured")
@@ -116,6 +116,12 @@ class Delivery:
                 return None
             if (why := self._gate.holds(device.provider)) is not None:
                 return Outcome(Kind.HELD, f"{device.provider} is held: {why}")
-            outcome = await provider.send(prepared, device)
+            try:
+                if device.provider not in prepared:
+                    prepared[device.provider] = provider.prepare(push)
+                outcome = await provider.send(prepared[device.provider], device)
+            except Exception as error:
+                log.exception("provider failed", provider=device.provider, device=device.key)
+                return Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
         self._gate.note(device.provider, outcome)
         return outcome

@@ -51,7 +51,7 @@ def _device(entry: Any) -> Device | str:
         provider, token = named, given.strip()
         options = {key: value for key, value in _flatten(entry) if key not in {"provider", "token", "endpoint"}}
     else:
-        return f"an entry that is a {type(entry).__name__}, not a token"
+        return f"an entry that is {_json_type(entry)}, not a token"
     if not token:
         return "an empty token"
     if len(token) > LONGEST_TOKEN:
@@ -68,6 +68,11 @@ def _flatten(entry: dict[str, Any]) -> list[tuple[str, str]]:
     return [(key, value) for key, value in members.items() if isinstance(value, str)]
 
 
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
 def read_devices(column: str | bytes | None) -> Devices:
     """Return the devices in a `device_tokens` column: a JSON list of FCM tokens or `{"provider", "token"}` objects.
 
@@ -82,7 +87,7 @@ def read_devices(column: str | bytes | None) -> Devices:
     if entries is None:
         return Devices()
     if not isinstance(entries, list):
-        return Devices(faults=(f"device_tokens is a JSON {type(entries).__name__}, not a list",))
+        return Devices(faults=(f"device_tokens is {_json_type(entries)}, not a list",))
     if len(entries) > MOST_DEVICES:
         return Devices(faults=(f"device_tokens lists {len(entries)} devices, more than {MOST_DEVICES}",))
     usable: dict[str, Device] = {}

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
+# Rows that someone else holds locked are tried again this often, until their lease ends.
+BUSY_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -68,12 +70,18 @@ class Drain:
 
     async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
         """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return what was done."""
+        failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
             async with asyncio.TaskGroup() as rows:
-                await self._claim(claim, rows)
+                try:
+                    await self._claim(claim, rows)
+                except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
+                    failure = error
             self._results.put_nowait(None)
-        await asyncio.to_thread(self._gate.ask)
+        if failure:
+            raise failure
+        await asyncio.to_thread(self._gate.leave)
         return self._summary
 
     async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], rows: asyncio.TaskGroup) -> None:
@@ -86,10 +94,10 @@ class Drain:
             lanes, most = await asyncio.to_thread(self._gate.ask)
             if not lanes:
                 return  # every provider is held: the beat sweep looks again, nobody waits here
+            start_by = time.monotonic() + START_SECONDS
             jobs = await asyncio.to_thread(claim, min(most, self._batch_rows), ("", *lanes))
             if not jobs:
                 return
-            start_by = time.monotonic() + START_SECONDS
             self._under_way += len(jobs)
             for job in jobs:
                 rows.create_task(self._deliver(job, start_by))
@@ -119,20 +127,26 @@ class Drain:
     async def _settle(self) -> None:
         """Write results as they come: whatever has gathered while the last write was under way goes into the next."""
         ended = False
-        while not ended:
-            results = [await self._results.get()]
-            while not self._results.empty():
-                results.append(self._results.get_nowait())
-            ended = None in results
-            attempts = [result for result in results if isinstance(result, Attempt)]
-            given_back = [result for result in results if isinstance(result, int)]
-            if attempts:
-                written = await asyncio.to_thread(self._queue.settle, attempts)
-                self._summary.rows.update(written)
-                await asyncio.to_thread(self._announce, attempts)
-            if given_back:
-                await asyncio.to_thread(self._queue.release, given_back)
-                self._summary.given_back += len(given_back)
-                self._summary.more = True
-            self._under_way -= len(attempts) + len(given_back)
-            self._progress.set()
+        busy: list[Attempt] = []
+        async with asyncio.TaskGroup() as announcing:
+            while not ended or busy:
+                if busy:
+                    await asyncio.sleep(BUSY_SECONDS)
+                results: list[Attempt | int | None] = [*busy]
+                if not results and not ended:
+                    results.append(await self._results.get())
+                while not self._results.empty():
+                    results.append(self._results.get_nowait())
+                ended = ended or None in results
+                attempts = [result for result in results if isinstance(result, Attempt)]
+                given_back = [result for result in results if isinstance(result, int)]
+                if attempts:
+                    written, busy = await asyncio.to_thread(self._queue.settle, attempts)
+                    self._summary.rows.update(written)
+                    announcing.create_task(asyncio.to_thread(self._announce, attempts))
+                if given_back:
+                    await asyncio.to_thread(self._queue.release, given_back)
+                    self._summary.given_back += len(given_back)
+                    self._summary.more = True
+                self._under_way -= len(attempts) - len(busy) + len(given_back)
+                self._progress.set()

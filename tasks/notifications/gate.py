@@ -1,11 +1,27 @@
 """What one run knows of the providers' health between two looks at the shared state."""
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 
 from tasks.notifications.health import Admission, Report
 from tasks.notifications.outcome import Kind, Outcome
 
-_FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN, Kind.UPSTREAM}
+# What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm
+PAUSE_SECONDS = 60
+
+_FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN}
+
+
+# More than any claim: no bound but the batch's own.
+ANY_ROWS = 1_000_000
+
+
+class Probe(Enum):
+    """How far the one message is that may be sent through an open breaker."""
+
+    GRANTED = "granted"
+    IN_FLIGHT = "in flight"
+    ANSWERED = "answered"
 
 
 class Gate:
@@ -17,34 +33,56 @@ class Gate:
         self._reports = {name: Report() for name in providers}
         self._admissions: dict[str, Admission] = {}
         self._shut: dict[str, str] = {}
-        self._probes: dict[str, int] = {}
+        self._probes: dict[str, Probe] = {}
 
     def ask(self) -> tuple[tuple[str, ...], int]:
         """Hand in what was seen; return the providers that may be used now and how many rows to claim at most."""
+        shut_before = set(self._shut)
+        admissions = self._hand_in()
+        self._admissions = dict(admissions)
+        # What came back while we asked still holds.
+        self._shut = {name: why for name, why in self._shut.items() if name not in shut_before}
+        # A probe that is still in flight stays this run's; its result goes with the report after it has come.
+        self._probes = {name: probe for name, probe in self._probes.items() if probe is Probe.IN_FLIGHT}
+        for name, admission in admissions.items():
+            if admission is Admission.PROBE:
+                self._probes[name] = Probe.GRANTED
+            elif admission is Admission.OPEN:
+                self._reports[name].admitted = True
+        admitted = tuple(name for name, admission in admissions.items() if admission is not Admission.HELD)
+        freely = any(admissions[name] is Admission.OPEN for name in admitted)
+        return admitted, ANY_ROWS if freely else 1
+
+    def leave(self) -> None:
+        """Hand in what was seen as the run ends; no admission is asked for."""
+        for report in self._reports.values():
+            report.leaving = True
+        self._hand_in()
+
+    def _hand_in(self) -> Mapping[str, Admission]:
+        for name, probe in self._probes.items():
+            if probe is Probe.GRANTED:
+                self._reports[name].probed = True  # and nothing was there to probe with
         reports, self._reports = self._reports, {name: Report() for name in self._reports}
-        self._admissions = dict(self._ask(reports))
-        self._shut = {}
-        admitted = tuple(name for name, admission in self._admissions.items() if admission is not Admission.HELD)
-        self._probes = {name: 1 for name in admitted if self._admissions[name] is Admission.PROBE}
-        for name in self._probes:
-            self._reports[name].probed = True
-        freely = len(self._probes) < len(admitted)
-        return admitted, 1_000_000 if freely else 1
+        return self._ask(reports)
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may be sent now, None if one may; while a breaker is probed, one."""
         if provider in self._shut:
             return self._shut[provider]
-        if self._admissions.get(provider) is Admission.HELD:
-            return "its breaker is open"
         if provider in self._probes:
-            self._probes[provider] -= 1
-            return None if self._probes[provider] >= 0 else "its breaker is being probed"
-        return None
+            if self._probes[provider] is not Probe.GRANTED:
+                return "its breaker is being probed"
+            self._probes[provider] = Probe.IN_FLIGHT
+            return None
+        return "its breaker is open" if self._admissions.get(provider) is Admission.HELD else None
 
     def note(self, provider: str, outcome: Outcome) -> None:
         """Take in what came back. A credentials fault or a pause holds this run's other messages at once."""
         report = self._reports[provider]
+        if self._probes.get(provider) is Probe.IN_FLIGHT:
+            self._probes[provider] = Probe.ANSWERED
+            report.probed = True
         if outcome.kind is Kind.CREDENTIALS:
             report.credentials = outcome.reason
             self._shut[provider] = outcome.reason
@@ -53,6 +91,6 @@ class Gate:
             report.failure = outcome.reason
         else:
             report.answered += 1
-        if outcome.everyone and outcome.retry_after:
-            report.pause = max(report.pause, outcome.retry_after)
+        if outcome.everyone:
+            report.pause = max(report.pause, outcome.retry_after or PAUSE_SECONDS)
             self._shut[provider] = outcome.reason

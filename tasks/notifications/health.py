@@ -13,9 +13,10 @@ WINDOW_SECONDS = 10
 OPEN_AT_FAILURES = 20
 OPEN_AT_SHARE = 0.8
 
-# The first probe after opening, then twice as long each time one fails: cheap enough to notice a recovery within seconds.
+# The first probe after opening, then twice as long each time one fails. The slowest is below the beat tick that brings a run:
+# one message in five seconds is cheap, and a recovery is noticed within seconds.
 FIRST_PROBE_SECONDS = 2.0
-SLOWEST_PROBE_SECONDS = 10.0
+SLOWEST_PROBE_SECONDS = 4.0
 # A prober that dies leaves the next probe to another after this long.
 PROBE_LEASE_SECONDS = 30
 
@@ -24,6 +25,9 @@ RAMP_SECONDS = 60
 RAMP_START = 0.05
 # The bucket holds what the rate gives in this time: the beat tick that brings a waiting run back is shorter.
 BURST_SECONDS = 10
+# What an admission takes out of the bucket in advance, so that many runs do not all send by what only one may: about a batch.
+# The bucket may go into debt for it; the run's next report gives back what it did not send.
+RESERVED = 500
 
 
 class Admission(StrEnum):
@@ -53,6 +57,11 @@ class Report:
     """Seconds that it asked all senders to wait."""
     probed: bool = False
     """The run held the probe; its result is in the other fields."""
+
+    admitted: bool = False
+    """Its last admission took a reservation out of the bucket, which this report gives back."""
+    leaving: bool = False
+    """The run ends and wants no probe."""
 
     @property
     def sent(self) -> int:
@@ -91,13 +100,15 @@ def advance(health: Health, report: Report, now: float, rate: float) -> Admissio
             _open(health, fault, now)
     elif report.probed:
         _judge_probe(health, report, now)
-    return _admission(health, now)
+    return _admission(health, now, rate, leaving=report.leaving)
 
 
 def _refill(health: Health, report: Report, now: float, rate: float) -> None:
     ramp = min(1.0, max(RAMP_START, (now - health.recovered_at) / RAMP_SECONDS))
     elapsed = now - health.tokens_at if health.tokens_at else BURST_SECONDS
-    health.tokens = min(rate * BURST_SECONDS, health.tokens + max(0.0, elapsed) * rate * ramp) - report.sent
+    full = rate * ramp * BURST_SECONDS
+    reservation = _reservation(rate)
+    health.tokens = min(full, health.tokens + max(0.0, elapsed) * rate * ramp + reservation * report.admitted) - report.sent
     health.tokens_at = now
 
 
@@ -132,15 +143,22 @@ def _judge_probe(health: Health, report: Report, now: float) -> None:
 
 
 def _probe_delay(health: Health) -> float:
-    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0**health.probes) * random.uniform(1.0, 1.2)
+    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(health.probes, 10)) * random.uniform(1.0, 1.2)
 
 
-def _admission(health: Health, now: float) -> Admission:
+def _reservation(rate: float) -> float:
+    return min(RESERVED, rate * BURST_SECONDS)
+
+
+def _admission(health: Health, now: float, rate: float, *, leaving: bool) -> Admission:
     if now < health.paused_until:
         return Admission.HELD
     if health.opened_at is not None:
-        if now < health.probe_at:
+        if now < health.probe_at or leaving:
             return Admission.HELD
         health.probe_at = now + PROBE_LEASE_SECONDS
         return Admission.PROBE
-    return Admission.OPEN if health.tokens > 0 or health.tokens_at == health.recovered_at else Admission.HELD
+    if health.tokens > 0 or health.tokens_at == health.recovered_at:
+        health.tokens -= 0 if leaving else _reservation(rate)
+        return Admission.OPEN
+    return Admission.HELD

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import orjson
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 from tasks.notifications.devices import Device
 from tasks.notifications.ledger import State
@@ -41,8 +41,9 @@ RECORD_DEAD = text("""
     ON DUPLICATE KEY UPDATE died_at = worker_dead_devices.died_at
 """)
 KNOWN_DEAD = text("""
-    SELECT device_key FROM worker_dead_devices WHERE device_key IN :keys
-""").bindparams(bindparam("keys", expanding=True))
+    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(40) PATH '$')) AS tried
+    STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
+""")
 
 RECORD_STORY = text("""
     INSERT INTO worker_delivery_history (notification_id, status, reason, devices)
@@ -65,7 +66,7 @@ def known_dead(connection: Connection, keys: list[str]) -> set[str]:
     """Return those of the device keys that are dead until the API registers them again."""
     if not keys:
         return set()
-    return {row.device_key for row in connection.execute(KNOWN_DEAD, {"keys": keys})}
+    return {row.device_key for row in connection.execute(KNOWN_DEAD, {"keys": orjson.dumps(keys).decode()})}
 
 
 def record(connection: Connection, attempts: list[Attempt]) -> None:

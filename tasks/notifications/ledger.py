@@ -30,6 +30,8 @@ class Entry:
     due: float = 0
     reason: str = ""
     kind: Kind | None = None
+    unknown: int = 0
+    """Attempts among them that got an answer no table knows; those have a ladder of their own."""
 
 
 class Ledger:
@@ -39,13 +41,13 @@ class Ledger:
         """Read the ledger that an earlier attempt wrote, empty where there was none."""
         stored = orjson.loads(column) if column else {}
         self.entries = {
-            key: Entry(State(state), attempts, due, reason, Kind(kind) if kind else None)
-            for key, (state, attempts, due, reason, kind) in stored.items()
+            key: Entry(State(state), attempts, due, reason, Kind(kind) if kind else None, unknown)
+            for key, (state, attempts, due, reason, kind, unknown, *_) in stored.items()
         }
 
     def stored(self) -> dict[str, list[object]]:
-        """Return what the column holds: `{key: [state, attempts, due, reason, kind]}`."""
-        return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind] for key, e in self.entries.items()}
+        """Return what the column holds: `{key: [state, attempts, due, reason, kind, unknown]}`."""
+        return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind, e.unknown] for key, e in self.entries.items()}
 
     def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
         """Return the devices to try now: neither served nor dead, and no sooner than they are due."""
@@ -58,12 +60,14 @@ class Ledger:
     def record(self, key: str, outcome: Outcome, now: float, expires_at: float) -> None:
         """Enter what came back for a device: final, due again later, or given up on by the retry policy or for age."""
         entry = self.entries.setdefault(key, Entry())
-        entry.reason, entry.kind = outcome.reason, outcome.kind
         entry.attempts += retry_policy.counts(outcome.kind)
+        entry.unknown += outcome.kind is Kind.UNKNOWN
+        entry.reason, entry.kind = outcome.reason, outcome.kind
         if outcome.kind in FINAL:
             entry.state = State(outcome.kind)
             return
-        wait = retry_policy.delay(outcome, entry.attempts)
+        attempts = entry.unknown if outcome.kind is Kind.UNKNOWN else entry.attempts - entry.unknown
+        wait = retry_policy.delay(outcome, attempts)
         if wait is None or now + wait >= expires_at:
             entry.state = State.GAVE_UP
         else:

@@ -36,8 +36,8 @@ class Push:
 def build_push(notification: Notification, now: float) -> Push:
     """Return what to send for a row at `now` (Unix seconds)."""
     return Push(
-        title=notification.title,
-        body=notification.body,
+        title=_sound_text(notification.title),
+        body=_sound_text(notification.body),
         data={
             "conversation_id": str(notification.conversation_id),
             "message_id": str(notification.message_id),
@@ -51,6 +51,11 @@ def build_push(notification: Notification, now: float) -> Push:
         expires_at=notification.expires_at,
         ttl=max(0, int(notification.expires_at - now)),
     )
+
+
+def _sound_text(text: str) -> str:
+    """Return text without halves of surrogate pairs, which no JSON can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> str:

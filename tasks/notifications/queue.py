@@ -1,10 +1,12 @@
 """Claim, load and settle rows of `chat_notifications`: every statement that delivery writes, once, with its index.
 
-A claim is a lease in `worker_deliveries`; the shared row stays untouched until it is settled. `due_at` is when a worker may
-claim a row that has an entry there: the end of its lease, or its next attempt. Times are the database's.
+Every write names the primary key as its index: on a small table the optimizer would rather scan, and wait for rows that are
+none of its business. A claim is a lease in `worker_deliveries`; the shared row stays untouched until it is settled. `due_at`
+is when a worker may claim a row that has an entry there: the end of its lease, or its next attempt. Times are the database's.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, text
@@ -27,11 +29,12 @@ SETTLE_PATIENCE_SECONDS = 25
 # over what another worker or the API holds; the locks live until the leases are in, milliseconds.
 #
 # The entries are looked up in a subquery and not in a join: SKIP LOCKED would take an entry that is just being written for
-# one that is not there. What the subquery sees may still be a moment old, so it is the lease's primary key that decides.
+# one that is not there; and not by NOT EXISTS, which MariaDB turns into a join over all entries. What the subquery sees may
+# still be a moment old, so it is the lease's primary key that decides.
 CLAIM_FRESH = text("""
     SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)
     WHERE n.delivery_status = 'PENDING' AND n.id > :after
-      AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
+      AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id LIMIT 1) IS NULL
     ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 LEASE_FRESH = """
@@ -51,7 +54,7 @@ CLAIM_DUE = text("""
     ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 LEASE_DUE = text("""
-    UPDATE worker_deliveries
+    UPDATE worker_deliveries FORCE INDEX (PRIMARY)
     SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
     WHERE notification_id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
@@ -88,8 +91,14 @@ NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 # Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
 # one statement for all of them, by primary keys.
 HELD = text("""
-    SELECT notification_id AS id FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
+    SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
+    WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
 """).bindparams(bindparam("ids", expanding=True))
+# A row that someone else holds just now (the API in a long transaction, an ALTER TABLE) must not hold the others up.
+FREE = text("""
+    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
+""").bindparams(bindparam("ids", expanding=True))
+THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 SETTLED = """
     JSON_TABLE(:settled, '$[*]' COLUMNS (
       id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
@@ -97,20 +106,20 @@ SETTLED = """
       waiting_on VARCHAR(16) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
 """
 WRITE_ROWS = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n ON n.id = s.id
+    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
     SET n.delivery_status = s.status, n.error_message = s.error_message,
         n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
 """)  # noqa: S608 - a constant of this module
 WRITE_RETRIES = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d ON d.notification_id = s.id
+    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
     SET d.lease = NULL, d.claims = 0, d.due_at = FROM_UNIXTIME(s.due), d.devices = s.ledger,
         d.waiting_on = s.waiting_on, d.reason = s.reason
 """)  # noqa: S608 - a constant of this module
 FORGET = text("""
-    DELETE FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease
+    DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
 """).bindparams(bindparam("ids", expanding=True))
 RELEASE = text("""
-    UPDATE worker_deliveries SET lease = NULL, due_at = NOW(3), claims = claims - 1
+    UPDATE worker_deliveries FORCE INDEX (PRIMARY) SET lease = NULL, due_at = NOW(3), claims = claims - 1
     WHERE notification_id IN :ids AND lease = :lease
 """).bindparams(bindparam("ids", expanding=True))
 
@@ -124,8 +133,16 @@ STRAYS = text(f"""
 """)  # noqa: S608 - a constant of this project
 ADOPT = """
     INSERT IGNORE INTO worker_deliveries (notification_id, due_at, reason)
-    SELECT id, NOW(3), 'adopted' FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
+    SELECT n.id, NOW(3), 'adopted'
+    FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
+    STRAIGHT_JOIN chat_notifications n ON n.id = strays.id WHERE n.delivery_status = 'FAILED'
 """
+# The lanes in use, and rows that none of them would bring back: by idx_due (waiting_on, due_at).
+LANES = text("SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on")
+FREE_LANE = text("""
+    UPDATE worker_deliveries SET waiting_on = ''
+    WHERE waiting_on = :waiting_on AND due_at < NOW(3) - INTERVAL :hours HOUR LIMIT 1000
+""")
 BEFORE_ALL = 2**62
 
 
@@ -208,48 +225,74 @@ class Queue:
     def _load(self, ids: list[int]) -> list[Notification]:
         if not ids:
             return []
-        with self._engine.connect() as connection:
+
+        def read(connection: Connection) -> tuple[Sequence[RowMapping], dict[int, int]]:
             rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
-            badges = preferences.badges(connection, {row["recipient_id"] for row in rows if not row["settled"]})
+            return rows, preferences.badges(connection, {row["recipient_id"] for row in rows if not row["settled"]})
+
+        rows, badges = transact(self._engine, read)
         settled = [row["id"] for row in rows if row["settled"]]
         if settled:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
         return [_notification(row, badges) for row in rows if not row["settled"]]
 
-    def settle(self, attempts: list[Attempt]) -> Counter[str]:
-        """Write the results of many rows in one transaction; return how many rows were written, by status.
+    def settle(self, attempts: list[Attempt]) -> tuple[Counter[str], list[Attempt]]:
+        """Write the results of many rows in one transaction. Safe to run twice.
 
-        A row whose lease has meanwhile passed to another run is left to that run. Safe to run twice.
+        Return how many rows were written, by status, and the attempts whose rows someone else held locked: for another
+        try. A row whose lease has meanwhile passed to another run is left to that run.
         """
-        ids = [attempt.settlement.notification_id for attempt in attempts]
+        by_id = {attempt.settlement.notification_id: attempt for attempt in attempts}
 
-        def write(connection: Connection) -> Counter[str]:
-            held = {row.id for row in connection.execute(HELD, {"ids": ids, "lease": self._lease})}
-            ours = [attempt for attempt in attempts if attempt.settlement.notification_id in held]
-            if not ours:
-                return Counter()
-            settlements = [attempt.settlement for attempt in ours]
-            connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
-            retries = [settlement for settlement in settlements if settlement.due is not None]
-            if retries:
-                connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
-            done = [settlement.notification_id for settlement in settlements if settlement.due is None]
-            if done:
-                connection.execute(FORGET, {"ids": done, "lease": self._lease})
-            journal.record(connection, ours)
-            return Counter(settlement.status for settlement in settlements)
+        def write(connection: Connection) -> tuple[Counter[str], list[Attempt]]:
+            ours = {row.id for row in connection.execute(HELD, {"ids": list(by_id), "lease": self._lease})}
+            busy = self._busy(connection, ours)
+            written = [by_id[id_] for id_ in by_id if id_ in ours - busy]
+            self._write(connection, written)
+            return Counter(attempt.settlement.status for attempt in written), [by_id[id_] for id_ in busy]
 
         return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
 
+    def _busy(self, connection: Connection, ids: set[int]) -> set[int]:
+        """Lock those of the shared rows that are free; return those that are not. A row that was deleted is not busy."""
+        if not ids:
+            return set()
+        missing = ids - {row.id for row in connection.execute(FREE, {"ids": sorted(ids)})}
+        return {row.id for row in connection.execute(THERE, {"ids": sorted(missing)})} if missing else set()
+
+    def _write(self, connection: Connection, attempts: list[Attempt]) -> None:
+        if not attempts:
+            return
+        settlements = [attempt.settlement for attempt in attempts]
+        connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
+        retries = [settlement for settlement in settlements if settlement.due is not None]
+        if retries:
+            connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
+        done = [settlement.notification_id for settlement in settlements if settlement.due is None]
+        if done:
+            connection.execute(FORGET, {"ids": done, "lease": self._lease})
+        journal.record(connection, attempts)
+
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""
-        with self._engine.connect() as connection:
-            return frozenset(journal.known_dead(connection, keys))
+        return transact(self._engine, lambda connection: frozenset(journal.known_dead(connection, keys)))
 
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""
         parameters = {"ids": ids, "lease": self._lease}
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
+
+
+def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:
+    """Let rows go on that wait for a provider which is not configured any more, or that have waited out their 24 h."""
+
+    def free(connection: Connection) -> None:
+        waited_for = {row.waiting_on for row in connection.execute(LANES)}
+        for provider in waited_for - {""}:
+            hours = 24 if provider in providers else 0
+            connection.execute(FREE_LANE, {"waiting_on": provider, "hours": hours})
+
+    transact(engine, free)
 
 
 def adopt_strays(engine: Engine, *, page: int = 1000) -> int:

@@ -21,8 +21,13 @@ from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import configured_providers
 from tasks.notifications.providers.base import Provider
-from tasks.notifications.queue import Queue, adopt_strays
+from tasks.notifications.queue import Queue, adopt_strays, free_stuck_lanes
 from tasks.shutdown import stop_requested
+
+Claim = Callable[[int, tuple[str, ...]], list[Notification]]
+
+# Of each claim at most one in so many rows is a retry: a backlog must not starve the retries, nor an outage the fresh rows.
+DUE_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +54,28 @@ def forget_process() -> None:
         _process.cache_clear()
 
 
-def drain_fresh() -> Summary:
-    """Send PENDING rows, oldest first, until there are none or the run's time is up."""
-    return _drain(lambda queue: lambda rows, _lanes: queue.claim_fresh(rows))
+def drain() -> Summary:
+    """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left."""
+
+    def claim_of(queue: Queue) -> Claim:
+        def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
+            due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
+            return due + (queue.claim_fresh(rows - len(due)) if rows > len(due) else [])
+
+        return claim
+
+    return _drain(claim_of)
 
 
-def drain_due() -> Summary:
-    """Send rows whose next attempt is due or whose worker died; FAILED rows that no worker knows of are taken in first."""
-    adopt_strays(get_engine())
+def retry_failed() -> Summary:
+    """Send rows that are due for another attempt, and rows whose worker died."""
+    free_stuck_lanes(get_engine(), list(_process().providers))
     return _drain(lambda queue: queue.claim_due)
+
+
+def adopt() -> int:
+    """Take in FAILED rows that no worker knows of, so that they are retried; return how many."""
+    return adopt_strays(get_engine())
 
 
 def deliver(notification_id: int) -> Summary:
@@ -70,8 +88,7 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
 
     Raise LookupError where there is no such row.
     """
-    process = _process()
-    queue = Queue(get_engine(), lease="")
+    process, queue = _process(), Queue(get_engine(), lease="")
     notification = queue.peek(notification_id)
     if notification is None:
         raise LookupError(f"there is no notification {notification_id}")
@@ -91,7 +108,7 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
     return process.runner.run(ask())
 
 
-def _drain(claim_of: Callable[[Queue], Callable[[int, tuple[str, ...]], list[Notification]]]) -> Summary:
+def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     settings, process, engine = get_settings(), _process(), get_engine()
     queue = Queue(engine, lease=uuid.uuid4().hex)
     rates = dict.fromkeys(process.providers, settings.notifications_per_minute / 60)

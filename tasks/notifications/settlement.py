@@ -20,6 +20,7 @@ GAVE_UP = "gave up:"
 MOST_CLAIMS = 5
 MOST_NAMED = 5
 LONGEST_MESSAGE = 2000
+LONGEST_REASON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class Settlement:
 
 
 def suppressed(notification: Notification, why: str) -> Settlement:
-    """Settle a row that its recipient does not want."""
-    return Settlement(notification.id, "BOUNCED", notification.is_sent, f"{SUPPRESSED} {why}", reason="suppressed")
+    """Settle a row that its recipient does not want, or not on any more of his devices."""
+    status: Status = "SENT" if notification.is_sent else "BOUNCED"
+    return Settlement(notification.id, status, notification.is_sent, f"{SUPPRESSED} {why}", reason="suppressed")
 
 
 def gave_up(notification: Notification, why: str) -> Settlement:
@@ -58,8 +60,17 @@ def settle(notification: Notification, devices: Devices, ledger: Ledger) -> Sett
     if waiting:
         due = min(entry.due for entry in waiting.values())
         first = min(waiting.values(), key=lambda entry: entry.due)
-        message = f"{_named(waiting, len(entries))}; next try {_clock(due)}"
-        return Settlement(notification.id, "FAILED", reached, message, due, ledger.stored(), _waiting_on(waiting), first.reason)
+        message = f"{_named(waiting, len(entries))[: LONGEST_MESSAGE - 40]}; next try {_clock(due)}"
+        return Settlement(
+            notification.id,
+            "FAILED",
+            reached,
+            message,
+            due,
+            ledger.stored(),
+            _waiting_on(waiting),
+            first.reason[:LONGEST_REASON],
+        )
     if reached:
         faults = [_named(unserved, len(entries))] if unserved else []
         return Settlement(notification.id, "SENT", True, _sentence([*faults, *devices.faults]) or None)

@@ -62,7 +62,7 @@ def _device(
 ) -> dict[str, Any]:
     state, attempts, reason, due = "not tried", 0, "", None
     if key in ledger:
-        state, attempts, due, reason, _kind = ledger[key]
+        state, attempts, due, reason, *_ = ledger[key]
     elif key in settled:
         state, attempts, reason = settled[key]
     elif notification["delivery_status"] == "SENT":

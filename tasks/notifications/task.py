@@ -10,24 +10,34 @@ log = structlog.get_logger(__name__)
 
 # A run ends by itself after drain.RUN_SECONDS and the requests then under way; the limit is for one that hangs.
 TIME_LIMIT_SECONDS = 120
+# A nudge that no worker took for so long has been overtaken by beat's.
+NUDGE_EXPIRES_SECONDS = 60
 
 
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
 def drain() -> None:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
-    summary = run.drain_fresh()
+    summary = run.drain()
     _log("drained", summary)
     if summary.more:
-        drain.apply_async(expires=60)
+        drain.apply_async(expires=NUDGE_EXPIRES_SECONDS)
 
 
 @shared_task(name="tasks.notifications.retry_failed", time_limit=TIME_LIMIT_SECONDS)
 def retry_failed() -> None:
     """Send FAILED notifications that are due, and rows whose worker died."""
-    summary = run.drain_due()
+    summary = run.retry_failed()
     _log("retried", summary)
     if summary.more:
-        retry_failed.apply_async(expires=60)
+        retry_failed.apply_async(expires=NUDGE_EXPIRES_SECONDS)
+
+
+@shared_task(name="tasks.notifications.adopt", time_limit=TIME_LIMIT_SECONDS)
+def adopt() -> None:
+    """Take in FAILED notifications that no worker knows of: the API's own, or from before the workers."""
+    adopted = run.adopt()
+    if adopted:
+        log.info("adopted", notifications=adopted)
 
 
 def _log(event: str, summary: Summary) -> None:

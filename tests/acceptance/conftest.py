@@ -100,11 +100,11 @@ def nudge(send: Send) -> Callable[[], None]:
 def tick(send: Send) -> Callable[[], None]:
     """What beat does, whenever the test wants it."""
 
-    def both() -> None:
-        send("tasks.notifications.drain", expires=5)
-        send("tasks.notifications.retry_failed", expires=5)
+    def all_of_them() -> None:
+        for task in ("drain", "retry_failed", "adopt"):
+            send(f"tasks.notifications.{task}", expires=5)
 
-    return both
+    return all_of_them
 
 
 @pytest.fixture

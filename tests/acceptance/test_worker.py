@@ -92,6 +92,23 @@ def test_sigterm_in_mid_drain_ends_soon_and_repeats_nothing(
     assert (counted.lost, counted.repeated, counted.unfinished) == (0, 0, 0)
 
 
+def test_a_supervisor_that_signals_the_whole_group_repeats_nothing(
+    chat: Engine, start_worker: StartWorker, nudge: Nudge, tick: Tick, load: Load, emulator: Emulator
+) -> None:
+    """honcho and systemd send SIGTERM to the pool's children too."""
+    load(6000)
+    worker = start_worker()
+    nudge()
+    wait_until(lambda: sent(emulator) > 500, "the drain was under way")
+    os.killpg(worker.process.pid, signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+    assert not settled(chat)
+    start_worker("next")
+    _wait_until_sent(chat, tick)
+    counted = audit(chat, emulator)
+    assert (counted.lost, counted.repeated, counted.unfinished) == (0, 0, 0)
+
+
 def test_sigkill_of_everything_loses_nothing_and_repeats_only_what_was_under_way(
     chat: Engine, start_worker: StartWorker, nudge: Nudge, tick: Tick, load: Load, emulator: Emulator
 ) -> None:

@@ -1,17 +1,20 @@
 """What becomes of a row: drained against a real MariaDB and an honest FCM."""
 
 import json
+import threading
 
 import pytest
+from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
+from tests.acceptance.conftest import wait_until
 from tests.notifications.conftest import Accepted, Chat
 
 
 def test_a_pending_row_is_sent_to_each_of_its_devices(api: Chat, accepted: Accepted) -> None:
     row = api.notify("phone", "tablet")
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
     assert api.notification(row)["sent_at"] is not None
     assert sorted(accepted()) == [(str(row), "phone"), (str(row), "tablet")]
@@ -21,29 +24,29 @@ def test_a_settled_row_leaves_no_entry_behind(api: Chat, emulator: Emulator) -> 
     emulator.inject(Fault(kind="unregistered", token="gone"))
     api.notify("phone")
     api.notify("gone")
-    run.drain_fresh()
+    run.drain()
     assert api.rows("SELECT * FROM worker_deliveries") == []
 
 
 def test_a_second_drain_sends_nothing_again(api: Chat, accepted: Accepted) -> None:
     api.notify("phone")
-    run.drain_fresh()
-    run.drain_fresh()
-    run.drain_due()
+    run.drain()
+    run.drain()
+    run.retry_failed()
     assert len(accepted()) == 1
 
 
 def test_a_retry_goes_only_to_the_device_that_failed(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="unavailable", token="flaky", times=1), Fault(kind="unregistered", token="gone"))
     row = api.notify("phone", "flaky", "gone")
-    run.drain_fresh()
+    run.drain()
     status, is_sent, why = api.status(row)
     assert (status, is_sent) == ("FAILED", 1)
     assert why is not None
     assert "fcm 503 UNAVAILABLE" in why
     assert "next try" in why
     api.let_pass(20)
-    run.drain_due()
+    run.retry_failed()
     status, is_sent, why = api.status(row)
     assert (status, is_sent) == ("SENT", 1)
     assert why is not None
@@ -54,18 +57,18 @@ def test_a_retry_goes_only_to_the_device_that_failed(api: Chat, emulator: Emulat
 def test_a_retry_is_not_tried_before_it_is_due(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="unavailable"))
     api.notify()
-    run.drain_fresh()
-    run.drain_due()
-    run.drain_fresh()
+    run.drain()
+    run.retry_failed()
+    run.drain()
     assert emulator.stats().requests() == 1
 
 
 def test_retry_after_is_a_floor(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="unavailable", retry_after=600))
     api.notify()
-    run.drain_fresh()
+    run.drain()
     api.let_pass(590)
-    run.drain_due()
+    run.retry_failed()
     assert emulator.stats().requests() == 1
 
 
@@ -73,15 +76,15 @@ def test_a_row_that_keeps_failing_is_given_up_after_24_hours(api: Chat, emulator
     emulator.inject(Fault(kind="internal"))
     row = api.notify()
     for _ in range(13):
-        run.drain_fresh()
-        run.drain_due()
+        run.drain()
+        run.retry_failed()
         api.let_pass(3600 * 1.6)
     status, is_sent, why = api.status(row)
     assert (status, is_sent) == ("FAILED", 0)
     assert why is not None
     assert why.startswith("gave up:")
     before = emulator.stats().requests()
-    run.drain_due()
+    run.retry_failed()
     assert emulator.stats().requests() == before
     assert api.rows("SELECT * FROM worker_deliveries") == []
 
@@ -89,7 +92,7 @@ def test_a_row_that_keeps_failing_is_given_up_after_24_hours(api: Chat, emulator
 def test_a_row_older_than_24_hours_is_not_sent(api: Chat, emulator: Emulator) -> None:
     row = api.notify()
     api.execute("UPDATE chat_notifications SET created_at = NOW() - INTERVAL 25 HOUR")
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("FAILED", 0, "gave up: older than 24 h")
     assert emulator.stats().requests() == 0
 
@@ -97,7 +100,8 @@ def test_a_row_older_than_24_hours_is_not_sent(api: Chat, emulator: Emulator) ->
 def test_the_apis_own_failed_row_is_taken_in_and_sent(api: Chat, accepted: Accepted) -> None:
     row = api.notify("phone", delivery_status="FAILED")
     old = api.notify("old", delivery_status="FAILED", created_at="2020-01-01 00:00:00")
-    run.drain_due()
+    run.adopt()
+    run.retry_failed()
     assert accepted() == [(str(row), "phone")]
     assert api.status(old) == ("FAILED", 0, None)
 
@@ -105,9 +109,9 @@ def test_the_apis_own_failed_row_is_taken_in_and_sent(api: Chat, accepted: Accep
 DEVICE_TOKENS = {
     "NULL": (None, "no devices: the recipient has none"),
     "an empty list": ("[]", "no devices: the recipient has none"),
-    "an object": ('{"a": 1}', "no devices: device_tokens is a JSON dict, not a list"),
-    "a text": ('"phone"', "no devices: device_tokens is a JSON str, not a list"),
-    "numbers": ("[1, 2]", "no devices: device_tokens holds an entry that is a int, not a token"),
+    "an object": ('{"a": 1}', "no devices: device_tokens is an object, not a list"),
+    "a text": ('"phone"', "no devices: device_tokens is a string, not a list"),
+    "numbers": ("[1, 2]", "no devices: device_tokens holds an entry that is a number, not a token"),
     "an unknown provider": (
         '[{"provider": "pigeon", "token": "x"}]',
         "no device reached: 1 of 1 refused (no provider 'pigeon' is configured)",
@@ -119,7 +123,7 @@ DEVICE_TOKENS = {
 def test_a_row_without_a_usable_device_bounces_and_says_why(api: Chat, tokens: str) -> None:
     column, sentence = DEVICE_TOKENS[tokens]
     row = api.notify(device_tokens=column)
-    run.drain_fresh()
+    run.drain()
     status, is_sent, why = api.status(row)
     assert (status, is_sent) == ("BOUNCED", 0)
     assert why is not None
@@ -130,7 +134,7 @@ def test_what_is_not_json_bounces_alone(api: Chat, accepted: Accepted) -> None:
     api.execute("ALTER TABLE chat_notifications MODIFY device_tokens LONGTEXT")
     try:
         bad, good = api.notify(device_tokens="{not json"), api.notify("phone")
-        run.drain_fresh()
+        run.drain()
         assert api.status(bad) == ("BOUNCED", 0, "no devices: device_tokens is not JSON")
         assert accepted() == [(str(good), "phone")]
     finally:
@@ -140,14 +144,14 @@ def test_what_is_not_json_bounces_alone(api: Chat, accepted: Accepted) -> None:
 
 def test_bad_entries_do_not_hide_good_ones_and_a_repeated_token_is_sent_once(api: Chat, accepted: Accepted) -> None:
     row = api.notify(device_tokens=json.dumps(["phone", 7, "phone", None, ""]))
-    run.drain_fresh()
+    run.drain()
     assert accepted() == [(str(row), "phone")]
     assert api.status(row)[0] == "SENT"
 
 
 def test_six_hundred_devices_are_all_reached(api: Chat, accepted: Accepted) -> None:
     row = api.notify(*(f"device-{i}" for i in range(600)))
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
     assert len(set(accepted())) == len(accepted()) == 600
 
@@ -155,7 +159,7 @@ def test_six_hundred_devices_are_all_reached(api: Chat, accepted: Accepted) -> N
 @pytest.mark.parametrize("body", ["x" * 64_000, "👨‍👩‍👧‍👦🇭🇷" * 1500, '"\\\n' * 5000], ids=["64 KB", "emoji", "escapes"])
 def test_a_body_that_is_too_long_is_trimmed_to_fit(api: Chat, accepted: Accepted, body: str) -> None:
     row = api.notify("phone", body=body)
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
     assert accepted() == [(str(row), "phone")]
 
@@ -170,7 +174,7 @@ def test_a_row_whose_message_or_conversation_is_gone_is_suppressed(api: Chat, em
         "SET STATEMENT foreign_key_checks = 0 FOR UPDATE chat_notifications SET conversation_id = 999999 WHERE id = :id",
         id=without_conversation,
     )
-    run.drain_fresh()
+    run.drain()
     assert api.status(without_message) == ("BOUNCED", 0, "suppressed: the message is gone")
     assert api.status(without_conversation) == ("BOUNCED", 0, "suppressed: the conversation is gone")
     assert emulator.stats().requests() == 0
@@ -179,17 +183,17 @@ def test_a_row_whose_message_or_conversation_is_gone_is_suppressed(api: Chat, em
 def test_a_row_deleted_while_it_waits_for_a_retry_is_forgotten(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="unavailable"))
     row = api.notify()
-    run.drain_fresh()
+    run.drain()
     api.execute("DELETE FROM chat_notifications WHERE id = :id", id=row)
     api.let_pass(60)
-    run.drain_due()
+    run.retry_failed()
     assert api.rows("SELECT * FROM worker_deliveries") == []
 
 
 def test_a_slow_device_does_not_delay_its_neighbours(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="slow", token="slow", latency=2))
     slow, quick = api.notify("slow"), [api.notify() for _ in range(20)]
-    run.drain_fresh()
+    run.drain()
     assert {api.status(row)[0] for row in (slow, *quick)} == {"SENT"}
     assert accepted()[-1] == (str(slow), "slow")
 
@@ -197,11 +201,48 @@ def test_a_slow_device_does_not_delay_its_neighbours(api: Chat, emulator: Emulat
 def test_a_cut_answer_is_tried_again_and_shown_to_the_device_once(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="accepted_cut", times=1))
     row = api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     assert api.status(row)[0] == "FAILED"
     api.let_pass(20)
-    run.drain_due()
+    run.retry_failed()
     assert api.status(row) == ("SENT", 1, None)
     messages = list(emulator.accepted())
     assert len(messages) == 2  # at least once, and said so ...
     assert len({message.collapse for message in messages}) == 1  # ... but the repeat replaces the first on the device
+
+
+def test_a_backlog_does_not_starve_the_retries(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unavailable", token="flaky", times=1))
+    row = api.notify("flaky")
+    run.drain()
+    api.let_pass(20)
+    api.notify("phone")
+    run.drain()  # and no tick of retry_failed
+    assert api.status(row) == ("SENT", 1, None)
+
+
+def test_a_row_that_the_api_holds_locked_does_not_cost_its_neighbours_their_results(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="slow", latency=1))
+    held, other = api.notify("held"), api.notify("other")
+    draining = threading.Thread(target=run.drain)
+    with api.engine.connect() as connection:
+        draining.start()
+        wait_until(lambda: emulator.stats().in_flight == 2, "both pushes were in flight")
+        connection.execute(text("SELECT id FROM chat_notifications WHERE id = :id FOR UPDATE"), {"id": held})
+        wait_until(lambda: api.status(other)[0] == "SENT", "the neighbour was settled")
+        assert api.status(held)[0] == "PENDING"
+        connection.rollback()
+    draining.join()
+    assert api.status(held) == ("SENT", 1, None)
+
+
+def test_a_row_does_not_wait_for_ever_for_a_provider_that_is_not_configured(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="permission_denied"))
+    row = api.notify("phone")
+    run.drain()
+    api.execute("UPDATE worker_deliveries SET waiting_on = 'pigeon'")
+    emulator.clear()
+    for _ in range(2):
+        api.let_pass(60)
+        run.retry_failed()
+    assert api.status(row) == ("SENT", 1, None)

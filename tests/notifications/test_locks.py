@@ -13,7 +13,7 @@ from tests.notifications.conftest import Chat
 def test_a_row_can_be_marked_read_while_its_push_is_in_flight(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="slow", latency=3))
     row = api.notify("phone")
-    drain = threading.Thread(target=run.drain_fresh)
+    drain = threading.Thread(target=run.drain)
     drain.start()
     wait_until(lambda: emulator.stats().in_flight == 1, "the push was in flight")
     with api.engine.begin() as connection:

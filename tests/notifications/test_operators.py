@@ -16,7 +16,7 @@ from workers.cli import cli
 def chat_workers(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout if code == 0 else result.output
 
 
 def as_json(*arguments: str, code: int = 0) -> Any:
@@ -26,10 +26,10 @@ def as_json(*arguments: str, code: int = 0) -> Any:
 
 def test_status_counts_rows_outcomes_and_shows_an_open_breaker(api: Chat, emulator: Emulator) -> None:
     api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     emulator.inject(Fault(kind="permission_denied"))
     api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     found = as_json("notifications", "status")
     assert found["notifications"] == {"PENDING": 0, "FAILED": 1, "SENT": 1, "BOUNCED": 0}
     assert {(row["outcome"], row["devices"]) for row in found["last_hour"]} == {("sent", 1), ("credentials", 1)}
@@ -42,7 +42,7 @@ def test_status_counts_rows_outcomes_and_shows_an_open_breaker(api: Chat, emulat
 def test_show_tells_a_rows_story_without_tokens_or_content(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="unregistered", token="gone-phone"), Fault(kind="unavailable", token="flaky-phone"))
     row = api.notify("good-phone", "gone-phone", "flaky-phone", body="a secret")
-    run.drain_fresh()
+    run.drain()
     told = chat_workers("notifications", "show", str(row))
     assert "FAILED" in told
     assert "next try" in told
@@ -78,28 +78,28 @@ def test_send_delivers_one_row_and_leaves_the_others(api: Chat, emulator: Emulat
 def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="message_too_big", times=1))
     row, old = api.notify("phone"), api.notify("old-phone")
-    run.drain_fresh()
+    run.drain()
     api.execute("UPDATE chat_notifications SET created_at = NOW() - INTERVAL 30 HOUR WHERE id = :id", id=old)
     assert "add --yes" in chat_workers("notifications", "replay", "--status", "BOUNCED", "--reason", "400")
     assert api.status(row)[0] == "BOUNCED"
     assert as_json("notifications", "replay", "--status", "BOUNCED", "--yes")["replayed"] == 1
     assert api.status(row) == ("PENDING", 0, None)
     assert api.status(old)[0] == "BOUNCED"
-    run.drain_fresh()
+    run.drain()
     assert accepted() == [(str(row), "phone")]
 
 
 @pytest.mark.parametrize("reason", ["%", "_", "\\"])
 def test_a_reason_is_taken_literally(api: Chat, emulator: Emulator, reason: str) -> None:
     api.notify(device_tokens="[]")
-    run.drain_fresh()
+    run.drain()
     assert as_json("notifications", "replay", "--status", "BOUNCED", "--reason", reason)["found"] == 0
 
 
 def test_a_dead_device_is_announced_to_the_api_at_once(api: Chat, emulator: Emulator, redis: Redis) -> None:
     emulator.inject(Fault(kind="unregistered"))
     api.notify("gone-phone")
-    run.drain_fresh()
+    run.drain()
     [(_, event)] = cast(Any, redis.xrange("chat-workers:dead-devices"))
     assert event[b"provider"] == b"fcm"
     assert event[b"recipient_id"] == b"2"

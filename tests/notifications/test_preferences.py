@@ -41,7 +41,7 @@ def test_it_is_suppressed(api: Chat, emulator: Emulator, case: str) -> None:
     statement, reason = SUPPRESSED[case]
     row = api.notify()
     api.execute(statement)
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("BOUNCED", 0, f"suppressed: {reason}")
     assert emulator.stats().requests() == 0
 
@@ -50,7 +50,7 @@ def test_it_is_suppressed(api: Chat, emulator: Emulator, case: str) -> None:
 def test_it_is_sent(api: Chat, emulator: Emulator, case: str) -> None:
     row = api.notify()
     api.execute(WANTED[case])
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
 
 
@@ -62,22 +62,22 @@ def test_it_is_sent(api: Chat, emulator: Emulator, case: str) -> None:
 def test_only_a_mention_passes_mentions_only(api: Chat, emulator: Emulator, kind: str, status: str) -> None:
     row = api.notify(notification_type=kind)
     api.execute(SETTINGS.format("notification_type", "'MENTIONS_ONLY'"))
-    run.drain_fresh()
+    run.drain()
     assert api.status(row)[0] == status
 
 
 def test_a_mute_holds_for_mentions_too(api: Chat, emulator: Emulator) -> None:
     row = api.notify(notification_type="MENTION")
     api.execute(PARTICIPANT.format("is_muted", "1"))
-    run.drain_fresh()
+    run.drain()
     assert api.status(row)[2] == "suppressed: muted"
 
 
 def test_preferences_count_when_the_push_is_sent_not_when_it_was_written(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="unavailable", times=1))
     row = api.notify()
-    run.drain_fresh()
+    run.drain()
     api.execute(PARTICIPANT.format("is_muted", "1"))
     api.let_pass(20)
-    run.drain_due()
+    run.retry_failed()
     assert api.status(row) == ("BOUNCED", 0, "suppressed: muted")

@@ -52,7 +52,7 @@ def browser(emulator: Emulator, number: int = 1) -> dict[str, object]:
 
 def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Emulator) -> None:
     row = api.notify("phone", iphone(), browser(emulator))
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
     messages = {message.provider: message for message in emulator.accepted()}
     assert set(messages) == {"fcm", "apns", "webpush"}
@@ -62,7 +62,7 @@ def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Em
 
 def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:
     row = api.notify("phone", iphone(), browser(emulator), body="👩🏽‍🚒" * 3000)
-    run.drain_fresh()
+    run.drain()
     assert api.status(row) == ("SENT", 1, None)
 
 
@@ -73,7 +73,7 @@ def test_dead_devices_of_every_provider_are_handed_to_the_api(api: Chat, emulato
         Fault(provider="webpush", kind="gone"),
     )
     row = api.notify("old-phone", iphone(), browser(emulator), "phone")
-    run.drain_fresh()
+    run.drain()
     status, is_sent, why = api.status(row)
     assert (status, is_sent) == ("SENT", 1)
     assert why is not None
@@ -86,33 +86,33 @@ def test_dead_devices_of_every_provider_are_handed_to_the_api(api: Chat, emulato
 def test_a_dead_device_is_not_tried_again_until_the_api_registers_it(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="unregistered", token="phone", times=1))
     api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     second = api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     assert emulator.stats().requests() == 1
     assert "found dead before" in (api.status(second)[2] or "")
     api.execute("DELETE FROM worker_dead_devices")
     third = api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     assert accepted() == [(str(third), "phone")]
 
 
 def test_a_bad_device_token_is_no_proof_of_death_while_nothing_else_works(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(provider="apns", kind="BadDeviceToken", token=BROKEN))
     api.notify(iphone(BROKEN))
-    run.drain_fresh()
+    run.drain()
     assert api.rows("SELECT * FROM worker_dead_devices") == []
     api.notify(iphone())
-    run.drain_fresh()
+    run.drain()
     api.notify(iphone(BROKEN))
-    run.drain_fresh()
+    run.drain()
     assert len(api.rows("SELECT * FROM worker_dead_devices")) == 1
 
 
 def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(provider="apns", kind="InvalidProviderToken"))
     rows = [api.notify(iphone(), "phone") for _ in range(5)]
-    run.drain_fresh()
+    run.drain()
     for row in rows:
         status, is_sent, why = api.status(row)
         assert (status, is_sent) == ("FAILED", 1)
@@ -124,7 +124,7 @@ def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator
     emulator.clear()
     for _ in range(2):  # the first run probes, the second sends
         api.let_pass(20)
-        run.drain_due()
+        run.retry_failed()
     assert {api.status(row) for row in rows} == {("SENT", 1, None)}
     ledger = api.rows("SELECT SUM(failed) AS failed, SUM(probes) AS probes FROM worker_providers")[0]
     assert ledger["probes"] == 0
@@ -133,7 +133,7 @@ def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator
 def test_a_credentials_fault_burns_no_attempt_and_prunes_no_device(api: Chat, emulator: Emulator) -> None:
     emulator.inject(Fault(kind="project_not_found"))
     row = api.notify("phone")
-    run.drain_fresh()
+    run.drain()
     entry = json.loads(api.rows("SELECT devices FROM worker_deliveries")[0]["devices"])
     assert [attempts for _, attempts, *_ in entry.values()] == [0]
     assert api.rows("SELECT * FROM worker_dead_devices") == []
@@ -146,7 +146,7 @@ def test_a_credentials_fault_burns_no_attempt_and_prunes_no_device(api: Chat, em
 def test_a_subscription_that_points_elsewhere_is_never_called(api: Chat, emulator: Emulator) -> None:
     inside = {**browser(emulator), "endpoint": "https://169.254.169.254/latest/meta-data"}
     row = api.notify(inside)
-    run.drain_fresh()
+    run.drain()
     status, _, why = api.status(row)
     assert status == "BOUNCED"
     assert why is not None
@@ -156,6 +156,6 @@ def test_a_subscription_that_points_elsewhere_is_never_called(api: Chat, emulato
 
 def test_a_subscription_with_unusable_keys_bounces(api: Chat, emulator: Emulator) -> None:
     row = api.notify({**browser(emulator), "keys": {"p256dh": "AAAA", "auth": "AAAA"}})
-    run.drain_fresh()
+    run.drain()
     assert api.status(row)[0] == "BOUNCED"
     assert emulator.stats().requests("webpush") == 0

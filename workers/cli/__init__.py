@@ -5,7 +5,8 @@ import sys
 import click
 from sqlalchemy.exc import DBAPIError
 
-from settings import ConfigurationError
+from settings import ConfigurationError, get_settings
+from workers import logging
 from workers.cli import db, notifications
 
 EXIT_FAILED = 1
@@ -18,6 +19,7 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 bad usage or configuration.
     """
+    logging.configure(get_settings())
 
 
 cli.add_command(db.group)

@@ -109,11 +109,13 @@ def classify(answer: Answer) -> Outcome:
 
     Source: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and what servers have been seen to send.
     """
-    error = _error(answer.body)
+    parsed = _object(answer.body)
     if answer.status == 200:
-        name = error.get("name")
-        return Outcome(Kind.SENT) if isinstance(name, str) else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
+        named = isinstance(parsed.get("name"), str) and parsed["name"]
+        return Outcome(Kind.SENT) if named else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
 
+    error = parsed.get("error")
+    error = error if isinstance(error, dict) else {}
     status, text, details = error.get("status"), error.get("message"), error.get("details")
     details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
     code = _detail(details, "FcmError").get("errorCode")
@@ -134,7 +136,7 @@ def classify(answer: Answer) -> Outcome:
         case 401, _, "THIRD_PARTY_AUTH_ERROR" | "APNS_AUTH_ERROR":
             return Outcome(Kind.UPSTREAM, reason)
         case 429, _, _:
-            return Outcome(Kind.THROTTLED, reason, wait, everyone=wait is not None and not _names_device(details))
+            return Outcome(Kind.THROTTLED, reason, wait, everyone=not _names_device(details))
         case _, _, "INTERNAL" | "UNAVAILABLE":
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _, _, "UNSPECIFIED_ERROR":
@@ -150,16 +152,13 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.UNKNOWN, reason, wait)
 
 
-def _error(body: bytes) -> dict[str, Any]:
-    """Return the `error` object of an answer (or the answer itself where it has none), empty where it is not JSON."""
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of an answer, empty where it is none."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    if not isinstance(parsed, dict):
-        return {}
-    error = parsed.get("error", parsed)
-    return error if isinstance(error, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -170,11 +169,17 @@ def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 def _names_device(details: list[dict[str, Any]]) -> bool:
     """Return True if a quota violation is about one device rather than the project."""
     violations = next((d.get("violations") for d in details if str(d.get("@type")).endswith("QuotaFailure")), None)
-    return "device" in str(violations).lower()
+    listed = violations if isinstance(violations, list) else []
+    return any(
+        str(v.get("subject")).lower().startswith("device") or "device" in str(v.get("description")).lower()
+        for v in listed
+        if isinstance(v, dict)
+    )
 
 
 def _fields(details: list[dict[str, Any]]) -> str:
     """Return which fields Google objects to; its message would quote their content."""
     violations = next((d.get("fieldViolations") for d in details if str(d.get("@type")).endswith("BadRequest")), None)
-    fields = [str(v.get("field")) for v in violations if isinstance(v, dict)] if isinstance(violations, list) else []
+    listed = violations if isinstance(violations, list) else []
+    fields = [str(v["field"]) for v in listed if isinstance(v, dict) and v.get("field")]
     return ", ".join(fields)[:80]

@@ -1,6 +1,7 @@
 """The OAuth access token for Google: refreshed once, ahead of time, however many sends ask for it."""
 
 import asyncio
+import json
 import time
 from datetime import UTC
 from functools import partial
@@ -29,7 +30,10 @@ class AccessToken:
     def __init__(self, service_account: Path, certificates: Path | None = None) -> None:
         """Read the service-account file; raise ConfigurationError where it is none."""
         try:
-            certificate = credentials.Certificate(str(service_account))
+            account = json.loads(service_account.read_text())
+            if not isinstance(account, dict):
+                raise ValueError("it is no JSON object")
+            certificate = credentials.Certificate(account)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"GOOGLE_APPLICATION_CREDENTIALS names an unusable file: {error}") from None
         self.project_id: str = certificate.project_id

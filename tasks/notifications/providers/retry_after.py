@@ -1,6 +1,7 @@
 """The Retry-After header, in seconds or as a date (RFC 9110, 10.2.3)."""
 
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 # A provider that asks for more is taken at its word only this far: a row's life is 24 h.
@@ -18,4 +19,6 @@ def seconds(header: str | None) -> float | None:
         date = parsedate_to_datetime(text)
     except ValueError:
         return None
+    if date.tzinfo is None:  # the two obsolete forms; all are in GMT
+        date = date.replace(tzinfo=UTC)
     return min(max(0.0, date.timestamp() - time.time()), float(MOST_SECONDS))

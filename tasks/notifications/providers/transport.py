@@ -10,7 +10,7 @@ from typing import Self
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import RequestError, RequestTimeoutError
 
-from settings import Settings
+from settings import ConfigurationError, Settings
 
 # An answer is a few hundred bytes; one without end must not fill the memory.
 MOST_ANSWER_BYTES = 64 * 1024
@@ -34,8 +34,12 @@ class Transport:
     """POSTs for one provider. Safe for many tasks of one event loop; `in_flight` bounds the requests under way."""
 
     def __init__(self, *, in_flight: int, seconds: float, certificates: Path | None = None) -> None:
-        """`seconds` bounds each request from connecting to the answer's last byte; `certificates` (PEM) are trusted too."""
-        self._in_flight, self._seconds, self._certificates = in_flight, seconds, certificates
+        """`seconds` bounds each request from connecting to the answer's last byte; `certificates` (PEM) are trusted too.
+
+        Raise ConfigurationError where that file holds none.
+        """
+        self._in_flight, self._seconds = in_flight, seconds
+        self._certificates = _read_certificates(certificates) if certificates else None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -86,5 +90,15 @@ class Transport:
             .user_agent("chat-workers")
         )
         if self._certificates:
-            builder = builder.add_root_certificate_pem(self._certificates.read_bytes())
+            builder = builder.add_root_certificate_pem(self._certificates)
         return builder.build()
+
+
+def _read_certificates(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"SSL_CERT_FILE names an unusable file: {error}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ConfigurationError(f"SSL_CERT_FILE names a file without a PEM certificate: {path}")
+    return content

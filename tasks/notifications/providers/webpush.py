@@ -24,6 +24,8 @@ from tasks.notifications.providers.transport import Answer, NoAnswerError, Trans
 MOST_TEXT_BYTES = MOST_BYTES - 103
 TOKEN_SECONDS = 3600
 TOKEN_LIFE_SECONDS = 12 * 3600
+# Push services, by origin: a wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory.
+MOST_TOKENS = 1000
 
 
 def from_settings(settings: Settings) -> "WebPush | None":
@@ -70,8 +72,8 @@ class WebPush:
     async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
         """POST to one subscription. Web Push cannot validate without delivering: a dry run ends before the request."""
         text, headers = prepared
-        parts = urlsplit(device.token)
-        if parts.scheme != "https" or not self._is_push_service(parts.hostname or ""):
+        origin = self._push_service(device.token)
+        if origin is None:
             # The endpoint came from a browser: whoever may register one must not make us call any host he likes.
             return Outcome(Kind.REFUSED, "webpush: the endpoint is at no host of WEBPUSH_HOSTS")
         try:
@@ -80,7 +82,7 @@ class WebPush:
             return Outcome(Kind.REFUSED, "webpush: the subscription's keys are unusable")
         if dry_run:
             return Outcome(Kind.HELD, "webpush cannot validate without delivering")
-        authorization = f"vapid t={self._token(f'{parts.scheme}://{parts.netloc}')}, k={self._public_key}"
+        authorization = f"vapid t={self._token(origin)}, k={self._public_key}"
         try:
             answer = await self._transport.post(device.token, {**headers, "authorization": authorization}, body)
         except NoAnswerError as error:
@@ -91,12 +93,21 @@ class WebPush:
         """Close all connections."""
         await self._transport.close()
 
-    def _is_push_service(self, host: str) -> bool:
-        return any(host == known or (known.startswith(".") and host.endswith(known)) for known in self._hosts)
+    def _push_service(self, endpoint: str) -> str | None:
+        """Return the origin of an endpoint at a known push service, None for any other."""
+        try:
+            parts = urlsplit(endpoint)
+            host = parts.hostname or ""
+        except ValueError:
+            return None
+        known = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self._hosts)
+        return f"https://{parts.netloc}" if known and parts.scheme == "https" and not parts.username else None
 
     def _token(self, origin: str) -> str:
-        """Return a VAPID token for a push service; the hosts that may be called bound how many there are."""
+        """Return a VAPID token for a push service."""
         if origin not in self._tokens:
+            if len(self._tokens) >= MOST_TOKENS:
+                self._tokens.clear()
             self._tokens[origin] = SignedToken(
                 self._key,
                 lambda now: {"aud": origin, "exp": now + TOKEN_LIFE_SECONDS, "sub": self._subject},

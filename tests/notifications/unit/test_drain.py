@@ -1,0 +1,162 @@
+"""One run: what is claimed, how much is under way, and what becomes of it when something fails or time is up."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tasks.notifications.delivery import Job
+from tasks.notifications.drain import Drain, Summary
+from tasks.notifications.gate import Gate
+from tasks.notifications.health import Admission
+from tasks.notifications.outcome import Kind, Outcome
+
+from .fakes import MemoryProvider, MemoryQueue, a_gate, a_job
+
+Claim = Callable[[int, tuple[str, ...]], list[Job]]
+OPEN, PROBE, HELD = Admission.OPEN, Admission.PROBE, Admission.HELD
+
+
+def batches(*claimed: list[Job] | Exception) -> Claim:
+    """Claims that return these, one after the other, and then nothing."""
+    waiting = list(claimed)
+
+    def claim(_rows: int, _lanes: tuple[str, ...]) -> list[Job]:
+        batch = waiting.pop(0) if waiting else []
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    return claim
+
+
+def jobs(*numbers: int) -> list[Job]:
+    return [a_job(number) for number in numbers]
+
+
+def run(
+    queue: MemoryQueue,
+    provider: MemoryProvider,
+    claim: Claim,
+    *,
+    gate: Gate | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    run_seconds: float = 10,
+    batch_rows: int = 10,
+) -> Summary:
+    gate = gate or a_gate(fcm=OPEN)
+    drain = Drain(queue, {"fcm": provider}, gate, batch_rows=batch_rows, in_flight=100, stop=stop, run_seconds=run_seconds)
+    return asyncio.run(drain.run(claim))
+
+
+def test_a_run_goes_on_until_nothing_is_left_to_claim_and_settles_all() -> None:
+    queue = MemoryQueue()
+    summary = run(queue, MemoryProvider(), batches(jobs(1, 2), jobs(3)))
+    assert queue.settled.keys() == {1, 2, 3}
+    assert (summary.rows, summary.more) == ({"SENT": 3}, False)
+
+
+def test_a_run_claims_from_the_lanes_of_the_providers_that_may_be_used() -> None:
+    asked: list[tuple[int, tuple[str, ...]]] = []
+
+    def claim(rows: int, lanes: tuple[str, ...]) -> list[Job]:
+        asked.append((rows, lanes))
+        return []
+
+    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=OPEN, apns=HELD))
+    assert asked == [(10, ("", "fcm"))]
+
+
+def test_while_every_provider_is_held_nothing_is_claimed() -> None:
+    summary = run(MemoryQueue(), MemoryProvider(), batches(AssertionError("claimed")), gate=a_gate(fcm=HELD))
+    assert summary == Summary()
+
+
+def test_a_probe_is_one_row() -> None:
+    asked: list[int] = []
+
+    def claim(rows: int, _lanes: tuple[str, ...]) -> list[Job]:
+        asked.append(rows)
+        return []
+
+    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=PROBE))
+    assert asked == [1]
+
+
+def test_what_a_probe_brought_is_settled_before_the_next_question() -> None:
+    queue = MemoryQueue()
+    settled_at_claim: list[int] = []
+    rows = batches(jobs(1), jobs(2))
+
+    def claim(most: int, lanes: tuple[str, ...]) -> list[Job]:
+        settled_at_claim.append(len(queue.settled))
+        return rows(most, lanes)
+
+    run(queue, MemoryProvider(seconds=0.02), claim, gate=a_gate(fcm=PROBE))
+    assert settled_at_claim == [0, 1, 2]
+
+
+def test_a_row_that_a_worker_died_with_works_alone() -> None:
+    provider = MemoryProvider(seconds=0.02)
+    run(MemoryQueue(), provider, batches([a_job(1, claims=2)], jobs(2), jobs(3)))
+    assert provider.sent[0] == "phone-1"
+    assert provider.most_under_way == 2
+
+
+def test_no_more_than_three_batches_are_under_way() -> None:
+    provider = MemoryProvider(seconds=0.02)
+    rows = [jobs(*range(n, n + 10)) for n in range(0, 100, 10)]
+    run(MemoryQueue(), provider, batches(*rows))
+    assert len(provider.sent) == 100
+    assert provider.most_under_way <= 30
+
+
+def test_a_slow_device_holds_no_other_row_up() -> None:
+    settled: list[int] = []
+    queue = MemoryQueue(lambda attempts: settled.extend(attempt.settlement.notification_id for attempt in attempts))
+    provider = MemoryProvider(slow={"phone-1": 0.2})
+    run(queue, provider, batches(jobs(1, 2, 3), jobs(4)))
+    assert settled[-1] == 1
+
+
+def test_a_run_ends_when_its_time_is_up_and_says_that_there_is_more() -> None:
+    endless = (jobs(number) for number in range(10**6))
+    began = time.monotonic()
+    summary = run(MemoryQueue(), MemoryProvider(), lambda _rows, _lanes: next(endless), run_seconds=0.1)
+    assert summary.more
+    assert time.monotonic() - began < 2
+
+
+def test_a_worker_that_is_asked_to_stop_gives_back_what_it_has_not_begun() -> None:
+    stopped = threading.Event()
+    provider = MemoryProvider(seconds=0.02)
+    queue = MemoryQueue(lambda _attempts: stopped.set())
+    drain = Drain(queue, {"fcm": provider}, a_gate(fcm=OPEN), batch_rows=20, in_flight=1, stop=stopped.is_set)
+    summary = asyncio.run(drain.run(batches(jobs(*range(20)))))
+    assert queue.settled
+    assert sorted([*queue.settled, *queue.given_back]) == list(range(20))
+    assert (summary.given_back, summary.more) == (len(queue.given_back), True)
+    assert len(provider.sent) == len(queue.settled)
+
+
+def test_a_row_that_fails_in_our_own_code_is_left_to_its_lease_and_costs_the_others_nothing() -> None:
+    queue = MemoryQueue()
+    run(queue, MemoryProvider(), batches([a_job(1, ledger="no ledger"), *jobs(2, 3)]))
+    assert queue.settled.keys() == {2, 3}
+
+
+def test_what_is_under_way_is_settled_though_the_next_claim_fails() -> None:
+    """A database that restarts between two claims must not cost the pushes that are out already their results."""
+    queue, provider = MemoryQueue(), MemoryProvider(seconds=0.05)
+    with pytest.raises((ExceptionGroup, ConnectionError)):
+        run(queue, provider, batches(jobs(1, 2, 3), ConnectionError("server has gone away")))
+    assert provider.sent == ["phone-1", "phone-2", "phone-3"]
+    assert queue.settled.keys() == {1, 2, 3}
+
+
+def test_a_run_counts_its_rows_by_what_became_of_them() -> None:
+    provider = MemoryProvider({"phone-2": Outcome(Kind.DEAD, "gone"), "phone-3": Outcome(Kind.UNAVAILABLE, "503")})
+    summary = run(MemoryQueue(), provider, batches(jobs(1, 2, 3, 4)))
+    assert summary.rows == {"SENT": 2, "BOUNCED": 1, "FAILED": 1}

@@ -1,0 +1,109 @@
+"""`build_push` and `fit`: what a push says, and how a long text is cut without harm to a character."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.notifications.payload import ELLIPSIS, MOST_BYTES, build_push, fit
+
+from .made import CLUSTERS, NOW, a_notification
+
+
+def size(text: str) -> int:
+    return len(text.encode())
+
+
+def test_a_push_carries_the_row_s_words_and_ids() -> None:
+    push = build_push(a_notification(notification_type="MENTION"), NOW)
+    assert (push.title, push.body) == ("New message from Ana", "When can you deliver?")
+    assert push.data == {"conversation_id": "5", "message_id": "6", "notification_id": "7", "type": "MENTION"}
+
+
+def test_the_collapse_key_stays_the_same_at_every_attempt() -> None:
+    first, later = a_notification(claims=1), a_notification(claims=3, is_sent=True, ledger="{}")
+    assert build_push(first, NOW).collapse_key == build_push(later, NOW + 3600).collapse_key
+
+
+def test_two_rows_never_share_a_collapse_key() -> None:
+    assert build_push(a_notification(id=1), NOW).collapse_key != build_push(a_notification(id=11), NOW).collapse_key
+
+
+@pytest.mark.parametrize(("limit", "whose"), [(64, "apns-collapse-id"), (32, "the Topic of Web Push")])
+def test_the_collapse_key_of_the_greatest_id_is_short_enough(limit: int, whose: str) -> None:
+    assert size(build_push(a_notification(id=2**63 - 1), NOW).collapse_key) <= limit, whose
+
+
+def test_devices_group_pushes_by_conversation() -> None:
+    one, other, third = (build_push(a_notification(id=n, conversation_id=c), NOW) for n, c in ((1, 5), (2, 5), (3, 6)))
+    assert one.thread == other.thread != third.thread
+
+
+@pytest.mark.parametrize(("age", "ttl"), [(0, 86_400), (3600, 82_800), (86_399.5, 0), (86_400, 0), (90_000, 0)])
+def test_a_push_lives_to_the_end_of_the_24_hours(age: float, ttl: int) -> None:
+    push = build_push(a_notification(created_at=NOW - age), NOW)
+    assert (push.ttl, push.expires_at) == (ttl, NOW - age + 86_400)
+
+
+def test_badge_and_sound_are_the_recipient_s() -> None:
+    push = build_push(a_notification(badge=12, sound=False), NOW)
+    assert (push.badge, push.sound) == (12, False)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "x" * MOST_BYTES])
+def test_a_text_that_fits_is_left_as_it_is(text: str) -> None:
+    assert fit(text, size) == text
+
+
+def test_a_text_that_is_one_byte_too_long_ends_in_an_ellipsis_that_fits_too() -> None:
+    assert fit("x" * 101, size, 100) == "x" * 97 + ELLIPSIS
+
+
+@pytest.mark.parametrize("kind", CLUSTERS)
+@pytest.mark.parametrize("offset", range(12))
+def test_the_cut_never_falls_inside(kind: str, offset: int) -> None:
+    cluster = CLUSTERS[kind]
+    text = "-" * offset + cluster * 60
+    limit = size(text) // 2
+    kept = fit(text, size, limit).removesuffix(ELLIPSIS)
+    assert kept == "-" * offset + cluster * ((limit - offset - size(ELLIPSIS)) // size(cluster))
+
+
+@pytest.mark.parametrize("kind", CLUSTERS)
+def test_a_body_of_64_kilobytes_is_cut_to_size(kind: str) -> None:
+    text = CLUSTERS[kind] * (65_536 // size(CLUSTERS[kind]))
+    fitted = fit(text, size)
+    assert MOST_BYTES - size(CLUSTERS[kind]) - size(ELLIPSIS) < size(fitted) <= MOST_BYTES
+
+
+def test_one_character_that_is_larger_than_the_limit_is_not_cut_open() -> None:
+    assert fit("Z" + "\u0351" * 5000, size) in {"", ELLIPSIS}
+
+
+def test_where_there_is_no_room_at_all_nothing_is_left_of_the_text() -> None:
+    assert fit("hello", lambda text: 5000 + size(text)) == ""
+
+
+texts = st.lists(st.sampled_from(list(CLUSTERS.values())), max_size=120)
+
+
+@given(texts, st.integers(0, 400))
+def test_what_is_kept_is_whole_characters_from_the_start_and_no_fewer_than_fit(clusters: list[str], limit: int) -> None:
+    text = "".join(clusters)
+    fitted = fit(text, size, limit)
+    assert size(fitted) <= max(limit, 0)
+    if fitted != text and fitted:
+        kept = fitted.removesuffix(ELLIPSIS)
+        ends = ["".join(clusters[:n]) for n in range(len(clusters) + 1)]
+        assert fitted == kept + ELLIPSIS
+        assert kept in ends
+        assert size(ends[ends.index(kept) + 1] + ELLIPSIS) > limit
+
+
+@given(st.text(st.characters(), max_size=300), st.integers(0, 600))
+def test_any_text_fits_and_begins_as_it_did(text: str, limit: int) -> None:
+    def escaped(part: str) -> int:
+        return len(part.encode("utf-8", "surrogatepass")) + part.count('"')
+
+    fitted = fit(text, escaped, limit)
+    assert escaped(fitted) <= limit
+    assert fitted in (text, "") or text.startswith(fitted.removesuffix(ELLIPSIS))

@@ -1,0 +1,163 @@
+"""Settings: what the environment may say, and the one sentence that says what is wrong with it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from settings import ConfigurationError, Settings, get_settings
+
+GOOD = {"DATABASE_URL": "mysql+pymysql://u:p@db.example:3306/truck2_db", "CELERY_BROKER_URL": "redis://redis.example:6379/0"}
+
+
+@pytest.fixture(autouse=True)
+def environment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The two required variables, none of the others, and nothing remembered."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def complaint(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> str:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError) as raised:
+        get_settings()
+    return str(raised.value)
+
+
+def test_two_variables_are_enough() -> None:
+    settings = get_settings()
+    assert (settings.database_url, settings.celery_broker_url) == tuple(GOOD.values())
+    assert (settings.notifications_batch_rows, settings.notifications_per_minute) == (500, 600_000)
+
+
+@pytest.mark.parametrize("variable", GOOD)
+def test_a_required_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.delenv(variable)
+    with pytest.raises(ConfigurationError, match=f"^{variable} is not set; .env.example shows every variable$"):
+        get_settings()
+
+
+@pytest.mark.parametrize("variable", GOOD)
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    assert complaint(monkeypatch, variable, "") == f"{variable} is not set; .env.example shows every variable"
+
+
+def test_an_empty_optional_variable_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCM_BASE_URL", "")
+    monkeypatch.setenv("NOTIFICATIONS_BATCH_ROWS", "")
+    assert (get_settings().fcm_base_url, get_settings().notifications_batch_rows) == ("https://fcm.googleapis.com", 500)
+
+
+# Variable, value, and words of the sentence that help whoever must mend it.
+BAD = [
+    ("DATABASE_URL", "truck2_db", "is not a URL; expected mysql+pymysql://"),
+    ("DATABASE_URL", "mysql://u:p@db/truck2_db", "names the driver 'mysql'; expected mysql+pymysql://"),
+    ("DATABASE_URL", "postgresql://u:p@db/truck2_db", "names the driver 'postgresql'"),
+    ("DATABASE_URL", "mysql+aiomysql://u:p@db/truck2_db", "names the driver 'mysql+aiomysql'"),
+    ("DATABASE_URL", "mysql+pymysql://u:p@db:3306", "names no database"),
+    ("DATABASE_URL", "mysql+pymysql://u:p@db:3306/", "names no database"),
+    ("DATABASE_URL", "mysql+pymysql://u:p@db:port/truck2_db", "is not a URL; expected mysql+pymysql://"),
+    ("CELERY_BROKER_URL", "redis.example", "is no Redis URL; expected redis://"),
+    ("CELERY_BROKER_URL", "amqp://rabbit", "is no Redis URL"),
+    ("FCM_BASE_URL", "fcm.googleapis.com", "is no URL; expected https://host"),
+    ("FCM_BASE_URL", "ftp://fcm.googleapis.com", "is no URL"),
+    ("FCM_BASE_URL", "https://", "is no URL"),
+    ("FCM_BASE_URL", "http:///", "is no URL"),
+    ("APNS_BASE_URL", "api.push.apple.com", "is no URL"),
+    ("VAPID_SUBJECT", "ops@example.com", "is no contact; expected mailto:"),
+    ("NOTIFICATIONS_BATCH_ROWS", "0", "greater than or equal to 1"),
+    ("NOTIFICATIONS_BATCH_ROWS", "2001", "less than or equal to 2000"),
+    ("NOTIFICATIONS_BATCH_ROWS", "many", "valid integer"),
+    ("NOTIFICATIONS_BATCH_ROWS", "1.5", "valid integer"),
+    ("NOTIFICATIONS_IN_FLIGHT", "-1", "greater than or equal to 1"),
+    ("NOTIFICATIONS_IN_FLIGHT", "1001", "less than or equal to 1000"),
+    ("NOTIFICATIONS_PER_MINUTE", "59", "greater than or equal to 60"),
+    ("NOTIFICATIONS_REQUEST_SECONDS", "0", "greater than or equal to 1"),
+    ("NOTIFICATIONS_REQUEST_SECONDS", "3600", "less than or equal to"),
+    ("NOTIFICATIONS_REQUEST_SECONDS", "nan", ""),
+    ("NOTIFICATIONS_REQUEST_SECONDS", "inf", "less than or equal to"),
+    ("NOTIFICATIONS_REQUEST_SECONDS", "10s", "valid number"),
+    ("LOG_FORMAT", "xml", "'console' or 'json'"),
+    ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "words"), BAD)
+def test_a_bad_value_gives_one_sentence_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    sentence = complaint(monkeypatch, variable, value)
+    assert sentence.startswith(f"{variable} ")
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://chat:s3cret@db/truck2_db",
+        "mysql+pymysql://chat:s3cret@db",
+        "mysql+pymysql://chat:half@s3cret:s3cret@db:3306/truck2_db",
+        "chat:s3cret",
+    ],
+)
+def test_a_sentence_never_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Nor a half of one with an @ that was not escaped."""
+    assert "s3cret" not in complaint(monkeypatch, "DATABASE_URL", url)
+
+
+def test_a_base_url_needs_no_care_for_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCM_BASE_URL", "http://127.0.0.1:8080/")
+    assert get_settings().fcm_base_url == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
+def test_every_way_to_redis_is_taken(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", f"{scheme}://redis.example:6379/0")
+    assert get_settings().celery_broker_url.startswith(scheme)
+
+
+def test_the_hosts_of_web_push_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBPUSH_HOSTS", "push.example  .push.example.org")
+    assert get_settings().webpush_hosts == ("push.example", ".push.example.org")
+
+
+def test_variables_of_others_are_no_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFICATIONS_PROCESSES", "2")
+    monkeypatch.setenv("PATH_TO_NOWHERE", "x")
+    get_settings()
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = get_settings()
+    monkeypatch.setenv("LOG_LEVEL", "DEBUG")
+    assert get_settings() is first
+
+
+def test_a_mended_environment_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaint(monkeypatch, "LOG_LEVEL", "LOUD")
+    monkeypatch.setenv("LOG_LEVEL", "DEBUG")
+    assert get_settings().log_level == "DEBUG"
+
+
+def test_settings_do_not_change_under_way() -> None:
+    settings: Any = get_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.log_level = "DEBUG"
+
+
+def test_every_variable_is_in_the_example_with_its_default() -> None:
+    example = (Path(__file__).parent.parent / ".env.example").read_text()
+    shown = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", example, re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        assert name.upper() in shown
+        if field.default and not field.is_required():
+            default = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+            assert shown[name.upper()] == default
