@@ -5,7 +5,7 @@ import sys
 import click
 
 from settings import ConfigurationError
-from workers.cli import db
+from workers.cli import db, retention, schedule
 
 EXIT_CONFIGURATION = 2
 
@@ -18,7 +18,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(db.group)
+for module in (db, retention, schedule):
+    cli.add_command(module.group)
 
 
 def main() -> None:
