@@ -1,11 +1,11 @@
 """What a walk works on: a table, its key, the predicate, and the statements made of them, each with its index."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sqlalchemy import BindParameter, DateTime, Integer, TextClause, bindparam, text
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Connection, TextClause, text
 
 Value: TypeAlias = int | datetime
 
@@ -24,6 +24,10 @@ class Key:
 
     def after(self, value: Value, steps: int) -> Value:
         return value + self.step * steps  # type: ignore[operator]
+
+    def steps(self, after: Value | None, until: Value | None) -> int:
+        """Return how many keys there can be between two places."""
+        return int((until - after) / self.step)  # type: ignore[operator,arg-type]
 
     def dump(self, value: Value | None) -> str | None:
         """Return a place as it is stored."""
@@ -79,19 +83,32 @@ class Target:
             f" WHERE {key} > :after AND {key} <= :until AND ({self.predicate})"
         )
 
-    @property
-    def write(self) -> TextClause:
-        """Delete or change the rows of `:keys`, by primary key, re-stating the predicate: what no longer matches stays.
+    def write_keys(self, connection: Connection, keys: Sequence[Value], cutoff: object) -> int:
+        """Delete or change the rows of `keys` that still match; return how many. Locks these rows alone.
 
-        The index is forced, for on a small table the optimizer prefers to read, and lock, all of it.
+        The keys came from the database as numbers or times; written out they cost the driver a tenth of what bound ones do.
         """
-        where = f"WHERE {self.key.column} IN :keys AND ({self.predicate})"
-        # The keys came from the database as numbers or times; written out they cost a tenth of what bound ones do.
-        kind: TypeEngine[Any] = Integer() if isinstance(self.key.step, int) else DateTime()
-        keys: BindParameter[Any] = bindparam("keys", type_=kind, expanding=True, literal_execute=True)
+        listed = ", ".join(f"'{key}'" if isinstance(key, datetime) else str(int(key)) for key in keys)
+        return self._write(connection, f"{self.key.column} IN ({listed})", {"cutoff": cutoff})
+
+    def write_range(self, connection: Connection, after: Value | None, until: Value | None, cutoff: object) -> int:
+        """Delete or change the matching rows between two places; return how many.
+
+        At READ COMMITTED a row that does not match is unlocked as soon as it is seen, and gaps are not locked at all. Where
+        most rows match this is nearly twice as fast as a list of keys.
+        """
+        where = f"{self.key.column} > %(after)s AND {self.key.column} <= %(until)s"
+        return self._write(connection, where, {"after": after, "until": until, "cutoff": cutoff})
+
+    def _write(self, connection: Connection, where: str, parameters: dict[str, object]) -> int:
+        # The index is forced, for on a small table the optimizer prefers to read, and lock, all of it; the predicate is
+        # re-stated, for rows may have changed since they were found.
+        where = f"WHERE {where} AND ({self.predicate.replace(':cutoff', '%(cutoff)s')})"
         if self.change is None:
-            return text(f"DELETE {self.table} FROM {self._by_key} {where}").bindparams(keys)
-        return text(f"UPDATE {self._by_key} SET {self.change} {where}").bindparams(keys)  # noqa: S608 - ours
+            statement = f"DELETE {self.table} FROM {self._by_key} {where}"
+        else:
+            statement = f"UPDATE {self._by_key} SET {self.change} {where}"  # noqa: S608 - names of this project
+        return connection.exec_driver_sql(statement, parameters).rowcount
 
     @property
     def _by_key(self) -> str:

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 FIRST_BATCH_ROWS = 500
 HOLD_SECONDS = 0.25
+# While one key in so many matches, batches are ranges of keys instead of lists.
+DENSE = 2
 # How often the place is stored while nothing is found.
 RECORD_SECONDS = 1.0
 
@@ -108,6 +110,7 @@ def walk(
     recorded_at = began
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
+    dense = False
     while True:
         if state.place.finished:
             return Walked(state, "finished", held_seconds)
@@ -118,35 +121,39 @@ def walk(
             time.sleep(HOLD_SECONDS)
             held_seconds += HOLD_SECONDS
             continue
-        keys, next_place = find(engine, target, state.place, min(size, limits.rows - state.rows))
-        if not keys:
+        room = min(size, limits.rows - state.rows)
+        if dense and not keeper:
+            # Where most rows match, the next ones are not looked at first: half the reading, and as exact.
+            keys, behind = None, replace(state.place, after=_ahead(target, state.place, room))
+        else:
+            keys, behind = find(engine, target, state.place, room)
+        if keys == []:
             if record and time.monotonic() - recorded_at > RECORD_SECONDS:
-                transact(engine, lambda connection, to=next_place: record(connection, to, 0))  # type: ignore[misc]
+                transact(engine, lambda connection, to=behind: record(connection, to, 0))  # type: ignore[misc]
                 recorded_at = time.monotonic()
-            state = replace(state, place=next_place)
+            state = replace(state, place=behind)
             progress(state)
             continue
-        if keeper:
+        if keeper and keys:
             keeper.keep(keys)
+        batch = _Batch(target, keys, state.place, behind, lock, record, keeper)
         started = time.monotonic()
-        rows = transact(engine, lambda c, k=keys, to=next_place: _write(c, target, k, to, lock, record, keeper))  # type: ignore[misc]
+        rows = transact(engine, batch.write)
         recorded_at = time.monotonic()
         took = recorded_at - started
-        state = Progress(state.rows + rows, state.batches + 1, next_place)
+        dense = rows * DENSE >= batch.span
+        state = Progress(state.rows + rows, state.batches + 1, behind)
         progress(state)
-        if len(keys) == size:
-            size = next_size(size, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
-        elif took > limits.batch_seconds:
-            size = next_size(len(keys), took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+        asked = room if keys is None else len(keys)
+        if asked == size or took > limits.batch_seconds:
+            size = next_size(asked, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
         if limits.rest:
             time.sleep(took * limits.rest)
 
 
 def find(engine: Engine, target: Target, place: Place, rows: int) -> tuple[list[Value], Place]:
     """Return up to `rows` keys of the next window that has any row, and the place behind what was looked at."""
-    assert place.after is not None  # noqa: S101 - the caller asked place.finished
-    assert place.until is not None  # noqa: S101
-    end = min(target.key.after(place.after, target.key.window), place.until)
+    end = _ahead(target, place, target.key.window)
     parameters = {"cutoff": place.cutoff, "after": place.after, "until": end}
     with engine.connect() as connection:
         keys = list(connection.execute(target.find, {**parameters, "rows": rows}).scalars())
@@ -158,21 +165,44 @@ def find(engine: Engine, target: Target, place: Place, rows: int) -> tuple[list[
     return keys, replace(place, after=place.until if following is None else target.key.before(following))
 
 
-def _write(
-    connection: Connection,
-    target: Target,
-    keys: Sequence[Value],
-    place: Place,
-    lock: Lock,
-    record: Record | None,
-    keeper: Keeper | None,
-) -> int:
-    lock.check(connection)
-    chosen = keeper.unchanged(connection, keys) if keeper else keys
-    rows = connection.execute(target.write, {"keys": chosen, "cutoff": place.cutoff}).rowcount if chosen else 0
-    if record:
-        record(connection, place, rows)
-    return rows
+def _ahead(target: Target, place: Place, steps: int) -> Value:
+    """Return the key so many steps on, or the last one."""
+    assert place.after is not None  # noqa: S101 - the caller asked place.finished
+    assert place.until is not None  # noqa: S101
+    return min(target.key.after(place.after, steps), place.until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one transaction does; it may be run twice. `keys` are those found, or None for all between the places."""
+
+    target: Target
+    keys: list[Value] | None
+    before: Place
+    behind: Place
+    lock: Lock
+    record: Record | None
+    keeper: Keeper | None
+
+    @property
+    def span(self) -> int:
+        """How many keys lie between the places, up to the last that was found."""
+        until = self.keys[-1] if self.keys else self.behind.after
+        return self.target.key.steps(self.before.after, until)
+
+    def write(self, connection: Connection) -> int:
+        self.lock.check(connection)
+        rows = self._rows(connection)
+        if self.record:
+            self.record(connection, self.behind, rows)
+        return rows
+
+    def _rows(self, connection: Connection) -> int:
+        target, cutoff = self.target, self.behind.cutoff
+        if self.keys is None:
+            return target.write_range(connection, self.before.after, self.behind.after, cutoff)
+        keys = self.keeper.unchanged(connection, self.keys) if self.keeper else self.keys
+        return target.write_keys(connection, keys, cutoff) if keys else 0
 
 
 def _bound(limits: Limits, rows: int, seconds: float) -> str | None:
