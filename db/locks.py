@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 LONGEST_NAME = 64  # MySQL refuses longer ones
 
 TAKE = text("SELECT GET_LOCK(:name, 0), CONNECTION_ID(), IS_USED_LOCK(:name)")
+FREE = text("SELECT RELEASE_LOCK(:name)")
 HOLDER = text("SELECT IS_USED_LOCK(:name)")
 
 
@@ -46,24 +47,25 @@ def lock_name(engine: Engine, name: str) -> str:
 def hold(engine: Engine, name: str) -> Iterator[Lock]:
     """Hold the lock `name` for as long as the context lasts. Raise LockedError at once if another session has it.
 
-    The server frees it when the session ends, also by SIGKILL. The connection is taken out of the pool, since closing a
-    pooled one would not end its session.
+    The server frees it when the session ends, also by SIGKILL. The connection never returns to the pool, since one that lies
+    there would keep its session, and whatever that still holds.
     """
     full = lock_name(engine, name)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
-        session.detach()
+    session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
         taken, own_id, holder = session.execute(TAKE, {"name": full}).one()
         if taken != 1:
             raise LockedError(f"{name} is already running (database session {holder})")
         yield Lock(full, session, own_id)
+        # The end of the session frees it too, but a moment later. If the session is gone already, so is the lock.
+        with suppress(SQLAlchemyError):
+            session.execute(FREE, {"name": full})
+    finally:
+        session.invalidate()
+        session.close()
 
 
 def is_held(engine: Engine, name: str) -> bool:
     """Return whether any session holds the lock `name`."""
     with engine.connect() as connection:
         return connection.execute(HOLDER, {"name": lock_name(engine, name)}).scalar() is not None
-
-
-def session_lost(error: DBAPIError) -> bool:
-    """Return whether the error means that the connection, and with it any lock, is gone."""
-    return error.connection_invalidated

@@ -69,7 +69,7 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(
     "ids",
-    [range(1, 3001), range(1, 30_000, 10), (1, 2_000_000_000), (7,), range(-5, 5)],
+    [range(1, 3001), range(1, 30_000, 10), (1, 2_000_000_000), (7,), range(-5, 0)],
     ids=["dense", "sparse", "a gap of two billion", "one", "negative"],
 )
 def test_all_that_matches_goes_whatever_the_keys_look_like(things: Engine, ids: Any) -> None:
