@@ -70,7 +70,7 @@ class Archive:
         self._batch += 1
         path = self._folder / f"{self._batch:06d}{SUFFIX}"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._folder)
             write_file(path, self._policy.target.table, self._columns, [row[1] for row in rows])
         except OSError as error:
             raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
@@ -125,11 +125,23 @@ def write_file(path: Path, table: str, columns: Sequence[str], rows: Sequence[by
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for the owner alone, so that they are on disk before anything relies on them."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def read_file(path: Path) -> tuple[str, list[str], list[list[Any]]]:

@@ -1,6 +1,8 @@
 """Typing indicators: the minute job takes what has expired, the sweep what expired ten seconds ago."""
 
-from sqlalchemy import Engine, text
+import threading
+
+from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
 from tasks.retention.policies import POLICIES
@@ -9,13 +11,16 @@ from tasks.typing_indicators.expire import LOCK, expire
 from tests.retention.rows import ids, parents
 
 
+def indicator(connection: Connection, id: int, expires: str) -> None:  # noqa: A002
+    columns = "(id, conversation_id, user_id, expires_at)"
+    connection.execute(text(f"INSERT INTO typing_indicators {columns} VALUES ({id}, 1, 1, {expires})"))
+
+
 def typing(engine: Engine, *expires: str) -> None:
     parents(engine)
     with engine.begin() as connection:
         for id_, moment in enumerate(expires, 1):
-            connection.execute(
-                text(f"INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at) VALUES ({id_}, 1, 1, {moment})")
-            )
+            indicator(connection, id_, moment)
 
 
 def test_the_minute_job_takes_what_has_expired_and_nothing_else(chat: Engine) -> None:
@@ -43,12 +48,8 @@ def test_an_api_in_another_time_zone_loses_no_live_row(chat: Engine) -> None:
     for id_, zone in ((1, "-04:00"), (2, "+09:00")):
         with chat.connect() as api:
             api.execute(text(f"SET time_zone = '{zone}'"))
-            for row, moment in ((id_, "NOW() + INTERVAL 1 MINUTE"), (id_ + 10, "NOW() - INTERVAL 1 MINUTE")):
-                api.execute(
-                    text(
-                        f"INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at) VALUES ({row}, 1, 1, {moment})"
-                    )
-                )
+            indicator(api, id_, "NOW() + INTERVAL 1 MINUTE")
+            indicator(api, id_ + 10, "NOW() - INTERVAL 1 MINUTE")
             api.commit()
             api.execute(text("SET time_zone = '+00:00'"))
     assert expire(chat) == 2
@@ -64,8 +65,6 @@ def test_a_second_job_leaves_it_to_the_first(chat: Engine) -> None:
 
 def test_a_row_that_is_renewed_while_the_job_runs_stays(chat: Engine) -> None:
     """The API renews a row in a transaction that is still open when the job comes to it."""
-    import threading
-
     typing(chat, *["NOW() - INTERVAL 1 YEAR"] * 20)
     with chat.connect() as api:
         api.execute(text("UPDATE typing_indicators SET expires_at = NOW() + INTERVAL 5 SECOND WHERE id = 7"))
