@@ -75,6 +75,11 @@ class Target:
             f" ORDER BY {key} LIMIT :rows"
         )
 
+    @property
+    def explain(self) -> TextClause:
+        """The server's plan of `find`, a row a step; MySQL would else draw a tree."""
+        return text(f"EXPLAIN FORMAT=TRADITIONAL {self.find.text}")
+
     def count(self, age: str) -> TextClause:
         """How many rows of one window match, and the oldest and newest `age` among them; by the same range, without locks."""
         key = self.key.column

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from db.batches.count import Count, count
 from db.batches.target import Target
@@ -65,5 +65,5 @@ def _explain(connection: Connection, target: Target, place: Place) -> list[dict[
         return []
     end = min(target.key.after(place.after, target.key.window), place.until)
     parameters = {"cutoff": place.cutoff, "after": place.after, "until": end, "rows": 1000}
-    rows = connection.execute(text(f"EXPLAIN {target.find.text}"), parameters).mappings()
+    rows = connection.execute(target.explain, parameters).mappings()
     return [{name.lower(): row[name] for name in row if name.lower() in {"type", "key", "rows", "extra"}} for row in rows]
