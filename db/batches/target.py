@@ -100,7 +100,7 @@ class Target:
         """Delete or change the matching rows between two places; return how many.
 
         At READ COMMITTED a row that does not match is unlocked as soon as it is seen, and gaps are not locked at all. Where
-        most rows match this is nearly twice as fast as a list of keys.
+        most rows match this is about a third faster than a list of keys.
         """
         where = f"{self.key.column} > %(after)s AND {self.key.column} <= %(until)s"
         return self._write(connection, where, {"after": after, "until": until, "cutoff": cutoff})

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import structlog
 from sqlalchemy import Connection, Engine
 
 from db.batches.brakes import Brakes
@@ -13,8 +12,6 @@ from db.batches.size import next_size
 from db.batches.target import Target, Value
 from db.locks import Lock
 from db.transactions import transact
-
-log = structlog.get_logger(__name__)
 
 FIRST_BATCH_ROWS = 500
 HOLD_SECONDS = 0.25

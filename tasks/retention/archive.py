@@ -40,21 +40,21 @@ class ArchiveError(Exception):
     """Rows could not be archived, or an archive file cannot be trusted; the text is a sentence."""
 
 
-def archive_for(engine: Engine, policy: Policy, run: int) -> "Archive":
-    """Return the keeper of one run. Raise ConfigurationError if there is no place to keep anything."""
-    settings = get_settings()
-    if settings.retention_archive_dir is None:
+def destination(policy: Policy) -> Path:
+    """Return the folder of the archives. Raise ConfigurationError if there is none."""
+    folder = get_settings().retention_archive_dir
+    if folder is None:
         raise ConfigurationError(f"RETENTION_ARCHIVE_DIR is not set, and {policy.name} archives what it deletes")
-    return Archive(engine, policy, run, settings.retention_archive_dir, settings.retention_archive_s3_uri)
+    return folder
 
 
 class Archive:
-    """Keeps the rows of one run, a file for each batch: `folder/policy/DATE-runN/000001.jsonl.gz`."""
+    """Keeps the rows of one run, a file for each batch: `folder/policy/TIME-runN/000001.jsonl.gz`."""
 
     def __init__(self, engine: Engine, policy: Policy, run: int, folder: Path, s3_uri: str | None) -> None:
         self._engine = engine
         self._policy = policy
-        self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%d}-run{run}"
+        self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-run{run}"
         self._folder = folder / self._name
         self._s3_uri = s3_uri
         self._batch = 0

@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from db.batches.brakes import CHECK_SECONDS, Brakes
 from db.batches.walk import Keeper, Limits, Place, Progress, Walked, start, walk
@@ -16,9 +16,9 @@ from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
 from settings import get_settings
 from tasks.retention import ledger, rules
-from tasks.retention.archive import ArchiveError, archive_for
+from tasks.retention.archive import Archive, ArchiveError, destination
 from tasks.retention.policies import Policy
-from tasks.retention.rules import Rules
+from tasks.retention.rules import RuleError, Rules
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +68,8 @@ def run_policy(
         now = rules.read(connection, policy)
     if why := now.why_not(any_hour=any_hour):
         return Report(policy.name, False, why)
+    if now.archive:
+        destination(policy)  # a run that has no place for its archive does not begin
     settings = get_settings()
     brakes = Brakes.from_urls(settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls)
     try:
@@ -98,7 +100,7 @@ class _Run:
         left_over = transact(self.engine, lambda c: ledger.unfinished(c, self.policy, rule))
         place = left_over or self._fresh()
         entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, place))
-        keeper = archive_for(self.engine, self.policy, entry.run) if self.rules.archive else None
+        keeper = self._archive(entry.run) if self.rules.archive else None
         limits = self._limits()
         rows = batches = 0
         held = 0.0
@@ -113,7 +115,7 @@ class _Run:
                     break
                 left_over, place = None, self._fresh()
                 transact(self.engine, partial(entry.move, place))
-        except (DBAPIError, LockLostError, ArchiveError) as error:
+        except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
             reason = f"failed: {error.orig if isinstance(error, DBAPIError) else error}"
             self._close(entry, reason, held, None)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
@@ -126,6 +128,9 @@ class _Run:
         with self.engine.connect() as connection:
             cutoff = ledger.cutoff(connection, self.rules.age)
         return start(self.engine, self.policy.target, cutoff)
+
+    def _archive(self, run: int) -> Archive:
+        return Archive(self.engine, self.policy, run, destination(self.policy), get_settings().retention_archive_s3_uri)
 
     def _limits(self) -> Limits:
         settings = get_settings()

@@ -5,7 +5,8 @@ from celery import shared_task
 
 from db.engine import get_engine
 from tasks.retention.policies import POLICIES
-from tasks.retention.run import run_policy
+from tasks.retention.rules import RuleError
+from tasks.retention.run import RunFailedError, run_policy
 from tasks.shutdown import stop_requested
 
 log = structlog.get_logger(__name__)
@@ -41,9 +42,18 @@ def purge_worker_tables() -> None:
 
 
 def _run(*names: str) -> None:
+    """Run the policies one after another; one that fails does not keep the next from running. Raise the last failure."""
+    failure: Exception | None = None
     for name in names:
-        report = run_policy(get_engine(), POLICIES[name], by="beat", stop=stop_requested)
+        try:
+            report = run_policy(get_engine(), POLICIES[name], by="beat", stop=stop_requested)
+        except (RunFailedError, RuleError) as error:
+            log.error("retention failed", policy=name, why=str(error))
+            failure = error
+            continue
         if report.started and (report.rows or not report.finished):
             log.info("retention", policy=name, rows=report.rows, seconds=round(report.seconds, 1), why=report.why)
         elif not report.started:
-            log.debug("retention did not run", policy=name, why=report.why)
+            log.info("retention did not run", policy=name, why=report.why)
+    if failure:
+        raise failure
