@@ -15,7 +15,6 @@ from devstack.mariadb import DATABASE, USER, MariaDB
 
 # A stack's name cannot begin with a dot.
 ROOT = DEFAULT_ROOT / ".mysql"
-MIRROR = "http://deb.debian.org/debian"
 FETCH_SECONDS = 900
 
 OPTIONS = [
@@ -93,7 +92,7 @@ def fetch() -> None:
     aside = ROOT.with_name(f"{ROOT.name}-{os.getpid()}")
     aside.mkdir(mode=0o755, parents=True)
     packages = "--include=mysql-server-core,mysql-client-core"
-    command = ["debootstrap", "--variant=minbase", packages, "sid", str(aside), MIRROR]
+    command = ["debootstrap", "--variant=minbase", packages, "sid", str(aside)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
