@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from celery.schedules import schedule
+from celery.schedules import BaseSchedule, crontab, schedule
 
 # Jobs read their due work from MySQL, so a tick that waited in the queue past the next one has nothing left to do: each
 # entry expires instead of piling up behind an outage.
@@ -14,7 +14,13 @@ def every(seconds: float) -> schedule:
     return schedule(timedelta(seconds=seconds))
 
 
-def entry(task: str, when: schedule, *, expires: int) -> dict[str, Any]:
+def daily(at: str) -> crontab:
+    """Return a schedule that ticks each day at `at`, as in 01:30, UTC."""
+    hour, minute = at.split(":")
+    return crontab(hour=hour, minute=minute)
+
+
+def entry(task: str, when: BaseSchedule, *, expires: int) -> dict[str, Any]:
     """Return a beat entry for `task`; its message is dropped if no worker has taken it within `expires` seconds."""
     return {"task": task, "schedule": when, "options": {"expires": expires}}
 
@@ -24,4 +30,10 @@ BEAT_SCHEDULE = {
     "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
     "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=90),
+    "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=55),
+    # Each policy's hours, age and pause are in the table worker_retention_policies, not here.
+    "retention-notifications":      entry("tasks.retention.purge_notifications",      daily("01:30"), expires=3600),
+    "retention-conversations":      entry("tasks.retention.deactivate_conversations", daily("02:15"), expires=3600),
+    "retention-typing-indicators":  entry("tasks.retention.purge_typing_indicators",  every(3600),    expires=600),
+    "retention-worker-tables":      entry("tasks.retention.purge_worker_tables",      daily("03:00"), expires=3600),
 }  # fmt: skip

@@ -1,11 +1,13 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
+import re
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -52,6 +54,68 @@ def _words(value: object) -> object:
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
+def _s3_uri(value: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9.-]{3,63}(/.*)?", value):
+        raise ValueError("is no S3 URI; expected s3://bucket/prefix")
+    return value.rstrip("/")
+
+
+# Retention: policies may be changed by RETENTION_POLICIES and, at run time, in the table worker_retention_policies.
+
+AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_AGE = timedelta(days=50 * 365)  # a TIMESTAMP reaches back to 1970
+
+
+def parse_age(value: str) -> timedelta:
+    """Return what an age like `90d`, `12h`, `30m` or `10s` means. Raise ValueError with a sentence."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", value)
+    if not found:
+        raise ValueError(f"{value!r} is no age; expected a number and s, m, h or d, as in 90d")
+    age = timedelta(seconds=int(found[1]) * AGE_UNITS[found[2]])
+    if age > LONGEST_AGE:
+        raise ValueError(f"{value!r} is longer than fifty years")
+    return age
+
+
+def parse_hours(value: str) -> tuple[int, int] | None:
+    """Return first and last hour (UTC, the last excluded) of a window like `1-5` or `22-4`; None, at any hour, for `any`."""
+    if value == "any":
+        return None
+    found = re.fullmatch(r"(\d{1,2})-(\d{1,2})", value)
+    if not found or int(found[1]) > 23 or int(found[2]) > 24 or int(found[1]) == int(found[2]) % 24:
+        raise ValueError(f"{value!r} is no window; expected hours in UTC as in 1-5 or 22-4, or any")
+    return int(found[1]), int(found[2])
+
+
+def _age(value: str) -> str:
+    parse_age(value)
+    return value
+
+
+def _hours(value: str) -> str:
+    parse_hours(value)
+    return value
+
+
+class PolicySettings(BaseModel):
+    """What may be set of a retention policy; None leaves it as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool | None = None
+    age: Annotated[str, AfterValidator(_age)] | None = None
+    hours: Annotated[str, AfterValidator(_hours)] | None = None
+    rows_per_run: int | None = Field(default=None, ge=1)
+    minutes_per_run: int | None = Field(default=None, ge=1, le=120)
+    batch_rows: int | None = Field(default=None, ge=1, le=10_000)
+    archive: bool | None = None
+
+
+def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    urls = value.split(",") if isinstance(value, str) else value
+    return tuple(_mysql_url(url.strip()) for url in urls)
+
+
 class Settings(BaseSettings):
     """The environment, typed and validated. Field names are the variables' names in lower case."""
 
@@ -86,6 +150,23 @@ class Settings(BaseSettings):
     notifications_per_minute: int = Field(default=600_000, ge=60)
     """Messages to each provider, over all workers; FCM's default quota."""
     notifications_request_seconds: float = Field(default=10, ge=1, le=15)
+
+    # Retention and typing indicators
+    retention_policies: dict[str, PolicySettings] = {}
+    """JSON, by policy: {"read_notifications": {"age": "180d"}}; the table worker_retention_policies goes before it."""
+    retention_archive_dir: Path | None = None
+    """Where archived rows go before they are deleted; needed by policies with `archive`."""
+    retention_archive_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    """s3://bucket/prefix: each archive file is also there before its rows are deleted."""
+    batches_seconds: float = Field(default=0.1, ge=0.005, le=5)
+    """What one transaction of a batch job should take; its size adapts."""
+    batches_rest: float = Field(default=0.0, ge=0, le=10)
+    """Pause after each batch, as a share of the time that the batch took."""
+    batches_most_running: int = Field(default=25, ge=1)
+    """Batch jobs wait while more threads than this are running on the server (Threads_running)."""
+    batches_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)] = ()
+    """Replicas, with commas; batch jobs wait while one is behind."""
+    batches_most_lag_seconds: float = Field(default=2.0, gt=0)
 
     # Logs
     log_format: Literal["console", "json"] = "console"

@@ -111,6 +111,7 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
         "closed_at": TIME,
         "closed_reason": _words("INACTIVE_30_DAYS"),
         "last_message_at": TIME,
+        "created_at": TIME,
         "updated_at": TIME,
     },
 }

@@ -14,6 +14,7 @@ from devstack.clamd import Clamd
 from devstack.errors import StackError
 from devstack.fcm import Fcm
 from devstack.mariadb import MariaDB
+from devstack.mysql import MySQL
 from devstack.process import STOP_SECONDS
 from devstack.redis import Redis
 from devstack.s3 import S3
@@ -21,6 +22,8 @@ from devstack.service import Service
 
 # In the order of launching: MariaDB lays out its tables before it starts, while the others are coming up.
 SERVICES: dict[str, type[Service]] = {kind.name: kind for kind in (S3, Fcm, Clamd, Redis, MariaDB)}
+if os.environ.get("DEVSTACK_DATABASE") == "mysql":
+    SERVICES[MariaDB.name] = MySQL
 
 Kind = TypeVar("Kind", bound=Service)
 

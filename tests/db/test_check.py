@@ -26,7 +26,7 @@ DAMAGE = {
         "chat_notifications.delivery_status is varchar(6); the workers need 7 characters"
     ),
     "ALTER TABLE chat_notifications MODIFY error_message VARCHAR(100)": (
-        "chat_notifications.error_message is varchar(100); the workers need 255 characters"
+        "chat_notifications.error_message is varchar(100); the workers need 2000 characters"
     ),
     "ALTER TABLE chat_notifications MODIFY error_message TEXT NOT NULL": (
         "chat_notifications.error_message is NOT NULL; the workers clear it with NULL"

@@ -122,6 +122,7 @@ def test_a_forked_child_does_not_close_its_parent_s_connection() -> None:
         get_engine().dispose()
         return True
 
+    get_engine().dispose()  # so that the pool holds this one alone
     ours = connection_id(get_engine())
     assert [in_child(come_and_go) for _ in range(3)] == [0, 0, 0]
     assert connection_id(get_engine()) == ours

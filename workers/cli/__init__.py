@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from settings import ConfigurationError, get_settings
 from workers import logging
-from workers.cli import db, notifications
+from workers.cli import db, notifications, retention, schedule
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -22,8 +22,8 @@ def cli() -> None:
     logging.configure(get_settings())
 
 
-cli.add_command(db.group)
-cli.add_command(notifications.group)
+for module in (db, notifications, retention, schedule):
+    cli.add_command(module.group)
 
 
 def main() -> None:

@@ -1,0 +1,62 @@
+"""How many rows a walk would find, and how old they are: counted in windows, without locks, for a bounded time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Engine
+
+from db.batches.target import Target
+from db.batches.walk import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """`complete` is False if the time was up before the end: then there may be more rows, older and newer ones."""
+
+    rows: int
+    oldest: Any
+    newest: Any
+    complete: bool
+
+
+# Counting returns one row a window whatever it holds, so its windows are wider than those of a walk.
+WIDER = 10
+
+
+def count(
+    engine: Engine,
+    target: Target,
+    place: Place,
+    age: str,
+    *,
+    seconds: float,
+    progress: Callable[[Place, int], None] = lambda _place, _rows: None,
+) -> Count:
+    """Count the target's rows from `place` on, by SQL `age`. Each query reads one window of the primary key at most."""
+    deadline = time.monotonic() + seconds
+    found = Count(0, None, None, complete=False)
+    statement = target.count(age)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not place.finished:
+            if time.monotonic() > deadline:
+                return found
+            assert place.after is not None  # noqa: S101 - finished otherwise
+            assert place.until is not None  # noqa: S101
+            end = min(target.key.after(place.after, WIDER * target.key.window), place.until)
+            parameters = {"cutoff": place.cutoff, "after": place.after, "until": end}
+            rows, oldest, newest = connection.execute(statement, parameters).one()
+            if rows:
+                found = Count(
+                    found.rows + rows,
+                    oldest if found.oldest is None else min(oldest, found.oldest),
+                    newest if found.newest is None else max(newest, found.newest),
+                    complete=False,
+                )
+            elif end != place.until:
+                following = connection.execute(target.next_key, {"after": end, "until": place.until}).scalar()
+                end = place.until if following is None else target.key.before(following)
+            place = replace(place, after=end)
+            progress(place, found.rows)
+    return replace(found, complete=True)

@@ -1,0 +1,210 @@
+"""The walk: find a batch without locks, write it in one short transaction, look around, go on; end cleanly at any bound."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine
+
+from db.batches.brakes import Brakes
+from db.batches.size import next_size
+from db.batches.target import Target, Value
+from db.locks import Lock
+from db.transactions import transact
+
+FIRST_BATCH_ROWS = 500
+HOLD_SECONDS = 0.25
+# While one key in so many matches, batches are ranges of keys instead of lists.
+DENSE = 2
+# How often the place is stored while nothing is found.
+RECORD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may take. `rest` is the pause after each batch, as a share of the time that the batch took."""
+
+    rows: int
+    seconds: float
+    batch_rows: int
+    batch_seconds: float
+    rest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a walk stands: all keys up to `after` are done, those beyond `until` are not looked at."""
+
+    cutoff: object
+    after: Value | None
+    until: Value | None
+
+    @property
+    def finished(self) -> bool:
+        return self.after is None or self.until is None or self.after >= self.until  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a walk has done so far. `held` is why it waits now, if it does."""
+
+    rows: int
+    batches: int
+    place: Place
+    held: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """How a walk ended. `why` is "finished", or the bound, or the reason that `halt` gave; `held_seconds` it was braked."""
+
+    progress: Progress
+    why: str
+    held_seconds: float
+
+
+class Keeper(Protocol):
+    """Stores rows elsewhere before they go."""
+
+    def keep(self, keys: Sequence[Value]) -> None:
+        """Store the rows for good; no transaction is open meanwhile."""
+
+    def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
+        """Lock the rows in the transaction of their delete; return the keys of those that are still as they were stored."""
+
+
+Record = Callable[[Connection, Place, int], None]
+
+
+def start(engine: Engine, target: Target, cutoff: object) -> Place:
+    """Return the place before the first row. Rows that come later than now are not part of the walk."""
+    with engine.connect() as connection:
+        first, last = connection.execute(target.bounds).one()
+    return Place(cutoff, None if first is None else target.key.before(first), last)
+
+
+def walk(
+    engine: Engine,
+    target: Target,
+    place: Place,
+    limits: Limits,
+    lock: Lock,
+    brakes: Brakes,
+    *,
+    record: Record | None = None,
+    keeper: Keeper | None = None,
+    halt: Callable[[], str | None] = lambda: None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Walked:
+    """Write the target's rows from `place` on, batch by batch; return how it ended.
+
+    `record` is called in the transaction of each batch with the place behind it and its rows, so that what it stores is true
+    whenever the process dies. `halt` is asked between batches and names a reason to end. Raise LockLostError when another
+    run may have taken over; no batch is written then.
+    """
+    began, held_seconds = time.monotonic(), 0.0
+    recorded_at = began
+    state = Progress(0, 0, place)
+    size = min(FIRST_BATCH_ROWS, limits.batch_rows)
+    dense = False
+    while True:
+        if state.place.finished:
+            return Walked(state, "finished", held_seconds)
+        if why := halt() or _bound(limits, state.rows, time.monotonic() - began):
+            return Walked(state, why, held_seconds)
+        if held := brakes.reason(lock.session):
+            progress(replace(state, held=held))
+            time.sleep(HOLD_SECONDS)
+            held_seconds += HOLD_SECONDS
+            continue
+        room = min(size, limits.rows - state.rows)
+        if dense and not keeper:
+            # Where most rows match, the next ones are not looked at first: half the reading, and as exact.
+            keys, behind = None, replace(state.place, after=_ahead(target, state.place, room))
+        else:
+            keys, behind = find(engine, target, state.place, room)
+        if keys == []:
+            if record and time.monotonic() - recorded_at > RECORD_SECONDS:
+                transact(engine, lambda connection, to=behind: record(connection, to, 0))  # type: ignore[misc]
+                recorded_at = time.monotonic()
+            state = replace(state, place=behind)
+            progress(state)
+            continue
+        if keeper and keys:
+            keeper.keep(keys)
+        batch = _Batch(target, keys, state.place, behind, lock, record, keeper)
+        started = time.monotonic()
+        rows = transact(engine, batch.write)
+        recorded_at = time.monotonic()
+        took = recorded_at - started
+        dense = rows * DENSE >= batch.span
+        state = Progress(state.rows + rows, state.batches + 1, behind)
+        progress(state)
+        asked = room if keys is None else len(keys)
+        if asked == size or took > limits.batch_seconds:
+            size = next_size(asked, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+        if limits.rest:
+            time.sleep(took * limits.rest)
+
+
+def find(engine: Engine, target: Target, place: Place, rows: int) -> tuple[list[Value], Place]:
+    """Return up to `rows` keys of the next window that has any row, and the place behind what was looked at."""
+    end = _ahead(target, place, target.key.window)
+    parameters = {"cutoff": place.cutoff, "after": place.after, "until": end}
+    with engine.connect() as connection:
+        keys = list(connection.execute(target.find, {**parameters, "rows": rows}).scalars())
+        if len(keys) == rows:
+            return keys, replace(place, after=keys[-1])
+        if keys or end == place.until:
+            return keys, replace(place, after=end)
+        following = connection.execute(target.next_key, {"after": end, "until": place.until}).scalar()
+    return keys, replace(place, after=place.until if following is None else target.key.before(following))
+
+
+def _ahead(target: Target, place: Place, steps: int) -> Value:
+    """Return the key so many steps on, or the last one."""
+    assert place.after is not None  # noqa: S101 - the caller asked place.finished
+    assert place.until is not None  # noqa: S101
+    return min(target.key.after(place.after, steps), place.until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one transaction does; it may be run twice. `keys` are those found, or None for all between the places."""
+
+    target: Target
+    keys: list[Value] | None
+    before: Place
+    behind: Place
+    lock: Lock
+    record: Record | None
+    keeper: Keeper | None
+
+    @property
+    def span(self) -> int:
+        """How many keys lie between the places, up to the last that was found."""
+        until = self.keys[-1] if self.keys else self.behind.after
+        return self.target.key.steps(self.before.after, until)
+
+    def write(self, connection: Connection) -> int:
+        self.lock.check(connection)
+        rows = self._rows(connection)
+        if self.record:
+            self.record(connection, self.behind, rows)
+        return rows
+
+    def _rows(self, connection: Connection) -> int:
+        target, cutoff = self.target, self.behind.cutoff
+        if self.keys is None:
+            return target.write_range(connection, self.before.after, self.behind.after, cutoff)
+        keys = self.keeper.unchanged(connection, self.keys) if self.keeper else self.keys
+        return target.write_keys(connection, keys, cutoff) if keys else 0
+
+
+def _bound(limits: Limits, rows: int, seconds: float) -> str | None:
+    if rows >= limits.rows:
+        return "its rows per run are done"
+    if seconds >= limits.seconds:
+        return "its time is up"
+    return None

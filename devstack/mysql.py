@@ -1,0 +1,111 @@
+"""A real MySQL in MariaDB's place, for compatibility tests: DEVSTACK_DATABASE=mysql. `python -m devstack.mysql` fetches it.
+
+Debian has no package of both that fit beside each other, so MySQL comes from Debian sid into a folder of the project, and runs
+from there with the libraries that lie beside it: no container, no chroot, nothing installed on the machine.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from devstack.errors import StackError
+from devstack.folder import DEFAULT_ROOT
+from devstack.mariadb import DATABASE, USER, MariaDB
+
+# A stack's name cannot begin with a dot.
+ROOT = DEFAULT_ROOT / ".mysql"
+FETCH_SECONDS = 900
+
+OPTIONS = [
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--skip-log-bin",
+    "--mysqlx=OFF",
+    "--secure-file-priv=NULL",
+    "--character-set-server=utf8mb4",
+    "--collation-server=utf8mb4_unicode_ci",
+    "--max-connections=300",
+    # As for MariaDB: a commit survives the death of the process.
+    "--innodb-flush-log-at-trx-commit=2",
+    "--innodb-redo-log-capacity=100M",
+]
+
+# One statement a line is the format of an init file.
+ACCOUNTS = """\
+ALTER USER root@localhost IDENTIFIED BY '{root_password}';
+CREATE USER IF NOT EXISTS {user}@'127.0.0.1' IDENTIFIED BY '{password}';
+CREATE DATABASE IF NOT EXISTS {database};
+GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
+"""
+
+
+class MySQL(MariaDB):
+    """A MySQL 9 with the accounts and under the name of the stack's MariaDB."""
+
+    def prepare(self) -> None:
+        fetch()
+        self.data.mkdir(mode=0o700)
+        install = [*self._server(), "--initialize-insecure"]
+        with self.process.log.open("ab") as log:
+            done = subprocess.run(install, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise StackError(f"mysqld --initialize ended with status {done.returncode}. {self._log_ends()}")
+        self._accounts.touch(mode=0o600)
+        self._accounts.write_text(
+            ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
+        )
+
+    def command(self) -> list[str]:
+        return [
+            *self._server(),
+            f"--socket={self.socket}",
+            f"--port={self.port}",
+            f"--pid-file={self.data / 'mysqld.pid'}",
+            f"--init-file={self._accounts}",
+            *OPTIONS,
+        ]
+
+    def _server(self) -> list[str]:
+        libraries = ":".join(str(path) for path in sorted((ROOT / "usr/lib").glob("*-linux-gnu*")))
+        loader = next((ROOT / "usr").glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "usr/lib").glob("*/ld-linux-*.so.*"))
+        return [
+            str(loader),
+            "--library-path",
+            libraries,
+            str(ROOT / "usr/sbin/mysqld"),
+            "--no-defaults",
+            f"--basedir={ROOT / 'usr'}",
+            f"--plugin-dir={ROOT / 'usr/lib/mysql/plugin'}",
+            f"--datadir={self._tables}",
+            *(["--user=root"] if os.geteuid() == 0 else []),
+        ]
+
+
+def fetch() -> None:
+    """Have MySQL in the project's folder. Raise StackError, with what to do, if it is missing and cannot be fetched."""
+    if (ROOT / "usr/sbin/mysqld").exists():
+        return
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        raise StackError("MySQL is missing; as root: apt-get install debootstrap, then python -m devstack.mysql")
+    print("Fetching MySQL with debootstrap, about a minute …", file=sys.stderr, flush=True)
+    aside = ROOT.with_name(f"{ROOT.name}-{os.getpid()}")
+    aside.mkdir(mode=0o755, parents=True)
+    packages = "--include=mysql-server-core,mysql-client-core"
+    command = ["debootstrap", "--variant=minbase", packages, "sid", str(aside)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        )
+        if done.returncode:
+            raise StackError(f"debootstrap ended with status {done.returncode}. It said:\n{done.stdout[-2000:]}")
+        aside.rename(ROOT)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        fetch()
+    except StackError as error:
+        raise SystemExit(str(error)) from None

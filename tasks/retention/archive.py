@@ -1,0 +1,176 @@
+"""Archive before delete: the rows of each batch go into a file of their own, checked and durable, before they may go.
+
+A file is gzip of JSON lines: a head that names table and columns, a list per row, and a foot with the number of rows and the
+SHA-256 of all lines before it. It is written aside, fsynced and renamed, and uploaded if S3 is configured, while no transaction
+is open; the delete then locks its rows and leaves those that changed since. A file may so hold rows that were not deleted; no
+row is deleted that no file holds.
+"""
+
+import base64
+import gzip
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, text
+
+from db.batches.target import Value
+from settings import ConfigurationError, get_settings
+from tasks.retention import ship
+from tasks.retention.policies import Policy
+
+FORMAT = 1
+LEVEL = 6
+SUFFIX = ".jsonl.gz"
+
+# Generated columns cannot be written back.
+COLUMNS = text("""
+    SELECT column_name FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = :table AND COALESCE(generation_expression, '') = ''
+    ORDER BY ordinal_position
+""")
+
+
+class ArchiveError(Exception):
+    """Rows could not be archived, or an archive file cannot be trusted; the text is a sentence."""
+
+
+def destination(policy: Policy) -> Path:
+    """Return the folder of the archives. Raise ConfigurationError if there is none."""
+    folder = get_settings().retention_archive_dir
+    if folder is None:
+        raise ConfigurationError(f"RETENTION_ARCHIVE_DIR is not set, and {policy.name} archives what it deletes")
+    return folder
+
+
+class Archive:
+    """Keeps the rows of one run, a file for each batch: `folder/policy/TIME-runN/000001.jsonl.gz`."""
+
+    def __init__(self, engine: Engine, policy: Policy, run: int, folder: Path, s3_uri: str | None) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-run{run}"
+        self._folder = folder / self._name
+        self._s3_uri = s3_uri
+        self._batch = 0
+        self._digests: dict[Value, bytes] = {}
+        with engine.connect() as connection:
+            self._columns: list[str] = list(connection.execute(COLUMNS, {"table": policy.target.table}).scalars())
+
+    def keep(self, keys: Sequence[Value]) -> None:
+        """Store the rows durably. Raise ArchiveError if that fails."""
+        with self._engine.connect() as connection:
+            rows = self._read(connection, keys, lock=False)
+        self._digests = {row[0]: _digest(row[1]) for row in rows}
+        self._batch += 1
+        path = self._folder / f"{self._batch:06d}{SUFFIX}"
+        try:
+            _make_folder(self._folder)
+            write_file(path, self._policy.target.table, self._columns, [row[1] for row in rows])
+        except OSError as error:
+            raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
+        if self._s3_uri:
+            try:
+                ship.upload(path, f"{self._s3_uri}/{self._name}/{path.name}")
+            except ship.ShipError as error:
+                raise ArchiveError(str(error)) from error
+
+    def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
+        """Lock the rows; return the keys of those that are as they were archived."""
+        return [key for key, row in self._read(connection, keys, lock=True) if self._digests.get(key) == _digest(row)]
+
+    def _read(self, connection: Connection, keys: Sequence[Value], *, lock: bool) -> list[tuple[Value, bytes]]:
+        target = self._policy.target
+        columns = ", ".join(f"`{name}`" for name in self._columns)
+        statement = text(
+            f"SELECT {target.key.column}, {columns} FROM {target.table} FORCE INDEX (PRIMARY)"  # noqa: S608 - names of the schema
+            f" WHERE {target.key.column} IN :keys ORDER BY {target.key.column}{' FOR UPDATE' if lock else ''}"
+        ).bindparams(bindparam("keys", expanding=True))
+        return [(row[0], encode(row[1:])) for row in connection.execute(statement, {"keys": list(keys)})]
+
+
+def encode(row: Iterable[Any]) -> bytes:
+    """Return a row as one JSON line, without its end; every value as MySQL takes it back."""
+    return orjson.dumps([_plain(value) for value in row])
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, datetime | date | timedelta | Decimal):
+        return str(value)
+    raise ArchiveError(f"a value of type {type(value).__name__} cannot be archived")
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.sha256(line).digest()
+
+
+def write_file(path: Path, table: str, columns: Sequence[str], rows: Sequence[bytes]) -> None:
+    """Write an archive file so that it is there whole and on disk, or not at all. Mode 0600: it holds what people said."""
+    head = orjson.dumps({"format": FORMAT, "table": table, "columns": list(columns), "written_at": datetime.now(UTC)})
+    lines = b"".join(line + b"\n" for line in (head, *rows))
+    foot = orjson.dumps({"rows": len(rows), "sha256": hashlib.sha256(lines).hexdigest()})
+    aside = path.with_name(f".{path.name}.part")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(gzip.compress(lines + foot + b"\n", LEVEL, mtime=0))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for the owner alone, so that they are on disk before anything relies on them."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path) -> tuple[str, list[str], list[list[Any]]]:
+    """Return table, columns and rows of an archive file. Raise ArchiveError unless it is whole and unaltered."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, ValueError) as error:
+        raise ArchiveError(f"{path} cannot be read: {error}") from error
+    *lines, foot, end = content.split(b"\n")
+    try:
+        stated = orjson.loads(foot)
+        head = orjson.loads(lines[0])
+    except (orjson.JSONDecodeError, IndexError):
+        raise ArchiveError(f"{path} is no archive of this program, or is cut short") from None
+    body = b"".join(line + b"\n" for line in lines)
+    if end or stated.get("sha256") != hashlib.sha256(body).hexdigest() or stated.get("rows") != len(lines) - 1:
+        raise ArchiveError(f"{path} was altered or is cut short: its checksum does not match; nothing was restored")
+    if head.get("format") != FORMAT:
+        raise ArchiveError(f"{path} has the format {head.get('format')}; this version reads {FORMAT}")
+    return head["table"], head["columns"], [_row(line) for line in lines[1:]]
+
+
+def _row(line: bytes) -> list[Any]:
+    return [base64.b64decode(value["base64"]) if isinstance(value, dict) else value for value in orjson.loads(line)]
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """Yield the archive files of a path, newest first: of a row that was archived twice, the later state is the true one."""
+    if path.is_dir():
+        yield from sorted(path.rglob(f"*{SUFFIX}"), reverse=True)
+    else:
+        yield path

@@ -1,0 +1,113 @@
+"""Which rows go, after how long: the one table of retention policies."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from db.batches.target import MINUTE, Target
+from settings import PolicySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Rows of `target` whose `age_column` is older than the age. `shortest` is the least age that a setting may give it."""
+
+    name: str
+    does: str
+    target: Target
+    age_column: str
+    shortest: timedelta
+    defaults: PolicySettings
+
+    @property
+    def deletes(self) -> bool:
+        return self.target.change is None
+
+
+def _defaults(age: str, *, enabled: bool = True) -> PolicySettings:
+    return PolicySettings(
+        enabled=enabled,
+        age=age,
+        hours="any",
+        rows_per_run=5_000_000,
+        minutes_per_run=20,
+        batch_rows=5000,
+        archive=False,
+    )
+
+
+DAY = timedelta(days=1)
+
+# `<` as in the reference: a row exactly at the cutoff stays, and NULL is never older. Each predicate is re-stated in the
+# write, so a row that changed between search and write (unread, reopened) stays.
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        Policy(
+            "read_notifications",
+            "deletes notifications that were read",
+            Target("chat_notifications", "created_at < :cutoff AND is_read = 1"),
+            "created_at",
+            DAY,
+            _defaults("90d"),
+        ),
+        Policy(
+            "closed_conversations",
+            "sets is_active = false on conversations closed so long ago",
+            Target(
+                "conversations",
+                # closed_at alone may be left over from before a reopening.
+                "closed_at < :cutoff AND is_closed = 1 AND is_active = 1",
+                change="is_active = 0",
+            ),
+            "closed_at",
+            7 * DAY,
+            _defaults("365d"),
+        ),
+        Policy(
+            "idle_conversations",
+            "closes conversations in which nothing was said for so long, as INACTIVE_30_DAYS",
+            Target(
+                "conversations",
+                # Reopening updates the row: without the second condition it would be closed again the next night.
+                "COALESCE(last_message_at, created_at) < :cutoff AND COALESCE(updated_at, created_at) < :cutoff"
+                " AND COALESCE(is_closed, 0) = 0",
+                change="is_closed = 1, closed_at = NOW(), closed_reason = 'INACTIVE_30_DAYS'",
+            ),
+            "COALESCE(last_message_at, created_at)",
+            7 * DAY,
+            _defaults("30d", enabled=False),
+        ),
+        Policy(
+            "typing_indicators",
+            "deletes typing indicators that expired so long ago and that the minute job has missed",
+            Target("typing_indicators", "expires_at < :cutoff"),
+            "expires_at",
+            timedelta(0),
+            _defaults("10s"),
+        ),
+        Policy(
+            "delivery_history",
+            "deletes the stories of notifications that were not simply sent",
+            Target("worker_delivery_history", "settled_at < :cutoff"),
+            "settled_at",
+            DAY,
+            _defaults("30d"),
+        ),
+        Policy(
+            "delivery_counts",
+            "deletes the minute counts of deliveries",
+            Target("worker_delivery_counts", "minute < :cutoff", key=MINUTE),
+            "minute",
+            DAY,
+            _defaults("90d"),
+        ),
+        Policy(
+            "retention_runs",
+            "deletes the ledger entries of retention runs that have ended",
+            Target("worker_retention_runs", "started_at < :cutoff AND ended_at IS NOT NULL"),
+            "started_at",
+            30 * DAY,
+            _defaults("400d"),
+        ),
+    )
+}

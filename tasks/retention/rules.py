@@ -1,0 +1,146 @@
+"""What holds for a policy now: its defaults, then RETENTION_POLICIES, then the operators' table, and where each came from."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, text
+
+from settings import ConfigurationError, PolicySettings, get_settings, parse_age, parse_hours
+from tasks.retention.policies import POLICIES, Policy
+
+TABLE = "worker_retention_policies"
+FIELDS = tuple(PolicySettings.model_fields)
+
+READ = text(f"SELECT {', '.join(FIELDS)}, paused_at, paused_by, HOUR(NOW()) AS hour FROM {TABLE} WHERE name = :name")  # noqa: S608
+HOUR = text("SELECT HOUR(NOW())")
+PAUSE = text(f"""
+    INSERT INTO {TABLE} (name, paused_at, paused_by) VALUES (:name, NOW(3), :by)
+    ON DUPLICATE KEY UPDATE paused_by = IF(paused_at IS NULL, VALUES(paused_by), paused_by),
+                            paused_at = COALESCE(paused_at, VALUES(paused_at))
+""")  # noqa: S608 - a constant of this module
+RESUME = text(f"UPDATE {TABLE} SET paused_at = NULL, paused_by = NULL WHERE name = :name AND paused_at IS NOT NULL")  # noqa: S608
+
+
+class RuleError(Exception):
+    """A policy's rule is unusable or unknown; the text is a sentence that names where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for one policy; `sources` says of each field whether it is the default, a setting or from the table."""
+
+    enabled: bool
+    age: timedelta
+    hours: tuple[int, int] | None
+    rows_per_run: int
+    minutes_per_run: int
+    batch_rows: int
+    archive: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    hour: int
+    texts: dict[str, Any]
+    sources: dict[str, str]
+
+    def why_not(self, *, any_hour: bool = False) -> str | None:
+        """Return why no batch may run now, None if it may."""
+        if not self.enabled:
+            return "disabled"
+        if self.paused_at:
+            return f"paused by {self.paused_by or 'an unknown'} at {self.paused_at:%Y-%m-%d %H:%M}Z"
+        if self.hours and not any_hour and not in_hours(self.hour, self.hours):
+            return f"outside its hours, {self.texts['hours']} UTC"
+        return None
+
+
+def in_hours(hour: int, window: tuple[int, int]) -> bool:
+    """Return whether an hour of the day lies in a window, which may pass midnight; its last hour is excluded."""
+    first, last = window
+    return first <= hour < last if first < last else hour >= first or hour < last
+
+
+def find_policy(name: str) -> Policy:
+    """Return the policy. Raise RuleError, naming those that there are."""
+    if name not in POLICIES:
+        raise RuleError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
+def read(connection: Connection, policy: Policy) -> Rules:
+    """Return what holds now. Raise RuleError if what an operator wrote cannot be used: then nothing is deleted at all."""
+    configured = get_settings().retention_policies
+    if unknown := configured.keys() - POLICIES.keys():
+        raise ConfigurationError(f"RETENTION_POLICIES names no policy with {', '.join(sorted(unknown))}; see `policy list`")
+    row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one_or_none() or {})
+    hour = row.pop("hour", None)
+    if hour is None:
+        hour = connection.execute(HOUR).scalar_one()
+    paused_at, paused_by = row.pop("paused_at", None), row.pop("paused_by", None)
+    layers = {
+        "default": policy.defaults,
+        "RETENTION_POLICIES": configured.get(policy.name, PolicySettings()),
+        "table": validated(policy, row, f"{TABLE}, row {policy.name}"),
+    }
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers.items():
+        given = {field: value for field in FIELDS if (value := getattr(layer, field)) is not None}
+        values |= given
+        sources |= dict.fromkeys(given, source)
+    age = parse_age(values["age"])
+    if age < policy.shortest:
+        raise RuleError(
+            f"{sources['age']} gives {policy.name} the age {values['age']}; less than {policy.shortest} is taken for a mistake"
+        )
+    return Rules(
+        enabled=values["enabled"],
+        age=age,
+        hours=parse_hours(values["hours"]),
+        rows_per_run=values["rows_per_run"],
+        minutes_per_run=values["minutes_per_run"],
+        batch_rows=values["batch_rows"],
+        archive=values["archive"],
+        paused_at=paused_at,
+        paused_by=paused_by,
+        hour=hour,
+        texts=values,
+        sources=sources,
+    )
+
+
+def validated(policy: Policy, fields: dict[str, Any], where: str) -> PolicySettings:
+    """Return the fields as settings of `policy`. Raise RuleError with a sentence that begins with `where`."""
+    try:
+        given = PolicySettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RuleError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
+    if given.age is not None and parse_age(given.age) < policy.shortest:
+        raise RuleError(f"{where}: age: {given.age} is taken for a mistake; the least for {policy.name} is {policy.shortest}")
+    if given.archive and not policy.deletes:
+        raise RuleError(f"{where}: archive: {policy.name} deletes nothing that could be archived")
+    return given
+
+
+def change(connection: Connection, policy: Policy, fields: dict[str, Any]) -> None:
+    """Write an operator's values; None takes a field back to the settings. Raise RuleError before anything is written."""
+    validated(policy, {name: value for name, value in fields.items() if value is not None}, policy.name)
+    columns = ", ".join(fields)
+    values = ", ".join(f":{name}" for name in fields)
+    updates = ", ".join(f"{name} = VALUES({name})" for name in fields)
+    connection.execute(
+        text(f"INSERT INTO {TABLE} (name, {columns}) VALUES (:name, {values}) ON DUPLICATE KEY UPDATE {updates}"),  # noqa: S608
+        {"name": policy.name, **fields},
+    )
+
+
+def pause(connection: Connection, policy: Policy, by: str) -> None:
+    """Let no run of the policy start, and one under way end between two batches."""
+    connection.execute(PAUSE, {"name": policy.name, "by": by})
+
+
+def resume(connection: Connection, policy: Policy) -> bool:
+    """Take a pause back; return whether there was one."""
+    return connection.execute(RESUME, {"name": policy.name}).rowcount > 0

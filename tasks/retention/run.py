@@ -1,0 +1,177 @@
+"""One run of one policy: may it run now, from where, until when; the walk; the ledger."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from db.batches.brakes import CHECK_SECONDS, Brakes
+from db.batches.walk import Keeper, Limits, Place, Progress, Walked, start, walk
+from db.locks import Lock, LockedError, LockLostError, hold
+from db.transactions import transact
+from settings import get_settings
+from tasks.retention import ledger, rules
+from tasks.retention.archive import Archive, ArchiveError, destination
+from tasks.retention.policies import Policy
+from tasks.retention.rules import RuleError, Rules
+
+log = structlog.get_logger(__name__)
+
+
+class RunFailedError(Exception):
+    """A run could not go on; what it had done is done and in the ledger. The text is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did. `started` is False if it did not begin at all; `why` says why it ended or did not begin."""
+
+    policy: str
+    started: bool
+    why: str
+    run: int | None = None
+    rows: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    held_seconds: float = 0.0
+    cutoff: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.why == "finished"
+
+
+def lock_of(policy: Policy) -> str:
+    return f"retention:{policy.name}"
+
+
+def run_policy(
+    engine: Engine,
+    policy: Policy,
+    *,
+    by: str,
+    any_hour: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Report:
+    """Run one policy within its limits; return what was done. Raise RunFailedError, RuleError or ConfigurationError.
+
+    Of two runs at once the second returns at once. A run first ends the walk that an earlier one left unfinished, with that
+    one's cutoff, and then makes a walk of its own: "finished" means that every row was looked at since this run began.
+    """
+    with engine.connect() as connection:
+        now = rules.read(connection, policy)
+    if why := now.why_not(any_hour=any_hour):
+        return Report(policy.name, False, why)
+    if now.archive:
+        destination(policy)  # a run that has no place for its archive does not begin
+    settings = get_settings()
+    brakes = Brakes.from_urls(settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls)
+    try:
+        with closing(brakes), hold(engine, lock_of(policy)) as lock:
+            return _Run(engine, policy, now, lock, brakes, by, any_hour, stop, progress).run()
+    except LockedError:
+        with engine.connect() as connection:
+            return Report(policy.name, False, f"already running, {ledger.running(connection, policy)}")
+
+
+@dataclass(slots=True)
+class _Run:
+    engine: Engine
+    policy: Policy
+    rules: Rules
+    lock: Lock
+    brakes: Brakes
+    by: str
+    any_hour: bool
+    stop: Callable[[], bool]
+    progress: Callable[[Progress], None]
+    _asked_at: float = -1e9
+    _answer: str | None = None
+
+    def run(self) -> Report:
+        began = time.monotonic()
+        rule = ledger.rule_of(self.policy.target, self.rules.age)
+        left_over = transact(self.engine, lambda c: ledger.unfinished(c, self.policy, rule))
+        place = left_over or self._fresh()
+        entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, place))
+        keeper = self._archive(entry.run) if self.rules.archive else None
+        limits = self._limits()
+        rows = batches = 0
+        held = 0.0
+        why = ""
+        try:
+            while True:
+                spent = replace(limits, rows=limits.rows - rows, seconds=limits.seconds - (time.monotonic() - began))
+                walked = self._walk(place, spent, entry, keeper)
+                rows, batches = rows + walked.progress.rows, batches + walked.progress.batches
+                held, why, place = held + walked.held_seconds, walked.why, walked.progress.place
+                if why != "finished" or left_over is None:
+                    break
+                left_over, place = None, self._fresh()
+                transact(self.engine, partial(entry.move, place))
+        except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
+            reason = f"failed: {error.orig if isinstance(error, DBAPIError) else error}"
+            self._close(entry, reason, held, None)
+            raise RunFailedError(f"{self.policy.name} {reason}") from error
+        done = self._close(entry, why, held, place)
+        seconds = time.monotonic() - began
+        rows = rows if done is None else done
+        return Report(self.policy.name, True, why, entry.run, rows, batches, seconds, held, str(place.cutoff))
+
+    def _fresh(self) -> Place:
+        with self.engine.connect() as connection:
+            cutoff = ledger.cutoff(connection, self.rules.age)
+        return start(self.engine, self.policy.target, cutoff)
+
+    def _archive(self, run: int) -> Archive:
+        return Archive(self.engine, self.policy, run, destination(self.policy), get_settings().retention_archive_s3_uri)
+
+    def _limits(self) -> Limits:
+        settings = get_settings()
+        return Limits(
+            rows=self.rules.rows_per_run,
+            seconds=self.rules.minutes_per_run * 60,
+            batch_rows=self.rules.batch_rows,
+            batch_seconds=settings.batches_seconds,
+            rest=settings.batches_rest,
+        )
+
+    def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:
+        return walk(
+            self.engine,
+            self.policy.target,
+            place,
+            limits,
+            self.lock,
+            self.brakes,
+            record=entry.record,
+            keeper=keeper,
+            halt=self._halt,
+            progress=self.progress,
+        )
+
+    def _halt(self) -> str | None:
+        """Return why to end now: the worker's shutdown at once, an operator's word within CHECK_SECONDS."""
+        if self.stop():
+            return "asked to stop"
+        if time.monotonic() - self._asked_at >= CHECK_SECONDS:
+            now = rules.read(self.lock.session, self.policy)
+            self._answer = now.why_not(any_hour=self.any_hour)
+            if self._answer is None and now.age != self.rules.age:
+                self._answer = "its age was changed"
+            self._asked_at = time.monotonic()
+        return self._answer
+
+    def _close(self, entry: ledger.Entry, why: str, held_seconds: float, place: Place | None) -> int | None:
+        """Write the end; return the ledger's rows, or None if the database is away: then the next run buries this one."""
+        try:
+            return transact(self.engine, lambda c: entry.close(c, why, held_seconds, place))
+        except DBAPIError as error:
+            log.warning("end of the run not written", policy=self.policy.name, run=entry.run, error=str(error.orig))
+            return None

@@ -1,0 +1,37 @@
+"""Delete expired typing indicators without standing in the way of those who type."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+from sqlalchemy import Engine, text
+
+from db.batches.brakes import Brakes
+from db.batches.target import Target
+from db.batches.walk import Limits, start, walk
+from db.locks import LockedError, hold
+from settings import get_settings
+
+LOCK = "typing_indicators:expire"
+EXPIRED = Target("typing_indicators", "expires_at < :cutoff")
+NOW = text("SELECT NOW()")
+
+# A minute's worth of even a large chat is a few batches; what an outage has piled up is spread over several minutes.
+ROWS = 500_000
+SECONDS = 45
+BATCH_ROWS = 2000
+
+
+def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | None:
+    """Delete what expired before now, by the database's clock; return how many, or None if another run is at it."""
+    settings = get_settings()
+    limits = Limits(ROWS, SECONDS, BATCH_ROWS, settings.batches_seconds)
+    brakes = Brakes.from_urls(settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls)
+    try:
+        with closing(brakes), hold(engine, LOCK) as lock:
+            with engine.connect() as connection:
+                cutoff = connection.execute(NOW).scalar_one()
+            place = start(engine, EXPIRED, cutoff)
+            walked = walk(engine, EXPIRED, place, limits, lock, brakes, halt=lambda: "asked to stop" if stop() else None)
+            return walked.progress.rows
+    except LockedError:
+        return None

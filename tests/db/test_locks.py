@@ -1,0 +1,34 @@
+"""A named lock is held by one session at a time and is free again however that session ends."""
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.locks import LONGEST_NAME, LockedError, LockLostError, hold, is_held, lock_name
+
+
+def test_the_second_to_ask_is_refused_at_once(engine: Engine) -> None:
+    with hold(engine, "job"), pytest.raises(LockedError, match=r"^job is already running"), hold(engine, "job"):
+        pass
+
+
+def test_it_is_free_again_at_the_end(engine: Engine) -> None:
+    with hold(engine, "job"):
+        assert is_held(engine, "job")
+    assert not is_held(engine, "job")
+    with hold(engine, "job"):
+        pass
+
+
+def test_a_long_name_fits_into_what_mysql_takes(engine: Engine) -> None:
+    name = "x" * 100
+    assert len(lock_name(engine, name)) <= LONGEST_NAME
+    with hold(engine, name), pytest.raises(LockedError), hold(engine, name):
+        pass
+
+
+def test_a_write_is_refused_once_the_session_of_the_lock_was_killed(engine: Engine) -> None:
+    with hold(engine, "job") as lock, engine.connect() as work:
+        lock.check(work)
+        work.execute(text(f"KILL {lock.holder}"))
+        with pytest.raises(LockLostError, match="was lost with its connection"):
+            lock.check(work)

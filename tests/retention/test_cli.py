@@ -1,0 +1,196 @@
+"""`chat-workers retention` and `schedule`: what operators see, as JSON and in words, and the exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from redbeat import RedBeatSchedulerEntry
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from beat_schedule import BEAT_SCHEDULE
+from settings import get_settings
+from tests.retention.rows import ids, notifications, parents
+from workers.cli import cli
+
+OLD = "NOW() - INTERVAL 91 DAY"
+
+
+@pytest.fixture
+def full(chat: Engine) -> Engine:
+    """A chat with 2500 old notifications that were read."""
+    parents(chat)
+    with chat.begin() as connection:
+        notifications(connection, range(1, 2501), created=OLD)
+    return chat
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+def answer(*arguments: str) -> Any:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_plan_says_how_many_how_old_how_long_and_by_which_index(full: Engine) -> None:
+    (found,) = answer("retention", "plan", "--policy", "read_notifications")
+    assert found["count"]["rows"] == 2500
+    assert found["count"]["complete"]
+    assert found["count"]["oldest"] == found["count"]["newest"]
+    assert found["seconds"] > 0
+    assert found["explain"][0]["key"] == "PRIMARY"
+    assert len(ids(full, "chat_notifications")) == 2500
+
+
+def test_plan_waits_for_no_lock_and_takes_none(full: Engine) -> None:
+    with full.begin() as api:
+        api.execute(text("SELECT id FROM chat_notifications FOR UPDATE"))
+        assert answer("retention", "plan", "--policy", "read_notifications")[0]["count"]["rows"] == 2500
+
+
+def test_a_dry_run_writes_nothing_at_all(full: Engine) -> None:
+    assert answer("retention", "run", "--dry-run", "--policy", "read_notifications")[0]["count"]["rows"] == 2500
+    assert len(ids(full, "chat_notifications")) == 2500
+    assert answer("retention", "history") == []
+
+
+@pytest.mark.usefixtures("full")
+def test_run_says_what_it_did() -> None:
+    result = call("retention", "run", "--policy", "read_notifications")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("read_notifications: deleted 2,500 rows in ")
+    (run,) = answer("retention", "history")
+    assert (run["rows_done"], run["ended_because"]) == (2500, "finished")
+
+
+@pytest.mark.usefixtures("full")
+def test_run_without_a_name_runs_them_all_and_passes_over_the_disabled() -> None:
+    runs = {run["policy"]: run for run in answer("retention", "run")["runs"]}
+    assert runs["read_notifications"]["rows"] == 2500
+    assert runs["idle_conversations"]["why"] == "disabled"
+
+
+@pytest.mark.usefixtures("full")
+def test_a_named_policy_that_may_not_run_is_exit_code_1() -> None:
+    assert answer("retention", "pause", "--policy", "read_notifications") == {"paused": ["read_notifications"]}
+    result = call("retention", "run", "--policy", "read_notifications")
+    assert result.exit_code == 1
+    assert "read_notifications: did not run: paused by " in result.stdout
+    assert answer("retention", "resume") == {"resumed": ["read_notifications"]}
+    assert call("retention", "run", "--policy", "read_notifications").exit_code == 0
+
+
+@pytest.mark.usefixtures("full")
+def test_policies_are_set_and_taken_back() -> None:
+    assert (
+        call("retention", "policy", "set", "read_notifications", "--age", "120d", "--hours", "1-5", "--disabled").exit_code == 0
+    )
+    found = {policy["policy"]: policy for policy in answer("retention", "policy", "list")}["read_notifications"]
+    assert (found["age"], found["hours"], found["enabled"], found["sources"]["age"]) == ("120d", "1-5", False, "table")
+    call("retention", "policy", "set", "read_notifications", "--default", "age", "--default", "hours", "--default", "enabled")
+    assert "120d" not in call("retention", "policy", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("policy", "set", "read_notifications", "--age", "1s"), "is taken for a mistake"),
+        (("policy", "set", "read_notifications", "--age", "soon"), "is no age"),
+        (("policy", "set", "closed_conversations", "--archive"), "deletes nothing that could be archived"),
+        (("policy", "set", "read_notifications"), "nothing to set"),
+        (("run", "--policy", "everything"), "there is no policy 'everything'"),
+    ],
+)
+@pytest.mark.usefixtures("chat")
+def test_a_mistake_is_a_sentence_and_exit_code_2(arguments: tuple[str, ...], sentence: str) -> None:
+    result = call("retention", *arguments)
+    assert (result.exit_code, sentence in result.stderr) == (2, True)
+
+
+def test_restore_refuses_while_the_policy_would_delete_the_rows_again(
+    full: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETENTION_ARCHIVE_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    call("retention", "policy", "set", "read_notifications", "--archive")
+    call("retention", "run", "--policy", "read_notifications")
+    get_settings.cache_clear()
+    refused = call("retention", "restore", str(tmp_path))
+    assert refused.exit_code == 1
+    assert "read_notifications would delete these rows again at its next run" in refused.stderr
+    call("retention", "pause", "--policy", "read_notifications")
+    assert answer("retention", "restore", str(tmp_path))["restored"] == 2500
+    assert len(ids(full, "chat_notifications")) == 2500
+
+
+def test_ctrl_c_ends_a_run_cleanly_and_the_next_goes_on(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, batch_rows) VALUES ('read_notifications', 1)"))
+    program = "from workers.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "retention", "run", "--policy", "read_notifications", "--json"],
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while len(ids(full, "chat_notifications")) == 2500:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    (run,) = json.loads(out)["runs"]
+    assert (process.returncode, run["why"]) == (0, "asked to stop")
+    assert 0 < run["rows"] < 2500
+    call("retention", "policy", "set", "read_notifications", "--default", "batch_rows")
+    assert answer("retention", "run", "--policy", "read_notifications")["runs"][0]["rows"] == 2500 - run["rows"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_schedule_entry_is_sent_to_its_queue_now(redis: Redis) -> None:
+    sent = answer("schedule", "run", "typing-indicators-expire")
+    assert sent["task"] == "tasks.typing_indicators.expire"
+    (message,) = redis.lrange("housekeeping", 0, -1)
+    assert json.loads(message)["headers"]["task"] == "tasks.typing_indicators.expire"
+    assert json.loads(message)["headers"]["expires"] is not None
+
+
+@pytest.mark.usefixtures("environment", "redis")
+def test_the_schedule_is_unknown_until_beat_has_run() -> None:
+    result = call("schedule", "list", "--json")
+    assert result.exit_code == 1
+    assert {row["name"] for row in json.loads(result.stdout)} == set(BEAT_SCHEDULE)
+    assert all(row["late_seconds"] is None for row in json.loads(result.stdout))
+
+
+@pytest.mark.usefixtures("environment", "redis")
+def test_the_schedule_shows_what_beat_sent_and_what_is_late() -> None:
+    """The entries are those that beat's own scheduler stores."""
+    from workers.app import app
+
+    for name, entry in BEAT_SCHEDULE.items():
+        # `next` is what beat calls when it has sent an entry.
+        stored = RedBeatSchedulerEntry(name, entry["task"], entry["schedule"], app=app).save()
+        if name != "retention-notifications":
+            stored.next()
+    result = call("schedule", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert result.exit_code == 0
+    assert rows["notifications-drain"]["last"] is not None
+    assert rows["retention-notifications"]["last"] is None
+    assert rows["retention-notifications"]["next"] is not None
+
+    RedBeatSchedulerEntry.from_key("chat-workers:beat:typing-indicators-expire", app=app).next(
+        last_run_at=datetime.now(UTC) - timedelta(minutes=31)
+    )
+    late = call("schedule", "list")
+    assert late.exit_code == 1
+    assert "late by 30 min" in late.stdout

@@ -1,0 +1,258 @@
+"""A run: one at a time, within what operators set, true in the ledger, and exact after any death."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.locks import hold
+from settings import get_settings
+from tasks.retention import ledger, rules
+from tasks.retention.policies import POLICIES
+from tasks.retention.rules import RuleError
+from tasks.retention.run import lock_of, run_policy
+from tests.retention.rows import ids, notification, notifications, parents
+
+POLICY = POLICIES["read_notifications"]
+OLD, NEW = "NOW() - INTERVAL 91 DAY", "NOW() - INTERVAL 1 DAY"
+
+
+@pytest.fixture
+def full(chat: Engine) -> Engine:
+    """A chat with 2000 old notifications that were read, and 10 that were not."""
+    parents(chat)
+    with chat.begin() as connection:
+        notifications(connection, range(1, 2001), created=OLD)
+        notifications(connection, range(2001, 2011), created=OLD, is_read="0")
+    return chat
+
+
+def set_rule(engine: Engine, **fields: Any) -> None:
+    with engine.begin() as connection:
+        rules.change(connection, POLICY, fields)
+
+
+def latest(engine: Engine) -> dict[str, Any]:
+    with engine.connect() as connection:
+        return dict(ledger.history(connection, POLICY.name, 1)[0])
+
+
+def test_the_ledger_says_who_when_how_many_and_why_it_ended(full: Engine) -> None:
+    report = run_policy(full, POLICY, by="ann@host")
+    run = latest(full)
+    assert (run["id"], run["started_by"], run["rows_done"], run["ended_because"]) == (report.run, "ann@host", 2000, "finished")
+    assert run["started_at"] <= run["ended_at"]
+    assert run["batches"] == report.batches > 1
+
+
+def test_the_second_of_two_runs_says_so_and_leaves(full: Engine) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        inside.set()
+        go.wait(20)
+
+    first = threading.Thread(target=run_policy, args=(full, POLICY), kwargs={"by": "ann", "progress": wait})
+    first.start()
+    assert inside.wait(20)
+    second = run_policy(full, POLICY, by="bob")
+    go.set()
+    first.join()
+    assert (second.started, second.rows) == (False, 0)
+    assert second.why.startswith("already running, by ann since ")
+    assert latest(full)["rows_done"] == 2000
+    assert len(ids(full, "chat_notifications")) == 10
+
+
+def test_a_run_that_reached_its_rows_is_continued_by_the_next(full: Engine) -> None:
+    set_rule(full, rows_per_run=700)
+    assert run_policy(full, POLICY, by="t").why == "its rows per run are done"
+    with full.connect() as connection:
+        place = ledger.unfinished(connection, POLICY, ledger.rule_of(POLICY.target, rules.read(connection, POLICY).age))
+    assert place is not None
+    assert place.after == 700
+    assert [run_policy(full, POLICY, by="t").rows for _ in range(3)] == [700, 600, 0]
+    assert ids(full, "chat_notifications") == list(range(2001, 2011))
+
+
+def test_rows_behind_the_place_that_match_by_now_are_found_by_the_same_run(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET is_read = 0 WHERE id = 5"))
+    set_rule(full, rows_per_run=700)
+    run_policy(full, POLICY, by="t")
+    with full.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET is_read = 1 WHERE id = 5"))
+    set_rule(full, rows_per_run=None)
+    assert run_policy(full, POLICY, by="t").rows == 1300
+    assert ids(full, "chat_notifications") == list(range(2001, 2011))
+
+
+def test_a_changed_age_begins_anew(full: Engine) -> None:
+    set_rule(full, rows_per_run=700)
+    run_policy(full, POLICY, by="t")
+    set_rule(full, rows_per_run=None, age="120d")
+    assert run_policy(full, POLICY, by="t").rows == 0
+    assert len(ids(full, "chat_notifications")) == 1310
+
+
+def test_a_pause_ends_a_run_between_batches_and_keeps_others_from_starting(full: Engine) -> None:
+    set_rule(full, batch_rows=1)
+
+    def pause_soon(_: object) -> None:
+        with full.begin() as connection:
+            rules.pause(connection, POLICY, "ann")
+
+    report = run_policy(full, POLICY, by="t", progress=pause_soon)
+    assert report.why.startswith("paused by ann at ")
+    assert 0 < report.rows < 2000
+    assert run_policy(full, POLICY, by="t").started is False
+    with full.begin() as connection:
+        rules.resume(connection, POLICY)
+    set_rule(full, batch_rows=None)
+    assert run_policy(full, POLICY, by="t").rows == 2000 - report.rows
+
+
+def test_a_worker_that_shuts_down_ends_its_run_after_the_batch(full: Engine) -> None:
+    report = run_policy(full, POLICY, by="t", stop=lambda: len(ids(full, "chat_notifications")) < 2010)
+    assert report.why == "asked to stop"
+    assert 0 < report.rows < 2000
+
+
+def test_it_runs_only_in_its_hours_unless_told_otherwise(full: Engine) -> None:
+    with full.connect() as connection:
+        hour = connection.execute(text("SELECT HOUR(NOW() + INTERVAL 2 HOUR)")).scalar_one()
+    set_rule(full, hours=f"{hour}-{(hour + 1) % 24}")
+    report = run_policy(full, POLICY, by="t")
+    assert (report.started, report.why) == (False, f"outside its hours, {hour}-{(hour + 1) % 24} UTC")
+    assert run_policy(full, POLICY, by="t", any_hour=True).rows == 2000
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"age": "'9s'"}, r"age: 9s is taken for a mistake; the least for read_notifications is 1 day"),
+        ({"age": "'ninety'"}, r"row read_notifications: age: 'ninety' is no age"),
+        ({"hours": "'25-3'"}, r"hours: '25-3' is no window"),
+        ({"batch_rows": "-1"}, r"batch_rows: Input should be greater than or equal to 1"),
+    ],
+)
+def test_what_an_operator_wrote_by_mistake_deletes_nothing(full: Engine, fields: dict[str, str], sentence: str) -> None:
+    with full.begin() as connection:
+        rules.pause(connection, POLICY, "t")
+        for column, value in fields.items():
+            connection.execute(text(f"UPDATE worker_retention_policies SET {column} = {value}, paused_at = NULL"))
+    with pytest.raises(RuleError, match=sentence):
+        run_policy(full, POLICY, by="t")
+    assert len(ids(full, "chat_notifications")) == 2010
+
+
+def test_the_table_goes_before_the_environment_and_that_before_the_default(
+    full: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETENTION_POLICIES", '{"read_notifications": {"age": "120d", "batch_rows": 77}}')
+    get_settings.cache_clear()
+    set_rule(full, age="200d")
+    with full.connect() as connection:
+        now = rules.read(connection, POLICY)
+    get_settings.cache_clear()
+    assert (now.age.days, now.batch_rows, now.minutes_per_run) == (200, 77, 20)
+    assert (now.sources["age"], now.sources["batch_rows"], now.sources["hours"]) == ("table", "RETENTION_POLICIES", "default")
+
+
+PROGRAM = """
+from db.engine import get_engine
+from tasks.retention.policies import POLICIES
+from tasks.retention.run import run_policy
+print(run_policy(get_engine(), POLICIES["read_notifications"], by="victim", progress=lambda _: print("batch", flush=True)))
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_run_that_is_killed_and_started_again_ends_with_exactly_the_right_rows(full: Engine, attempt: int) -> None:
+    chance = random.Random(attempt)
+    set_rule(full, batch_rows=20)
+    victim = subprocess.Popen([sys.executable, "-c", PROGRAM], env=os.environ, stdout=subprocess.PIPE, text=True)
+    assert victim.stdout is not None
+    for _ in range(chance.randint(1, 30)):
+        assert victim.stdout.readline() == "batch\n"
+    time.sleep(chance.random() * 0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    gone = 2010 - len(ids(full, "chat_notifications"))
+    assert 0 < gone < 2000
+    deadline = time.monotonic() + 20  # the server takes a moment to see that the session is gone
+    while not (report := run_policy(full, POLICY, by="next")).started:
+        assert time.monotonic() < deadline
+    assert ids(full, "chat_notifications") == list(range(2001, 2011))
+    with full.connect() as connection:
+        second, first = ledger.history(connection, POLICY.name, 2)
+    assert (first["ended_because"], second["ended_because"]) == ("died", "finished")
+    assert first["rows_done"] + second["rows_done"] == 2000
+    assert report.rows == second["rows_done"]
+
+
+def test_a_run_that_loses_its_lock_stops_and_the_next_goes_on(full: Engine) -> None:
+    set_rule(full, batch_rows=50)
+
+    def cut(_: object) -> None:
+        with full.connect() as connection:
+            holder = connection.execute(
+                text("SELECT IS_USED_LOCK(:n)"), {"n": f"chat-workers:{full.url.database}:{lock_of(POLICY)}"}
+            ).scalar()
+            if holder:
+                connection.execute(text(f"KILL {holder}"))
+
+    with pytest.raises(Exception, match="read_notifications failed: "):
+        run_policy(full, POLICY, by="t", progress=cut)
+    assert latest(full)["ended_because"].startswith("failed: ")
+    with hold(full, lock_of(POLICY)):
+        pass
+    run_policy(full, POLICY, by="t")
+    assert ids(full, "chat_notifications") == list(range(2001, 2011))
+
+
+def test_the_workers_own_tables_are_kept_for_their_time(chat: Engine) -> None:
+    with chat.begin() as connection:
+        for days in (1, 29, 31, 500):
+            moment = f"NOW() - INTERVAL {days} DAY"
+            connection.execute(
+                text(f"INSERT INTO worker_delivery_history (notification_id, settled_at, status) VALUES (1, {moment}, 'X')")
+            )
+            for outcome in ("sent", "failed"):
+                connection.execute(text(f"INSERT INTO worker_delivery_counts VALUES ({moment}, 'fcm', '{outcome}', '', 3)"))
+        connection.execute(
+            text("INSERT INTO worker_dead_devices VALUES ('fcm:1', 'fcm', 't', 1, 1, 'gone', NOW() - INTERVAL 9 YEAR)")
+        )
+        for ended in ("NOW()", "NULL"):
+            connection.execute(
+                text(
+                    "INSERT INTO worker_retention_runs (policy, started_at, started_by, ended_at, rule, cutoff)"
+                    f" VALUES ('x', NOW() - INTERVAL 401 DAY, 'x', {ended}, '', NOW())"
+                )
+            )
+    rows = {
+        name: run_policy(chat, POLICIES[name], by="t").rows
+        for name in ("delivery_history", "delivery_counts", "retention_runs")
+    }
+    assert rows == {"delivery_history": 2, "delivery_counts": 2, "retention_runs": 1}
+    with chat.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_dead_devices")).scalar() == 1
+
+
+def test_an_api_session_in_another_time_zone_does_not_move_the_cutoff(chat: Engine) -> None:
+    parents(chat)
+    with chat.connect() as api:
+        api.execute(text("SET time_zone = '-11:00'"))
+        notification(api, 1, created="NOW() - INTERVAL 90 DAY - INTERVAL 1 HOUR")
+        notification(api, 2, created="NOW() - INTERVAL 90 DAY + INTERVAL 1 HOUR")
+        api.commit()
+        api.execute(text("SET time_zone = '+00:00'"))
+    run_policy(chat, POLICY, by="t")
+    assert ids(chat, "chat_notifications") == [2]

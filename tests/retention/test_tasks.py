@@ -1,0 +1,61 @@
+"""The tasks: their names, their queue, and that beat's message for each does its work."""
+
+import pytest
+from sqlalchemy import Engine, text
+
+from beat_schedule import BEAT_SCHEDULE
+from tasks.retention import task as retention
+from tasks.retention.rules import RuleError
+from tasks.typing_indicators import task as typing_indicators
+from tests.retention.rows import conversation, ids, notification, parents
+
+NAMES = (
+    "tasks.typing_indicators.expire",
+    "tasks.retention.purge_notifications",
+    "tasks.retention.deactivate_conversations",
+    "tasks.retention.purge_typing_indicators",
+    "tasks.retention.purge_worker_tables",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("environment")
+def test_each_has_its_name_its_queue_and_an_entry_that_expires(name: str) -> None:
+    from workers.app import app
+
+    assert name in app.tasks
+    assert app.amqp.router.route({}, name)["queue"].name == "housekeeping"
+    (entry,) = [entry for entry in BEAT_SCHEDULE.values() if entry["task"] == name]
+    assert entry["options"]["expires"] > 0
+
+
+def test_they_do_what_their_names_say(chat: Engine) -> None:
+    parents(chat)
+    with chat.begin() as connection:
+        notification(connection, 1, created="NOW() - INTERVAL 91 DAY")
+        conversation(connection, 7, is_closed="1", closed_at="NOW() - INTERVAL 366 DAY")
+        for id_ in (1, 2):
+            connection.execute(
+                text(
+                    "INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at)"
+                    f" VALUES ({id_}, 1, 1, NOW() - INTERVAL {id_ * 8} SECOND)"
+                )
+            )
+    retention.purge_notifications()
+    retention.deactivate_conversations()
+    assert ids(chat, "chat_notifications") == []
+    assert ids(chat, "conversations", "is_active = 0") == [7]
+    retention.purge_typing_indicators()
+    assert ids(chat, "typing_indicators") == [1]
+    typing_indicators.expire()
+    assert ids(chat, "typing_indicators") == []
+
+
+def test_a_policy_that_fails_does_not_keep_the_next_from_running(chat: Engine) -> None:
+    with chat.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, age) VALUES ('delivery_history', 'nonsense')"))
+        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+    with pytest.raises(RuleError, match="'nonsense' is no age"):
+        retention.purge_worker_tables()
+    with chat.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_delivery_counts")).scalar() == 0

@@ -1,0 +1,293 @@
+"""`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies; restore archives."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import get_engine
+from db.locks import is_held
+from tasks.retention import ledger, rules
+from tasks.retention.archive import ArchiveError
+from tasks.retention.plan import Plan, plan
+from tasks.retention.policies import POLICIES, Policy
+from tasks.retention.restore import policies_of, restore
+from tasks.retention.rules import FIELDS, RuleError, find_policy
+from tasks.retention.run import Report, RunFailedError, lock_of, run_policy
+from workers.cli.live import Live, asked_to_stop, who
+from workers.cli.table import duration, echo_table
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class PolicyName(click.ParamType[Policy]):
+    """A policy by its name."""
+
+    name = "policy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Policy:
+        if isinstance(value, Policy):
+            return value
+        try:
+            return find_policy(value)
+        except RuleError as error:
+            self.fail(str(error), param, ctx)
+
+
+policy_option = click.option(
+    "--policy", "policies", type=PolicyName(), multiple=True, help="Only this one; may be given more than once."
+)
+
+
+def _json(value: object) -> None:
+    click.echo(json.dumps(value, default=str))
+
+
+class RetentionGroup(click.Group):
+    """Turns what a command may meet into one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RuleError, ArchiveError) as error:
+            raise click.ClickException(str(error)) from None
+        except DBAPIError as error:
+            raise click.ClickException(f"the database refused: {error.orig}") from None
+
+
+@click.group("retention", cls=RetentionGroup)
+def group() -> None:
+    """Deletes what has had its time: plan, run, pause, resume, history, policy, restore."""
+
+
+@group.command("plan")
+@policy_option
+@click.option("--seconds", default=60.0, show_default=True, help="Counting takes this long at most, for each policy.")
+@as_json_option
+def plan_command(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> None:
+    """Say what a run would do now: rows, their age, how long it takes, the query's plan. Locks nothing."""
+    _show_plans(policies, seconds, as_json)
+
+
+def _show_plans(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> None:
+    plans = []
+    with Live() as live:
+        for policy in policies or POLICIES.values():
+            plans.append(plan(get_engine(), policy, seconds=seconds, progress=live.counting(policy)))
+    if as_json:
+        _json([{**dataclasses.asdict(each), "seconds": each.seconds} for each in plans])
+        return
+    echo_table(("policy", "rows", "oldest", "newest", "older than", "takes", "now"), [_plan_row(each) for each in plans])
+    for each in plans:
+        for step in each.explain:
+            click.echo(f"{each.policy}: reads by {step['key']} ({step['type']}), about {step['rows']} rows a window")
+
+
+def _plan_row(each: Plan) -> tuple[object, ...]:
+    count = each.count
+    takes = f"{'' if each.measured else 'about '}{duration(each.seconds)}" if count.rows else "-"
+    rows = f"{count.rows:,}" if count.complete else f"at least {count.rows:,}"
+    return each.policy, rows, count.oldest or "-", count.newest or "-", each.age, takes, each.why_not or "would run"
+
+
+@group.command("run")
+@policy_option
+@click.option("--dry-run", is_flag=True, help="Count what would go; nothing is locked or written.")
+@click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
+@as_json_option
+def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
+    """Run policies now, within their limits. Ctrl-C ends cleanly after the batch under way; the next run goes on from there.
+
+    Exit code 1 if a run failed, or if a policy that you named did not run.
+    """
+    if dry_run:
+        _show_plans(policies, 600.0, as_json)
+        return
+    reports: list[Report] = []
+    failures: list[str] = []
+    with asked_to_stop() as stop, Live() as live:
+        for policy in policies or POLICIES.values():
+            if stop():
+                break
+            try:
+                reports.append(
+                    run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=live.walking(policy))
+                )
+            except RunFailedError as error:
+                failures.append(str(error))
+    if as_json:
+        _json({"runs": [{**dataclasses.asdict(r), "finished": r.finished} for r in reports], "failures": failures})
+    else:
+        for report in reports:
+            click.echo(_sentence(report))
+        for failure in failures:
+            click.echo(failure, err=True)
+    if failures or (policies and not all(report.started for report in reports)):
+        raise SystemExit(1)
+
+
+def _sentence(report: Report) -> str:
+    if not report.started:
+        return f"{report.policy}: did not run: {report.why}"
+    verb = "deleted" if POLICIES[report.policy].deletes else "changed"
+    pace = f", {report.rows / report.seconds:,.0f} rows/s" if report.rows >= 1000 else ""
+    held = f", held back for {duration(report.held_seconds)}" if report.held_seconds else ""
+    rest = "" if report.finished else "; the next run goes on from there"
+    return f"{report.policy}: {verb} {report.rows:,} rows in {duration(report.seconds)}{pace}{held}: {report.why}{rest}"
+
+
+@group.command("pause")
+@policy_option
+@as_json_option
+def pause_command(policies: tuple[Policy, ...], as_json: bool) -> None:
+    """Let no run start; one under way ends within a second, between two batches. All policies, unless named."""
+    chosen = policies or tuple(POLICIES.values())
+    with get_engine().begin() as connection:
+        for policy in chosen:
+            rules.pause(connection, policy, who())
+    _say_names("paused", chosen, as_json)
+
+
+@group.command("resume")
+@policy_option
+@as_json_option
+def resume_command(policies: tuple[Policy, ...], as_json: bool) -> None:
+    """Take a pause back. All policies, unless named."""
+    with get_engine().begin() as connection:
+        resumed = [policy for policy in policies or POLICIES.values() if rules.resume(connection, policy)]
+    _say_names("resumed", resumed, as_json)
+
+
+def _say_names(word: str, policies: Any, as_json: bool) -> None:
+    names = [policy.name for policy in policies]
+    if as_json:
+        _json({word: names})
+    else:
+        click.echo(f"{word}: {', '.join(names) or 'nothing was paused'}")
+
+
+@group.command("history")
+@click.option("--policy", type=PolicyName(), default=None, help="Only this one.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="So many runs.")
+@as_json_option
+def history_command(policy: Policy | None, limit: int, as_json: bool) -> None:
+    """List the latest runs: who, when, rows, seconds, why they ended."""
+    with get_engine().connect() as connection:
+        runs = [dict(row) for row in ledger.history(connection, policy.name if policy else None, limit)]
+    held = {name: is_held(get_engine(), lock_of(POLICIES[name])) for name in {r["policy"] for r in runs} if name in POLICIES}
+    for run in runs:
+        run["seconds"] = float(run["seconds"])
+        if run["ended_at"] is None:
+            run["ended_because"] = "running" if held.get(run["policy"]) else "died"
+    if as_json:
+        _json(runs)
+        return
+    echo_table(
+        ("run", "policy", "started", "by", "rows", "batches", "took", "ended because"),
+        [
+            (
+                run["id"],
+                run["policy"],
+                f"{run['started_at']:%Y-%m-%d %H:%M:%S}Z",
+                run["started_by"],
+                f"{run['rows_done']:,}",
+                run["batches"],
+                duration(run["seconds"]),
+                run["ended_because"],
+            )
+            for run in runs
+        ],
+    )
+
+
+@group.group("policy")
+def policy_group() -> None:
+    """What each policy is set to, and by whom."""
+
+
+@policy_group.command("list")
+@as_json_option
+def policy_list(as_json: bool) -> None:
+    """List the policies. A value from RETENTION_POLICIES is marked *, one from the table worker_retention_policies **."""
+    with get_engine().connect() as connection:
+        found = {policy: rules.read(connection, policy) for policy in POLICIES.values()}
+    if as_json:
+        _json(
+            [
+                {
+                    "policy": p.name,
+                    "does": p.does,
+                    **r.texts,
+                    "sources": r.sources,
+                    "paused_by": r.paused_by,
+                    "now": r.why_not(),
+                }
+                for p, r in found.items()
+            ]
+        )
+        return
+    marks = {"default": "", "RETENTION_POLICIES": "*", "table": "**"}
+    echo_table(
+        ("policy", *FIELDS, "now"),
+        [
+            (p.name, *(f"{r.texts[field]}{marks[r.sources[field]]}" for field in FIELDS), r.why_not() or "may run")
+            for p, r in found.items()
+        ],
+    )
+    for policy in found:
+        click.echo(f"{policy.name} {policy.does}")
+
+
+@policy_group.command("set")
+@click.argument("policy", type=PolicyName())
+@click.option("--enabled/--disabled", default=None)
+@click.option("--age", help="Rows older than this: a number and s, m, h or d, as in 90d.")
+@click.option("--hours", help="Hours of the day in UTC, as in 1-5 or 22-4; or any.")
+@click.option("--rows-per-run", type=int)
+@click.option("--minutes-per-run", type=int)
+@click.option("--batch-rows", type=int, help="The most rows of one transaction.")
+@click.option("--archive/--no-archive", default=None, help="Rows go into a file before they are deleted.")
+@click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to the settings.")
+def policy_set(policy: Policy, defaults: tuple[str, ...], **fields: Any) -> None:
+    """Set fields of a policy; the batch after the next second obeys."""
+    changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(defaults)
+    if not changes:
+        raise click.UsageError("nothing to set; see --help for the fields")
+    try:
+        with get_engine().begin() as connection:
+            rules.change(connection, policy, changes)
+    except RuleError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"{policy.name}: " + ", ".join(f"{k} = {'as in the settings' if v is None else v}" for k, v in changes.items()))
+
+
+@group.command("restore")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--anyway", is_flag=True, help="Although the policy would delete the rows again.")
+@as_json_option
+def restore_command(paths: tuple[Path, ...], anyway: bool, as_json: bool) -> None:
+    """Put the rows of archive files, or of folders of them, back. May be run again. Exit code 1 if rows were refused."""
+    with get_engine().connect() as connection:
+        awake = [name for name in policies_of(paths) if rules.read(connection, POLICIES[name]).why_not(any_hour=True) is None]
+    if awake and not anyway:
+        raise click.ClickException(
+            f"{', '.join(awake)} would delete these rows again at its next run; pause or disable it first"
+            f" (`chat-workers retention pause --policy {awake[0]}`), or give --anyway"
+        )
+    done = [restore(get_engine(), path) for path in paths]
+    files, restored, there = (sum(getattr(d, n) for d in done) for n in ("files", "restored", "already_there"))
+    refused: dict[str, int] = {}
+    for each in done:
+        for reason, rows in each.refused.items():
+            refused[reason] = refused.get(reason, 0) + rows
+    if as_json:
+        _json({"files": files, "restored": restored, "already_there": there, "refused": refused})
+    else:
+        click.echo(f"restored {restored:,} rows of {files} files; {there:,} were there already")
+        for reason, rows in refused.items():
+            click.echo(f"refused {rows:,}: {reason}", err=True)
+    if refused:
+        raise SystemExit(1)

@@ -1,0 +1,102 @@
+"""`chat-workers schedule`: what beat starts, when it last did and will next, whether it is late; and start one now."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+import redis
+from celery.schedules import BaseSchedule
+from kombu.exceptions import OperationalError
+
+from beat_schedule import BEAT_SCHEDULE
+from workers.celery_config import BEAT_LOOP_SECONDS
+from workers.cli.table import duration, echo_table
+
+# Beat looks at its entries this often, so that being later than a few looks means that no beat is there.
+LATE_SECONDS = 10 * BEAT_LOOP_SECONDS
+
+
+@click.group("schedule")
+def group() -> None:
+    """The schedule of beat_schedule.py, in UTC: list, run."""
+
+
+@group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(as_json: bool) -> None:
+    """List each entry with its next and last run. Exit code 1 if one is late or unknown to beat."""
+    try:
+        rows = [_state(name) for name in BEAT_SCHEDULE]
+    except redis.RedisError as error:
+        raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+    else:
+        echo_table(
+            ("name", "task", "when (UTC)", "last sent", "next", ""),
+            [(r["name"], r["task"], r["when"], _clock(r["last"]), _clock(r["next"]), _note(r)) for r in rows],
+        )
+    if any(row["late_seconds"] is None or row["late_seconds"] for row in rows):
+        raise SystemExit(1)
+
+
+@group.command("run")
+@click.argument("name", type=click.Choice(list(BEAT_SCHEDULE)))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run_command(name: str, as_json: bool) -> None:
+    """Send an entry's task to its queue now; the schedule stays as it is."""
+    from workers.app import app
+
+    entry = BEAT_SCHEDULE[name]
+    try:
+        sent = app.send_task(entry["task"], retry=False, **entry["options"])
+    except OperationalError as error:
+        raise click.ClickException(f"the broker at CELERY_BROKER_URL took nothing: {error}") from None
+    if as_json:
+        click.echo(json.dumps({"name": name, "task": entry["task"], "id": sent.id}))
+    else:
+        click.echo(f"sent {entry['task']} ({sent.id}); a worker has {duration(entry['options']['expires'])} to take it")
+
+
+def _state(name: str) -> dict[str, Any]:
+    from redbeat import RedBeatSchedulerEntry
+    from redbeat.schedulers import RedBeatConfig
+
+    from workers.app import app
+
+    entry = BEAT_SCHEDULE[name]
+    row = {
+        "name": name,
+        "task": entry["task"],
+        "when": _when(entry["schedule"]),
+        "last": None,
+        "next": None,
+        "late_seconds": None,
+    }
+    try:
+        stored = RedBeatSchedulerEntry.from_key(f"{RedBeatConfig(app).key_prefix}{name}", app=app)
+    except KeyError:
+        return row
+    now = datetime.now(UTC)
+    # RedBeat's own due_at says "now" of what is overdue.
+    remaining = entry["schedule"].remaining_estimate(stored.last_run_at or now)
+    late = round(-remaining / timedelta(seconds=1))
+    # An entry that was never sent carries the time at which beat first saw it.
+    last = stored.last_run_at if stored.total_run_count else None
+    return {**row, "last": last, "next": now + remaining, "late_seconds": late if late > LATE_SECONDS else 0}
+
+
+def _when(when: BaseSchedule) -> str:
+    """Return the schedule for people, as Celery words it: `freq: 1.00 minute`, `crontab: 30 1 * * * (m/h/dM/MY/d)`."""
+    return str(when).strip("<>")
+
+
+def _clock(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
+
+
+def _note(row: dict[str, Any]) -> str:
+    if row["late_seconds"] is None:
+        return "unknown to beat: has it run since this entry was made?"
+    return f"late by {duration(row['late_seconds'])}" if row["late_seconds"] else ""
