@@ -38,6 +38,14 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _s3_uri(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError("is no S3 URI; expected s3://bucket/prefix")
+    return f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
@@ -61,6 +69,27 @@ class Settings(BaseSettings):
     notifications_per_minute: int = Field(default=600_000, ge=60)
     """Messages to each provider, over all workers; FCM's default quota."""
     notifications_request_seconds: float = Field(default=10, ge=1, le=60)
+
+    # Backups
+    backup_dir: Path | None = None
+    """Where dumps, archives and their manifests lie. It must exist: one that is made for you may hide a missing mount."""
+    backup_passphrase_file: Path | None = None
+    """Mode 0600. Its first line seals and signs; older passphrases may follow, a line each, and still open what they sealed."""
+    backup_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    """Where archives go, s3://bucket/prefix; AWS_* say how and with whose rights."""
+    backup_s3_sse: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption, beside our own; None: what the bucket does by default."""
+    backup_s3_kms_key_id: str | None = None
+    backup_s3_storage_class: str | None = None
+    """One that can be read at once (STANDARD_IA, GLACIER_IR), or drills of the bucket fail."""
+    backup_keep_daily: int = Field(default=14, ge=7)
+    """Dumps; a week's archive is made of seven."""
+    backup_keep_weekly: int = Field(default=8, ge=1)
+    """Archives."""
+    backup_keep_monthly: int = Field(default=12, ge=0)
+    """Months in S3; 0 deletes nothing there."""
+    backup_drill_database: str | None = None
+    """The scratch schema of drills, made and dropped by them; default: the database's name with _drill at its end."""
 
     # Logs
     log_format: Literal["console", "json"] = "console"
