@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from celery.schedules import schedule
+from celery.schedules import BaseSchedule, crontab, schedule
 
 # Jobs read their due work from MySQL, so a tick that waited in the queue past the next one has nothing left to do: each
 # entry expires instead of piling up behind an outage.
@@ -14,7 +14,7 @@ def every(seconds: float) -> schedule:
     return schedule(timedelta(seconds=seconds))
 
 
-def entry(task: str, when: schedule, *, expires: int) -> dict[str, Any]:
+def entry(task: str, when: BaseSchedule, *, expires: int) -> dict[str, Any]:
     """Return a beat entry for `task`; its message is dropped if no worker has taken it within `expires` seconds."""
     return {"task": task, "schedule": when, "options": {"expires": expires}}
 
@@ -23,4 +23,11 @@ BEAT_SCHEDULE = {
     # name                                task                                  when        dropped after, seconds
     "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
+
+    # Each looks whether it is due (no dump of today, no archive of the last seven days, none shipped this month), so the hours
+    # after the first are further tries of one that failed or was missed.
+    "backups-daily":                entry("tasks.backups.daily",                crontab(minute=10, hour="2-23"), expires=3000),
+    "backups-weekly":               entry("tasks.backups.weekly",               crontab(minute=30, hour="3-23"), expires=3000),
+    "backups-monthly":              entry("tasks.backups.monthly",              crontab(minute=50, hour="3-23"), expires=3000),
+    "backups-drill":                entry("tasks.backups.drill",                crontab(minute=40, hour=4),      expires=9000),
 }  # fmt: skip

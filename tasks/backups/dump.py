@@ -71,18 +71,15 @@ class Stream:
     tables: dict[str, Table]
 
 
-def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, *, again: bool = False) -> Backup:
-    """Return today's dump in the folder `into`, newly made unless there is one; `again` makes another beside it.
+def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick) -> Backup:
+    """Make a dump in the folder `into`, named by the database's day in UTC, and return it. A passphrase signs its manifest.
 
-    The day is the database's, in UTC. A passphrase signs the manifest. The caller holds the folder's lock. Raise BackupError
-    if the dump could not be made.
+    The caller holds the folder's lock. Raise BackupError, leaving nothing, if the dump could not be made.
     """
     started = time.monotonic()
     with engine.connect() as connection:
         server = connection.execute(SERVER).one()
-    name = _name(into, server.now, again)
-    if name in folder.names(into, "daily"):
-        return folder.load(into, name)
+    name = folder.fresh_name(into, "daily", server.now.date(), server.now)
     folder.check_space(into, _expected_bytes(engine, into))
     client = find_client(DUMPERS[family_of(server.version)])
     partial = into / (name + PARTIAL)
@@ -114,10 +111,15 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, *, ag
 
 def today(engine: Engine, into: Path) -> Backup | None:
     """Return the dump of the database's day, if there is one that is whole."""
-    with engine.connect() as connection:
-        now = connection.execute(SERVER).one().now
     newest = folder.newest(into, "daily")
-    return newest if newest and newest.day == now.date() else None
+    return newest if newest and newest.day == now(engine).date() else None
+
+
+def now(engine: Engine) -> datetime:
+    """Return the database's clock, in UTC and without a zone."""
+    with engine.connect() as connection:
+        moment: datetime = connection.execute(SERVER).one().now
+        return moment
 
 
 def write_dump(engine: Engine, client: Client, path: Path, tick: Tick) -> Stream:
@@ -180,11 +182,6 @@ def _output(child: Child, tick: Tick) -> Iterator[bytes]:
         heard = time.monotonic()
         tick(len(chunk))
         yield chunk
-
-
-def _name(into: Path, now: datetime, again: bool) -> str:
-    name = f"backup_chat_{now:%Y%m%d}.sql.zst"
-    return f"backup_chat_{now:%Y%m%d_%H%M%S}.sql.zst" if again and name in folder.names(into, "daily") else name
 
 
 def _expected_bytes(engine: Engine, into: Path) -> int:

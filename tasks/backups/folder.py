@@ -23,8 +23,10 @@ Tick = Callable[[int], None]
 
 NAMES: dict[Kind, re.Pattern[str]] = {
     "daily": re.compile(r"backup_chat_(\d{8})(?:_\d{6})?\.sql\.zst"),
-    "weekly": re.compile(r"backup_chat_week_(\d{8})\.tar\.enc"),
+    "weekly": re.compile(r"backup_chat_week_(\d{8})(?:_\d{6})?\.tar\.enc"),
 }
+FORMS: dict[Kind, tuple[str, str]] = {"daily": ("backup_chat_", ".sql.zst"), "weekly": ("backup_chat_week_", ".tar.enc")}
+"""A second one of a day has the time behind the day."""
 PARTIAL = ".partial"
 LOCK = ".lock"
 CHUNK = 1 << 20
@@ -84,6 +86,13 @@ def day_of(name: str) -> date:
     """Return the day in an artefact's name."""
     match = next(found for pattern in NAMES.values() if (found := pattern.fullmatch(name)))
     return datetime.strptime(match[1], "%Y%m%d").date()  # noqa: DTZ007 - a day
+
+
+def fresh_name(folder: Path, kind: Kind, day: date, moment: datetime) -> str:
+    """Return a name for a new artefact that no committed one has."""
+    start, end = FORMS[kind]
+    name = f"{start}{day:%Y%m%d}{end}"
+    return f"{start}{day:%Y%m%d}_{moment:%H%M%S}{end}" if name in names(folder, kind) else name
 
 
 def names(folder: Path, kind: Kind) -> list[str]:

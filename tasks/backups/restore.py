@@ -56,7 +56,7 @@ def create_schema(engine: Engine, name: str) -> None:
     """Make the schema `name` on the engine's server unless it is there."""
     with engine.connect() as connection:
         if not connection.execute(SCHEMA, {"name": name}).scalar():
-            connection.execute(text(f"CREATE DATABASE {_quoted(name)} CHARACTER SET utf8mb4"))
+            connection.execute(text(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4"))
 
 
 def schema_engine(engine: Engine, name: str) -> Engine:
@@ -143,5 +143,6 @@ def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orpha
         return found
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return an identifier in backticks."""
     return "`" + name.replace("`", "``") + "`"

@@ -38,15 +38,13 @@ def week(into: Path) -> list[Backup]:
 
 
 def seal(into: Path, passphrase: bytes, tick: Tick) -> Backup:
-    """Return the archive of the week's dumps, newly made unless there is one. The caller holds the folder's lock.
+    """Make an archive of the week's dumps, named by the newest one's day, and return it. The caller holds the folder's lock.
 
-    Raise BackupError if a dump is not what its manifest says: a damaged one must not pass as sealed.
+    Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
     """
-    started = time.monotonic()
+    started, now = time.monotonic(), datetime.now(UTC).replace(microsecond=0)
     dumps = week(into)
-    name = f"backup_chat_week_{dumps[-1].day:%Y%m%d}.tar.enc"
-    if name in folder.names(into, "weekly"):
-        return folder.load(into, name)
+    name = folder.fresh_name(into, "weekly", dumps[-1].day, now)
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
     partial = into / (name + PARTIAL)
     with folder.writing(partial) as file:
@@ -56,7 +54,7 @@ def seal(into: Path, passphrase: bytes, tick: Tick) -> Backup:
     made = Manifest(
         kind="weekly",
         name=name,
-        created_at=datetime.now(UTC).replace(microsecond=0),
+        created_at=now,
         bytes=writer.bytes,
         sha256=writer.digest.hexdigest(),
         plain_bytes=writer.plain_bytes,
