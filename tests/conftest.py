@@ -18,7 +18,7 @@ from devstack.emulators.client import Emulator
 from devstack.stack import Stack
 from settings import get_settings
 
-SERVICES = ("mariadb", "redis", "fcm")
+SERVICES = ("mariadb", "redis", "fcm", "s3")
 CHAT_DATABASE = "test_chat"
 
 

@@ -40,8 +40,8 @@ POLL_SECONDS = 1
 # What the clients' exit codes mean, as seen with mariadb-dump 10.11.
 EXIT_CODES = {
     1: "it was called with a wrong option",
-    2: "the server refused it or an option is wrong",
-    3: "the connection was lost in the middle",
+    2: "the server refused a statement, or the connection was lost between two",  # the latter without a word on stderr
+    3: "the connection was lost within a table",
     5: "it could not write",
     6: "a table is missing",
     7: "an option is unknown to it",

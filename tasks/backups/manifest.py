@@ -151,8 +151,8 @@ def check_signature(signed: Signed, passphrases: list[bytes]) -> bytes:
 
 def _keys(passphrase: bytes, salt: bytes, iterations: int) -> tuple[bytes, str]:
     # The salt is not the archive's own, so this key is independent of the one that encrypts.
-    derived = derive(passphrase, salt, iterations, 40)
-    return derived[:32], derived[32:].hex()
+    key = derive(passphrase, salt, iterations, 32)
+    return key, hmac.digest(key, b"key id", "sha256")[:8].hex()
 
 
 def _line(model: BaseModel) -> bytes:

@@ -49,7 +49,7 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
 @group.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """Show the backups of all tiers, oldest first, and when each job was last done. Exit 1 if one is not whole."""
+    """Show the backups of all tiers, oldest first, and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups = _backups()
     rows, complaints = [], []
     with _sentences():
@@ -71,7 +71,11 @@ def list_command(as_json: bool) -> None:
                 ]
         except BackupError as error:
             complaints.append(str(error))
-        runs = ledger.last_runs(backups.engine)
+        try:
+            runs = ledger.last_runs(backups.engine)
+        except DBAPIError as error:  # the day that backups are needed
+            runs = {}
+            complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
     last = {
         " ".join(filter(None, key)): None if run.done is None else f"{run.done:%Y-%m-%dT%H:%M:%SZ}" for key, run in runs.items()
     }
@@ -87,7 +91,7 @@ def list_command(as_json: bool) -> None:
         for job, done in sorted(last.items()):
             click.echo(f"last {job}: {done or 'never done, though tried'}")
         for complaint in complaints:
-            click.echo(f"not whole: {complaint}", err=True)
+            click.echo(f"Error: {complaint}", err=True)
         if not rows and not complaints:
             click.echo("there are no backups yet; make one with: chat-workers backups create daily")
     if complaints:
@@ -145,6 +149,7 @@ def restore_command(name: str, into: str | None, tables: str | None, dump_name: 
                 f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True
             )
             if not yes:
+                click.echo(restore.NEEDS, err=True)
                 _ask()
         with _progress(f"restoring into {schema}", None) as tick:
             run = backups.restore(found, target, chosen, tick, name=dump_name)
