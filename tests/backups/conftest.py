@@ -49,9 +49,9 @@ def checksums(engine: Engine) -> dict[str, int]:
 
 @pytest.fixture
 def awkward(chat: Engine) -> Engine:
-    """A chat of a few thousand rows in all nine tables, the awkward ones among them."""
+    """A chat of a thousand rows in all nine tables, the awkward ones among them."""
     with chat.begin() as connection:
-        load_chat(connection, users=50, conversations=60, notifications=2000)
+        load_chat(connection, users=50, conversations=60, notifications=300)
         for number, value in enumerate(AWKWARD, 5000):
             connection.exec_driver_sql(
                 "INSERT INTO messages (id, message_id, conversation_id, sender_id, message_text, metadata, created_at)"

@@ -49,7 +49,7 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
 @group.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """Show the backups of all tiers, oldest first, and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
+    """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups = _backups()
     rows, complaints = [], []
     with _sentences():
