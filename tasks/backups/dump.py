@@ -27,6 +27,7 @@ from tasks.backups.client import (
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.manifest import Manifest, Table
+from tasks.backups.passphrases import ITERATIONS
 from tasks.backups.scan import DumpScan
 from tasks.backups.tables import CHAT_TABLES
 
@@ -71,7 +72,7 @@ class Stream:
     tables: dict[str, Table]
 
 
-def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick) -> Backup:
+def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, iterations: int = ITERATIONS) -> Backup:
     """Make a dump in the folder `into`, named by the database's day in UTC, and return it. A passphrase signs its manifest.
 
     The caller holds the folder's lock. Raise BackupError, leaving nothing, if the dump could not be made.
@@ -105,7 +106,7 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick) -> Ba
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder.commit(partial, into / name, manifest.compose(made, passphrase))
+    folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
     return folder.load(into, name)
 
 

@@ -92,14 +92,16 @@ class Signed(NamedTuple):
     signature: Signature | None
 
 
-def compose(manifest: Manifest, passphrase: bytes | None) -> bytes:
+def compose(manifest: Manifest, passphrase: bytes | None, iterations: int = ITERATIONS) -> bytes:
     """Return the text of a manifest file, signed if there is a passphrase."""
     line = _line(manifest)
     if passphrase is None:
         return line
     salt = os.urandom(16)
-    key, key_id = _keys(passphrase, salt, ITERATIONS)
-    return line + _line(Signature(salt=salt.hex(), key_id=key_id, hmac=hmac.digest(key, line, "sha256").hex()))
+    key, key_id = _keys(passphrase, salt, iterations)
+    return line + _line(
+        Signature(iterations=iterations, salt=salt.hex(), key_id=key_id, hmac=hmac.digest(key, line, "sha256").hex())
+    )
 
 
 def read(path: Path) -> Signed:

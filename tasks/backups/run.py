@@ -8,10 +8,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from settings import ConfigurationError, Settings
-from tasks.backups import drill, dump, folder, ledger, passphrases, restore, rotate, seal, source, verify
+from tasks.backups import drill, dump, folder, ledger, restore, rotate, seal, source, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
+from tasks.backups.passphrases import ITERATIONS, read_passphrases
 from tasks.backups.rotate import Doomed
 from tasks.backups.ship import Bucket
 from tasks.backups.source import Source
@@ -25,6 +26,8 @@ class Backups:
 
     engine: Engine
     settings: Settings
+    iterations: int = ITERATIONS
+    """Of PBKDF2, for what is made; what is opened says its own."""
 
     @property
     def folder(self) -> Path:
@@ -32,7 +35,7 @@ class Backups:
 
     @property
     def passphrases(self) -> list[bytes]:
-        return passphrases.read_passphrases(self.settings.backup_passphrase_file)
+        return read_passphrases(self.settings.backup_passphrase_file)
 
     @property
     def known_passphrases(self) -> list[bytes]:
@@ -52,7 +55,7 @@ class Backups:
         known = self.known_passphrases
         with self._working(Run("daily")) as (run, into):
             if force or dump.today(self.engine, into) is None:
-                backup = dump.dump(self.engine, into, known[0] if known else None, tick)
+                backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
         if run.artefact:
             self._rotate("daily", tick)
@@ -64,7 +67,7 @@ class Backups:
         with self._working(Run("weekly")) as (run, into):
             last, newest = folder.newest(into, "weekly"), seal.week(into)[-1]
             if force or last is None or newest.day - last.day >= seal.WEEK:
-                _enter(run, seal.seal(into, known[0], tick))
+                _enter(run, seal.seal(into, known[0], tick, self.iterations))
         if run.artefact:
             self._rotate("weekly", tick)
         return run

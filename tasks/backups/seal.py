@@ -37,7 +37,7 @@ def week(into: Path) -> list[Backup]:
     return [folder.load(into, name) for name in folder.names(into, "daily") if folder.day_of(name) > last.day - WEEK]
 
 
-def seal(into: Path, passphrase: bytes, tick: Tick) -> Backup:
+def seal(into: Path, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
     """Make an archive of the week's dumps, named by the newest one's day, and return it. The caller holds the folder's lock.
 
     Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
@@ -48,7 +48,7 @@ def seal(into: Path, passphrase: bytes, tick: Tick) -> Backup:
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
     partial = into / (name + PARTIAL)
     with folder.writing(partial) as file:
-        writer = _Encrypting(file, passphrase)
+        writer = _Encrypting(file, passphrase, iterations)
         members = _write_tar(writer, dumps, tick)
         writer.finish()
     made = Manifest(
@@ -61,12 +61,12 @@ def seal(into: Path, passphrase: bytes, tick: Tick) -> Backup:
         milliseconds=round((time.monotonic() - started) * 1000),
         database=dumps[-1].signed.manifest.database,
         members=members,
-        encryption=Encryption(),
+        encryption=Encryption(iterations=iterations),
     )
     try:
         if folder.file_sha256(partial, lambda _: tick(0)) != made.sha256:
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
-        text = manifest.compose(made, passphrase)
+        text = manifest.compose(made, passphrase, iterations)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -162,13 +162,13 @@ class _Hashing:
 class _Encrypting:
     """Writes as `openssl enc -aes-256-cbc -pbkdf2` does, and digests what goes to the disk."""
 
-    def __init__(self, file: BinaryIO, passphrase: bytes) -> None:
+    def __init__(self, file: BinaryIO, passphrase: bytes, iterations: int) -> None:
         salt = os.urandom(SALT_BYTES)
         self.bytes = 0
         self.plain_bytes = 0
         self.digest = hashlib.sha256()
         self._file = file
-        self._encryptor = _cipher(passphrase, salt, ITERATIONS).encryptor()
+        self._encryptor = _cipher(passphrase, salt, iterations).encryptor()
         self._padder = PKCS7(BLOCK_BITS).padder()
         self._put(MAGIC + salt)
 

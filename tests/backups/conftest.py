@@ -14,6 +14,7 @@ from settings import get_settings
 from tasks.backups.run import Backups
 from tasks.backups.tables import CHAT_TABLES
 
+FEW_ITERATIONS = 1000
 PASSPHRASE = b"correct horse battery staple"
 
 # What has broken dumps and their readers: quotes and escapes, line breaks, bytes that are no text, the marks that a dump is
@@ -97,7 +98,7 @@ def backups(awkward: Engine, into: Path, passphrase_file: Path) -> Backups:
             "backup_s3_uri": f"s3://backups/{uuid4().hex}",
         }
     )
-    return Backups(awkward, settings)
+    return Backups(awkward, settings, FEW_ITERATIONS)
 
 
 @pytest.fixture(scope="session")

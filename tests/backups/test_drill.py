@@ -11,7 +11,7 @@ from settings import ConfigurationError
 from tasks.backups import drill, folder, manifest, restore
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
-from tests.backups.conftest import PASSPHRASE, quiet
+from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
 
 SCRATCH = "test_chat_drill"
 
@@ -27,7 +27,7 @@ def resign(backups: Backups, old: bytes, new: bytes) -> None:
     line = mark.read_bytes().partition(b"\n")[0]
     assert old in line
     changed = manifest.parse(line.replace(old, new) + b"\n", mark.name.removesuffix(manifest.SUFFIX)).manifest
-    mark.write_bytes(manifest.compose(changed, PASSPHRASE))
+    mark.write_bytes(manifest.compose(changed, PASSPHRASE, FEW_ITERATIONS))
 
 
 def test_each_tier_in_its_turn(backups: Backups) -> None:

@@ -12,7 +12,7 @@ from tasks.backups import folder, manifest, rotate
 from tasks.backups.errors import BackupError
 from tasks.backups.manifest import Manifest
 from tasks.backups.ship import Bucket, Shipped
-from tests.backups.conftest import PASSPHRASE, quiet
+from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
 
 
 def put(into: Path, name: str, *, signed: bool = False) -> Path:
@@ -28,7 +28,7 @@ def put(into: Path, name: str, *, signed: bool = False) -> Path:
         plain_bytes=0,
         milliseconds=0,
     )
-    (into / (name + manifest.SUFFIX)).write_bytes(manifest.compose(made, PASSPHRASE if signed else None))
+    (into / (name + manifest.SUFFIX)).write_bytes(manifest.compose(made, PASSPHRASE if signed else None, FEW_ITERATIONS))
     return path
 
 

@@ -21,7 +21,7 @@ from tasks.backups.folder import Backup
 from tasks.backups.run import Backups
 from tasks.backups.ship import PART_BYTES, Bucket
 from tasks.backups.tables import CHAT_TABLES
-from tests.backups.conftest import PASSPHRASE, checksums, quiet
+from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def big_archive(backups: Backups) -> Backup:
         plain_bytes=0,
         milliseconds=0,
     )
-    (backups.folder / (name + manifest.SUFFIX)).write_bytes(manifest.compose(made, PASSPHRASE))
+    (backups.folder / (name + manifest.SUFFIX)).write_bytes(manifest.compose(made, PASSPHRASE, FEW_ITERATIONS))
     return folder.load(backups.folder, name)
 
 
