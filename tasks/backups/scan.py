@@ -17,8 +17,11 @@ LONGEST_TRAILER = 200
 # One row of MySQL's format, which has a statement on one line: parentheses and quotes inside of quotes do not count.
 ROW = re.compile(rb"\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 
-SECTION = re.compile(rb"--\n-- Table structure for table `([^`\n]+)`\n")
-FOOTER = b"/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
+# Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
+INSERT = re.compile(rb"\n(?:--[^\n]*\n|\n)*INSERT INTO (`([^`\n]+)`(?: \([^)\n]*\))? VALUES)")
+CREATE = re.compile(rb"\n(?:--[^\n]*\n|\n)*CREATE TABLE `([^`\n]+)`")
+SECTION = re.compile(rb"\n*--\n-- Table structure for table `([^`\n]+)`\n")
+FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
 
 
 @dataclass(slots=True)
@@ -30,19 +33,30 @@ class TableScan:
 
 
 class Statements:
-    """Cuts a stream into pieces that end where a statement ends."""
+    """Cuts a stream into statements, looking at each byte about once."""
 
     def __init__(self) -> None:
-        self._rest = b"\n"
+        self._begun = [b"\n"]
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Return the whole statements that are in by now: nothing, or from the line break before them to their semicolon."""
-        data = self._rest + chunk
-        if (end := data.rfind(END)) < 0:
-            self._rest = data
-            return b""
-        self._rest = data[end + 1 :]
-        return data[: end + 1]
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Return the statements that are whole by now, each from the line break before it to its semicolon."""
+        if not chunk:
+            return
+        at = 0
+        if chunk.startswith(b"\n") and self._begun[-1].endswith(b";"):
+            yield self._join(b"")
+        # Backwards is three times as fast, and most chunks lie within one long statement.
+        last = chunk.rfind(END)
+        while at <= last:
+            end = chunk.find(END, at)
+            yield self._join(chunk[at : end + 1])
+            at = end + 1
+        self._begun.append(chunk[at:])
+
+    def _join(self, last: bytes) -> bytes:
+        statement = b"".join([*self._begun, last])
+        self._begun = []
+        return statement
 
 
 class DumpScan:
@@ -60,36 +74,25 @@ class DumpScan:
         return TRAILER.search(self._tail) is not None
 
     def feed(self, chunk: bytes) -> None:
+        """Take in the next piece of the text, wherever it was cut."""
         self.bytes += len(chunk)
-        self._tail = (self._tail + chunk)[-LONGEST_TRAILER:] if len(chunk) < LONGEST_TRAILER else chunk[-LONGEST_TRAILER:]
-        piece = self._statements.feed(chunk)
-        for start in _starts(piece, b"\nCREATE TABLE `"):
-            self.tables.setdefault(_name(piece, start), TableScan())
-        for start in _starts(piece, b"\nINSERT INTO `"):
-            self._count(piece, start)
+        self._tail = (self._tail + chunk[-LONGEST_TRAILER:])[-LONGEST_TRAILER:]
+        for statement in self._statements.feed(chunk):
+            if insert := INSERT.match(statement):
+                self._count(statement, insert.start(1), insert.end(1), self._table(insert[2]))
+            elif create := CREATE.match(statement):
+                self._table(create[1])
 
-    def _count(self, piece: bytes, start: int) -> None:
-        end = piece.find(END, start)
-        end = len(piece) - 1 if end < 0 else end  # a piece ends in the last statement's semicolon
-        table = self.tables.setdefault(_name(piece, start), TableScan())
-        with memoryview(piece) as view:
-            table.digest.update(view[start:end])
-        values = piece.index(b" VALUES", start, end) + len(b" VALUES")
-        if piece[values : values + 1] == b"\n":  # MariaDB's format: a row a line
-            table.rows += piece.count(b"\n(", values, end)
+    def _table(self, name: bytes) -> TableScan:
+        return self.tables.setdefault(name.decode(), TableScan())
+
+    def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
+        with memoryview(statement) as view:
+            table.digest.update(view[start:-1])
+        if statement[values : values + 1] == b"\n":  # MariaDB's format: a row a line
+            table.rows += statement.count(b"\n", values)
         else:
-            table.rows += sum(1 for _ in ROW.finditer(piece, values, end))
-
-
-def _starts(piece: bytes, mark: bytes) -> Iterator[int]:
-    at = piece.find(mark)
-    while at >= 0:
-        yield at + len(mark)
-        at = piece.find(mark, at + len(mark))
-
-
-def _name(piece: bytes, start: int) -> str:
-    return piece[start : piece.index(b"`", start)].decode()
+            table.rows += sum(1 for _ in ROW.finditer(statement, values))
 
 
 def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[bytes]:
@@ -97,17 +100,11 @@ def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[by
     statements = Statements()
     passing = True
     for chunk in chunks:
-        piece = statements.feed(chunk)
-        at = 0
-        for section in SECTION.finditer(piece):
+        for statement in statements.feed(chunk):
+            if section := SECTION.match(statement):
+                passing = section[1].decode() in tables
+            elif statement.startswith(FOOTER):
+                passing = True
             if passing:
-                yield piece[at : section.start()]
-            passing, at = section[1].decode() in tables, section.start()
-        footer = piece.find(b"\n" + FOOTER, at)
-        if footer >= 0:
-            if passing:
-                yield piece[at:footer]
-            passing, at = True, footer
-        if passing:
-            yield piece[at:]
+                yield statement
     yield b"\n"

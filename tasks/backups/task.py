@@ -52,7 +52,8 @@ def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> N
         log.error("backup failed", reason=str(error))
         raise
     if run.artefact:
-        log.info(event, artefact=run.artefact, tier=run.tier, bytes=run.bytes, rows=run.rows, seconds=run.milliseconds / 1000)
+        some = {name: value for name, value in (("tier", run.tier), ("rows", run.rows)) if value}
+        log.info(event, artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)
 
 
 def _tick(_bytes: int) -> None:
