@@ -40,3 +40,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    # It tells at INFO, for each client made, where it found its endpoint and credentials.
+    logging.getLogger("botocore").setLevel(logging.WARNING)

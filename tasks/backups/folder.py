@@ -168,11 +168,15 @@ class _Whole:
 
 
 def commit(partial: Path, final: Path, text: bytes) -> None:
-    """Give a finished artefact its name and then, as the mark that it counts, its manifest."""
+    """Give a finished artefact its name and then, as the mark that it counts, its manifest. If that fails, neither is left."""
     mark = final.with_name(final.name + manifest.SUFFIX)
     waiting = mark.with_name(mark.name + PARTIAL)
-    with writing(waiting) as file:
-        file.write(text)
+    try:
+        with writing(waiting) as file:
+            file.write(text)
+    except BaseException:
+        partial.unlink()
+        raise
     partial.rename(final)
     waiting.rename(mark)
     sync(final.parent)

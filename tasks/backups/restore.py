@@ -53,10 +53,12 @@ def filled_tables(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list
 
 
 def create_schema(engine: Engine, name: str) -> None:
-    """Make the schema `name` on the engine's server unless it is there."""
-    with engine.connect() as connection:
+    """Make the schema `name` on the engine's server unless it is there. The engine's own may be the one that is gone."""
+    server = schema_engine(engine, "information_schema")
+    with server.connect() as connection:
         if not connection.execute(SCHEMA, {"name": name}).scalar():
             connection.execute(text(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4"))
+    server.dispose()
 
 
 def schema_engine(engine: Engine, name: str) -> Engine:
@@ -124,8 +126,9 @@ def count_rows(target: Engine, tables: Collection[str]) -> dict[str, int]:
 def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orphans]:
     """Return the keys from restored tables to others that do not hold now, each after one pass over the key's index."""
     with target.connect() as connection:
-        keys = [key for key in connection.execute(KEYS, {"names": list(tables)}) if key.referenced_table_name not in tables]
-        parents = {key.referenced_table_name for key in keys}
+        # By position: MySQL 8 calls these columns by capital letters.
+        keys = [tuple(row) for row in connection.execute(KEYS, {"names": list(tables)}) if row[2] not in tables]
+        parents = {row[2] for row in keys}
         present = set(connection.execute(PRESENT, {"names": list(parents)}).scalars()) if parents else set()
         found = []
         for table, column, parent, parent_column in keys:

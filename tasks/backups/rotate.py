@@ -7,7 +7,7 @@ from tasks.backups import folder, manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
 from tasks.backups.manifest import Kind
-from tasks.backups.ship import Bucket, Shipped
+from tasks.backups.ship import STATE, Bucket, Shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ def prune_local(into: Path, kind: Kind, keep: int, passphrases: list[bytes], tic
         # In this order a run cut off between the two leaves a manifest alone, which counts as nothing and goes next time.
         (into / backup.name).unlink(missing_ok=True)
         (into / (backup.name + manifest.SUFFIX)).unlink(missing_ok=True)
+        (into / (backup.name + STATE)).unlink(missing_ok=True)
     folder.sync(into)
     return doomed
 

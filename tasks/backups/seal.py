@@ -30,11 +30,25 @@ WEEK = timedelta(days=7)
 
 
 def week(into: Path) -> list[Backup]:
-    """Return the dumps to seal, oldest first: those of the seven days that end with the newest. Raise BackupError if none."""
+    """Return the dumps to seal, oldest first: those of the seven days that end with the newest.
+
+    Raise BackupError if there are none, or if a day has only one that is not whole.
+    """
     last = folder.newest(into, "daily")
     if last is None:
         raise BackupError(f"there is no daily backup in {into} to seal; make one with: chat-workers backups create daily")
-    return [folder.load(into, name) for name in folder.names(into, "daily") if folder.day_of(name) > last.day - WEEK]
+    dumps, faults = [], {}
+    for name in folder.names(into, "daily"):
+        if (day := folder.day_of(name)) > last.day - WEEK:
+            try:
+                dumps.append(folder.load(into, name))
+            except BackupError as error:
+                faults[day] = error
+    for dump in dumps:
+        faults.pop(dump.day, None)
+    if faults:
+        raise BackupError(f"the week is not sealed, since {min(faults.items())[1]}; move that dump away to seal without it")
+    return dumps
 
 
 def seal(into: Path, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
+from db.engine import create_engine
+from devstack.stack import Stack
 from settings import get_settings
 from tasks.backups.run import Backups
 from tests.backups.conftest import checksums, quiet
@@ -87,6 +89,22 @@ def test_restore_asks_before_it_replaces_rows(run: Command, backups: Backups) ->
     assert run("restore", name, "--tables", "messages", "--yes").exit_code == 0
     with backups.engine.connect() as connection:
         assert connection.execute(text("SELECT message_text FROM messages WHERE id = 1")).scalar() != "said since"
+
+
+def test_restore_on_the_day_the_schema_itself_is_gone(
+    run: Command, backups: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, before = backups.daily(quiet).artefact, checksums(backups.engine)
+    engine = create_engine(stack.mariadb.url("test_gone"))
+    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    monkeypatch.setattr("workers.cli.backups.get_engine", lambda: engine)
+    listed = run("list")
+    assert name in listed.stdout
+    assert "the database cannot tell when each job was last done" in listed.stderr
+    assert run("restore", name).exit_code == 0
+    assert checksums(engine) == before
+    engine.dispose()
+    stack.mariadb.drop_database("test_gone")
 
 
 def test_prune_shows_before_it_deletes(run: Command, backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:

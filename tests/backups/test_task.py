@@ -11,6 +11,7 @@ import beat_schedule
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.backups import folder, task
+from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
 from tests.backups.conftest import quiet
 from tests.backups.test_rotate import put
@@ -61,6 +62,18 @@ def test_an_archive_holds_the_seven_days_that_end_with_the_newest_dump(backups: 
     archive = folder.load(backups.folder, backups.weekly(quiet).artefact)
     held = [member.name for member in archive.signed.manifest.members if member.name.endswith(".zst")]
     assert held == [f"backup_chat_202601{day:02}.sql.zst" for day in range(4, 11)]
+
+
+def test_a_day_whose_only_dump_is_cut_off_is_not_passed_over(backups: Backups) -> None:
+    for name in ("backup_chat_20260101.sql.zst", "backup_chat_20260102.sql.zst", "backup_chat_20260103.sql.zst"):
+        put(backups.folder, name)
+    (backups.folder / "backup_chat_20260102.sql.zst").write_bytes(b"")
+    with pytest.raises(BackupError, match=r"the week is not sealed, since backup_chat_20260102.sql.zst has 0 bytes"):
+        backups.weekly(quiet)
+    put(backups.folder, "backup_chat_20260102_120000.sql.zst")
+    archive = folder.load(backups.folder, backups.weekly(quiet).artefact)
+    assert "backup_chat_20260102.sql.zst" not in {member.name for member in archive.signed.manifest.members}
+    assert len(archive.signed.manifest.members) == 6
 
 
 def test_a_worker_that_stops_leaves_the_dump_to_the_next_tick(configured: Backups) -> None:
