@@ -36,4 +36,11 @@ BEAT_SCHEDULE = {
     "retention-conversations":      entry("tasks.retention.deactivate_conversations", daily("02:15"), expires=3600),
     "retention-typing-indicators":  entry("tasks.retention.purge_typing_indicators",  every(3600),    expires=600),
     "retention-worker-tables":      entry("tasks.retention.purge_worker_tables",      daily("03:00"), expires=3600),
+
+    # Each looks whether it is due (no dump of today, no archive of the last seven days, none shipped this month), so the hours
+    # after the first are further tries of one that failed or was missed.
+    "backups-daily":                entry("tasks.backups.daily",                crontab(minute=10, hour="2-23"), expires=3000),
+    "backups-weekly":               entry("tasks.backups.weekly",               crontab(minute=30, hour="3-23"), expires=3000),
+    "backups-monthly":              entry("tasks.backups.monthly",              crontab(minute=50, hour="3-23"), expires=3000),
+    "backups-drill":                entry("tasks.backups.drill",                crontab(minute=40, hour=4),      expires=9000),
 }  # fmt: skip

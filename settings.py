@@ -51,13 +51,15 @@ def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-
-
 def _s3_uri(value: str) -> str:
-    if not re.fullmatch(r"s3://[a-z0-9.-]{3,63}(/.*)?", value):
+    scheme, _, rest = value.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not re.fullmatch(r"[a-z0-9.-]{3,63}", bucket):
         raise ValueError("is no S3 URI; expected s3://bucket/prefix")
-    return value.rstrip("/")
+    return f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
 # Retention: policies may be changed by RETENTION_POLICIES and, at run time, in the table worker_retention_policies.
@@ -167,6 +169,27 @@ class Settings(BaseSettings):
     batches_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)] = ()
     """Replicas, with commas; batch jobs wait while one is behind."""
     batches_most_lag_seconds: float = Field(default=2.0, gt=0)
+
+    # Backups
+    backup_dir: Path | None = None
+    """Where dumps, archives and their manifests lie. It must exist: one that is made for you may hide a missing mount."""
+    backup_passphrase_file: Path | None = None
+    """Mode 0600. Its first line seals and signs; older passphrases may follow, a line each, and still open what they sealed."""
+    backup_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    """Where archives go, s3://bucket/prefix; AWS_* say how and with whose rights."""
+    backup_s3_sse: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption, beside our own; None: what the bucket does by default."""
+    backup_s3_kms_key_id: str | None = None
+    backup_s3_storage_class: str | None = None
+    """One that can be read at once (STANDARD_IA, GLACIER_IR), or drills of the bucket fail."""
+    backup_keep_daily: int = Field(default=14, ge=7)
+    """Dumps; a week's archive is made of seven."""
+    backup_keep_weekly: int = Field(default=8, ge=1)
+    """Archives."""
+    backup_keep_monthly: int = Field(default=12, ge=0)
+    """Months in S3; 0 deletes nothing there."""
+    backup_drill_database: str | None = None
+    """The scratch schema of drills, made and dropped by them; default: the database's name with _drill at its end."""
 
     # Logs
     log_format: Literal["console", "json"] = "console"

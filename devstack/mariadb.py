@@ -39,6 +39,7 @@ ALTER USER root@localhost IDENTIFIED BY '{root_password}';
 CREATE USER IF NOT EXISTS {user}@'127.0.0.1' IDENTIFIED BY '{password}';
 CREATE DATABASE IF NOT EXISTS {database};
 GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
+GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
 """
 
 

@@ -16,6 +16,8 @@ PROGRAMS = {
         "mariadbd": "mariadb-server-core",
         "mariadb-install-db": "mariadb-server-core",
         "my_print_defaults": "mariadb-client-core",
+        "mariadb": "mariadb-client-core",
+        "mariadb-dump": "mariadb-client",
     },
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},

@@ -11,6 +11,8 @@ from settings import Settings
 # Celery says three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks log what they did when
 # they did something; failures are louder than INFO.
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+# It tells at INFO, for each client made, where it found its endpoint and credentials.
+_TALKATIVE = ("botocore",)
 
 
 def configure(settings: Settings) -> None:
@@ -44,5 +46,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for name in _TICKING:
+    for name in (*_TICKING, *_TALKATIVE):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

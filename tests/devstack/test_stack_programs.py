@@ -24,7 +24,7 @@ def test_one_missing_program(tmp_path: Path) -> None:
 
 
 def test_several_missing_programs_in_one_sentence(tmp_path: Path) -> None:
-    pretend(tmp_path, "setpriv", "mariadb-install-db")
+    pretend(tmp_path, "setpriv", "mariadb-install-db", "mariadb", "mariadb-dump")
     with pytest.raises(StackError) as caught:
         programs.ensure(["mariadb", "clamd"], search_path=str(tmp_path), may_install=False)
     assert str(caught.value) == (

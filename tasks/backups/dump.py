@@ -1,0 +1,209 @@
+"""Dump the chat tables into one compressed file: one snapshot, streamed, counted, checked and only then committed."""
+
+import fcntl
+import hashlib
+import os
+import select
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import zstandard
+from sqlalchemy import Engine, bindparam, text
+
+from tasks.backups import folder, manifest
+from tasks.backups.client import (
+    DUMP_FLAGS,
+    DUMPERS,
+    FAMILY_DUMP_FLAGS,
+    Child,
+    Client,
+    family_of,
+    find_client,
+    running,
+)
+from tasks.backups.errors import BackupError
+from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.manifest import Manifest, Table
+from tasks.backups.passphrases import ITERATIONS
+from tasks.backups.scan import DumpScan
+from tasks.backups.tables import CHAT_TABLES
+
+PIPE_BYTES = 1 << 20
+LEVEL = 1  # of chat text the third makes hardly less, and takes twice as long
+WINDOW_LOG = 21  # 2 MiB: any zstd reads it back in a few megabytes
+# A dump that says nothing for so long waits for a lock or a server that will not answer.
+SILENCE_SECONDS = 600
+POLL_SECONDS = 1
+
+# What the clients' exit codes mean, as seen with mariadb-dump 10.11.
+EXIT_CODES = {
+    1: "it was called with a wrong option",
+    2: "the server refused a statement, or the connection was lost between two",  # the latter without a word on stderr
+    3: "the connection was lost within a table",
+    5: "it could not write",
+    6: "a table is missing",
+    7: "an option is unknown to it",
+}
+
+# Nine reads at the end of a primary key.
+LOWEST_IDS = text(
+    " UNION ALL ".join(f"SELECT '{table}' AS name, MIN(id) AS id FROM {table}" for table in CHAT_TABLES)  # noqa: S608
+)
+SIZES = text(
+    "SELECT COALESCE(SUM(data_length), 0) FROM information_schema.tables"
+    " WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(bindparam("names", expanding=True))
+PRESENT = text(
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
+).bindparams(bindparam("names", expanding=True))
+SERVER = text("SELECT VERSION() AS version, UTC_TIMESTAMP() AS now")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A dump that went through: sizes in bytes, and what was seen of each table."""
+
+    bytes: int
+    sha256: str
+    plain_bytes: int
+    tables: dict[str, Table]
+
+
+def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, iterations: int = ITERATIONS) -> Backup:
+    """Make a dump in the folder `into`, named by the database's day in UTC, and return it. A passphrase signs its manifest.
+
+    The caller holds the folder's lock. Raise BackupError, leaving nothing, if the dump could not be made.
+    """
+    started = time.monotonic()
+    with engine.connect() as connection:
+        server = connection.execute(SERVER).one()
+    name = folder.fresh_name(into, "daily", server.now.date(), server.now)
+    folder.check_space(into, _expected_bytes(engine, into))
+    client = find_client(DUMPERS[family_of(server.version)])
+    partial = into / (name + PARTIAL)
+    before = _lowest_ids(engine)
+    stream = write_dump(engine, client, partial, tick)
+    try:
+        _check_not_empty(before, _lowest_ids(engine), stream.tables)
+        if folder.file_sha256(partial, lambda _: tick(0)) != stream.sha256:
+            raise BackupError(f"the disk of {into} returns other bytes than were written; the dump was removed")
+        made = Manifest(
+            kind="daily",
+            name=name,
+            created_at=server.now.isoformat() + "Z",
+            bytes=stream.bytes,
+            sha256=stream.sha256,
+            plain_bytes=stream.plain_bytes,
+            milliseconds=round((time.monotonic() - started) * 1000),
+            database=engine.url.database or "",
+            server=server.version,
+            client=client.version,
+            tables=stream.tables,
+        )
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
+    return folder.load(into, name)
+
+
+def today(engine: Engine, into: Path) -> Backup | None:
+    """Return the dump of the database's day, if there is one that is whole."""
+    newest = folder.newest(into, "daily")
+    return newest if newest and newest.day == now(engine).date() else None
+
+
+def now(engine: Engine) -> datetime:
+    """Return the database's clock, in UTC and without a zone."""
+    with engine.connect() as connection:
+        moment: datetime = connection.execute(SERVER).one().now
+        return moment
+
+
+def write_dump(engine: Engine, client: Client, path: Path, tick: Tick) -> Stream:
+    """Write a compressed dump to `path` and return what it holds. Raise BackupError, leaving no file, if it is not complete."""
+    digest, size = hashlib.sha256(), 0
+    compressor = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters.from_level(
+            LEVEL, window_log=WINDOW_LOG, write_checksum=True, threads=1
+        )
+    ).compressobj()
+    scan = DumpScan()
+    with folder.writing(path) as file:
+        for chunk in dump_text(engine, client, scan, tick):
+            if packed := compressor.compress(chunk):
+                size += file.write(packed)
+                digest.update(packed)
+        packed = compressor.flush()
+        size += file.write(packed)
+        digest.update(packed)
+    return Stream(size, digest.hexdigest(), scan.bytes, tables_of(scan))
+
+
+def tables_of(scan: DumpScan) -> dict[str, Table]:
+    """Return what a scan has seen, as a manifest says it."""
+    return {name: Table(rows=seen.rows, sha256=seen.digest.hexdigest()) for name, seen in scan.tables.items()}
+
+
+def dump_text(engine: Engine, client: Client, scan: DumpScan, tick: Tick) -> Iterator[bytes]:
+    """Return a dump's text as it comes, shown to `scan` too. Raise BackupError at its end unless it is complete."""
+    arguments = (*DUMP_FLAGS, *FAMILY_DUMP_FLAGS[client.family], engine.url.database or "", *CHAT_TABLES)
+    with running(client, arguments, engine.url, writes=True) as child:
+        for chunk in _output(child, tick):
+            scan.feed(chunk)
+            yield chunk
+        code = child.process.wait()
+        program = Path(client.program).name
+        if code:
+            meaning = EXIT_CODES.get(code, "it was killed" if code < 0 else "it failed")
+            raise BackupError(f"{program} ended with status {code} ({meaning}): {child.complaint() or 'it gave no reason'}")
+    if not scan.complete:
+        raise BackupError(f"{program} ended without its closing line, so the dump is cut off")
+    if missing := [table for table in CHAT_TABLES if table not in scan.tables]:
+        raise BackupError(f"the dump lacks {', '.join(missing)}")
+
+
+def _output(child: Child, tick: Tick) -> Iterator[bytes]:
+    assert child.process.stdout is not None  # noqa: S101 - it was started with a pipe
+    pipe = child.process.stdout.fileno()
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    heard = time.monotonic()
+    while True:
+        if not ready.poll(POLL_SECONDS * 1000):
+            tick(0)
+            if time.monotonic() - heard > SILENCE_SECONDS:
+                raise BackupError(f"the dump stood still for {SILENCE_SECONDS} s; look for a table lock (SHOW PROCESSLIST)")
+            continue
+        chunk = os.read(pipe, PIPE_BYTES)
+        if not chunk:
+            return
+        heard = time.monotonic()
+        tick(len(chunk))
+        yield chunk
+
+
+def _expected_bytes(engine: Engine, into: Path) -> int:
+    if last := folder.newest(into, "daily"):
+        return last.signed.manifest.bytes * 5 // 4
+    with engine.connect() as connection:
+        return int(connection.execute(SIZES, {"names": CHAT_TABLES}).scalar_one()) // 2
+
+
+def _lowest_ids(engine: Engine) -> Mapping[str, int | None]:
+    with engine.connect() as connection:
+        present = set(connection.execute(PRESENT, {"names": CHAT_TABLES}).scalars())
+        if missing := [table for table in CHAT_TABLES if table not in present]:
+            raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
+        return {row.name: row.id for row in connection.execute(LOWEST_IDS)}
+
+
+def _check_not_empty(before: Mapping[str, int | None], after: Mapping[str, int | None], tables: Mapping[str, Table]) -> None:
+    """Raise BackupError if a row that was there before and after the dump is not in it: the silent empty dump."""
+    for name, table in tables.items():
+        if table.rows == 0 and before.get(name) is not None and before.get(name) == after.get(name):
+            raise BackupError(f"the dump has no row of {name}, though row {before[name]} was there all the time")

@@ -1,0 +1,13 @@
+"""How a backup says that it could not be made, trusted or restored."""
+
+
+class BackupError(Exception):
+    """The work failed; the text is one sentence for the person who must act."""
+
+
+class BusyError(BackupError):
+    """Another backup, restore or rotation works in the same folder."""
+
+
+class StoppedError(BackupError):
+    """The worker was asked to stop; what was under way is undone and will be due again."""

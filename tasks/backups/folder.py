@@ -1,0 +1,212 @@
+"""BACKUP_DIR: what lies in it, who works in it, and how a file comes to be there whole or not at all."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from settings import ConfigurationError
+from tasks.backups import manifest
+from tasks.backups.errors import BackupError, BusyError
+from tasks.backups.manifest import Kind, Signed
+
+Tick = Callable[[int], None]
+"""Told of each step's bytes, 0 while waiting; raises StoppedError to end the work there."""
+
+NAMES: dict[Kind, re.Pattern[str]] = {
+    "daily": re.compile(r"backup_chat_(\d{8})(?:_\d{6})?\.sql\.zst"),
+    "weekly": re.compile(r"backup_chat_week_(\d{8})(?:_\d{6})?\.tar\.enc"),
+}
+FORMS: dict[Kind, tuple[str, str]] = {"daily": ("backup_chat_", ".sql.zst"), "weekly": ("backup_chat_week_", ".tar.enc")}
+"""A second one of a day has the time behind the day."""
+PARTIAL = ".partial"
+LOCK = ".lock"
+CHUNK = 1 << 20
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+# What else the disk needs: manifests, and other programs' writes while a backup grows.
+SPARE_BYTES = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A committed backup in a folder, as its manifest tells; the artefact is not yet checked."""
+
+    path: Path
+    signed: Signed
+    day: date
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def open_folder(path: Path | None) -> Path:
+    """Return BACKUP_DIR. Raise ConfigurationError if it is not there: one that is made here may hide a missing mount."""
+    if path is None:
+        raise ConfigurationError("BACKUP_DIR is not set; it is the folder that backups are kept in")
+    if not path.is_dir():
+        raise ConfigurationError(f"BACKUP_DIR {path} is no folder; mount its disk, or make it with: install -d -m 700 {path}")
+    return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Work alone in the folder, and sweep up what a killed run has left. Raise BusyError at once if another works there.
+
+    The lock is the kernel's, on a file: it goes with its process, however that ends.
+    """
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another backup, rotation or drill is at work in {folder}; try again when it is done") from None
+        for left in folder.glob(f"*{PARTIAL}"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        os.close(lock)
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return whether a file of this name would be a dump or an archive; None for any other."""
+    return next((kind for kind, pattern in NAMES.items() if pattern.fullmatch(name)), None)
+
+
+def day_of(name: str) -> date:
+    """Return the day in an artefact's name."""
+    match = next(found for pattern in NAMES.values() if (found := pattern.fullmatch(name)))
+    return datetime.strptime(match[1], "%Y%m%d").date()  # noqa: DTZ007 - a day
+
+
+def fresh_name(folder: Path, kind: Kind, day: date, moment: datetime) -> str:
+    """Return a name for a new artefact that no committed one has."""
+    start, end = FORMS[kind]
+    name = f"{start}{day:%Y%m%d}{end}"
+    return f"{start}{day:%Y%m%d}_{moment:%H%M%S}{end}" if name in names(folder, kind) else name
+
+
+def names(folder: Path, kind: Kind) -> list[str]:
+    """Return the artefacts of a kind that have a manifest, oldest first."""
+    found = {path.name.removesuffix(manifest.SUFFIX) for path in folder.glob(f"*{manifest.SUFFIX}")}
+    return sorted(name for name in found if kind_of(name) == kind)
+
+
+def load(folder: Path, name: str) -> Backup:
+    """Return a backup by its artefact's name. Raise BackupError if it is not whole by its manifest and size."""
+    if kind_of(name) is None:
+        raise BackupError(f"{name!r} is no name of a backup; `chat-workers backups list` shows them")
+    path = folder / name
+    signed = manifest.read(folder / (name + manifest.SUFFIX))
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise BackupError(f"{name} is missing, though its manifest is there") from None
+    if size != signed.manifest.bytes:
+        raise BackupError(f"{name} has {size:,} bytes where its manifest says {signed.manifest.bytes:,}")
+    return Backup(path, signed, day_of(name))
+
+
+def newest(folder: Path, kind: Kind) -> Backup | None:
+    """Return the newest backup of a kind that is whole by its manifest and size."""
+    for name in reversed(names(folder, kind)):
+        try:
+            return load(folder, name)
+        except BackupError:
+            continue
+    return None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise BackupError if the folder's disk has not `needed` bytes to spare."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE_BYTES:
+        raise BackupError(
+            f"{folder} has {free / 1e6:,.0f} MB free and this needs about {(needed + SPARE_BYTES) / 1e6:,.0f} MB;"
+            " make room or keep fewer (BACKUP_KEEP_DAILY, BACKUP_KEEP_WEEKLY)"
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Write a new private file that is on the disk when the block ends; if it fails, none is left.
+
+    Raise BackupError if the disk fills up.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            yield cast(BinaryIO, _Whole(file))
+            os.fsync(file.fileno())
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise BackupError(f"the disk of {path.parent} is full; the unfinished {path.name} was removed") from None
+        raise
+
+
+class _Whole:
+    """A raw file whose write() writes everything: the kernel may take less at a time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        return len(data)
+
+
+def commit(partial: Path, final: Path, text: bytes) -> None:
+    """Give a finished artefact its name and then, as the mark that it counts, its manifest. If that fails, neither is left."""
+    mark = final.with_name(final.name + manifest.SUFFIX)
+    waiting = mark.with_name(mark.name + PARTIAL)
+    try:
+        with writing(waiting) as file:
+            file.write(text)
+    except BaseException:
+        partial.unlink()
+        raise
+    partial.rename(final)
+    waiting.rename(mark)
+    sync(final.parent)
+
+
+def sync(folder: Path) -> None:
+    """Have the folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def chunks(path: Path, tick: Tick) -> Iterator[bytes]:
+    """Return a file's bytes, piece by piece."""
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            tick(len(chunk))
+            yield chunk
+
+
+def file_sha256(path: Path, tick: Tick) -> str:
+    """Return the SHA-256 of a file as the disk has it, not as it may still be in memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    digest = hashlib.sha256()
+    for chunk in chunks(path, tick):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""The record of what was run, in `worker_backup_runs`: what monitoring asks for the age of the last good one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from db.transactions import transact
+from tasks.backups.errors import BackupError, BusyError, StoppedError
+
+log = structlog.get_logger(__name__)
+
+RECORD = text("""
+    INSERT INTO worker_backup_runs (job, tier, outcome, artefact, bytes, row_count, milliseconds, detail)
+    VALUES (:job, :tier, :outcome, :artefact, :bytes, :rows, :milliseconds, :detail)
+""")
+# By idx_ended_at; a handful of rows a day.
+FORGET = text("DELETE FROM worker_backup_runs WHERE ended_at < NOW(3) - INTERVAL 400 DAY LIMIT 1000")
+# By idx_job alone.
+LAST = text("""
+    SELECT job, tier, MAX(ended_at) AS tried_at, MAX(IF(outcome = 'done', ended_at, NULL)) AS done_at
+    FROM worker_backup_runs GROUP BY job, tier
+""")
+
+LONGEST_DETAIL = 1000
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a job, filled in while it goes on. `bytes` and `rows` are of the artefact."""
+
+    job: str
+    tier: str = ""
+    artefact: str = ""
+    bytes: int = 0
+    rows: int = 0
+    milliseconds: int = 0
+
+
+class Last(NamedTuple):
+    """When a job was last tried, and last done if ever."""
+
+    tried: datetime
+    done: datetime | None
+
+
+@contextmanager
+def recorded(engine: Engine, run: Run) -> Iterator[None]:
+    """Time the block and record how it ended. A run that found no need to work names no artefact and is not recorded.
+
+    Errors of the database and the disk are raised as BackupError, with what failed.
+    """
+    started = time.monotonic()
+    try:
+        with _as_sentences(engine):
+            yield
+    except (BusyError, StoppedError):
+        raise
+    except BackupError as error:
+        run.milliseconds = round((time.monotonic() - started) * 1000)
+        _record(engine, run, "failed", str(error))
+        raise
+    run.milliseconds = round((time.monotonic() - started) * 1000)
+    if run.artefact:
+        _record(engine, run, "done", "")
+
+
+def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
+    """Return when each (job, tier) was last tried and last done, in UTC."""
+    with engine.connect() as connection:
+        return {(row.job, row.tier): Last(row.tried_at, row.done_at) for row in connection.execute(LAST)}
+
+
+def _record(engine: Engine, run: Run, outcome: str, detail: str) -> None:
+    values = {
+        "job": run.job,
+        "tier": run.tier,
+        "outcome": outcome,
+        "artefact": run.artefact,
+        "bytes": run.bytes,
+        "rows": run.rows,
+        "milliseconds": run.milliseconds,
+        "detail": detail[:LONGEST_DETAIL],
+    }
+
+    def write(connection: Connection) -> None:
+        connection.execute(RECORD, values)
+        connection.execute(FORGET)
+
+    try:
+        transact(engine, write)
+    except DBAPIError as error:
+        # The backup itself is none the worse for it, and what failed is raised by the caller.
+        log.error("run not recorded", job=run.job, outcome=outcome, reason=str(error.orig))
+
+
+@contextmanager
+def _as_sentences(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise BackupError(f"the database {engine.url.host}/{engine.url.database} failed: {error.orig}") from error
+    except OSError as error:
+        raise BackupError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error

@@ -1,0 +1,161 @@
+"""What a backup is said to hold, in a text file beside it: one line of JSON and, under it, that line's signature.
+
+The manifest names its artefact, with size and SHA-256, so that one signature authenticates both. The signature is an HMAC over
+the first line as it stands in the file, under a key of its own: `head -n 1` and openssl can check it without us.
+"""
+
+import hmac
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.backups.errors import BackupError
+from tasks.backups.passphrases import ITERATIONS, MOST_ITERATIONS, derive
+
+SUFFIX = ".manifest"
+LONGEST = 1_000_000  # bytes
+
+Kind = Literal["daily", "weekly"]
+Sha256 = str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Table(_Strict):
+    """A table of a dump: its rows, and the SHA-256 of its INSERT statements as written."""
+
+    rows: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Member(_Strict):
+    """A file of an archive."""
+
+    name: str
+    bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Encryption(_Strict):
+    """How to open an archive: openssl enc -d -aes-256-cbc -pbkdf2 -iter `iterations`."""
+
+    cipher: Literal["aes-256-cbc"] = "aes-256-cbc"
+    kdf: Literal["pbkdf2-hmac-sha256"] = "pbkdf2-hmac-sha256"
+    iterations: int = Field(default=ITERATIONS, ge=1, le=MOST_ITERATIONS)
+
+
+class Manifest(_Strict):
+    """What a backup holds. Sizes are in bytes; numbers are whole, so that every JSON tool writes them alike."""
+
+    format: Literal[1] = 1
+    kind: Kind
+    name: str
+    created_at: datetime
+    bytes: int = Field(ge=0)
+    sha256: Sha256
+    plain_bytes: int = Field(ge=0)
+    """Before compression (a dump) or encryption (an archive)."""
+    milliseconds: int = Field(ge=0)
+    database: str = ""
+    server: str = ""
+    client: str = ""
+    tables: dict[str, Table] = {}
+    members: tuple[Member, ...] = ()
+    encryption: Encryption | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables.values())
+
+
+class Signature(_Strict):
+    """The second line. `key_id` tells a wrong passphrase from a changed manifest; it costs a guesser as much as the key."""
+
+    algorithm: Literal["hmac-sha256"] = "hmac-sha256"
+    iterations: int = Field(default=ITERATIONS, ge=1, le=MOST_ITERATIONS)
+    salt: str
+    key_id: str
+    hmac: str
+
+
+class Signed(NamedTuple):
+    """A manifest as read: `line` is what was signed."""
+
+    manifest: Manifest
+    line: bytes
+    signature: Signature | None
+
+
+def compose(manifest: Manifest, passphrase: bytes | None, iterations: int = ITERATIONS) -> bytes:
+    """Return the text of a manifest file, signed if there is a passphrase."""
+    line = _line(manifest)
+    if passphrase is None:
+        return line
+    salt = os.urandom(16)
+    key, key_id = _keys(passphrase, salt, iterations)
+    return line + _line(
+        Signature(iterations=iterations, salt=salt.hex(), key_id=key_id, hmac=hmac.digest(key, line, "sha256").hex())
+    )
+
+
+def read(path: Path) -> Signed:
+    """Return the manifest in a file, its signature not yet checked. Raise BackupError if it is none, or another file's."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LONGEST + 1)
+    except FileNotFoundError:
+        raise BackupError(f"{path.name} is missing; without its manifest a backup does not count") from None
+    return parse(text, path.name.removesuffix(SUFFIX))
+
+
+def parse(text: bytes, name: str) -> Signed:
+    """Return the manifest in `text`, which belongs to the artefact `name`. Raise BackupError if it does not."""
+    line, end, rest = text.partition(b"\n")
+    try:
+        if not end or len(text) > LONGEST:
+            raise ValueError("it is cut off" if not end else "it is too long")
+        manifest = Manifest.model_validate_json(line)
+        signature = Signature.model_validate_json(rest) if rest else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "JSON"
+        raise BackupError(f"the manifest of {name} is damaged: {field}: {first['msg']}") from None
+    except ValueError as error:
+        raise BackupError(f"the manifest of {name} is damaged: {error}") from None
+    if manifest.name != name:
+        raise BackupError(f"the manifest beside {name} is that of {manifest.name}")
+    return Signed(manifest, line + end, signature)
+
+
+def check_signature(signed: Signed, passphrases: list[bytes]) -> bytes:
+    """Return the passphrase that signed a manifest. Raise BackupError if none of these did or the manifest was changed."""
+    name, signature = signed.manifest.name, signed.signature
+    if signature is None:
+        raise BackupError(f"the manifest of {name} is not signed, so nothing in it can be trusted")
+    for passphrase in passphrases:
+        key, key_id = _keys(passphrase, bytes.fromhex(signature.salt), signature.iterations)
+        if not hmac.compare_digest(key_id, signature.key_id):
+            continue
+        if not hmac.compare_digest(hmac.digest(key, signed.line, "sha256").hex(), signature.hmac):
+            raise BackupError(f"the manifest of {name} was changed after it was signed; do not restore it")
+        return passphrase
+    raise BackupError(
+        f"none of the {len(passphrases)} passphrases in BACKUP_PASSPHRASE_FILE signed {name};"
+        " add the one it was made with as another line"
+    )
+
+
+def _keys(passphrase: bytes, salt: bytes, iterations: int) -> tuple[bytes, str]:
+    # The salt is not the archive's own, so this key is independent of the one that encrypts.
+    key = derive(passphrase, salt, iterations, 32)
+    return key, hmac.digest(key, b"key id", "sha256")[:8].hex()
+
+
+def _line(model: BaseModel) -> bytes:
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,110 @@
+"""What a dump holds, seen while its text streams past: rows and a digest by table, and whether it is complete.
+
+Both clients write every line break inside a value as \\n, so a real one only ever stands between statements or rows:
+https://mariadb.com/kb/en/mariadb-dump/, https://dev.mysql.com/doc/refman/8.4/en/mysqldump.html
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+END = b";\n"
+TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
+LONGEST_TRAILER = 200
+
+# One row of MySQL's format, which has a statement on one line: parentheses and quotes inside of quotes do not count.
+ROW = re.compile(rb"\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
+
+# Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
+INSERT = re.compile(rb"\n(?:--[^\n]*\n|\n)*INSERT INTO (`([^`\n]+)`(?: \([^)\n]*\))? VALUES)")
+CREATE = re.compile(rb"\n(?:--[^\n]*\n|\n)*CREATE TABLE `([^`\n]+)`")
+SECTION = re.compile(rb"\n*--\n-- Table structure for table `([^`\n]+)`\n")
+FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
+
+
+@dataclass(slots=True)
+class TableScan:
+    """What was seen of one table. The digest is over its INSERT statements as written."""
+
+    rows: int = 0
+    digest: Any = field(default_factory=sha256)
+
+
+class Statements:
+    """Cuts a stream into statements, looking at each byte about once."""
+
+    def __init__(self) -> None:
+        self._begun = [b"\n"]
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Return the statements that are whole by now, each from the line break before it to its semicolon."""
+        if not chunk:
+            return
+        at = 0
+        if chunk.startswith(b"\n") and self._begun[-1].endswith(b";"):
+            yield self._join(b"")
+        # Backwards is three times as fast, and most chunks lie within one long statement.
+        last = chunk.rfind(END)
+        while at <= last:
+            end = chunk.find(END, at)
+            yield self._join(chunk[at : end + 1])
+            at = end + 1
+        self._begun.append(chunk[at:])
+
+    def _join(self, last: bytes) -> bytes:
+        statement = b"".join([*self._begun, last])
+        self._begun = []
+        return statement
+
+
+class DumpScan:
+    """Reads a dump's text in chunks and keeps counts only: its memory is that of the longest statement."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, TableScan] = {}
+        self.bytes = 0
+        self._tail = b""
+        self._statements = Statements()
+
+    @property
+    def complete(self) -> bool:
+        """True if the text ends in the trailer that the client writes as the last thing."""
+        return TRAILER.search(self._tail) is not None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in the next piece of the text, wherever it was cut."""
+        self.bytes += len(chunk)
+        self._tail = (self._tail + chunk[-LONGEST_TRAILER:])[-LONGEST_TRAILER:]
+        for statement in self._statements.feed(chunk):
+            if insert := INSERT.match(statement):
+                self._count(statement, insert.start(1), insert.end(1), self._table(insert[2]))
+            elif create := CREATE.match(statement):
+                self._table(create[1])
+
+    def _table(self, name: bytes) -> TableScan:
+        return self.tables.setdefault(name.decode(), TableScan())
+
+    def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
+        with memoryview(statement) as view:
+            table.digest.update(view[start:-1])
+        if statement[values : values + 1] == b"\n":  # MariaDB's format: a row a line
+            table.rows += statement.count(b"\n", values)
+        else:
+            table.rows += sum(1 for _ in ROW.finditer(statement, values))
+
+
+def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[bytes]:
+    """Given a dump's text, return that of these tables alone, with the dump's own beginning and end."""
+    statements = Statements()
+    passing = True
+    for chunk in chunks:
+        for statement in statements.feed(chunk):
+            if section := SECTION.match(statement):
+                passing = section[1].decode() in tables
+            elif statement.startswith(FOOTER):
+                passing = True
+            if passing:
+                yield statement
+    yield b"\n"

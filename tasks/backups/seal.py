@@ -1,0 +1,240 @@
+"""Seal a week's dumps into one archive that stock OpenSSL opens, and open it, never before it is verified.
+
+The file is what `tar cf - … | openssl enc -aes-256-cbc -pbkdf2 -iter N` writes: `Salted__`, 8 bytes of salt, AES-256-CBC. That
+mode alone notices neither a flipped bit nor, in time, a missing end, so nothing is decrypted before the signed manifest and
+the SHA-256 it names have been checked. https://docs.openssl.org/3.0/man1/openssl-enc/
+"""
+
+import hashlib
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from tasks.backups import folder, manifest
+from tasks.backups.errors import BackupError
+from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.manifest import Encryption, Manifest, Member
+from tasks.backups.passphrases import ITERATIONS, derive
+
+MAGIC = b"Salted__"
+SALT_BYTES = 8
+BLOCK_BITS = 128
+WEEK = timedelta(days=7)
+
+
+def week(into: Path) -> list[Backup]:
+    """Return the dumps to seal, oldest first: those of the seven days that end with the newest.
+
+    Raise BackupError if there are none, or if a day has only one that is not whole.
+    """
+    last = folder.newest(into, "daily")
+    if last is None:
+        raise BackupError(f"there is no daily backup in {into} to seal; make one with: chat-workers backups create daily")
+    dumps, faults = [], {}
+    for name in folder.names(into, "daily"):
+        if (day := folder.day_of(name)) > last.day - WEEK:
+            try:
+                dumps.append(folder.load(into, name))
+            except BackupError as error:
+                faults[day] = error
+    for dump in dumps:
+        faults.pop(dump.day, None)
+    if faults:
+        raise BackupError(f"the week is not sealed, since {min(faults.items())[1]}; move that dump away to seal without it")
+    return dumps
+
+
+def seal(into: Path, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
+    """Make an archive of the week's dumps, named by the newest one's day, and return it. The caller holds the folder's lock.
+
+    Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
+    """
+    started, now = time.monotonic(), datetime.now(UTC).replace(microsecond=0)
+    dumps = week(into)
+    name = folder.fresh_name(into, "weekly", dumps[-1].day, now)
+    folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
+    partial = into / (name + PARTIAL)
+    with folder.writing(partial) as file:
+        writer = _Encrypting(file, passphrase, iterations)
+        members = _write_tar(writer, dumps, tick)
+        writer.finish()
+    made = Manifest(
+        kind="weekly",
+        name=name,
+        created_at=now,
+        bytes=writer.bytes,
+        sha256=writer.digest.hexdigest(),
+        plain_bytes=writer.plain_bytes,
+        milliseconds=round((time.monotonic() - started) * 1000),
+        database=dumps[-1].signed.manifest.database,
+        members=members,
+        encryption=Encryption(iterations=iterations),
+    )
+    try:
+        if folder.file_sha256(partial, lambda _: tick(0)) != made.sha256:
+            raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
+        text = manifest.compose(made, passphrase, iterations)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder.commit(partial, into / name, text)
+    return folder.load(into, name)
+
+
+def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[Member, ...]:
+    members = []
+    with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.GNU_FORMAT, bufsize=folder.CHUNK) as tar:
+        for dump in dumps:
+            for path in (dump.path, dump.path.with_name(dump.name + manifest.SUFFIX)):
+                with path.open("rb") as file:
+                    source = _Hashing(file, tick)
+                    entry = tarfile.TarInfo(path.name)
+                    status = os.fstat(file.fileno())
+                    entry.size, entry.mtime, entry.mode = status.st_size, int(status.st_mtime), 0o600
+                    tar.addfile(entry, cast(IO[bytes], source))
+                members.append(Member(name=path.name, bytes=entry.size, sha256=source.digest.hexdigest()))
+            if members[-2].sha256 != dump.signed.manifest.sha256:
+                raise BackupError(f"{dump.name} was changed after it was made, so the week is not sealed; move it away")
+    return tuple(members)
+
+
+def check_members(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
+    """Raise BackupError unless every file in the archive is what the manifest says."""
+    for _member, source in _members(backup, passphrases, tick):
+        while source.read(folder.CHUNK):
+            pass
+
+
+def extract(backup: Backup, passphrases: list[bytes], into: Path, tick: Tick, *, name: str | None = None) -> Backup:
+    """Write one dump of an archive, the newest unless named, and its manifest into a folder; return it.
+
+    The archive is verified before its first byte is decrypted, and each file against the manifest as it is written.
+    """
+    dumps = [member.name for member in backup.signed.manifest.members if folder.kind_of(member.name) == "daily"]
+    name = name or max(dumps, default="")
+    if name not in dumps:
+        raise BackupError(f"{backup.name} holds no {name or 'dump'}; it holds {', '.join(dumps) or 'nothing'}")
+    wanted = {name, name + manifest.SUFFIX}
+    folder.check_space(into, sum(member.bytes for member in backup.signed.manifest.members if member.name in wanted))
+    for member, source in _members(backup, passphrases, tick):
+        if member in wanted:
+            with folder.writing(into / member) as file:
+                while chunk := source.read(folder.CHUNK):
+                    file.write(chunk)
+    return folder.load(into, name)
+
+
+def _members(backup: Backup, passphrases: list[bytes], tick: Tick) -> "Iterator[tuple[str, _Hashing]]":
+    """Return each file of a verified archive, to be read to its end. Raise BackupError if one is not what it should be."""
+    made = backup.signed.manifest
+    passphrase = manifest.check_signature(backup.signed, passphrases)
+    if folder.file_sha256(backup.path, tick) != made.sha256:
+        raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
+    expected = {member.name: member for member in made.members}
+    reader = _Decrypting(backup, passphrase, tick)
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|", bufsize=folder.CHUNK) as tar:
+            for entry in tar:
+                content = tar.extractfile(entry) if entry.isreg() else None
+                member = expected.pop(entry.name, None)
+                if content is None or member is None:
+                    raise BackupError(f"{backup.name} holds {entry.name!r}, which its manifest does not name")
+                source = _Hashing(content, lambda _: None)
+                yield entry.name, source
+                while source.read(folder.CHUNK):
+                    pass
+                if source.digest.hexdigest() != member.sha256:
+                    raise BackupError(f"{entry.name} in {backup.name} is not what the manifest says")
+    except tarfile.TarError as error:
+        raise BackupError(f"{backup.name} is no archive inside: {error}") from None
+    if expected:
+        raise BackupError(f"{backup.name} lacks {', '.join(sorted(expected))}")
+
+
+class _Hashing:
+    """Reads a file and digests what it returns."""
+
+    def __init__(self, file: IO[bytes], tick: Tick) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+        self._tick = tick
+
+    def read(self, size: int) -> bytes:
+        chunk = self._file.read(size)
+        self._tick(len(chunk))
+        self.digest.update(chunk)
+        return chunk
+
+
+class _Encrypting:
+    """Writes as `openssl enc -aes-256-cbc -pbkdf2` does, and digests what goes to the disk."""
+
+    def __init__(self, file: BinaryIO, passphrase: bytes, iterations: int) -> None:
+        salt = os.urandom(SALT_BYTES)
+        self.bytes = 0
+        self.plain_bytes = 0
+        self.digest = hashlib.sha256()
+        self._file = file
+        self._encryptor = _cipher(passphrase, salt, iterations).encryptor()
+        self._padder = PKCS7(BLOCK_BITS).padder()
+        self._put(MAGIC + salt)
+
+    def write(self, data: bytes) -> int:
+        self.plain_bytes += len(data)
+        self._put(self._encryptor.update(self._padder.update(data)))
+        return len(data)
+
+    def finish(self) -> None:
+        self._put(self._encryptor.update(self._padder.finalize()) + self._encryptor.finalize())
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self.bytes += len(data)
+
+
+class _Decrypting:
+    """Reads an archive's plain bytes; the caller has verified it."""
+
+    def __init__(self, backup: Backup, passphrase: bytes, tick: Tick) -> None:
+        encryption = backup.signed.manifest.encryption or Encryption()
+        self._name = backup.name
+        self._chunks = folder.chunks(backup.path, tick)
+        first = next(self._chunks, b"")
+        if not first.startswith(MAGIC):
+            raise BackupError(f"{backup.name} does not begin as an archive of openssl enc does")
+        start = len(MAGIC) + SALT_BYTES
+        salt, self._first = first[len(MAGIC) : start], first[start:]
+        self._decryptor = _cipher(passphrase, salt, encryption.iterations).decryptor()
+        self._unpadder = PKCS7(BLOCK_BITS).unpadder()
+        self._ready = bytearray()
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        while len(self._ready) < size and not self._ended:
+            self._ready += self._next()
+        piece = bytes(self._ready[:size])
+        del self._ready[:size]
+        return piece
+
+    def _next(self) -> bytes:
+        chunk, self._first = self._first or next(self._chunks, b""), b""
+        if chunk:
+            return self._unpadder.update(self._decryptor.update(chunk))
+        self._ended = True
+        try:
+            return self._unpadder.update(self._decryptor.finalize()) + self._unpadder.finalize()
+        except ValueError:
+            raise BackupError(f"{self._name} cannot be decrypted to its end") from None
+
+
+def _cipher(passphrase: bytes, salt: bytes, iterations: int) -> Cipher[modes.CBC]:
+    derived = derive(passphrase, salt, iterations, 48)
+    return Cipher(algorithms.AES(derived[:32]), modes.CBC(derived[32:]))

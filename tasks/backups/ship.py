@@ -1,0 +1,284 @@
+"""Ship archives to S3 under PREFIX/YYYY-MM/ and fetch them back: multipart, resumable, and never over another object.
+
+The manifest is uploaded last, as the mark that a month counts. Each part carries its SHA-256, which S3 checks on arrival; the
+whole file's is kept in the object's metadata, since that of a multipart object would be one of checksums only:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from settings import Settings
+from tasks.backups import folder, manifest
+from tasks.backups.errors import BackupError
+from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.manifest import Signed
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000  # S3's limits: this many parts, 5 MiB at least for all but the last
+MOST_PAGES = 100  # of 1,000 objects
+FETCH_TRIES = 5
+
+STATE = ".upload"
+MONTH = re.compile(r"\d{4}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """An archive in the bucket. It counts (`committed`) once its manifest is there too."""
+
+    month: str
+    name: str
+    bytes: int
+    committed: bool
+
+
+class Bucket:
+    """BACKUP_S3_URI, with the credentials and endpoint of the AWS_* variables."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.backup_s3_uri is not None  # noqa: S101 - the caller has looked
+        self.uri = settings.backup_s3_uri
+        self.bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        self._root = f"{prefix}/" if prefix else ""
+        self._extra = {
+            key: value
+            for key, value in {
+                "ServerSideEncryption": settings.backup_s3_sse,
+                "SSEKMSKeyId": settings.backup_s3_kms_key_id,
+            }.items()
+            if value
+        }
+        self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
+        with self._talking("reaching it"):
+            self._s3 = boto3.client(
+                "s3",
+                config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard"}),
+            )
+
+    def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
+        """Upload an archive and then its manifest under `month` (YYYY-MM); what is there already is not sent again.
+
+        Parts that arrived before a run was cut off are kept. Raise BackupError if another object has that key, or if S3
+        does not take it.
+        """
+        key = self._key(month, backup.name)
+        if not self._holds(key, backup.signed):
+            self._upload(key, backup, tick)
+            if not self._holds(key, backup.signed):
+                raise BackupError(f"{self._uri(key)} is not there after its upload")
+        text = backup.path.with_name(backup.name + manifest.SUFFIX).read_bytes()
+        self._put_manifest(self._key(month, backup.name + manifest.SUFFIX), text)
+        return Shipped(month, backup.name, backup.signed.manifest.bytes, committed=True)
+
+    def shipped(self) -> list[Shipped]:
+        """Return the archives in the bucket, oldest first."""
+        sizes: dict[tuple[str, str], int] = {}
+        with self._talking("listing it"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._root)
+            for number, page in enumerate(pages, 1):
+                if number > MOST_PAGES:
+                    raise BackupError(f"{self.uri} holds more than {MOST_PAGES * 1000:,} objects; give it a prefix of its own")
+                for entry in page.get("Contents", ()):
+                    month, _, name = entry["Key"].removeprefix(self._root).partition("/")
+                    if MONTH.fullmatch(month):
+                        sizes[month, name] = entry["Size"]
+        return [
+            Shipped(month, name, size, committed=(month, name + manifest.SUFFIX) in sizes)
+            for (month, name), size in sorted(sizes.items())
+            if folder.kind_of(name) == "weekly"
+        ]
+
+    def read_manifest(self, shipped: Shipped) -> Signed:
+        """Return the manifest of an archive, its signature not yet checked."""
+        return manifest.parse(self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX)), shipped.name)
+
+    def check(self, shipped: Shipped, passphrases: list[bytes]) -> None:
+        """Raise BackupError unless the object is, by size and recorded SHA-256, the one that its signed manifest names."""
+        signed = self.read_manifest(shipped)
+        manifest.check_signature(signed, passphrases)
+        if not self._holds(self._key(shipped.month, shipped.name), signed):
+            raise BackupError(f"{self._uri(self._key(shipped.month, shipped.name))} is missing, though its manifest is there")
+
+    def fetch(self, shipped: Shipped, passphrases: list[bytes], into: Path, tick: Tick) -> Backup:
+        """Download an archive and its manifest into a folder, the signature checked first."""
+        signed = self.read_manifest(shipped)
+        manifest.check_signature(signed, passphrases)
+        folder.check_space(into, signed.manifest.bytes)
+        key = self._key(shipped.month, shipped.name)
+        with folder.writing(into / shipped.name) as file:
+            for chunk in self._chunks(key, signed.manifest.bytes):
+                tick(len(chunk))
+                file.write(chunk)
+        with folder.writing(into / (shipped.name + manifest.SUFFIX)) as file:
+            file.write(self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX)))
+        return folder.load(into, shipped.name)
+
+    def delete(self, shipped: Shipped) -> None:
+        """Delete an archive and then its manifest: cut off between the two, it no longer counts and is known to be gone."""
+        for name in (shipped.name, shipped.name + manifest.SUFFIX):
+            key = self._key(shipped.month, name)
+            with self._talking(f"deleting {key}"):
+                self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
+        state = backup.path.with_name(backup.name + STATE)
+        upload = self._resumable(state, key, backup) or self._begin(state, key, backup)
+        size = max(PART_BYTES, -(-backup.signed.manifest.bytes // MOST_PARTS))
+        arrived = self._arrived(key, upload)
+        parts = []
+        with backup.path.open("rb") as file:
+            for number, data in enumerate(iter(lambda: file.read(size), b""), 1):
+                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+                etag = _same(arrived.get(number), data, checksum)
+                if etag is None:
+                    with self._talking(f"uploading part {number} of {backup.name}; the next run goes on from there"):
+                        etag = self._s3.upload_part(
+                            Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum
+                        )["ETag"]
+                tick(len(data))
+                parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
+        with self._talking(f"completing {backup.name}"):
+            try:
+                self._s3.complete_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                if _code(error) != "PreconditionFailed":
+                    raise
+                # Someone was faster; whether with the same object, the caller looks.
+        state.unlink(missing_ok=True)
+
+    def _resumable(self, state: Path, key: str, backup: Backup) -> str | None:
+        """Return the upload that an earlier run began for these same bytes, if S3 still knows it."""
+        try:
+            begun = json.loads(state.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        same = begun.get("sha256") == backup.signed.manifest.sha256 and begun.get("key") == self._uri(key)
+        return str(begun["upload"]) if same and self._knows(key, str(begun["upload"])) else None
+
+    def _knows(self, key: str, upload: str) -> bool:
+        with self._talking(f"looking for the parts of {key}"):
+            try:
+                self._s3.list_parts(Bucket=self.bucket, Key=key, UploadId=upload, MaxParts=1)
+            except ClientError as error:
+                if _code(error) != "NoSuchUpload":
+                    raise
+                return False
+        return True
+
+    def _begin(self, state: Path, key: str, backup: Backup) -> str:
+        with self._talking(f"beginning the upload of {backup.name}"):
+            upload = str(
+                self._s3.create_multipart_upload(
+                    Bucket=self.bucket,
+                    Key=key,
+                    ChecksumAlgorithm="SHA256",
+                    Metadata={"sha256": backup.signed.manifest.sha256},
+                    **self._extra,
+                    **self._storage,
+                )["UploadId"]
+            )
+        waiting = state.with_name(state.name + PARTIAL)
+        with folder.writing(waiting) as file:
+            begun = {"upload": upload, "sha256": backup.signed.manifest.sha256, "key": self._uri(key)}
+            file.write(json.dumps(begun).encode())
+        waiting.rename(state)
+        return upload
+
+    def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]]:
+        with self._talking(f"looking for the parts of {key}"):
+            pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
+            return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+
+    def _holds(self, key: str, signed: Signed) -> bool:
+        """Return whether the archive is there. Raise BackupError if another object is in its place."""
+        with self._talking(f"looking for {key}"):
+            try:
+                head = self._s3.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if _code(error) not in {"404", "NoSuchKey", "NotFound"}:
+                    raise
+                return False
+        if head["ContentLength"] != signed.manifest.bytes or head["Metadata"].get("sha256") != signed.manifest.sha256:
+            raise BackupError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
+        return True
+
+    def _put_manifest(self, key: str, text: bytes) -> None:
+        checksum = base64.b64encode(hashlib.sha256(text).digest()).decode()
+        with self._talking(f"uploading {key}"):
+            try:
+                self._s3.put_object(
+                    Bucket=self.bucket, Key=key, Body=text, ChecksumSHA256=checksum, IfNoneMatch="*", **self._extra
+                )
+            except ClientError as error:
+                if _code(error) != "PreconditionFailed":
+                    raise
+                if self._get(key) != text:
+                    raise BackupError(f"{self._uri(key)} is another manifest than this archive's; it was left alone") from None
+
+    def _get(self, key: str) -> bytes:
+        return b"".join(self._chunks(key, manifest.LONGEST + 1))
+
+    def _chunks(self, key: str, most: int) -> Iterator[bytes]:
+        """Return an object's bytes, at most so many; a connection that is cut is taken up where it broke."""
+        at, tries, etag = 0, 0, None
+        while True:
+            try:
+                with self._talking(f"fetching {key}"):
+                    condition = {"IfMatch": etag, "Range": f"bytes={at}-"} if at else {}
+                    answer = self._s3.get_object(Bucket=self.bucket, Key=key, **condition)
+                    etag, length = answer["ETag"], at + answer["ContentLength"]
+                    with answer["Body"] as body:
+                        while at < min(length, most) and (chunk := body.read(min(folder.CHUNK, most - at))):
+                            at, tries = at + len(chunk), 0
+                            yield chunk
+                if at >= min(length, most):
+                    return
+                raise BackupError(f"{self._uri(key)} was cut off at byte {at:,} of {length:,}")
+            except BackupError as error:
+                tries += 1
+                if tries == FETCH_TRIES or at == 0 or isinstance(error.__cause__, ClientError):
+                    raise
+
+    def _key(self, month: str, name: str) -> str:
+        return f"{self._root}{month}/{name}"
+
+    def _uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    @contextmanager
+    def _talking(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}") from error
+
+
+def _same(arrived: dict[str, Any] | None, data: bytes, checksum: str) -> str | None:
+    """Return the ETag of a part that S3 has already if it is the same as `data`."""
+    if arrived is None or arrived["Size"] != len(data):
+        return None
+    etag = str(arrived["ETag"])
+    # The ETag is the MD5 except under KMS; there S3 returns the checksum.
+    same = arrived.get("ChecksumSHA256") == checksum or etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return etag if same else None
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,40 @@
+"""Where a restore gets its dump from: the folder, an archive in it, or an archive in the bucket."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.backups import seal
+from tasks.backups.errors import BackupError
+from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.ship import Bucket, Shipped
+
+Source = Backup | tuple[Bucket, Shipped]
+
+
+def find_shipped(bucket: Bucket, name: str | None = None) -> Shipped:
+    """Return an archive in the bucket, the newest unless it is named, as NAME or MONTH/NAME. Raise BackupError if none."""
+    committed = [archive for archive in bucket.shipped() if archive.committed]
+    fitting = [archive for archive in committed if name in {None, archive.name, f"{archive.month}/{archive.name}"}]
+    if not fitting:
+        raise BackupError(f"there is no {name or 'archive'} in {bucket.uri}")
+    return fitting[-1]
+
+
+@contextmanager
+def unpacked(source: Source, passphrases: list[bytes], work: Path, tick: Tick, *, name: str | None = None) -> Iterator[Backup]:
+    """Yield the dump that a backup is or holds, the newest unless `name` says which; what was unpacked for it is removed after.
+
+    `work` is the backup folder, whose lock the caller holds: what a killed run leaves there is swept up by the next.
+    """
+    if isinstance(source, Backup) and source.signed.manifest.kind == "daily":
+        yield source
+        return
+    scratch = work / f"unpacked{PARTIAL}"
+    scratch.mkdir(mode=0o700)
+    try:
+        archive = source if isinstance(source, Backup) else source[0].fetch(source[1], passphrases, scratch, tick)
+        yield seal.extract(archive, passphrases, scratch, tick, name=name)
+    finally:
+        shutil.rmtree(scratch)

@@ -1,0 +1,127 @@
+"""A chat whose rows are awkward, and the backups of it in an empty folder and an empty part of the bucket."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.engine import create_engine
+from devstack.chat import load_chat
+from devstack.stack import Stack
+from settings import get_settings
+from tasks.backups.run import Backups
+from tasks.backups.tables import CHAT_TABLES
+
+FEW_ITERATIONS = 1000
+PASSPHRASE = b"correct horse battery staple"
+
+# What has broken dumps and their readers: quotes and escapes, line breaks, bytes that are no text, the marks that a dump is
+# read by, and characters outside the basic plane.
+AWKWARD = (
+    "plain",
+    "",
+    None,
+    "👨‍👩‍👧‍👦 🚚 𠮷野家",
+    "it's \"quoted\" \\ back\\\\slashed \\' \\n",
+    "two\nlines\r\nand\ttab\x00nul\x1aeof",
+    "),(1,'x'),\n(2,'y');\nINSERT INTO `messages` VALUES\n(3",
+    ";\n-- Dump completed on 2026-01-01\n",
+    "-- Table structure for table `users`\n",
+    "\\! id\n\\. /etc/passwd\nDELIMITER ;;\n",
+    "%s %(name)s {0} $HOME `id`",
+    "x" * 60_000,
+)
+
+Tick = Callable[[int], None]
+
+
+def quiet(_bytes: int) -> None:
+    """A tick that neither shows nor stops anything."""
+
+
+def checksums(engine: Engine) -> dict[str, int]:
+    """Return the server's CHECKSUM of each chat table."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(f"CHECKSUM TABLE {', '.join(CHAT_TABLES)}")).all()
+    return {row[0].partition(".")[2]: row[1] for row in rows}
+
+
+@pytest.fixture
+def awkward(chat: Engine) -> Engine:
+    """A chat of a thousand rows in all nine tables, the awkward ones among them."""
+    with chat.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=300)
+        for number, value in enumerate(AWKWARD, 5000):
+            connection.exec_driver_sql(
+                "INSERT INTO messages (id, message_id, conversation_id, sender_id, message_text, metadata, created_at)"
+                ' VALUES (%s, %s, 1, 1, %s, \'{"a": [null, "é🚚"]}\', NULL)',
+                (number, f"awkward-{number}", value),
+            )
+        connection.exec_driver_sql("UPDATE users SET first_name = '𝕬𝖓𝖓 O\\'Neill' WHERE id = 1")
+        for statement in (
+            "INSERT INTO message_reads (message_id, conversation_id, reader_id, status) SELECT id, 1, 2, 'READ' FROM messages",
+            "INSERT INTO message_reactions (message_id, user_id, reaction_emoji) SELECT id, 2, '👍🏽' FROM messages LIMIT 100",
+            "INSERT INTO message_attachments (message_id, file_name, file_url, uploaded_by_id)"
+            " VALUES (1, '𠮷 報告書.pdf', '/files/a', 1)",
+            "INSERT INTO typing_indicators (conversation_id, user_id, expires_at) VALUES (1, 1, NOW() + INTERVAL 5 SECOND)",
+        ):
+            connection.exec_driver_sql(statement)
+    return chat
+
+
+@pytest.fixture
+def passphrase_file(tmp_path: Path) -> Path:
+    """A private file with one passphrase."""
+    path = tmp_path / "passphrase"
+    path.touch(mode=0o600)
+    path.write_bytes(PASSPHRASE + b"\n")
+    return path
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    """An empty BACKUP_DIR."""
+    path = tmp_path / "backups"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def backups(awkward: Engine, into: Path, passphrase_file: Path) -> Backups:
+    """Backups of the awkward chat, with a passphrase and a bucket."""
+    settings = get_settings().model_copy(
+        update={
+            "backup_dir": into,
+            "backup_passphrase_file": passphrase_file,
+            "backup_s3_uri": f"s3://backups/{uuid4().hex}",
+        }
+    )
+    return Backups(awkward, settings, FEW_ITERATIONS)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to copy from; `whole` fills it once."""
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture
+def whole(backups: Backups, made: Path) -> Backups:
+    """Backups with two dumps and an archive of them in the folder, all whole."""
+    if not any(made.iterdir()):
+        backups.daily(quiet)
+        backups.daily(quiet, force=True)
+        backups.weekly(quiet)
+        for path in backups.folder.iterdir():
+            (made / path.name).write_bytes(path.read_bytes())
+    for path in made.iterdir():
+        (backups.folder / path.name).write_bytes(path.read_bytes())
+    return backups
+
+
+@pytest.fixture
+def other(stack: Stack) -> Engine:
+    """An engine for an empty schema beside the chat's."""
+    return create_engine(stack.mariadb.create_database("test_other"))

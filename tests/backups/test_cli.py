@@ -1,0 +1,142 @@
+"""The operators' commands: what they print, what they ask, and how they end."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from db.engine import create_engine
+from devstack.stack import Stack
+from settings import get_settings
+from tasks.backups.run import Backups
+from tests.backups.conftest import checksums, quiet
+from workers.cli import cli
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def run(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """`chat-workers backups …` in this environment."""
+    assert backups.settings.backup_dir
+    monkeypatch.setenv("BACKUP_DIR", str(backups.settings.backup_dir))
+    monkeypatch.setenv("BACKUP_PASSPHRASE_FILE", str(backups.settings.backup_passphrase_file))
+
+    def run(*arguments: str) -> Result:
+        get_settings.cache_clear()
+        return CliRunner().invoke(cli, ["backups", *arguments])
+
+    yield run
+    monkeypatch.undo()
+    get_settings.cache_clear()
+
+
+def test_create_says_what_was_made(run: Command, into: Path) -> None:
+    made = run("create", "daily")
+    assert made.exit_code == 0
+    assert made.stdout.startswith("dumped backup_chat_")
+    assert run("create", "daily", "--if-due").stdout == "nothing to do: the daily backup is not due\n"
+    second = json.loads(run("create", "daily", "--json").stdout)
+    assert (into / second["artefact"]).stat().st_size == second["bytes"]
+
+
+def test_list_shows_them_and_fails_if_one_is_not_whole(run: Command, backups: Backups) -> None:
+    name = backups.daily(quiet).artefact
+    listed = json.loads(run("list", "--json").stdout)
+    assert [entry["name"] for entry in listed["backups"]] == [name]
+    assert listed["last_done"]["daily"]
+    (backups.folder / name).write_bytes(b"")
+    result = run("list")
+    assert result.exit_code == 1
+    assert f"{name} has 0 bytes where its manifest says" in result.stderr
+
+
+def test_verify_names_the_damaged_one(run: Command, backups: Backups) -> None:
+    name = backups.daily(quiet).artefact
+    assert run("verify").stdout == f"{name}: as its manifest says\n"
+    data = (backups.folder / name).read_bytes()
+    (backups.folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = run("verify", "--json")
+    assert result.exit_code == 1
+    assert "SHA-256" in json.loads(result.stdout)[name]
+
+
+def test_restore_makes_the_schema_and_says_what_it_lacks(run: Command, backups: Backups, other: Engine) -> None:
+    name = backups.daily(quiet).artefact
+    with other.connect() as connection:
+        connection.execute(text("DROP DATABASE test_other"))
+    other.dispose()
+    result = run("restore", name, "--into", "test_other")
+    assert result.exit_code == 0, result.output
+    assert "The chat's rows refer to bids, shipments, users, which are not in this backup" in result.stdout
+    assert "message_reads.reader_id refers to users, which is not there" in result.stdout
+    assert checksums(other) == checksums(backups.engine)
+
+
+def test_restore_asks_before_it_replaces_rows(run: Command, backups: Backups) -> None:
+    name = backups.daily(quiet).artefact
+    with backups.engine.begin() as connection:
+        connection.execute(text("UPDATE messages SET message_text = 'said since' WHERE id = 1"))
+    result = run("restore", name)
+    assert result.exit_code == 2
+    assert "test_chat has rows in" in result.stderr
+    assert "--yes replaces these tables" in result.stderr
+    with backups.engine.connect() as connection:
+        assert connection.execute(text("SELECT message_text FROM messages WHERE id = 1")).scalar() == "said since"
+    assert run("restore", name, "--tables", "messages", "--yes").exit_code == 0
+    with backups.engine.connect() as connection:
+        assert connection.execute(text("SELECT message_text FROM messages WHERE id = 1")).scalar() != "said since"
+
+
+def test_restore_on_the_day_the_schema_itself_is_gone(
+    run: Command, backups: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, before = backups.daily(quiet).artefact, checksums(backups.engine)
+    engine = create_engine(stack.mariadb.url("test_gone"))
+    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    monkeypatch.setattr("workers.cli.backups.get_engine", lambda: engine)
+    listed = run("list")
+    assert name in listed.stdout
+    assert "the database cannot tell when each job was last done" in listed.stderr
+    assert run("restore", name).exit_code == 0
+    assert checksums(engine) == before
+    engine.dispose()
+    stack.mariadb.drop_database("test_gone")
+
+
+def test_prune_shows_before_it_deletes(run: Command, backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BACKUP_S3_URI")
+    name = backups.daily(quiet).artefact
+    for day in range(1, 8):
+        for suffix in ("", ".manifest"):
+            content = (backups.folder / (name + suffix)).read_bytes()
+            old = f"backup_chat_2020010{day}.sql.zst"
+            (backups.folder / (old + suffix)).write_bytes(content.replace(name.encode(), old.encode()))
+    monkeypatch.setenv("BACKUP_KEEP_DAILY", "7")
+    assert run("prune").stdout.startswith("would delete daily backup_chat_20200101.sql.zst")
+    assert json.loads(run("prune", "--yes", "--json").stdout)["daily"][0]["name"] == "backup_chat_20200101.sql.zst"
+    assert run("prune").stdout == "nothing is past its keep\n"
+
+
+def test_drill_says_what_it_proved(run: Command, backups: Backups) -> None:
+    made = backups.daily(quiet)
+    result = run("drill", "--from", "daily")
+    assert result.stdout.startswith(f"{made.artefact} (daily) restores: {made.rows:,} rows came back as they were")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("restore", "x", "--tables", "users"), ("create", "yearly"), ("drill", "--from", "attic")],
+    ids=["a table that no backup has", "an unknown tier", "an unknown source"],
+)
+def test_bad_usage_ends_with_2(run: Command, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "backup_chat_20200101.sql.zst"])
+def test_a_name_that_is_no_backup_ends_with_1(run: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("BACKUP_S3_URI")
+    assert run("restore", name, "--into", "test_other").exit_code == 1

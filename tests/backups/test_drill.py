@@ -1,0 +1,117 @@
+"""A drill restores from where a restore would, compares every row, and leaves no schema and nobody's schema harmed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from devstack.stack import Stack
+from settings import ConfigurationError
+from tasks.backups import drill, folder, manifest, restore
+from tasks.backups.errors import BackupError
+from tasks.backups.run import Backups
+from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
+
+SCRATCH = "test_chat_drill"
+
+
+def schemas(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        return set(connection.execute(text("SHOW DATABASES")).scalars())
+
+
+def resign(backups: Backups, old: bytes, new: bytes) -> None:
+    """Rewrite the dump's manifest, and sign it as someone who has the passphrase could."""
+    mark = backups.folder / (folder.names(backups.folder, "daily")[0] + manifest.SUFFIX)
+    line = mark.read_bytes().partition(b"\n")[0]
+    assert old in line
+    changed = manifest.parse(line.replace(old, new) + b"\n", mark.name.removesuffix(manifest.SUFFIX)).manifest
+    mark.write_bytes(manifest.compose(changed, PASSPHRASE, FEW_ITERATIONS))
+
+
+def test_each_tier_in_its_turn(backups: Backups) -> None:
+    dumped = backups.daily(quiet)
+    backups.weekly(quiet)
+    backups.monthly(quiet)
+    runs = [backups.drill(quiet) for _ in range(4)]
+    assert [run.tier for run in runs] == ["daily", "weekly", "monthly", "daily"]
+    assert {run.rows for run in runs} == {dumped.rows}
+    assert SCRATCH not in schemas(backups.engine)
+    assert not list(backups.folder.glob("*.partial"))
+    with backups.engine.connect() as connection:
+        recorded = connection.execute(
+            text("SELECT tier, outcome, row_count FROM worker_backup_runs WHERE job = 'drill' ORDER BY id")
+        ).all()
+    assert [tuple(row) for row in recorded] == [(run.tier, "done", dumped.rows) for run in runs]
+
+
+def test_rows_that_are_missing_are_found(backups: Backups) -> None:
+    backups.daily(quiet)
+    resign(backups, b'"message_reactions":{"rows":100', b'"message_reactions":{"rows":101')
+    with pytest.raises(BackupError, match="restored 100 rows of message_reactions where its manifest says 101"):
+        backups.drill(quiet)
+    assert SCRATCH not in schemas(backups.engine)
+
+
+def test_values_that_differ_are_found(backups: Backups) -> None:
+    backups.daily(quiet)
+    digest = folder.load(backups.folder, folder.names(backups.folder, "daily")[0]).signed.manifest.tables["messages"].sha256
+    resign(backups, digest.encode(), b"0" * 64)
+    with pytest.raises(BackupError, match="restored other values than were dumped in messages"):
+        backups.drill(quiet)
+
+
+def test_a_failed_drill_does_not_keep_the_other_tiers_from_theirs(backups: Backups) -> None:
+    backups.daily(quiet)
+    backups.weekly(quiet)
+    resign(backups, b'"message_reactions":{"rows":100', b'"message_reactions":{"rows":101')
+    with pytest.raises(BackupError):
+        backups.drill(quiet)
+    assert backups.drill(quiet).tier == "weekly"
+
+
+def test_a_schema_that_no_drill_made_is_left_alone(backups: Backups, stack: Stack) -> None:
+    backups.daily(quiet)
+    engine = restore.schema_engine(backups.engine, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE messages (id INT)"))
+    with pytest.raises(BackupError, match=f"the schema {SCRATCH} has tables that no drill made"):
+        backups.drill(quiet)
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW TABLES")).scalars().all() == ["messages"]
+    engine.dispose()
+    stack.mariadb.drop_database(SCRATCH)
+
+
+def test_what_a_killed_drill_left_is_cleared_away(backups: Backups, stack: Stack) -> None:
+    backups.daily(quiet)
+    engine = restore.schema_engine(backups.engine, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE TABLE {drill.MARK} (id INT)"))
+        connection.execute(text("CREATE TABLE messages (id INT)"))
+    engine.dispose()
+    assert backups.drill(quiet).rows
+    assert SCRATCH not in schemas(backups.engine)
+
+
+def test_the_chats_own_schema_is_no_scratch(backups: Backups) -> None:
+    backups.daily(quiet)
+    settings = backups.settings.model_copy(update={"backup_drill_database": "test_chat"})
+    with pytest.raises(BackupError, match="BACKUP_DRILL_DATABASE is test_chat, the chat's own database"):
+        Backups(backups.engine, settings).drill(quiet)
+
+
+def test_an_account_without_the_right_is_told_the_grant(backups: Backups) -> None:
+    backups.daily(quiet)
+    settings = backups.settings.model_copy(update={"backup_drill_database": "elsewhere_drill"})
+    with pytest.raises(BackupError, match=r"GRANT ALL PRIVILEGES ON `elsewhere\\_drill`\.\* TO chat_workers@"):
+        Backups(backups.engine, settings).drill(quiet)
+
+
+def test_nothing_to_drill_and_nowhere_to_look(backups: Backups, into: Path) -> None:
+    with pytest.raises(BackupError, match=r"there is no daily backup in .* to drill"):
+        backups.drill(quiet)
+    shutil.rmtree(into)
+    with pytest.raises(ConfigurationError, match="is no folder; mount its disk"):
+        backups.drill(quiet)

@@ -1,0 +1,237 @@
+"""Archives reach the bucket whole, once, over nobody else's object, and go on where a cut connection stopped them."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from sqlalchemy import Engine, text
+
+from devstack.stack import Stack
+from tasks.backups import folder, manifest
+from tasks.backups.errors import BackupError
+from tasks.backups.folder import Backup
+from tasks.backups.run import Backups
+from tasks.backups.ship import PART_BYTES, Bucket
+from tasks.backups.tables import CHAT_TABLES
+from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
+
+
+@pytest.fixture
+def bucket(stack: Stack) -> Any:
+    """The bucket as another program sees it."""
+    return boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups")
+
+
+def prefix(backups: Backups) -> str:
+    return str(backups.settings.backup_s3_uri).removeprefix("s3://backups/") + "/"
+
+
+def objects(backups: Backups, bucket: Any) -> list[Any]:
+    """Return this test's objects, by name: an archive comes before its manifest."""
+    return sorted(bucket.objects.filter(Prefix=prefix(backups)), key=lambda entry: str(entry.key))
+
+
+def keys(backups: Backups, bucket: Any) -> list[str]:
+    return [entry.key.removeprefix(prefix(backups)) for entry in objects(backups, bucket)]
+
+
+def name_of_archive(backups: Backups) -> str:
+    return folder.names(backups.folder, "weekly")[0]
+
+
+def month(backups: Backups) -> str:
+    with backups.engine.connect() as connection:
+        return str(connection.execute(text("SELECT DATE_FORMAT(UTC_TIMESTAMP(), '%Y-%m')")).scalar_one())
+
+
+def test_an_archive_and_its_manifest_lie_under_their_month(whole: Backups, bucket: Any) -> None:
+    archive = name_of_archive(whole)
+    assert whole.monthly(quiet).artefact == archive
+    assert keys(whole, bucket) == [f"{month(whole)}/{archive}", f"{month(whole)}/{archive}.manifest"]
+
+
+def test_a_month_that_has_one_is_not_due(whole: Backups) -> None:
+    assert whole.monthly(quiet).artefact
+    assert not whole.monthly(quiet).artefact
+
+
+def test_shipping_again_sends_nothing(whole: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = name_of_archive(whole)
+    whole.monthly(quiet)
+    with wire(stack, 10**9, monkeypatch) as counting:
+        assert whole.monthly(quiet, force=True).artefact == archive
+    assert counting.sent < (whole.folder / archive).stat().st_size
+
+
+@pytest.mark.parametrize("suffix", ["", manifest.SUFFIX])
+def test_another_object_of_that_name_is_left_alone(whole: Backups, bucket: Any, suffix: str) -> None:
+    archive = name_of_archive(whole)
+    key = f"{prefix(whole)}{month(whole)}/{archive}{suffix}"
+    bucket.put_object(Key=key, Body=b"someone else's")
+    with pytest.raises(BackupError, match=r"is another (object|manifest) than .*; it was left alone"):
+        whole.monthly(quiet, force=True)
+    assert bucket.Object(key).get()["Body"].read() == b"someone else's"
+
+
+def test_encryption_and_storage_class_are_as_set(whole: Backups, bucket: Any) -> None:
+    settings = whole.settings.model_copy(update={"backup_s3_sse": "AES256", "backup_s3_storage_class": "STANDARD_IA"})
+    archive = name_of_archive(whole)
+    replace(whole, settings=settings).monthly(quiet)
+    head = objects(whole, bucket)[0].Object()
+    assert (head.server_side_encryption, head.storage_class) == ("AES256", "STANDARD_IA")
+    assert head.metadata["sha256"] == hashlib.sha256((whole.folder / archive).read_bytes()).hexdigest()
+
+
+def test_an_archive_in_the_bucket_restores_to_identical_checksums(backups: Backups, other: Engine) -> None:
+    backups.daily(quiet)
+    archive = backups.weekly(quiet).artefact
+    backups.monthly(quiet)
+    for path in [*backups.folder.iterdir()]:
+        path.unlink()
+    backups.restore(backups.find(f"{month(backups)}/{archive}"), other, CHAT_TABLES, quiet)
+    assert checksums(other) == checksums(backups.engine)
+
+
+def test_an_object_that_was_changed_in_the_bucket_is_not_restored(whole: Backups, other: Engine, bucket: Any) -> None:
+    archive = name_of_archive(whole)
+    whole.monthly(quiet)
+    entry = objects(whole, bucket)[0]
+    body = bytearray(entry.get()["Body"].read())
+    body[1000] ^= 1
+    entry.put(Body=bytes(body))
+    (whole.folder / archive).unlink()
+    (whole.folder / (archive + manifest.SUFFIX)).unlink()
+    with pytest.raises(BackupError, match="SHA-256 is not that of its manifest"):
+        whole.restore(whole.find(archive), other, CHAT_TABLES, quiet)
+
+
+def big_archive(backups: Backups) -> Backup:
+    """Make an archive of three parts: what is in it does not matter to the bucket."""
+    name, size = "backup_chat_week_20260104.tar.enc", 2 * PART_BYTES + 1_000_000
+    path = backups.folder / name
+    path.write_bytes(b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(size // 32)))
+    made = manifest.Manifest(
+        kind="weekly",
+        name=name,
+        created_at="2026-01-04T03:30:00Z",
+        bytes=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        plain_bytes=0,
+        milliseconds=0,
+    )
+    (backups.folder / (name + manifest.SUFFIX)).write_bytes(manifest.compose(made, PASSPHRASE, FEW_ITERATIONS))
+    return folder.load(backups.folder, name)
+
+
+class Wire:
+    """A relay to the S3 endpoint that is cut once after `limit` bytes in one direction: for good, or that connection only."""
+
+    def __init__(self, port: int, limit: int, *, down: bool, for_good: bool) -> None:
+        self.sent = 0
+        self._port = port
+        self._limit = limit
+        self._down = down
+        self._for_good = for_good
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._port))
+            for source, target, down in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._relay, args=(source, target, down == self._down), daemon=True).start()
+
+    def _relay(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self.sent += len(data) if counted else 0
+                if counted and self.sent > self._limit:
+                    self._limit = 10**12
+                    if self._for_good:
+                        self.close()
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+@contextmanager
+def wire(
+    stack: Stack, limit: int, monkeypatch: pytest.MonkeyPatch, *, down: bool = False, for_good: bool = True
+) -> Iterator[Wire]:
+    """Have what is opened inside the block reach S3 over a wire, with no second try by the library."""
+    relay = Wire(int(urlsplit(stack.s3.url).port or 0), limit, down=down, for_good=for_good)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", relay.url)
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        yield relay
+    relay.close()
+
+
+def test_an_upload_that_was_cut_goes_on_with_the_parts_that_are_missing(
+    backups: Backups, bucket: Any, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = big_archive(backups)
+    with (
+        wire(stack, PART_BYTES * 3 // 2, monkeypatch),
+        pytest.raises(BackupError, match="uploading part 2 of backup_chat_week"),
+    ):
+        backups.monthly(quiet)
+    assert keys(backups, bucket) == []
+
+    with wire(stack, 10**9, monkeypatch) as whole:
+        assert backups.monthly(quiet).artefact == archive.name
+    assert whole.sent < archive.signed.manifest.bytes - PART_BYTES + 100_000
+    assert len(keys(backups, bucket)) == 2
+    entry = objects(backups, bucket)[0]
+    assert hashlib.sha256(entry.get()["Body"].read()).hexdigest() == archive.signed.manifest.sha256
+    assert not list(backups.folder.glob("*.upload"))
+
+
+def test_a_download_that_was_cut_goes_on_where_it_broke(
+    backups: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    archive = big_archive(backups)
+    backups.monthly(quiet)
+    with wire(stack, PART_BYTES, monkeypatch, down=True, for_good=False) as relay:
+        bucket = Bucket(backups.settings)
+        fetched = bucket.fetch(bucket.shipped()[-1], [PASSPHRASE], tmp_path, quiet)
+    assert fetched.path.read_bytes() == archive.path.read_bytes()
+    assert PART_BYTES < relay.sent < archive.signed.manifest.bytes + PART_BYTES
+
+
+def test_a_download_that_was_cut_for_good_leaves_nothing(
+    backups: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch, other: Engine
+) -> None:
+    archive = big_archive(backups)
+    backups.monthly(quiet)
+    for path in [archive.path, archive.path.with_name(archive.name + manifest.SUFFIX)]:
+        path.unlink()
+    with wire(stack, PART_BYTES, monkeypatch, down=True), pytest.raises(BackupError, match="failed while fetching"):
+        backups.restore(backups.find(archive.name), other, CHAT_TABLES, quiet)
+    assert [path.name for path in backups.folder.iterdir()] == [".lock"]
+
+
+def test_no_bucket_is_a_sentence(whole: Backups) -> None:
+    settings = whole.settings.model_copy(update={"backup_s3_uri": "s3://no-such-bucket/chat"})
+    with pytest.raises(BackupError, match=r"S3 \(s3://no-such-bucket/chat\) failed while listing it: .*does not exist"):
+        replace(whole, settings=settings).monthly(quiet)

@@ -1,0 +1,66 @@
+"""The commands that docs/backups.md prints restore an archive without this project, and stop at one that was changed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tasks.backups.run import Backups
+from tests.backups.conftest import PASSPHRASE, checksums, quiet
+
+DOCS = Path(__file__).parents[2] / "docs" / "backups.md"
+
+
+def blocks() -> list[str]:
+    """Return the shell blocks of the chapter, without the first, which sets the names that the test sets itself."""
+    chapter = DOCS.read_text().partition("## Restore without us")[2]
+    return re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL)[1:]
+
+
+def run(script: str, archive: str, target: Engine, work: Path) -> subprocess.CompletedProcess[str]:
+    variables = (
+        f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE=passphrase\n"
+        f'CLIENT="mariadb --defaults-extra-file=my.cnf"\nDATABASE={target.url.database}\n'
+    )
+    return subprocess.run(["bash", "-c", variables + script], cwd=work, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def work(backups: Backups, tmp_path: Path) -> Path:
+    """Another machine's folder: an archive, its manifest, the passphrase and the client's account."""
+    backups.daily(quiet)
+    archive = backups.weekly(quiet).artefact
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in (archive, f"{archive}.manifest"):
+        shutil.copy(backups.folder / name, work)
+    (work / "passphrase").write_bytes(PASSPHRASE + b"\n")
+    url = backups.engine.url
+    (work / "my.cnf").touch(mode=0o600)
+    (work / "my.cnf").write_text(f"[client]\nhost={url.host}\nport={url.port}\nuser={url.username}\npassword={url.password}\n")
+    return work
+
+
+def archive_in(work: Path) -> str:
+    return next(work.glob("*.enc")).name
+
+
+def test_the_printed_commands_restore_to_identical_checksums(backups: Backups, other: Engine, work: Path) -> None:
+    done = run("\n".join(blocks()), archive_in(work), other, work)
+    assert done.returncode == 0, done.stderr
+    assert "the manifest is genuine\nthe archive is whole\n" in done.stdout
+    assert checksums(other) == checksums(backups.engine)
+
+
+@pytest.mark.parametrize("suffix", ["", ".manifest"], ids=["archive", "manifest"])
+def test_the_printed_check_finds_a_changed_byte(other: Engine, work: Path, suffix: str) -> None:
+    path = work / (archive_in(work) + suffix)
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    done = run(blocks()[0], archive_in(work), other, work)
+    assert done.returncode != 0
+    assert not ("genuine" in done.stdout and "whole" in done.stdout)
