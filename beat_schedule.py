@@ -23,4 +23,5 @@ BEAT_SCHEDULE = {
     # name                                task                                  when        dropped after, seconds
     "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
+    "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=20),
 }  # fmt: skip
