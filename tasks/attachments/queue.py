@@ -199,15 +199,14 @@ class Queue:
 
 def known(engine: Engine, sha256: str, version: Version) -> Finding | None:
     """Return the verdict that this ClamAV with these signatures gave on the same bytes, if it is on record."""
-    with engine.connect() as connection:
-        row = connection.execute(KNOWN, {"sha256": sha256, **version._asdict()}).one_or_none()
+    parameters = {"sha256": sha256, **version._asdict()}
+    row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
     return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
 
 
 def released(engine: Engine, sha256: str) -> bool:
     """Return whether a person has taken the responsibility for these bytes."""
-    with engine.connect() as connection:
-        return connection.execute(RELEASED, {"sha256": sha256}).one_or_none() is not None
+    return transact(engine, lambda connection: connection.execute(RELEASED, {"sha256": sha256}).one_or_none()) is not None
 
 
 def _attachment(row: RowMapping) -> Attachment:

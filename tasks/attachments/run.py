@@ -141,6 +141,8 @@ class _Run:
                     renewed_at = time.monotonic()
 
     def _scan(self, attachment: Attachment) -> Settlement:
+        if self._clamd_is_away:
+            raise StoppedError  # not its fault: one attachment has found out, the others keep their tries
         finding = scan(attachment, self._scanner)
         if finding.kind is Kind.CLAMD:
             self._clamd_is_away = True
@@ -154,6 +156,8 @@ class _Run:
                 settlements.append(future.result())
             elif isinstance(error, StoppedError):
                 stopped.append(attachment.id)
+            elif isinstance(error, DBAPIError):
+                log.warning("attachment left to its lease", attachment_id=attachment.id, reason=str(error.orig))
             else:
                 # The row keeps its lease and comes back when that ends, alone, and is given up at last.
                 log.error("attachment left to its lease", attachment_id=attachment.id, exc_info=error)
