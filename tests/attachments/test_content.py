@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from devstack.stack import Stack
+from tasks.attachments.fitness import EICAR
 
 from .conftest import Uploads
-from .samples import EICAR, PNG, zipped
+from .samples import PNG, zipped
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -14,9 +14,10 @@ from sqlalchemy import text
 from devstack.stack import Stack
 from tasks.attachments import fitness, run
 from tasks.attachments.clamd import Clamd
+from tasks.attachments.fitness import EICAR
 
 from .conftest import Uploads, reread
-from .samples import EICAR, PNG
+from .samples import PNG
 
 FILES = [PNG, EICAR, os.urandom(2**20), b"hello"]
 FLAGS = [(1, 1), (1, 0), (1, 1), (1, 1)]
@@ -84,7 +85,9 @@ def test_a_clamd_that_fails_in_mid_scan_leaves_no_false_verdict(uploads: Uploads
     assert settle_all(uploads, attachments) == FLAGS
 
 
-def test_a_clamd_that_hangs_is_given_up_on_by_its_deadline(uploads: Uploads, clamd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clamd_that_hangs_is_given_up_on_by_its_deadline(
+    uploads: Uploads, clamd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CLAMD_SCAN_SECONDS", "1")
     reread()
     attachment = uploads.add(PNG)
@@ -99,7 +102,9 @@ def test_a_clamd_that_hangs_is_given_up_on_by_its_deadline(uploads: Uploads, cla
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_a_database_that_fails_in_mid_scan_loses_no_attachment(uploads: Uploads, scanners: Stack, stack: Stack, fault: str) -> None:
+def test_a_database_that_fails_in_mid_scan_loses_no_attachment(
+    uploads: Uploads, scanners: Stack, stack: Stack, fault: str
+) -> None:
     attachments = [uploads.add(content) for content in FILES]
     uploads.scan(uploads.add(b"warm"))
     scanners.clamd.pause()

@@ -5,9 +5,10 @@ import pytest
 from devstack.stack import Stack
 from tasks.attachments import adopt
 from tasks.attachments.clamd import Version
+from tasks.attachments.fitness import EICAR
 
 from .conftest import Uploads, reread
-from .samples import EICAR, PNG
+from .samples import PNG
 
 HELLO = b"Attention-Signature:0:0:" + b"hello new world".hex().encode()
 

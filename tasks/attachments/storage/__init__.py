@@ -3,6 +3,8 @@
 from settings import ConfigurationError, Settings
 from tasks.attachments.storage.base import Storage
 from tasks.attachments.storage.files import FileStorage
+from tasks.attachments.storage.http import HttpStorage
+from tasks.attachments.storage.s3 import S3Storage
 
 
 def open_storage(settings: Settings) -> Storage:
@@ -10,4 +12,14 @@ def open_storage(settings: Settings) -> Storage:
     url = settings.attachments_url
     if url is None:
         raise ConfigurationError("ATTACHMENTS_URL is not set; it is the root of file_url, such as file:///srv/uploads")
-    return FileStorage(url)
+    if url.startswith("file:"):
+        return FileStorage(url)
+    if url.startswith("s3:"):
+        return S3Storage(url, connections=settings.attachments_connections)
+    token = settings.attachments_token
+    return HttpStorage(
+        url,
+        token=token.get_secret_value() if token else None,
+        private_network=settings.attachments_private_network,
+        connections=settings.attachments_connections,
+    )

@@ -1,0 +1,64 @@
+"""A real HTTP server of attachments that answers as a test tells it to, and keeps what it was asked."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Answer:
+    """What is answered for a path. `sent` cuts the body short of its Content-Length; `next` is the answer after this one."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    sent: int | None = None
+    next: "Answer | None" = None
+
+
+@dataclass
+class Server:
+    """The server's answers by path, and its requests: method, path and Authorization."""
+
+    url: str
+    answers: dict[str, Answer] = field(default_factory=dict)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serve on a free port of the loopback interface while the context lasts."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            server.requests.append((self.command, self.path, self.headers["Authorization"]))
+            answer = server.answers.get(self.path, Answer(status=404))
+            if answer.next and self.command == "GET":
+                server.answers[self.path] = answer.next
+            self.send_response(answer.status)
+            for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(answer.body[: answer.sent])
+            self.close_connection = answer.sent is not None
+
+        do_HEAD = do_GET  # noqa: N815 - the library's name
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(f"http://127.0.0.1:{listener.server_port}")
+    thread = threading.Thread(target=listener.serve_forever, args=[0.05])
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        thread.join()
+        listener.server_close()
