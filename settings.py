@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     attachments_rescan_days: int = Field(default=7, ge=0)
     """Clean attachments so young are scanned again when clamd has new signatures; 0 switches it off."""
     attachments_rescans_per_minute: int = Field(default=120, ge=1)
+    attachments_quarantine_url: Annotated[str, AfterValidator(_attachments_url)] | None = None
+    """Where infected content is put: file:///folder or s3://bucket/prefix. Not set: it stays where it is, blocked."""
+    attachments_quarantine: Literal["copy", "move"] = "copy"
     clamd_url: Annotated[str, AfterValidator(_clamd_url)] = "unix:///run/clamav/clamd.ctl"
     clamd_scan_seconds: float = Field(default=180, ge=1)
     """From the end of a file to clamd's answer: more than MaxScanTime, for clamd may be busy with other files first."""

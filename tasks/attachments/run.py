@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import get_engine
 from settings import get_settings
 from tasks.attachments import adopt, fitness, queue
-from tasks.attachments.attachment import Attachment
+from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
+from tasks.attachments.quarantine import Quarantine, open_quarantine
 from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
 from tasks.attachments.scan import Scanner, StoppedError, scan
 from tasks.attachments.settlement import Settlement, settle
@@ -41,13 +42,16 @@ class Summary:
     more: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Process:
     """What lives as long as the worker process: made at its first scan, after the fork."""
 
     scanner: Scanner
-    fit_for: Version | None = None
-    """The version of clamd whose set-up was found good."""
+    quarantine: Quarantine | None
+
+
+# CLAMD_URL to the version whose set-up this process has found good. A failure forgets it: clamd may come back set up anew.
+_believed: dict[str, Version] = {}
 
 
 @cache
@@ -62,7 +66,8 @@ def _process() -> _Process:
             known=partial(queue.known, engine),
             released=partial(queue.released, engine),
             stop=stop_requested,
-        )
+        ),
+        open_quarantine(settings),
     )
 
 
@@ -71,6 +76,8 @@ def scan_one(attachment_id: int) -> Summary:
     run = _Run(connections=1)
     if run.fit():
         run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
+        if run.quarantine_is_pending:
+            run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
     return run.summary
 
 
@@ -80,7 +87,7 @@ def sweep() -> Summary:
     run = _Run(connections=settings.attachments_connections)
     run.summary.adopted = adopt.adopt_recent(engine) + adopt.patrol(engine)
     if run.fit():
-        if (version := _process().fit_for) is not None:
+        if (version := _believed.get(settings.clamd_url)) is not None:
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
             run.summary.adopted += adopt.renew(engine, version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
@@ -94,28 +101,30 @@ class _Run:
         self.queue = Queue(get_engine(), lease=uuid.uuid4().hex)
         self.summary = Summary()
         self._scanner = _process().scanner
+        self._quarantine = _process().quarantine
         self._connections = connections
         self._clamd_is_away = False
+        self.quarantine_is_pending = False
 
     def fit(self) -> bool:
         """Return whether scanning makes sense: False, with a log line, if clamd's OK cannot be believed.
 
         A clamd that is away is no reason: its attachments are tried, and their next tries written down.
         """
-        process = _process()
+        url = get_settings().clamd_url
         try:
             version = self._scanner.clamd.version()
-            if version == process.fit_for:
+            if version == _believed.get(url):
                 return True
             faults = fitness.faults(self._scanner.clamd, self._scanner.largest_bytes)
         except ClamdUnavailableError:
-            process.fit_for = None
+            _believed.pop(url, None)
             return True
         for fault in faults:
             log.log(40 if fault.fatal else 30, fault.sentence)
         if any(fault.fatal for fault in faults):
             return False
-        process.fit_for = version
+        _believed[url] = version
         return True
 
     def work(self, claim: Callable[[int], list[Attachment]], *, once: bool = False) -> None:
@@ -127,12 +136,15 @@ class _Run:
         with ThreadPoolExecutor(self._connections, thread_name_prefix="scan") as threads:
             while claiming or under_way:
                 if claiming and len(under_way) <= self._connections * AHEAD // 2:
+                    self.quarantine_is_pending = False
                     claimed = claim(self._connections * AHEAD - len(under_way))
                     under_way |= {threads.submit(self._scan, attachment): attachment for attachment in claimed}
                     self.summary.more = time.monotonic() > ends_at and bool(claimed)
                     claiming = bool(claimed) and not once and not self.summary.more
                 done, _ = wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
                 self._settle([(under_way.pop(future), future) for future in done])
+                # What was settled may have more to be done at once, after the queue seemed empty.
+                claiming = claiming or (self.quarantine_is_pending and not once and not self.summary.more)
                 if stop_requested() or self._clamd_is_away:
                     claiming = False
                     self._give_back(under_way)
@@ -143,10 +155,13 @@ class _Run:
     def _scan(self, attachment: Attachment) -> Settlement:
         if self._clamd_is_away:
             raise StoppedError  # not its fault: one attachment has found out, the others keep their tries
+        if self._quarantine and attachment.quarantine == PENDING:
+            return self._quarantine.take(attachment, self._scanner.storage)
         finding = scan(attachment, self._scanner)
         if finding.kind is Kind.CLAMD:
+            _believed.clear()
             self._clamd_is_away = True
-        return settle(attachment, finding, quarantine=False)
+        return settle(attachment, finding, quarantine=self._quarantine is not None)
 
     def _settle(self, done: list[tuple[Attachment, Future[Settlement]]]) -> None:
         settlements, stopped = [], []
@@ -163,6 +178,7 @@ class _Run:
                 log.error("attachment left to its lease", attachment_id=attachment.id, exc_info=error)
         if settlements:
             self.summary.verdicts.update(self.queue.settle(settlements))
+            self.quarantine_is_pending |= any(settlement.quarantine == PENDING for settlement in settlements)
         if stopped:
             self._release(stopped)
 

@@ -32,6 +32,9 @@ def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Set
     if finding.kept:
         flags = VERDICTS[finding.kind].flags
         return Settlement(attachment, flags, attachment.verdict, attachment.reason, quarantine=attachment.quarantine)
+    if finding.kind is Kind.MISSING and "://" in attachment.quarantine:
+        infected = VERDICTS[Kind.INFECTED]
+        return Settlement(attachment, infected.flags, infected.name, attachment.reason, quarantine=attachment.quarantine)
     if finding.kind in retry_policy.LADDERS:
         return _without_verdict(attachment, finding)
     verdict = VERDICTS[finding.kind]
@@ -60,8 +63,16 @@ def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
     block = (served and changed) or wait is None or retry_policy.blocks(finding.kind, attempts)
     verdict = UNVERIFIED.name if block else attachment.verdict
     reason = f"{finding.reason} (try {attempts}{'' if wait else ', the last'})"[:255]
-    event = _event(attachment, verdict) if block else ""
-    return Settlement(attachment, BLOCKED if block else None, verdict, reason, attempts=attempts, wait=wait, event=event)
+    return Settlement(
+        attachment,
+        BLOCKED if block else None,
+        verdict,
+        reason,
+        attempts=attempts,
+        wait=wait,
+        quarantine=attachment.quarantine,
+        event=_event(attachment, verdict) if block else "",
+    )
 
 
 def quarantined(attachment: Attachment, where: str) -> Settlement:

@@ -1,10 +1,12 @@
 """A real HTTP server of attachments that answers as a test tells it to, and keeps what it was asked."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -28,8 +30,8 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """Serve on a free port of the loopback interface while the context lasts."""
+def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Server]:
+    """Serve on a free port of the loopback interface while the context lasts; over TLS with a (certificate, key)."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -54,6 +56,11 @@ def serving() -> Iterator[Server]:
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server = Server(f"http://127.0.0.1:{listener.server_port}")
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        listener.socket = context.wrap_socket(listener.socket, server_side=True)
+        server.url = f"https://localhost:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, args=[0.05])
     thread.start()
     try:

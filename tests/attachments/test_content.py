@@ -79,29 +79,6 @@ def test_content_that_goes_away_in_mid_scan_has_no_verdict(uploads: Uploads, sca
     assert uploads.record(attachment).verdict == "waiting"
 
 
-def test_content_that_never_stops_changing_is_blocked_in_the_end(uploads: Uploads) -> None:
-    attachment = uploads.add(PNG)
-    uploads.scan(attachment)
-    stop, path = threading.Event(), uploads.path(attachment)
-
-    def scribble() -> None:
-        while not stop.is_set():
-            append(path, b"x")
-
-    writer = threading.Thread(target=scribble)
-    writer.start()
-    try:
-        for _ in range(6):
-            uploads.scan(attachment)
-    finally:
-        stop.set()
-        writer.join()
-
-    # Its earlier verdict was about other bytes, so it is gone with the first try already.
-    assert uploads.flags(attachment) == (0, 0)
-    assert "changed" in uploads.record(attachment).reason
-
-
 def test_a_row_that_names_another_file_by_the_end_of_its_scan_is_scanned_anew(uploads: Uploads, scanners: Stack) -> None:
     attachment = uploads.add(PNG)
     uploads.add(EICAR, file_url="/files/other")

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from devstack.emulators.certificates import ensure_certificates
 from devstack.s3 import BUCKET
 from settings import ConfigurationError, get_settings
 from tasks.attachments.fitness import EICAR
@@ -64,6 +66,27 @@ def test_content_behind_http_that_changes_in_mid_scan_is_scanned_again(
     uploads.scan(attachment)
 
     assert uploads.flags(attachment) == (1, 0)
+
+
+def test_content_that_never_stops_changing_is_blocked_in_the_end(uploads: Uploads, server: Server) -> None:
+    server.answers["/assets/1"] = Answer(b"one", headers={"ETag": '"1"'})
+    attachment = uploads.add(None, file_url="/assets/1")
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == (1, 1)
+    one, two = Answer(b"one.", headers={"ETag": '"1."'}), Answer(b"two", headers={"ETag": '"2"'})
+    one.next, two.next = two, one
+    server.answers["/assets/1"] = one
+
+    uploads.scan(attachment)
+
+    # Its earlier verdict was about other bytes, so it is gone with the first try already.
+    assert uploads.flags(attachment) == (0, 0)
+    for _ in range(30):
+        uploads.make_due()
+        uploads.sweep()
+    record = uploads.record(attachment)
+    assert (record.verdict, record.due_at, record.attempts) == ("unverified", None, 24)
+    assert "the content changed while it was scanned" in record.reason
 
 
 @pytest.mark.parametrize(
@@ -133,6 +156,23 @@ def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str)
         check_address(ip_address(address), private_network=False)
     check_address(ip_address(address), private_network=True)
     check_address(ip_address("1.1.1.1"), private_network=False)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_server_must_prove_that_it_is_the_one_named(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trusted: bool
+) -> None:
+    certificate = ensure_certificates(tmp_path)
+    with serving(certificate) as server:
+        server.answers["/assets/1"] = Answer(PNG)
+        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        reread()
+        attachment = uploads.add(None, file_url="/assets/1")
+        uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == ((1, 1) if trusted else (0, 1))
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "[::ffff:169.254.169.254]", "[::]", "[fe80::1]", "224.0.0.1"])

@@ -5,7 +5,7 @@ import sys
 import click
 
 from settings import ConfigurationError
-from workers.cli import db
+from workers.cli import attachments, db
 
 EXIT_CONFIGURATION = 2
 
@@ -18,6 +18,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(attachments.group)
 cli.add_command(db.group)
 
 

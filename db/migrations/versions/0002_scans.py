@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS worker_scan_events (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY COMMENT 'the API reads on from the last one it has seen',
   attachment_id BIGINT NOT NULL,
   happened_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
-  event VARCHAR(16) CHARACTER SET ascii NOT NULL COMMENT 'the new verdict, or quarantined, restored',
+  event VARCHAR(16) CHARACTER SET ascii NOT NULL COMMENT 'the new verdict, or quarantined',
   reason VARCHAR(255) NOT NULL DEFAULT '',
   signature VARCHAR(255) NOT NULL DEFAULT '',
   sha256 CHAR(64) CHARACTER SET ascii NULL,

@@ -12,6 +12,11 @@ def open_storage(settings: Settings) -> Storage:
     url = settings.attachments_url
     if url is None:
         raise ConfigurationError("ATTACHMENTS_URL is not set; it is the root of file_url, such as file:///srv/uploads")
+    return storage_at(settings, url)
+
+
+def storage_at(settings: Settings, url: str) -> Storage:
+    """Return the storage at this URL."""
     if url.startswith("file:"):
         return FileStorage(url)
     if url.startswith("s3:"):

@@ -16,6 +16,10 @@ class StorageUnavailableError(Exception):
     """The storage gave no usable answer; the text is for the operator."""
 
 
+class ChangedError(Exception):
+    """The content is not what it was said to be."""
+
+
 class Content(Protocol):
     """Stored content that is being read, from its beginning, once."""
 
@@ -39,6 +43,12 @@ class Storage(Protocol):
 
     def open(self, file_url: str) -> AbstractContextManager[Content]:
         """Open content. Raise RefusedError, MissingError or StorageUnavailableError, also out of the body."""
+
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
+        """Store a copy of the content, whole and durable or not at all; where there are file modes, with `mode`.
+
+        Raise ChangedError if its hash is another, and what `open` raises.
+        """
 
     def remove(self, file_url: str) -> None:
         """Delete the content. Raise what `open` raises."""

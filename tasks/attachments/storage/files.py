@@ -6,14 +6,16 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tasks.attachments.storage.address import segments
-from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError
 
 # O_NONBLOCK, so that a FIFO is refused instead of awaited.
 LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+ASIDE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The kernel stamps files by a clock that ticks each 1-10 ms. A file younger than this could be written once more within one
@@ -22,6 +24,16 @@ TICK_SECONDS = 0.05
 CHUNK = 1 << 20
 
 NO_PLAIN_FILE = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG}
+
+
+def copy(content: Content, file: IO[bytes]) -> str:
+    """Write the content to the file; return its SHA-256."""
+    sha256 = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    while length := content.read_into(buffer):
+        sha256.update(buffer[:length])
+        file.write(buffer[:length])
+    return sha256.hexdigest()
 
 
 class FileContent:
@@ -82,6 +94,25 @@ class FileStorage:
         finally:
             os.close(handle)
 
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
+        with self._folder_of(file_url) as (folder, name):
+            aside = f".{name}.partial"
+            try:
+                with os.fdopen(os.open(aside, ASIDE, mode=0o600, dir_fd=folder), "wb") as file:
+                    copied = copy(content, file)
+                    os.fchmod(file.fileno(), mode)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if copied != sha256:
+                    os.unlink(aside, dir_fd=folder)
+                    raise ChangedError
+                os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except OSError as error:
+                with suppress(OSError):
+                    os.unlink(aside, dir_fd=folder)
+                raise StorageUnavailableError(f"writing the copy failed: {error.strerror}") from None
+
     def remove(self, file_url: str) -> None:
         with self._folder_of(file_url) as (folder, name):
             try:
@@ -99,7 +130,7 @@ class FileStorage:
         try:
             folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise StorageUnavailableError(f"ATTACHMENTS_URL cannot be opened: {error.strerror}") from None
+            raise StorageUnavailableError(f"the folder {self._root} cannot be opened: {error.strerror}") from None
         try:
             for part in folders:
                 inner = _open(part, FOLDER, folder)

@@ -13,7 +13,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, T
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from tasks.attachments.storage.address import url_segments
-from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 30.0
@@ -88,8 +88,11 @@ class HttpStorage:
         with self.request("GET", file_url) as response:
             yield HttpContent(self, file_url, response)
 
-    def remove(self, file_url: str) -> None:
-        raise StorageUnavailableError(f"{file_url[:50]!r} is the API's to delete: over HTTP nothing is removed")
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
+        raise StorageUnavailableError("over HTTP the API's files are only read")
+
+    def remove(self, file_url: str) -> None:  # noqa: ARG002 - nothing is done
+        raise StorageUnavailableError("over HTTP the API's files are only read")
 
     @contextmanager
     def request(self, method: str, file_url: str) -> Iterator[BaseHTTPResponse]:
@@ -162,7 +165,7 @@ class HttpStorage:
 def check_address(address: Address, *, private_network: bool) -> None:
     """Raise StorageUnavailableError if this is no address to fetch attachments from."""
     plain = getattr(address, "ipv4_mapped", None) or address
-    if plain.is_link_local or plain.is_multicast or plain.is_unspecified or plain.is_reserved:
+    if plain.is_link_local or plain.is_multicast or plain.is_unspecified or (plain.is_reserved and not plain.is_loopback):
         raise StorageUnavailableError(f"the host of ATTACHMENTS_URL resolves to {address}, which is never connected to")
     if not plain.is_global and not private_network:
         raise StorageUnavailableError(

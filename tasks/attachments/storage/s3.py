@@ -1,5 +1,6 @@
 """Attachments in an S3 bucket, under a prefix; known by ETag, version and time. Credentials and endpoint are boto3's own."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from tasks.attachments.storage.address import segments
-from tasks.attachments.storage.base import MissingError, StorageUnavailableError
+from tasks.attachments.storage.base import ChangedError, Content, MissingError, StorageUnavailableError
+from tasks.attachments.storage.files import copy
 
 CONFIG = Config(
     connect_timeout=5,
@@ -74,13 +76,21 @@ class S3Storage:
         """Return what the object is known by now. Raise MissingError or StorageUnavailableError."""
         return _identity(self._call("head_object", file_url))
 
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - S3 has no modes
+        # Through a file: an object is either put whole or not at all, and only if its hash is right.
+        with tempfile.TemporaryFile() as file:
+            if copy(content, file) != sha256:
+                raise ChangedError
+            file.seek(0)
+            self._call("put_object", file_url, Body=file)
+
     def remove(self, file_url: str) -> None:
         self._call("delete_object", file_url)
 
-    def _call(self, operation: str, file_url: str) -> dict[str, Any]:
+    def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
         key = "/".join((*filter(None, [self._prefix]), *segments(file_url, self._root_url)))
         try:
-            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key)
+            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ABSENT:
