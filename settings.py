@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     attachments_largest_bytes: int = Field(default=25 * 2**20, ge=1024, le=2 * 2**30 - 1)
     """What is larger is blocked unscanned. clamd's StreamMaxLength and MaxFileSize must be no smaller."""
     attachments_transfer_seconds: float = Field(default=300, ge=1)
-    attachments_connections: int = Field(default=4, ge=1, le=64)
+    attachments_connections: int = Field(default=8, ge=1, le=64)
     """Files that one sweep scans at once, each over a connection to clamd; see MaxThreads in clamd.conf."""
     attachments_rescan_days: int = Field(default=7, ge=0)
     """Clean attachments so young are scanned again when clamd has new signatures; 0 switches it off."""
