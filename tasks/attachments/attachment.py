@@ -22,6 +22,7 @@ class Attachment:
     signature: str = ""
     engine: str = ""
     database_version: int = 0
+    scanned_url: str = ""
     sha256: str | None = None
     identity: str = ""
     quarantine: str = ""

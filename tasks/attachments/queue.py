@@ -51,7 +51,8 @@ RENEW = text("""
 # What a scan needs to know, by primary keys, without locks.
 LOAD = text("""
     SELECT s.attachment_id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine, s.database_version,
-           s.sha256, s.identity, s.quarantine, a.id IS NULL AS gone, a.file_url, a.file_size, a.file_type, a.file_extension
+           s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine,
+           a.id IS NULL AS gone, a.file_url, a.file_size, a.file_type, a.file_extension
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))
@@ -222,6 +223,7 @@ def _attachment(row: RowMapping) -> Attachment:
         signature=row["signature"],
         engine=row["engine"],
         database_version=row["database_version"],
+        scanned_url=row["scanned_url"],
         sha256=row["sha256"],
         identity=row["identity"],
         quarantine=row["quarantine"],

@@ -121,7 +121,7 @@ class _Run:
             _believed.pop(url, None)
             return True
         for fault in faults:
-            log.log(40 if fault.fatal else 30, fault.sentence)
+            (log.error if fault.fatal else log.warning)(fault.sentence)
         if any(fault.fatal for fault in faults):
             return False
         _believed[url] = version
@@ -139,13 +139,14 @@ class _Run:
                     self.quarantine_is_pending = False
                     claimed = claim(self._connections * AHEAD - len(under_way))
                     under_way |= {threads.submit(self._scan, attachment): attachment for attachment in claimed}
-                    self.summary.more = time.monotonic() > ends_at and bool(claimed)
-                    claiming = bool(claimed) and not once and not self.summary.more
+                    claiming = bool(claimed) and not once
                 done, _ = wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
                 self._settle([(under_way.pop(future), future) for future in done])
                 # What was settled may have more to be done at once, after the queue seemed empty.
-                claiming = claiming or (self.quarantine_is_pending and not once and not self.summary.more)
-                if stop_requested() or self._clamd_is_away:
+                claiming = claiming or (self.quarantine_is_pending and not once)
+                over = time.monotonic() > ends_at and not once
+                if over or stop_requested() or self._clamd_is_away:
+                    self.summary.more |= over and claiming
                     claiming = False
                     self._give_back(under_way)
                 if under_way and time.monotonic() - renewed_at > HEARTBEAT_SECONDS:

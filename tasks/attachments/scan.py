@@ -82,6 +82,7 @@ def _holds_still(attachment: Attachment, content: Content, version: Version) -> 
     return (
         attachment.verdict in SERVED_NAMES
         and not attachment.forced
+        and attachment.file_url == attachment.scanned_url
         and content.identity != ""
         and content.identity == attachment.identity
         and version.database > 0

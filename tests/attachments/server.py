@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,16 @@ from pathlib import Path
 
 @dataclass
 class Answer:
-    """What is answered for a path. `sent` cuts the body short of its Content-Length; `next` is the answer after this one."""
+    """What is answered for a path. `sent` cuts the body short of its Content-Length; `next` is the answer after this one;
+    each `piece` comes after a `pause` in seconds.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     sent: int | None = None
+    piece: int = 2**30
+    pause: float = 0
     next: "Answer | None" = None
 
 
@@ -27,6 +32,7 @@ class Server:
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    knows_conditions: bool = True
 
 
 @contextmanager
@@ -39,17 +45,20 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Server]:
         def do_GET(self) -> None:
             server.requests.append((self.command, self.path, self.headers["Authorization"]))
             answer = server.answers.get(self.path, Answer(status=404))
-            if answer.next and self.command == "GET":
+            if answer.next:
                 server.answers[self.path] = answer.next
+            tag = answer.headers.get("ETag")
+            if tag and self.headers["If-None-Match"] == tag and server.knows_conditions:
+                answer = Answer(status=304)
             self.send_response(answer.status)
             for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(answer.body[: answer.sent])
+            body = answer.body[: answer.sent]
+            for at in range(0, len(body), answer.piece):
+                time.sleep(answer.pause)
+                self.wfile.write(body[at : at + answer.piece])
             self.close_connection = answer.sent is not None
-
-        do_HEAD = do_GET  # noqa: N815 - the library's name
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             pass

@@ -1,6 +1,7 @@
 """Attachments behind HTTP and in S3: the bytes as stored, from the configured place and no other."""
 
 import os
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -66,6 +67,29 @@ def test_content_behind_http_that_changes_in_mid_scan_is_scanned_again(
     uploads.scan(attachment)
 
     assert uploads.flags(attachment) == (1, 0)
+
+
+def test_a_server_that_knows_no_conditions_is_as_good(uploads: Uploads, server: Server) -> None:
+    server.knows_conditions = False
+    server.answers["/assets/1"] = Answer(PNG, headers={"ETag": '"1"'})
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_a_server_that_trickles_is_given_up_on(uploads: Uploads, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTACHMENTS_TRANSFER_SECONDS", "1")
+    reread()
+    server.answers["/assets/1"] = Answer(bytes(100), piece=1, pause=0.05)
+    attachment = uploads.add(None, file_url="/assets/1")
+    began = time.monotonic()
+
+    uploads.scan(attachment)
+
+    assert time.monotonic() - began < 4
+    assert uploads.record(attachment).reason == "the content did not arrive within 1 s (try 1)"
 
 
 def test_content_that_never_stops_changing_is_blocked_in_the_end(uploads: Uploads, server: Server) -> None:

@@ -1,6 +1,7 @@
 """What comes to be scanned without anyone asking, and when it is tried again."""
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 
 from devstack.stack import Stack
 from tasks.attachments import adopt
@@ -91,7 +92,7 @@ def test_a_row_that_the_api_deletes_is_forgotten(uploads: Uploads) -> None:
 
     uploads.sweep()
 
-    with pytest.raises(Exception, match="No row"):
+    with pytest.raises(NoResultFound):
         uploads.record(attachment)
 
 

@@ -132,7 +132,7 @@ def test_what_the_row_declares_is_held_against_the_bytes(uploads: Uploads, colum
     ],
 )
 def test_a_file_url_that_leads_out_of_the_root_or_to_no_plain_file_is_refused(
-    uploads: Uploads, file_url: str, tmp_path: Path
+    uploads: Uploads, file_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_bytes(b"clean, and none of their business")
     (uploads.folder / "link").symlink_to(tmp_path / "secret")
@@ -140,7 +140,7 @@ def test_a_file_url_that_leads_out_of_the_root_or_to_no_plain_file_is_refused(
     (uploads.folder / "folder").mkdir()
     os.mkfifo(uploads.folder / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(uploads.folder)  # the full path may be too long for a socket
+        monkeypatch.chdir(uploads.folder)  # the full path may be too long for a socket
         server.bind("socket")
     attachment = uploads.add(None, file_url=file_url)
 

@@ -27,4 +27,5 @@ def storage_at(settings: Settings, url: str) -> Storage:
         token=token.get_secret_value() if token else None,
         private_network=settings.attachments_private_network,
         connections=settings.attachments_connections,
+        transfer_seconds=settings.attachments_transfer_seconds,
     )

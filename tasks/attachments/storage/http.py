@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
@@ -21,6 +22,7 @@ STALL_SECONDS = 30.0
 
 MOST_ADDRESSES = 4
 CHUNK = 1 << 18
+NOT_MODIFIED = 304
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -34,7 +36,11 @@ class HttpContent:
         self._response = response
         length = response.headers.get("Content-Length", "")
         self.size = int(length) if length.isdecimal() else None
-        self.identity = _identity(response)
+        # Without a length, an answer cut short looks like a whole one: it is read once more.
+        told = self.size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
+        self.identity = _identity(response) if told else ""
+        self._arrived = 0
+        self._ends_at = time.monotonic() + storage.transfer_seconds
 
     def read_into(self, buffer: memoryview) -> int:
         filled = 0
@@ -44,16 +50,24 @@ class HttpContent:
         return filled
 
     def _read(self, most: int) -> bytes:
+        """Return what one wait of at most STALL_SECONDS brings. A server that trickles is stopped by the time for all."""
+        if time.monotonic() > self._ends_at:
+            raise StorageUnavailableError(f"the content did not arrive within {self._storage.transfer_seconds:.0f} s")
         try:
-            return self._response.read(most)
+            part = self._response.read1(most)
         except (HTTPError, OSError) as error:
             raise StorageUnavailableError(f"the transfer broke off: {_said(error)}") from None
+        self._arrived += len(part)
+        if not part and self.size is not None and self._arrived != self.size:
+            # read1 takes a closed connection for the end.
+            raise StorageUnavailableError(f"the transfer broke off after {self._arrived} of {self.size} bytes")
+        return part
 
     def still_is(self, sha256: str) -> bool:
         try:
             if self.identity:
-                with self._storage.request("HEAD", self._file_url) as response:
-                    return _identity(response) == self.identity
+                with self._storage.request(self._file_url, known=self.identity) as response:
+                    return response.status == NOT_MODIFIED or _identity(response) == self.identity
             with self._storage.open(self._file_url) as again:
                 return again.hash() == sha256
         except (MissingError, RefusedError):
@@ -70,8 +84,13 @@ class HttpContent:
 class HttpStorage:
     """The server that ATTACHMENTS_URL names."""
 
-    def __init__(self, root_url: str, *, token: str | None, private_network: bool, connections: int) -> None:
-        """`token` goes into every request's Authorization. `private_network` allows a name to resolve to private addresses."""
+    def __init__(
+        self, root_url: str, *, token: str | None, private_network: bool, connections: int, transfer_seconds: float = 300
+    ) -> None:
+        """`token` goes into every request's Authorization. `private_network` allows a name to resolve to private addresses.
+        `transfer_seconds` bounds the reading of one file.
+        """
+        self.transfer_seconds = transfer_seconds
         self._root_url = root_url
         self._url = urlsplit(root_url)
         self._private_network = private_network
@@ -85,7 +104,7 @@ class HttpStorage:
 
     @contextmanager
     def open(self, file_url: str) -> Iterator[HttpContent]:
-        with self.request("GET", file_url) as response:
+        with self.request(file_url) as response:
             yield HttpContent(self, file_url, response)
 
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
@@ -95,27 +114,28 @@ class HttpStorage:
         raise StorageUnavailableError("over HTTP the API's files are only read")
 
     @contextmanager
-    def request(self, method: str, file_url: str) -> Iterator[BaseHTTPResponse]:
-        """Send a request and yield its answer of status 200. Raise as `open` does for any other."""
+    def request(self, file_url: str, *, known: str = "") -> Iterator[BaseHTTPResponse]:
+        """Ask for a file and yield the answer: of status 200, or 304 if it is still the `known` one. Raise as `open` does."""
         path = "/".join(
             (self._url.path, *(quote(part, safe="%!$&'()*+,;=:@~") for part in url_segments(file_url, self._root_url)))
         )
-        response = self._send(method, path)
+        response = self._send(path, {**self._headers, **({"If-None-Match": known} if known else {})})
         try:
-            _check(response)
+            if not (known and response.status == NOT_MODIFIED):
+                _check(response)
             yield response
         finally:
             # What is left unread of a large answer is not worth waiting for.
             response.close()
 
-    def _send(self, method: str, path: str) -> BaseHTTPResponse:
+    def _send(self, path: str, headers: dict[str, str]) -> BaseHTTPResponse:
         problem: Exception | None = None
         for address in self._addresses():
             try:
                 return self._pool(address).urlopen(
-                    method,
+                    "GET",
                     path,
-                    headers=self._headers,
+                    headers=headers,
                     redirect=False,
                     retries=False,
                     preload_content=False,
@@ -191,7 +211,7 @@ def _check(response: BaseHTTPResponse) -> None:
 def _identity(response: BaseHTTPResponse) -> str:
     tag = response.headers.get("ETag", "")
     # A weak ETag promises no equal bytes (RFC 9110, 8.8.1), and Last-Modified has whole seconds.
-    return f"{tag} {response.headers.get('Content-Length', '')}" if tag.startswith('"') else ""
+    return tag if tag.startswith('"') else ""
 
 
 def _is_address(host: str) -> bool:
