@@ -21,13 +21,15 @@ from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
 from tasks.attachments.scan import Scanner, StoppedError, scan
 from tasks.attachments.settlement import Settlement, settle
 from tasks.attachments.storage import open_storage
-from tasks.attachments.verdicts import Kind
+from tasks.attachments.verdicts import Finding, Kind
 from tasks.shutdown import stop_requested
 
 log = structlog.get_logger(__name__)
 
 # A sweep that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
+# Results that come within this time of each other are written in one transaction.
+TOGETHER_SECONDS = 0.05
 # Claimed ahead for each file that is being scanned, so that small files do not wait for the database.
 AHEAD = 8
 
@@ -50,8 +52,10 @@ class _Process:
     quarantine: Quarantine | None
 
 
-# CLAMD_URL to the version whose set-up this process has found good. A failure forgets it: clamd may come back set up anew.
-_believed: dict[str, Version] = {}
+# CLAMD_URL to the version whose set-up this process has found good, and until when that holds (monotonic seconds). A failure
+# forgets it: clamd may come back set up anew.
+_believed: dict[str, tuple[Version, float]] = {}
+BELIEF_SECONDS = 3600
 
 
 @cache
@@ -87,7 +91,8 @@ def sweep() -> Summary:
     run = _Run(connections=settings.attachments_connections)
     run.summary.adopted = adopt.adopt_recent(engine) + adopt.patrol(engine)
     if run.fit():
-        if (version := _believed.get(settings.clamd_url)) is not None:
+        if settings.clamd_url in _believed:
+            version, _ = _believed[settings.clamd_url]
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
             run.summary.adopted += adopt.renew(engine, version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
@@ -104,27 +109,31 @@ class _Run:
         self._quarantine = _process().quarantine
         self._connections = connections
         self._clamd_is_away = False
+        self._not_asked = ""
         self.quarantine_is_pending = False
 
     def fit(self) -> bool:
         """Return whether scanning makes sense: False, with a log line, if clamd's OK cannot be believed.
 
-        A clamd that is away is no reason: its attachments are tried, and their next tries written down.
+        A clamd that is away is no reason: that is written down as a try of some attachments. But this run does not ask it
+        again: it may come back at any moment, and nobody would have looked at its set-up.
         """
         url = get_settings().clamd_url
         try:
             version = self._scanner.clamd.version()
-            if version == _believed.get(url):
+            believed, until = _believed.get(url, (None, 0.0))
+            if version == believed and time.monotonic() < until:
                 return True
             faults = fitness.faults(self._scanner.clamd, self._scanner.largest_bytes)
-        except ClamdUnavailableError:
+        except ClamdUnavailableError as error:
             _believed.pop(url, None)
+            self._not_asked = str(error)
             return True
         for fault in faults:
             (log.error if fault.fatal else log.warning)(fault.sentence)
         if any(fault.fatal for fault in faults):
             return False
-        _believed[url] = version
+        _believed[url] = (version, time.monotonic() + BELIEF_SECONDS)
         return True
 
     def work(self, claim: Callable[[int], list[Attachment]], *, once: bool = False) -> None:
@@ -140,7 +149,8 @@ class _Run:
                     claimed = claim(self._connections * AHEAD - len(under_way))
                     under_way |= {threads.submit(self._scan, attachment): attachment for attachment in claimed}
                     claiming = bool(claimed) and not once
-                done, _ = wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+                wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+                done, _ = wait(under_way, timeout=TOGETHER_SECONDS)
                 self._settle([(under_way.pop(future), future) for future in done])
                 # What was settled may have more to be done at once, after the queue seemed empty.
                 claiming = claiming or (self.quarantine_is_pending and not once)
@@ -158,7 +168,7 @@ class _Run:
             raise StoppedError  # not its fault: one attachment has found out, the others keep their tries
         if self._quarantine and attachment.quarantine == PENDING:
             return self._quarantine.take(attachment, self._scanner.storage)
-        finding = scan(attachment, self._scanner)
+        finding = Finding(Kind.CLAMD, self._not_asked) if self._not_asked else scan(attachment, self._scanner)
         if finding.kind is Kind.CLAMD:
             _believed.clear()
             self._clamd_is_away = True
