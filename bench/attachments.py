@@ -182,9 +182,8 @@ def report(found: dict[str, Any]) -> None:
     lines = [f"{found['files']} files, {found['bytes'] / MIB:.0f} MiB, best of {len(found['seconds']['worker'])}"]
     for name, taken in found["seconds"].items():
         best, cpu = min(taken)
-        lines.append(
-            f"{name:<12} {best:7.2f} s {found['files'] / best:8.0f} files/s {found['bytes'] / MIB / best:8.0f} MiB/s {cpu:7.2f} s of CPU"
-        )
+        files, mebibytes = found["files"] / best, found["bytes"] / MIB / best
+        lines.append(f"{name:<12} {best:7.2f} s {files:8.0f} files/s {mebibytes:8.0f} MiB/s {cpu:7.2f} s of CPU")
     lines.append(f"worker beside clamdscan --stream --multiscan, end to end: {found['ratio']:.2f} (goal 0.90)")
     lines.append(f"by CPU time of all processes, whatever else the machine does: {found['cpu_ratio']:.2f}")
     lines += [

@@ -77,11 +77,14 @@ def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
     for child in subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False).stdout.split():
         os.kill(int(child), signal.SIGKILL)
     scanners.clamd.resume()
-    uploads.make_due()
 
-    producer.send_task("tasks.attachments.sweep", queue="attachments")
+    def beat() -> bool:
+        uploads.make_due()  # the lease of the dead is over
+        producer.send_task("tasks.attachments.sweep", queue="attachments")
+        time.sleep(1)
+        return uploads.flags(attachment) == (1, 0)
 
-    until(lambda: uploads.flags(attachment) == (1, 0))
+    until(beat)
 
 
 def _leased(uploads: Uploads, attachment: int) -> bool:
