@@ -1,7 +1,6 @@
 """clamd, MariaDB and workers that die, hang and come back: every attachment ends with a true verdict all the same."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -126,21 +125,31 @@ def test_a_database_that_fails_in_mid_scan_loses_no_attachment(
 
 
 def test_a_killed_worker_gives_its_rows_back_when_the_lease_ends(uploads: Uploads, scanners: Stack) -> None:
-    attachments = [uploads.add(content) for content in FILES]
-    scanners.clamd.pause()
-    worker = subprocess.Popen([sys.executable, "-c", "from tasks.attachments import run; run.sweep()"])
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with uploads.engine.connect() as connection:
-            if connection.execute(text("SELECT COUNT(*) FROM worker_scans WHERE lease IS NOT NULL")).scalar_one():
-                break
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    uploads.add(b"warm")
+    program = "from tasks.attachments import run; run.sweep(); print(flush=True); input(); run.sweep()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        while worker.stdout.readline() != b"\n":
+            assert worker.poll() is None
+        attachments = [uploads.add(content) for content in FILES]
+        scanners.clamd.pause()
+        worker.stdin.write(b"\n")
+        worker.stdin.flush()
+        deadline = time.monotonic() + 20
+        while not leased(uploads):
+            assert time.monotonic() < deadline
+        worker.kill()
     scanners.clamd.resume()
 
     assert not uploads.sweep().verdicts
-    uploads.make_due()
     assert settle_all(uploads, attachments) == FLAGS
+
+
+def leased(uploads: Uploads) -> int:
+    with uploads.engine.connect() as connection:
+        return int(connection.execute(text("SELECT COUNT(*) FROM worker_scans WHERE lease IS NOT NULL")).scalar_one())
 
 
 def test_content_that_keeps_killing_workers_is_blocked(uploads: Uploads) -> None:

@@ -24,7 +24,7 @@ from .samples import PNG
 def worker(uploads: Uploads, redis: Redis) -> Iterator["subprocess.Popen[bytes]"]:
     assert uploads
     assert redis
-    command = ["celery", "-A", "workers.app", "worker", "-Q", "attachments", "--concurrency", "2"]
+    command = ["celery", "-A", "workers.app", "worker", "-Q", "attachments", "--concurrency", "1"]
     process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     yield process
     process.terminate()
@@ -69,7 +69,9 @@ def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets
 def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
     uploads: Uploads, scanners: Stack, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
 ) -> None:
-    uploads.scan(uploads.add(b"warm"))
+    warm = uploads.add(b"warm")
+    producer.send_task("tasks.attachments.scan", [warm], queue="attachments")
+    until(lambda: uploads.flags(warm) == (1, 1))
     scanners.clamd.pause()
     attachment = uploads.add(EICAR)
     producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
