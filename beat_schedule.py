@@ -30,6 +30,7 @@ BEAT_SCHEDULE = {
     "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
     "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=90),
+    "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=20),
     "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=55),
     # Each policy's hours, age and pause are in the table worker_retention_policies, not here.
     "retention-notifications":      entry("tasks.retention.purge_notifications",      daily("01:30"), expires=3600),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -57,6 +57,22 @@ def _s3_uri(value: str) -> str:
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9.-]{3,63}", bucket):
         raise ValueError("is no S3 URI; expected s3://bucket/prefix")
     return f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
+
+
+def _attachments_url(value: str) -> str:
+    if value.startswith("file:"):
+        if not value.startswith("file:///") or ".." in value.split("/"):
+            raise ValueError("names no absolute folder; expected file:///srv/uploads")
+    elif not re.fullmatch(r"(https?|s3)://[^/?#\\\s@]+(/[^?#\\\s]*)?", value):
+        raise ValueError("is no storage; expected file:///folder, https://host, http://host:port or s3://bucket/prefix")
+    return value.rstrip("/")
+
+
+def _clamd_url(value: str) -> str:
+    parts = urlsplit(value)
+    if not (parts.scheme == "unix" and parts.path) and not (parts.scheme == "tcp" and parts.hostname):
+        raise ValueError("is no address of clamd; expected unix:///run/clamav/clamd.ctl or tcp://host:3310")
+    return value
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -190,6 +206,28 @@ class Settings(BaseSettings):
     """Months in S3; 0 deletes nothing there."""
     backup_drill_database: str | None = None
     """The scratch schema of drills, made and dropped by them; default: the database's name with _drill at its end."""
+
+    # Attachments
+    attachments_url: Annotated[str, AfterValidator(_attachments_url)] | None = None
+    """Root that file_url is resolved under."""
+    attachments_token: SecretStr | None = None
+    """Bearer token for attachments behind http(s), such as a Directus static token."""
+    attachments_private_network: bool = False
+    """Let the host name in ATTACHMENTS_URL resolve to private addresses."""
+    attachments_largest_bytes: int = Field(default=25 * 2**20, ge=1024, le=2 * 2**30 - 1)
+    """What is larger is blocked unscanned. clamd's StreamMaxLength and MaxFileSize must be no smaller."""
+    attachments_transfer_seconds: float = Field(default=300, ge=1)
+    attachments_connections: int = Field(default=8, ge=1, le=64)
+    """Files that one sweep scans at once, each over a connection to clamd; see MaxThreads in clamd.conf."""
+    attachments_rescan_days: int = Field(default=7, ge=0)
+    """Clean attachments so young are scanned again when clamd has new signatures; 0 switches it off."""
+    attachments_rescans_per_minute: int = Field(default=120, ge=1)
+    attachments_quarantine_url: Annotated[str, AfterValidator(_attachments_url)] | None = None
+    """Where infected content is put: file:///folder or s3://bucket/prefix. Not set: it stays where it is, blocked."""
+    attachments_quarantine: Literal["copy", "move"] = "copy"
+    clamd_url: Annotated[str, AfterValidator(_clamd_url)] = "unix:///run/clamav/clamd.ctl"
+    clamd_scan_seconds: float = Field(default=180, ge=1)
+    """From the end of a file to clamd's answer: more than MaxScanTime, for clamd may be busy with other files first."""
 
     # Logs
     log_format: Literal["console", "json"] = "console"

@@ -1,21 +1,23 @@
-"""The stack's virus scanner: clamd with the limits production should have, and a signature file that knows EICAR."""
+"""The stack's virus scanner: clamd with the limits production should have, and signatures that know EICAR."""
 
 import shutil
+import time
 from pathlib import Path
 
+from devstack.errors import StackError
 from devstack.folder import Folder
 from devstack.probe import tcp_answer
 from devstack.programs import find
-from devstack.service import Service
+from devstack.service import POLL_SECONDS, READY_SECONDS, Service
+from devstack.signatures import database
 
-SIGNATURES = Path(__file__).with_name("eicar.ndb")
-
-# StreamMaxLength stays within MaxFileSize and both alerts are on: otherwise clamd answers OK for what it never scanned.
+# StreamMaxLength stays within MaxFileSize, MaxFileSize is no smaller than MaxScanSize and both alerts are on: otherwise clamd
+# answers OK for what it never scanned.
 OPTIONS = {
     "Foreground": "yes",
     "LogTime": "yes",
     "StreamMaxLength": "25M",
-    "MaxFileSize": "25M",
+    "MaxFileSize": "100M",
     "MaxScanSize": "100M",
     "MaxScanTime": "30000",
     "AlertExceedsMax": "yes",
@@ -23,6 +25,7 @@ OPTIONS = {
     "LocalSocketMode": "600",
     "TCPAddr": "127.0.0.1",
 }
+FIRST_VERSION = 27_000
 
 
 class Clamd(Service):
@@ -48,14 +51,33 @@ class Clamd(Service):
         shutil.copy(find("clamd"), self._program)
         for folder in (self._signatures, self._scratch):
             folder.mkdir()
-        shutil.copy(SIGNATURES, self._signatures)
+        self._write_signatures(FIRST_VERSION, ())
+        self.configure({})
+
+    def configure(self, options: dict[str, str]) -> None:
+        """Change options of clamd.conf, for the next start."""
         paths = {
             "DatabaseDirectory": self._signatures,
             "TemporaryDirectory": self._scratch,
             "LocalSocket": self.socket,
         }
-        options = {**OPTIONS, "TCPSocket": str(self.port), **{key: f'"{path}"' for key, path in paths.items()}}
+        options = {**OPTIONS, **options, "TCPSocket": str(self.port), **{key: f'"{path}"' for key, path in paths.items()}}
         self._configuration.write_text("".join(f"{key} {value}\n" for key, value in options.items()))
+
+    def publish(self, version: int, *signatures: bytes) -> None:
+        """Load new signatures, EICAR's and these lines of an .ndb file, under the given version. Await clamd's taking them."""
+        self._write_signatures(version, signatures)
+        tcp_answer(self.port, b"zRELOAD\0")
+        deadline = time.monotonic() + READY_SECONDS
+        while f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
+            if time.monotonic() > deadline:
+                raise StackError(f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s. {self._log_ends()}")
+            time.sleep(POLL_SECONDS)
+
+    def _write_signatures(self, version: int, signatures: tuple[bytes, ...]) -> None:
+        new = self._signatures / "daily.new"
+        new.write_bytes(database(version, signatures))
+        new.replace(self._signatures / "daily.cud")
 
     def command(self) -> list[str]:
         return [str(self._program), f"--config-file={self._configuration}"]

@@ -10,7 +10,7 @@ from settings import Settings
 # Queues are latency classes, each drained by its own worker process: a backup can never delay a push.
 QUEUES = ("notifications", "attachments", "housekeeping", "backups")
 
-JOBS = ("notifications", "typing_indicators", "retention", "backups")
+JOBS = ("notifications", "attachments", "typing_indicators", "retention", "backups")
 
 # The longest hard limit any task may have. Redis hands a message out again once the visibility timeout has passed, even
 # while its task is running, so that timeout must be the longer one.

@@ -1,0 +1,159 @@
+"""Which attachments come to be due without anyone asking: those that no one enqueued, and clean ones under new signatures.
+
+The shared table has no index on its flags, so the sweep walks its primary key, in pages and without locks: the newest hour at
+each sweep, all of it page by page behind that, and back from the newest once for each new signature database.
+"""
+
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, Row, bindparam, text
+
+from db.transactions import transact
+from tasks.attachments.clamd import Version
+from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
+
+PAGE = 2000
+RENEWAL_PAGE = 500
+BEFORE_ALL = 2**62
+
+# A row calls for a scan if nobody has an entry for it; if its flags were reset after a verdict; or if it names another file
+# than the one that was scanned.
+COLUMNS = """
+    SELECT a.id, a.file_url, COALESCE(a.scanned_for_virus, 0) AS scanned, COALESCE(a.is_safe, 1) AS safe,
+           a.created_at > NOW() - INTERVAL 1 HOUR AS young, s.attachment_id IS NULL AS unknown, s.due_at IS NULL AS settled,
+           s.verdict, s.file_url AS scanned_url
+    FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
+"""
+NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
+ONWARD = text(f"{COLUMNS} WHERE a.id > :after ORDER BY a.id LIMIT :rows")
+
+ADOPT = text("""
+    INSERT INTO worker_scans (attachment_id, lane, due_at)
+    SELECT id, :lane, NOW(3) FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
+    ON DUPLICATE KEY UPDATE
+      verdict = IF(worker_scans.due_at IS NULL, 'waiting', verdict), due_at = COALESCE(worker_scans.due_at, VALUES(due_at))
+""")
+BLOCK = text("""
+    UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
+
+START_WALK = text("""
+    INSERT IGNORE INTO worker_scan_walks (walk, position, moved_at) VALUES (:walk, 0, NOW(3) - INTERVAL 1 MINUTE)
+""")
+WALK = text("""
+    SELECT position, database_version, LEAST(60, GREATEST(0, TIMESTAMPDIFF(MICROSECOND, moved_at, NOW(3)) / 1000000)) AS elapsed
+    FROM worker_scan_walks WHERE walk = :walk
+""")
+MOVE = text("""
+    UPDATE worker_scan_walks SET position = :position, database_version = :database, moved_at = NOW(3)
+    WHERE walk = :walk AND position = :was AND database_version = :was_database
+""")
+
+# Entries by their primary key, newest first; what is too old ends the walk.
+RECENT = text("""
+    SELECT s.attachment_id AS id, s.verdict IN :served AND s.due_at IS NULL AND s.database_version < :database AS due,
+           a.created_at > NOW() - INTERVAL :days DAY AS recent
+    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id < :before ORDER BY s.attachment_id DESC LIMIT :rows
+""").bindparams(bindparam("served", expanding=True))
+RENEW = text("""
+    UPDATE worker_scans SET lane = 1, due_at = NOW(3) WHERE attachment_id IN :ids AND due_at IS NULL
+""").bindparams(bindparam("ids", expanding=True))
+
+
+def adopt_recent(engine: Engine, *, page: int = PAGE) -> int:
+    """Make due what was uploaded within the last hour and no one enqueued; return how many. Newest first, page by page."""
+    adopted, before = 0, BEFORE_ALL
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(NEWEST, {"before": before, "rows": page}).all()
+        adopted += _adopt(engine, [row for row in rows if row.young], lane=0)
+        if len(rows) < page or not any(row.young for row in rows):
+            return adopted
+        before = rows[-1].id
+
+
+def patrol(engine: Engine, *, page: int = PAGE) -> int:
+    """Make due what is older and has no verdict, one page at each call, round and round; return how many."""
+    walk = _walk(engine, "patrol")
+    with engine.connect() as connection:
+        rows = connection.execute(ONWARD, {"after": walk.position, "rows": page}).all()
+    adopted = _adopt(engine, rows, lane=1)
+    _move(engine, "patrol", walk, rows[-1].id if len(rows) == page else 0, 0)
+    return adopted
+
+
+def renew(engine: Engine, version: Version, *, days: int, per_minute: int) -> int:
+    """Make due what was found clean under older signatures than clamd has now, newest first; return how many.
+
+    No more than `per_minute` over all workers, and only what was uploaded within `days`.
+    """
+    if not version.database or not days:
+        return 0
+    walk = _walk(engine, "renewal")
+    # Another clamd with older signatures changes nothing: two that differ would send the walk back for ever.
+    position = BEFORE_ALL if version.database > walk.database_version else walk.position
+    room = int(per_minute * float(walk.elapsed) / 60)
+    if not position or not room:
+        return 0
+    database = max(version.database, walk.database_version)
+    parameters = {"before": position, "rows": RENEWAL_PAGE, "days": days, "database": database, "served": sorted(SERVED_NAMES)}
+    with engine.connect() as connection:
+        rows = connection.execute(RECENT, parameters).all()
+    ids: list[int] = []
+    for row in rows:
+        if len(ids) == room:
+            break
+        position = row.id
+        if row.recent and row.due:
+            ids.append(row.id)
+    ended = len(ids) < room and (len(rows) < RENEWAL_PAGE or not any(row.recent for row in rows))
+    # The walk is moved first: if the next line never runs, these few stay under their old signatures until the next database.
+    if not _move(engine, "renewal", walk, 0 if ended else position, database):
+        return 0
+    if ids:
+        transact(engine, lambda connection: connection.execute(RENEW, {"ids": ids}))
+    return len(ids)
+
+
+def _adopt(engine: Engine, rows: "list[Row[Any]] | Any", lane: int) -> int:
+    other_file = [row.id for row in rows if _names_another_file(row)]
+    ids = [row.id for row in rows if _is_stray(row)] + other_file
+
+    def write(connection: Connection) -> None:
+        if other_file:
+            # What the flags say is about the file that was there before.
+            connection.execute(BLOCK, {"ids": other_file, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
+        connection.execute(ADOPT, {"ids": orjson.dumps(ids).decode(), "lane": lane})
+
+    if ids:
+        transact(engine, write)
+    return len(ids)
+
+
+def _is_stray(row: "Row[Any]") -> bool:
+    if row.scanned:
+        return False
+    # A settled row that is neither scanned nor blocked was reset by the API; so was one with a verdict that means scanned.
+    return bool(row.unknown) or bool(row.settled and (row.safe or row.verdict not in {"unscannable", "unverified"}))
+
+
+def _names_another_file(row: "Row[Any]") -> bool:
+    return bool(row.scanned and not row.unknown and row.settled and row.scanned_url and row.scanned_url != row.file_url)
+
+
+def _walk(engine: Engine, walk: str) -> "Row[Any]":
+    def read(connection: Connection) -> "Row[Any]":
+        connection.execute(START_WALK, {"walk": walk})
+        return connection.execute(WALK, {"walk": walk}).one()
+
+    return transact(engine, read)
+
+
+def _move(engine: Engine, walk: str, was: "Row[Any]", position: int, database: int) -> bool:
+    """Move the walk on, unless another sweep has; return whether it was moved by this one."""
+    parameters = {
+        "walk": walk, "position": position, "database": database, "was": was.position, "was_database": was.database_version
+    }  # fmt: skip
+    return transact(engine, lambda connection: connection.execute(MOVE, parameters).rowcount) == 1

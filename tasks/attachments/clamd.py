@@ -1,0 +1,180 @@
+"""One conversation with clamd, over a Unix socket or TCP: a deadline on every step, and an answer or an exception."""
+
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+CONNECT_SECONDS = 5.0
+COMMAND_SECONDS = 5.0
+STALL_SECONDS = 30.0
+"""How long clamd may take no byte of a stream before it counts as hung."""
+
+# Kept this long: a version asked for before a scan is never newer than the one that scanned.
+VERSION_SECONDS = 5.0
+
+LONGEST_REPLY = 4096
+VERSION = re.compile(r"ClamAV (?P<engine>[\w.+~-]{1,32})(?:/(?P<database>\d{1,9})/[^/]+)?")
+END_OF_STREAM = struct.pack(">I", 0)
+
+
+class ClamdUnavailableError(Exception):
+    """clamd gave no usable answer; the text says at which step."""
+
+
+class AnsweredEarlyError(Exception):
+    """clamd answered and closed while content was still on its way."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class _ClosedError(Exception):
+    """clamd has closed its end."""
+
+
+class Version(NamedTuple):
+    """`database` is the version of the signatures, 0 where clamd does not tell it: without a daily database."""
+
+    engine: str
+    database: int
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Turn a socket's error within one step into ClamdUnavailableError."""
+    try:
+        yield
+    except TimeoutError:
+        raise ClamdUnavailableError(f"clamd did not {what} in time") from None
+    except OSError as error:
+        raise ClamdUnavailableError(f"clamd did not {what}: {error.strerror or error}") from None
+
+
+class Stream:
+    """One INSTREAM. Left without `finish`, the connection closes and clamd throws the content away unscanned."""
+
+    def __init__(self, connection: socket.socket, scan_seconds: float) -> None:
+        self._connection = connection
+        self._scan_seconds = scan_seconds
+        with _step("take the command"):
+            connection.sendall(b"zINSTREAM\0")
+
+    def send(self, chunk: memoryview) -> None:
+        """Send content. Raise AnsweredEarlyError if clamd wants no more of it, which is how it reports its size limit."""
+        try:
+            with _step("take the content"):
+                self._put(struct.pack(">I", len(chunk)))
+                self._put(chunk)
+        except _ClosedError:
+            # The answer was sent before the close and is still there to be read.
+            raise AnsweredEarlyError(_read_reply(self._connection, COMMAND_SECONDS)) from None
+
+    def finish(self) -> bytes:
+        """End the stream and return clamd's reply; b"" if it closed without one."""
+        try:
+            with _step("take the content"):
+                self._put(END_OF_STREAM)
+        except _ClosedError:
+            return _read_reply(self._connection, COMMAND_SECONDS)
+        return _read_reply(self._connection, self._scan_seconds)
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._connection.settimeout(STALL_SECONDS)
+        try:
+            self._connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _ClosedError from None
+
+
+class Clamd:
+    """clamd at `url`: unix:///path or tcp://host:port. Used from many threads, a connection for each conversation."""
+
+    def __init__(self, url: str, *, scan_seconds: float) -> None:
+        """`scan_seconds` is how long clamd may take for its answer: its queue and MaxScanTime."""
+        self._url = urlsplit(url)
+        self._scan_seconds = scan_seconds
+        self._version: tuple[float, Version] | None = None
+        self._lock = threading.Lock()
+
+    def version(self) -> Version:
+        """Return the version that clamd runs, at most VERSION_SECONDS old. Raise ClamdUnavailableError."""
+        with self._lock:
+            if self._version is None or time.monotonic() > self._version[0] + VERSION_SECONDS:
+                self._version = (time.monotonic(), self._ask_version())
+            return self._version[1]
+
+    def forget_version(self) -> None:
+        """Ask anew next time: clamd failed, so it may have been replaced."""
+        with self._lock:
+            self._version = None
+
+    def _ask_version(self) -> Version:
+        with self._connected() as connection:
+            with _step("take the command"):
+                connection.sendall(b"zVERSION\0")
+            reply = _read_reply(connection, COMMAND_SECONDS)
+        match = VERSION.fullmatch(reply.removesuffix(b"\0").decode("ascii", "replace"))
+        if not match or not reply.endswith(b"\0"):
+            raise ClamdUnavailableError(f"what answers at CLAMD_URL is no clamd: it said {reply[:80]!r} to VERSION")
+        return Version(match["engine"], int(match["database"] or 0))
+
+    @contextmanager
+    def stream(self) -> Iterator[Stream]:
+        """Open a stream. Raise ClamdUnavailableError, also out of the body, when a step fails or takes too long."""
+        with self._connected() as connection:
+            yield Stream(connection, self._scan_seconds)
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        try:
+            connection = self._connect()
+        except OSError as error:
+            raise ClamdUnavailableError(f"clamd cannot be reached: {error.strerror or error}") from None
+        with connection:
+            yield connection
+
+    def _connect(self) -> socket.socket:
+        if self._url.scheme == "tcp":
+            assert self._url.hostname is not None  # noqa: S101 - settings.py has checked the URL
+            connection = socket.create_connection((self._url.hostname, self._url.port or 3310), timeout=CONNECT_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect(self._url.path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def _read_reply(connection: socket.socket, seconds: float) -> bytes:
+    """Return what clamd says until it ends the reply or closes, bounded in bytes and time."""
+    deadline = time.monotonic() + seconds
+    reply = b""
+    while len(reply) < LONGEST_REPLY and not reply.endswith((b"\0", b"\n")):
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            with _step("answer"):
+                part = _receive(connection, LONGEST_REPLY - len(reply))
+        except _ClosedError:
+            break
+        if not part:
+            break
+        reply += part
+    return reply
+
+
+def _receive(connection: socket.socket, most: int) -> bytes:
+    try:
+        return connection.recv(most)
+    except ConnectionResetError:
+        raise _ClosedError from None

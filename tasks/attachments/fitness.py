@@ -1,0 +1,137 @@
+"""Whether clamd is set up so that its OK can be believed, found out by what it says to files that it must not call OK.
+
+clamd does not tell its configuration, and it may be another machine's. With its defaults it answers OK for what it did not look
+at: files over its limits and encrypted ones (clamd.conf(5), AlertExceedsMax and AlertEncrypted).
+"""
+
+import base64
+import io
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from tasks.attachments.clamd import AnsweredEarlyError, Clamd
+from tasks.attachments.verdicts import Kind, read_reply
+
+# The harmless file that every scanner must find, in two parts so that no scanner finds it here: https://www.eicar.org
+EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+# A zip with one line of text under a password.
+ENCRYPTED_ZIP = base64.b64decode(
+    "UEsDBAoACQAAAImidl3xwIUIIQAAABUAAAAIABwAbm90ZS50eHRVVAkAA4FOA2uBTgNrdXgLAAEEAAAAAAQAAAAAnEJ6DvwXBs+k"
+    "ZxUk1BBxKXBYUklufJsz1/Jx2F3fWBzuUEsHCPHAhQghAAAAFQAAAFBLAQIeAwoACQAAAImidl3xwIUIIQAAABUAAAAIABgAAAAA"
+    "AAEAAACkgQAAAABub3RlLnR4dFVUBQADgU4Da3V4CwABBAAAAAAEAAAAAFBLBQYAAAAAAQABAE4AAABzAAAAAAA="
+)
+# More than any MaxFileSize, which is 2 GB at most. clamd inflates a zip's member up to MaxFileSize and says nothing of the
+# rest, unless MaxScanSize is exceeded by then.
+BOMB_MEGABYTES = 2047
+# Deeper than any sensible MaxRecursion (17 by default, 100 at most).
+DEPTH = 101
+CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with clamd's set-up. `fatal`: its OK means nothing, so nothing is scanned until it is put right."""
+
+    sentence: str
+    fatal: bool
+
+
+def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
+    """Return what is wrong with clamd for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
+    kinds = (Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED)
+    if ask(clamd, iter([EICAR])) is not Kind.INFECTED:
+        return [Fault("clamd does not know the EICAR test file: it has no signatures; run freshclam and look at its log", True)]
+    found = []
+    if ask(clamd, iter([_nested()])) not in kinds:
+        found.append(Fault('clamd says OK for what exceeds its limits; set "AlertExceedsMax yes" in clamd.conf', True))
+    if ask(clamd, iter([ENCRYPTED_ZIP])) is not Kind.ENCRYPTED:
+        found.append(Fault('clamd says OK for encrypted files; set "AlertEncrypted yes" in clamd.conf', True))
+    if found:
+        return found
+    largest = ask(clamd, padded(largest_bytes))
+    if largest is not Kind.INFECTED:
+        lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
+        text = f"clamd does not scan files as large as ATTACHMENTS_LARGEST_BYTES ({largest_bytes}); set {lines} in clamd.conf"
+        # Where it says that it could not look, nothing slips through: such files are blocked.
+        found.append(Fault(text, fatal=largest not in {Kind.TOO_LARGE, Kind.OVER_LIMIT}))
+    if ask(clamd, _bomb()) is Kind.CLEAN:
+        lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
+        text = f"clamd says OK for archives that it scans only the beginning of: MaxFileSize is below MaxScanSize; set {lines}"
+        found.append(Fault(text, fatal=False))
+    return found
+
+
+def limits(largest_bytes: int) -> list[str]:
+    """Return the lines of clamd.conf that let it scan files of so many bytes, with archives four times as large inside."""
+    stream, inside = -(-largest_bytes // 2**20), -(-most_inside(largest_bytes) // 2**20)
+    return [f"StreamMaxLength {stream}M", f"MaxFileSize {inside}M", f"MaxScanSize {inside}M"]
+
+
+def most_inside(largest_bytes: int) -> int:
+    """Return how many bytes the members of an archive may come to; clamd knows no file above 2 GB."""
+    return max(largest_bytes, min(4 * largest_bytes, 2000 * 2**20))
+
+
+def ask(clamd: Clamd, chunks: Iterator[bytes]) -> Kind:
+    """Return what clamd says of this content."""
+    try:
+        with clamd.stream() as stream:
+            for chunk in chunks:
+                stream.send(memoryview(chunk))
+            return read_reply(stream.finish())[0]
+    except AnsweredEarlyError as early:
+        return read_reply(early.reply)[0]
+
+
+def _nested() -> bytes:
+    content, name = EICAR, "eicar.com"
+    for level in range(DEPTH):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(name, content)
+        content, name = archive.getvalue(), f"{level}.zip"
+    return content
+
+
+def padded(size: int) -> Iterator[bytes]:
+    """Yield a zip of exactly so many bytes whose one member, EICAR, lies at its end, after a hole."""
+    with tempfile.TemporaryFile() as file:
+        padding = zipfile.ZipInfo("padding")
+        padding.CRC = 0
+        file.write(padding.FileHeader())
+        file.truncate(size - _with_eicar(io.BytesIO()))
+        _with_eicar(file)
+        file.seek(0)
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _bomb() -> Iterator[bytes]:
+    """Yield a zip of one member, zeros, made of the same deflated megabyte again and again."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    last = deflate.flush()
+    member = zipfile.ZipInfo("zeros")
+    member.compress_type, member.CRC, member.header_offset = zipfile.ZIP_DEFLATED, 0, 0
+    member.file_size, member.compress_size = BOMB_MEGABYTES * 2**20, BOMB_MEGABYTES * len(first) + len(last)
+    archive = io.BytesIO()
+    archive.write(member.FileHeader())
+    for _ in range(BOMB_MEGABYTES):
+        archive.write(first)
+    archive.write(last)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.filelist.append(member)
+        file.writestr("end", b"")
+    yield from (archive.getbuffer()[at : at + CHUNK].tobytes() for at in range(0, len(archive.getbuffer()), CHUNK))
+
+
+def _with_eicar(file: IO[bytes]) -> int:
+    """Append a zip with EICAR to the file; return by how many bytes the file has grown."""
+    before = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("eicar.com", EICAR)
+    return file.seek(0, io.SEEK_END) - before

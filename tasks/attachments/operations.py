@@ -1,0 +1,147 @@
+"""What operators ask of the scans and order: counts, the story of one attachment, another scan, a release."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, text
+
+from db.transactions import transact
+from tasks.attachments.attachment import Attachment
+from tasks.attachments.quarantine import Quarantine
+from tasks.attachments.storage.base import Storage
+
+# By idx_verdict and idx_due: the index alone is read, once.
+VERDICTS = text("SELECT verdict, COUNT(*) AS attachments FROM worker_scans GROUP BY verdict ORDER BY verdict")
+DUE = text("""
+    SELECT lane, COUNT(*) AS attachments, TIMESTAMPDIFF(SECOND, MIN(due_at), NOW(3)) AS oldest_seconds
+    FROM worker_scans WHERE lane IN (0, 1) AND due_at <= NOW(3) GROUP BY lane
+""")
+LIST = text("""
+    SELECT s.attachment_id AS id, s.verdict, s.reason, s.signature, s.sha256, s.quarantine, s.scanned_at, a.uploaded_by_id,
+           a.file_name
+    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.verdict = :verdict ORDER BY s.attachment_id DESC LIMIT :rows
+""")
+RECORD = text("SELECT * FROM worker_scans WHERE attachment_id = :id")
+ROW = text("""
+    SELECT id, message_id, uploaded_by_id, file_name, file_url, file_size, file_type, file_extension, created_at,
+           scanned_for_virus, is_safe
+    FROM message_attachments WHERE id = :id
+""")
+STORY = text(
+    "SELECT happened_at, event, reason, signature FROM worker_scan_events WHERE attachment_id = :id ORDER BY id LIMIT 1000"
+)
+
+FORCE = text("""
+    INSERT INTO worker_scans (attachment_id, due_at, forced, lane)
+    SELECT id, NOW(3), TRUE, :lane FROM message_attachments WHERE id IN :ids
+    ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
+""").bindparams(bindparam("ids", expanding=True))
+OF_VERDICT = text("""
+    SELECT attachment_id FROM worker_scans
+    WHERE verdict = :verdict AND attachment_id > :after ORDER BY attachment_id LIMIT :rows
+""")
+PAGE = 1000
+
+RELEASE = text("""
+    INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES (:sha256, :who, :reason)
+    ON DUPLICATE KEY UPDATE released_by = :who, reason = :reason, released_at = NOW(3)
+""")
+DUE_AGAIN = text("""
+    UPDATE worker_scans SET quarantine = '', lane = 0, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
+    WHERE attachment_id = :id
+""")
+
+
+class NotPossibleError(Exception):
+    """What was asked for cannot be done; the text says why."""
+
+
+def status(engine: Engine) -> dict[str, Any]:
+    """Return how many attachments have each verdict, and what is due now, by lane, with the age of the oldest in seconds."""
+    with engine.connect() as connection:
+        verdicts = {row.verdict: row.attachments for row in connection.execute(VERDICTS)}
+        due = {row.lane: (row.attachments, row.oldest_seconds) for row in connection.execute(DUE)}
+    lanes = {"uploads": due.get(0, (0, 0)), "old and re-scans": due.get(1, (0, 0))}
+    return {
+        "verdicts": verdicts,
+        "due": {name: {"attachments": count, "oldest_seconds": oldest} for name, (count, oldest) in lanes.items()},
+    }
+
+
+def of_verdict(engine: Engine, verdict: str, rows: int) -> list[dict[str, Any]]:
+    """Return the newest attachments with this verdict."""
+    with engine.connect() as connection:
+        return [_plain(row) for row in connection.execute(LIST, {"verdict": verdict, "rows": rows}).mappings()]
+
+
+def show(engine: Engine, attachment_id: int) -> dict[str, Any]:
+    """Return an attachment's row, its record and its story. Raise NotPossibleError if there is neither row nor record."""
+    with engine.connect() as connection:
+        row, record = (connection.execute(query, {"id": attachment_id}).mappings().one_or_none() for query in (ROW, RECORD))
+        story = [_plain(event) for event in connection.execute(STORY, {"id": attachment_id}).mappings()]
+    if row is None and record is None:
+        raise NotPossibleError(f"there is no attachment {attachment_id}")
+    return {"attachment": row and _plain(row), "scan": record and _plain(record), "events": story}
+
+
+def rescan(engine: Engine, ids: list[int]) -> int:
+    """Have these attachments scanned now, known or not; return how many exist."""
+
+    def write(connection: Connection) -> int:
+        found = connection.execute(
+            text("SELECT id FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
+            {"ids": ids},
+        ).all()
+        if found:
+            connection.execute(FORCE, {"ids": [row.id for row in found], "lane": 0 if len(found) == 1 else 1})
+        return len(found)
+
+    return transact(engine, write)
+
+
+def rescan_verdict(engine: Engine, verdict: str) -> int:
+    """Have all attachments with this verdict scanned again, behind the uploads; return how many. In pages."""
+    forced, after = 0, 0
+    while True:
+        with engine.connect() as connection:
+            ids = list(connection.execute(OF_VERDICT, {"verdict": verdict, "after": after, "rows": PAGE}).scalars())
+        if not ids:
+            return forced
+        forced += rescan(engine, ids)
+        after = ids[-1]
+
+
+def release(
+    engine: Engine, uploads: Storage, quarantine: Quarantine | None, attachment_id: int, *, who: str, why: str
+) -> dict[str, Any]:
+    """Take the responsibility for an attachment's bytes, wherever else they turn up; return its SHA-256 and what was restored.
+
+    Nothing is opened here: the next scan finds the release, and serves exactly these bytes. Raise NotPossibleError, and what
+    the storages raise.
+    """
+    with engine.connect() as connection:
+        record = connection.execute(RECORD, {"id": attachment_id}).mappings().one_or_none()
+        row = connection.execute(ROW, {"id": attachment_id}).mappings().one_or_none()
+    if record is None or row is None:
+        raise NotPossibleError(f"there is no attachment {attachment_id} that was scanned")
+    if record["verdict"] not in {"infected", "unscannable"} or record["sha256"] is None:
+        raise NotPossibleError(
+            f"attachment {attachment_id} is {record['verdict']}: {record['reason'] or 'nothing is held back'}"
+        )
+    restored = False
+    if "://" in record["quarantine"]:
+        if quarantine is None:
+            raise NotPossibleError(f"it lies in {record['quarantine']}, and ATTACHMENTS_QUARANTINE_URL is not set")
+        restored = quarantine.restore(Attachment(attachment_id, row["file_url"], sha256=record["sha256"]), uploads)
+
+    def write(connection: Connection) -> None:
+        connection.execute(RELEASE, {"sha256": record["sha256"], "who": who, "reason": why})
+        connection.execute(DUE_AGAIN, {"id": attachment_id})
+
+    transact(engine, write)
+    return {"attachment": attachment_id, "sha256": record["sha256"], "restored": restored}
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}

@@ -1,0 +1,256 @@
+"""Claim, load and settle attachments: every statement that scanning writes, once, with its index.
+
+A claim is a lease in `worker_scans`. `due_at` is when a worker may claim: the end of a lease, or the next try; NULL when there
+is nothing to do. Times are the database's. The shared row is written only when a result is settled.
+"""
+
+from collections import Counter
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.engine import RowMapping
+
+from db.transactions import transact
+from tasks.attachments.attachment import Attachment
+from tasks.attachments.clamd import Version
+from tasks.attachments.declared import Declared
+from tasks.attachments.settlement import Settlement
+from tasks.attachments.verdicts import Finding, Flags, Kind
+
+# A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS.
+LEASE_SECONDS = 60
+HEARTBEAT_SECONDS = 10
+SETTLE_PATIENCE_SECONDS = 25
+
+LANES = (0, 1)
+"""Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty."""
+
+# One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock.
+ENTER = text("""
+    INSERT INTO worker_scans (attachment_id, due_at)
+    SELECT id, NOW(3) FROM message_attachments WHERE id = :id
+    ON DUPLICATE KEY UPDATE attachment_id = worker_scans.attachment_id
+""")
+CLAIM_ONE = text("""
+    SELECT attachment_id AS id, claims FROM worker_scans
+    WHERE attachment_id = :id AND (lease IS NULL OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
+""")
+# Due rows, by idx_due (lane, due_at), locked for as long as it takes to write their leases.
+CLAIM_DUE = text("""
+    SELECT attachment_id AS id, claims FROM worker_scans
+    WHERE lane = :lane AND due_at <= NOW(3) ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
+""")
+LEASE = text("""
+    UPDATE worker_scans
+    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1 WHERE attachment_id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
+RENEW = text("""
+    UPDATE worker_scans SET due_at = NOW(3) + INTERVAL :seconds SECOND WHERE attachment_id IN :ids AND lease = :lease
+""").bindparams(bindparam("ids", expanding=True))
+
+# What a scan needs to know, by primary keys, without locks.
+LOAD = text("""
+    SELECT s.attachment_id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine, s.database_version,
+           s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine,
+           a.id IS NULL AS gone, a.file_url, a.file_size, a.file_type, a.file_extension
+    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
+""").bindparams(bindparam("ids", expanding=True))
+
+# Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
+HELD = text("""
+    SELECT attachment_id AS id FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease FOR UPDATE
+""").bindparams(bindparam("ids", expanding=True))
+URLS = text("""
+    SELECT id, file_url FROM message_attachments WHERE id IN :ids FOR UPDATE
+""").bindparams(bindparam("ids", expanding=True))
+WRITE_FLAGS = text("""
+    UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
+SETTLED = """
+    UPDATE JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.id', attempts SMALLINT PATH '$.attempts', wait DECIMAL(12, 3) PATH '$.wait',
+      verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason',
+      quarantine VARCHAR(500) PATH '$.quarantine', signature VARCHAR(255) PATH '$.signature',
+      engine VARCHAR(32) PATH '$.engine', database_version BIGINT PATH '$.database_version',
+      sha256 CHAR(64) PATH '$.sha256', size BIGINT PATH '$.size', identity VARCHAR(255) PATH '$.identity',
+      found_type VARCHAR(100) PATH '$.found_type', mismatch VARCHAR(255) PATH '$.mismatch',
+      file_url VARCHAR(500) PATH '$.file_url')) AS r
+    STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
+    SET s.lease = NULL, s.claims = 0, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
+        s.quarantine = r.quarantine, s.due_at = NOW(3) + INTERVAL (r.wait * 1000000) MICROSECOND
+"""
+WRITE_TRIES = text(SETTLED)
+WRITE_FINDINGS = text(f"""{SETTLED},
+        s.lane = 0, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.database_version = r.database_version,
+        s.file_url = r.file_url, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity, s.found_type = r.found_type,
+        s.mismatch = r.mismatch, s.scanned_at = NOW(3)
+""")
+EVENTS = text("""
+    INSERT INTO worker_scan_events (attachment_id, event, reason, signature, sha256)
+    SELECT id, event, reason, signature, sha256 FROM JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.id', event VARCHAR(16) PATH '$.event', reason VARCHAR(255) PATH '$.reason',
+      signature VARCHAR(255) PATH '$.signature', sha256 CHAR(64) PATH '$.sha256')) AS events
+""")
+FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease").bindparams(
+    bindparam("ids", expanding=True)
+)
+RELEASE = text("""
+    UPDATE worker_scans SET lease = NULL, due_at = NOW(3), claims = claims - 1 WHERE attachment_id IN :ids AND lease = :lease
+""").bindparams(bindparam("ids", expanding=True))
+
+# Verdicts on the same bytes, by idx_sha256.
+KNOWN = text("""
+    SELECT verdict, reason, signature FROM worker_scans
+    WHERE sha256 = :sha256 AND engine = :engine AND database_version = :database AND verdict IN ('clean', 'infected')
+    ORDER BY verdict DESC LIMIT 1
+""")
+RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
+
+
+class Queue:
+    """The attachments that are due, as one run sees them: all its claims bear the run's lease."""
+
+    def __init__(self, engine: Engine, lease: str) -> None:
+        """`lease` is 32 hex digits that no other run uses."""
+        self._engine = engine
+        self._lease = lease
+
+    def claim_one(self, attachment_id: int) -> list[Attachment]:
+        """Lease this attachment, whatever is recorded of it; an empty list if it is gone or another run has it."""
+
+        def lease(connection: Connection) -> list[int]:
+            connection.execute(ENTER, {"id": attachment_id})
+            return self._write_lease(connection, [row.id for row in connection.execute(CLAIM_ONE, {"id": attachment_id})])
+
+        return self._load(transact(self._engine, lease))
+
+    def claim_due(self, rows: int) -> list[Attachment]:
+        """Lease up to `rows` attachments that are due, uploads first; one alone if a worker has died with it."""
+
+        def lease(connection: Connection) -> list[int]:
+            for lane in LANES:
+                due = connection.execute(CLAIM_DUE, {"lane": lane, "rows": rows}).all()
+                if due:
+                    suspect = due[:1] if due[0].claims else [row for row in due if not row.claims]
+                    return self._write_lease(connection, [row.id for row in suspect])
+            return []
+
+        return self._load(transact(self._engine, lease))
+
+    def _write_lease(self, connection: Connection, ids: list[int]) -> list[int]:
+        if ids:
+            connection.execute(LEASE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
+        return ids
+
+    def _load(self, ids: list[int]) -> list[Attachment]:
+        if not ids:
+            return []
+        with self._engine.connect() as connection:
+            rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
+        gone = [row["attachment_id"] for row in rows if row["gone"]]
+        if gone:
+            transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": gone, "lease": self._lease}))
+        return [_attachment(row) for row in rows if not row["gone"]]
+
+    def renew(self, ids: list[int]) -> None:
+        """Keep the leases of attachments that are still being worked on."""
+        parameters = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
+        transact(self._engine, lambda connection: connection.execute(RENEW, parameters))
+
+    def settle(self, settlements: list[Settlement]) -> Counter[str]:
+        """Write results in one transaction; return how many were written, by verdict. Safe to run twice.
+
+        A row whose lease has passed to another run is left to that run; one that names another file by now is scanned again.
+        """
+        parameters = {"ids": [settlement.attachment.id for settlement in settlements], "lease": self._lease}
+
+        def write(connection: Connection) -> Counter[str]:
+            held = {row.id for row in connection.execute(HELD, parameters)}
+            urls = {row.id: row.file_url for row in connection.execute(URLS, parameters)}
+            same = {each.attachment.id for each in settlements if urls.get(each.attachment.id) == each.attachment.file_url}
+            true = [each for each in settlements if each.attachment.id in held & same]
+            self._write(connection, true)
+            if held - same:
+                connection.execute(RELEASE, {"ids": sorted(held - same), "lease": self._lease})
+            return Counter(settlement.verdict for settlement in true)
+
+        return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
+
+    def _write(self, connection: Connection, settlements: list[Settlement]) -> None:
+        by_flags: dict[Flags, list[int]] = {}
+        for settlement in settlements:
+            if settlement.flags is not None:
+                by_flags.setdefault(settlement.flags, []).append(settlement.attachment.id)
+        for flags, ids in by_flags.items():
+            connection.execute(WRITE_FLAGS, {"ids": ids, "scanned": flags.scanned_for_virus, "safe": flags.is_safe})
+        for statement, chosen in (
+            (WRITE_FINDINGS, [settlement for settlement in settlements if settlement.finding]),
+            (WRITE_TRIES, [settlement for settlement in settlements if not settlement.finding]),
+            (EVENTS, [settlement for settlement in settlements if settlement.event]),
+        ):
+            if chosen:
+                connection.execute(statement, {"settled": orjson.dumps([_written(each) for each in chosen]).decode()})
+
+    def release(self, ids: list[int]) -> None:
+        """Give back attachments that were claimed but not tried, at once for others to claim."""
+        parameters = {"ids": ids, "lease": self._lease}
+        transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
+
+
+def known(engine: Engine, sha256: str, version: Version) -> Finding | None:
+    """Return the verdict that this ClamAV with these signatures gave on the same bytes, if it is on record."""
+    parameters = {"sha256": sha256, **version._asdict()}
+    row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
+    return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
+
+
+def released(engine: Engine, sha256: str) -> bool:
+    """Return whether a person has taken the responsibility for these bytes."""
+    return transact(engine, lambda connection: connection.execute(RELEASED, {"sha256": sha256}).one_or_none()) is not None
+
+
+def _attachment(row: RowMapping) -> Attachment:
+    return Attachment(
+        id=row["attachment_id"],
+        file_url=row["file_url"],
+        declared=Declared(row["file_size"], row["file_type"] or "", row["file_extension"] or ""),
+        claims=row["claims"],
+        attempts=row["attempts"],
+        forced=bool(row["forced"]),
+        verdict=row["verdict"],
+        reason=row["reason"],
+        signature=row["signature"],
+        engine=row["engine"],
+        database_version=row["database_version"],
+        scanned_url=row["scanned_url"],
+        sha256=row["sha256"],
+        identity=row["identity"],
+        quarantine=row["quarantine"],
+    )
+
+
+def _written(settlement: Settlement) -> dict[str, object]:
+    attachment, finding = settlement.attachment, settlement.finding
+    row: dict[str, object] = {
+        "id": attachment.id,
+        "attempts": settlement.attempts,
+        "wait": settlement.wait,
+        "verdict": settlement.verdict,
+        "reason": settlement.reason,
+        "quarantine": settlement.quarantine,
+        "event": settlement.event,
+        "signature": finding.signature if finding else attachment.signature,
+        "sha256": finding.sha256 if finding else attachment.sha256,
+    }
+    if finding:
+        row |= {
+            "file_url": attachment.file_url,
+            "engine": finding.engine,
+            "database_version": finding.database_version,
+            "size": finding.size,
+            "identity": finding.identity[:255],
+            "found_type": finding.found_type,
+            "mismatch": finding.mismatch,
+        }
+    return row

@@ -1,0 +1,31 @@
+"""Where attachments lie: a storage for the scheme of ATTACHMENTS_URL."""
+
+from settings import ConfigurationError, Settings
+from tasks.attachments.storage.base import Storage
+from tasks.attachments.storage.files import FileStorage
+from tasks.attachments.storage.http import HttpStorage
+from tasks.attachments.storage.s3 import S3Storage
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Return the storage that ATTACHMENTS_URL names. Raise ConfigurationError if it is not set."""
+    url = settings.attachments_url
+    if url is None:
+        raise ConfigurationError("ATTACHMENTS_URL is not set; it is the root of file_url, such as file:///srv/uploads")
+    return storage_at(settings, url)
+
+
+def storage_at(settings: Settings, url: str) -> Storage:
+    """Return the storage at this URL."""
+    if url.startswith("file:"):
+        return FileStorage(url)
+    if url.startswith("s3:"):
+        return S3Storage(url, connections=settings.attachments_connections)
+    token = settings.attachments_token
+    return HttpStorage(
+        url,
+        token=token.get_secret_value() if token else None,
+        private_network=settings.attachments_private_network,
+        connections=settings.attachments_connections,
+        transfer_seconds=settings.attachments_transfer_seconds,
+    )

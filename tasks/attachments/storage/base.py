@@ -1,0 +1,54 @@
+"""What a storage gives to a scan: content in chunks, what it is known by, and whether it is still the same."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class RefusedError(Exception):
+    """The file_url leads out of ATTACHMENTS_URL, or to what is no plain file. It will not get better."""
+
+
+class MissingError(Exception):
+    """Nothing is stored there."""
+
+
+class StorageUnavailableError(Exception):
+    """The storage gave no usable answer; the text is for the operator."""
+
+
+class ChangedError(Exception):
+    """The content is not what it was said to be."""
+
+
+class Content(Protocol):
+    """Stored content that is being read, from its beginning, once."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, None where the storage does not tell before the end."""
+
+    @property
+    def identity(self) -> str:
+        """What the storage calls this content, and would call no other; empty where it gives nothing to go by."""
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer from its start; return how many bytes, 0 at the end. Raise StorageUnavailableError."""
+
+    def still_is(self, sha256: str) -> bool:
+        """Return whether that which file_url leads to now is the content that was read, whose hash is given."""
+
+
+class Storage(Protocol):
+    """Where attachments lie. Every call has its deadlines; nothing outside the root is ever opened."""
+
+    def open(self, file_url: str) -> AbstractContextManager[Content]:
+        """Open content. Raise RefusedError, MissingError or StorageUnavailableError, also out of the body."""
+
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
+        """Store a copy of the content, whole and durable or not at all; where there are file modes, with `mode`.
+
+        Raise ChangedError if its hash is another, and what `open` raises.
+        """
+
+    def remove(self, file_url: str) -> None:
+        """Delete the content. Raise what `open` raises."""

@@ -1,0 +1,227 @@
+"""Attachments behind HTTP, such as Directus assets: one host, no redirects, a checked address, the bytes as stored."""
+
+import hashlib
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, urlsplit
+
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from tasks.attachments.storage.address import url_segments
+from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError
+
+CONNECT_SECONDS = 5.0
+STALL_SECONDS = 30.0
+"""The longest silence within a transfer."""
+
+MOST_ADDRESSES = 4
+CHUNK = 1 << 18
+NOT_MODIFIED = 304
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class HttpContent:
+    """A response that is being read. It is the same as before if its strong ETag is, or else its bytes read once more."""
+
+    def __init__(self, storage: "HttpStorage", file_url: str, response: BaseHTTPResponse) -> None:
+        self._storage = storage
+        self._file_url = file_url
+        self._response = response
+        length = response.headers.get("Content-Length", "")
+        self.size = int(length) if length.isdecimal() else None
+        # Without a length, an answer cut short looks like a whole one: it is read once more.
+        told = self.size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
+        self.identity = _identity(response) if told else ""
+        self._arrived = 0
+        self._ends_at = time.monotonic() + storage.transfer_seconds
+
+    def read_into(self, buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer) and (part := self._read(len(buffer) - filled)):
+            buffer[filled : filled + len(part)] = part
+            filled += len(part)
+        return filled
+
+    def _read(self, most: int) -> bytes:
+        """Return what one wait of at most STALL_SECONDS brings. A server that trickles is stopped by the time for all."""
+        if time.monotonic() > self._ends_at:
+            raise StorageUnavailableError(f"the content did not arrive within {self._storage.transfer_seconds:.0f} s")
+        try:
+            part = self._response.read1(most)
+        except (HTTPError, OSError) as error:
+            raise StorageUnavailableError(f"the transfer broke off: {_said(error)}") from None
+        self._arrived += len(part)
+        if not part and self.size is not None and self._arrived != self.size:
+            # read1 takes a closed connection for the end.
+            raise StorageUnavailableError(f"the transfer broke off after {self._arrived} of {self.size} bytes")
+        return part
+
+    def still_is(self, sha256: str) -> bool:
+        try:
+            if self.identity:
+                with self._storage.request(self._file_url, known=self.identity) as response:
+                    return response.status == NOT_MODIFIED or _identity(response) == self.identity
+            with self._storage.open(self._file_url) as again:
+                return again.hash() == sha256
+        except (MissingError, RefusedError):
+            return False
+
+    def hash(self) -> str:
+        """Return the SHA-256 of what has not been read yet."""
+        sha256 = hashlib.sha256()
+        while part := self._read(CHUNK):
+            sha256.update(part)
+        return sha256.hexdigest()
+
+
+class HttpStorage:
+    """The server that ATTACHMENTS_URL names."""
+
+    def __init__(
+        self, root_url: str, *, token: str | None, private_network: bool, connections: int, transfer_seconds: float = 300
+    ) -> None:
+        """`token` goes into every request's Authorization. `private_network` allows a name to resolve to private addresses.
+        `transfer_seconds` bounds the reading of one file.
+        """
+        self.transfer_seconds = transfer_seconds
+        self._root_url = root_url
+        self._url = urlsplit(root_url)
+        self._private_network = private_network
+        self._connections = connections
+        # The bytes as they are stored: a compressed answer would be neither what is scanned nor what the hash is of.
+        self._headers = {"Host": self._url.netloc, "Accept-Encoding": "identity", "User-Agent": "chat-workers"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._pools: dict[Address, HTTPConnectionPool] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self, file_url: str) -> Iterator[HttpContent]:
+        with self.request(file_url) as response:
+            yield HttpContent(self, file_url, response)
+
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
+        raise StorageUnavailableError("over HTTP the API's files are only read")
+
+    def remove(self, file_url: str) -> None:  # noqa: ARG002 - nothing is done
+        raise StorageUnavailableError("over HTTP the API's files are only read")
+
+    @contextmanager
+    def request(self, file_url: str, *, known: str = "") -> Iterator[BaseHTTPResponse]:
+        """Ask for a file and yield the answer: of status 200, or 304 if it is still the `known` one. Raise as `open` does."""
+        path = "/".join(
+            (self._url.path, *(quote(part, safe="%!$&'()*+,;=:@~") for part in url_segments(file_url, self._root_url)))
+        )
+        response = self._send(path, {**self._headers, **({"If-None-Match": known} if known else {})})
+        try:
+            if not (known and response.status == NOT_MODIFIED):
+                _check(response)
+            yield response
+        finally:
+            # What is left unread of a large answer is not worth waiting for.
+            response.close()
+
+    def _send(self, path: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        problem: Exception | None = None
+        for address in self._addresses():
+            try:
+                return self._pool(address).urlopen(
+                    "GET",
+                    path,
+                    headers=headers,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                problem = error
+            except (HTTPError, OSError) as error:
+                raise StorageUnavailableError(f"ATTACHMENTS_URL gave no answer: {_said(error)}") from None
+        raise StorageUnavailableError(f"ATTACHMENTS_URL cannot be reached: {_said(problem)}")
+
+    def _addresses(self) -> list[Address]:
+        """Return the addresses to connect to, checked; the name is resolved here and nowhere else."""
+        host = self._url.hostname or ""
+        try:
+            found = socket.getaddrinfo(host, self._url.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise StorageUnavailableError(f"the host of ATTACHMENTS_URL has no address: {error.strerror}") from None
+        addresses = list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))[:MOST_ADDRESSES]
+        # Who writes an address into the setting means it; a name may come to point elsewhere by someone else's hand.
+        meant = self._private_network or host == "localhost" or _is_address(host)
+        for address in addresses:
+            check_address(address, private_network=meant)
+        return addresses
+
+    def _pool(self, address: Address) -> HTTPConnectionPool:
+        with self._lock:
+            if address not in self._pools:
+                timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
+                if self._url.scheme == "https":
+                    self._pools[address] = HTTPSConnectionPool(
+                        str(address),
+                        self._url.port,
+                        timeout=timeout,
+                        maxsize=self._connections,
+                        ssl_context=ssl.create_default_context(),
+                        server_hostname=self._url.hostname,
+                        assert_hostname=self._url.hostname,
+                    )
+                else:
+                    self._pools[address] = HTTPConnectionPool(
+                        str(address), self._url.port, timeout=timeout, maxsize=self._connections
+                    )
+            return self._pools[address]
+
+
+def check_address(address: Address, *, private_network: bool) -> None:
+    """Raise StorageUnavailableError if this is no address to fetch attachments from."""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    if plain.is_link_local or plain.is_multicast or plain.is_unspecified or (plain.is_reserved and not plain.is_loopback):
+        raise StorageUnavailableError(f"the host of ATTACHMENTS_URL resolves to {address}, which is never connected to")
+    if not plain.is_global and not private_network:
+        raise StorageUnavailableError(
+            f"the host of ATTACHMENTS_URL resolves to the private address {address}; if that is meant, set"
+            " ATTACHMENTS_PRIVATE_NETWORK=true"
+        )
+
+
+def _check(response: BaseHTTPResponse) -> None:
+    status = response.status
+    if status in {404, 410}:
+        raise MissingError(f"the server has no such file (status {status})")
+    if 300 <= status < 400:
+        raise RefusedError(f"file_url is answered with a redirect (status {status}), which is not followed")
+    if status in {401, 403}:
+        raise StorageUnavailableError(f"the server does not let us read the file (status {status}); check ATTACHMENTS_TOKEN")
+    if status != 200:
+        raise StorageUnavailableError(f"the server answered with status {status}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise StorageUnavailableError("the server sends the file compressed, though it was asked for the bytes as stored")
+
+
+def _identity(response: BaseHTTPResponse) -> str:
+    tag = response.headers.get("ETag", "")
+    # A weak ETag promises no equal bytes (RFC 9110, 8.8.1), and Last-Modified has whole seconds.
+    return tag if tag.startswith('"') else ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _said(error: Exception | None) -> str:
+    """Return an error's kind: its text may hold the address and the token's request."""
+    return type(error).__name__

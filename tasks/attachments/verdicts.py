@@ -1,0 +1,105 @@
+"""What an attachment's scan can end with, and what each ending means for the flags that the API reads.
+
+The API serves a file only if `scanned_for_virus AND is_safe`, so (1, 1) is the one pair that opens it.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """How one try at one attachment ended."""
+
+    CLEAN = "clean"
+    INFECTED = "infected"
+    RELEASED = "released"
+    ENCRYPTED = "encrypted"
+    OVER_LIMIT = "over a limit"
+    TOO_LARGE = "too large"
+    BROKEN = "broken"
+    REFUSED = "refused"
+    DEADLY = "deadly"
+    MISSING = "missing"
+    STORAGE = "storage"
+    CLAMD = "clamd"
+    CHANGED = "changed"
+
+
+class Flags(NamedTuple):
+    """What `message_attachments` says."""
+
+    scanned_for_virus: bool
+    is_safe: bool
+
+
+class Verdict(NamedTuple):
+    """A word for `worker_scans.verdict`, and the flags that go with it."""
+
+    name: str
+    flags: Flags
+
+
+SERVED = Flags(scanned_for_virus=True, is_safe=True)
+INFECTED = Flags(scanned_for_virus=True, is_safe=False)
+BLOCKED = Flags(scanned_for_virus=False, is_safe=False)
+
+# Final at once. The kinds that are not here are tried again (retry_policy) and end as UNVERIFIED.
+VERDICTS = {
+    Kind.CLEAN:      Verdict("clean", SERVED),         # clamd looked at exactly these bytes and found nothing
+    Kind.INFECTED:   Verdict("infected", INFECTED),    # clamd found a signature in them
+    Kind.RELEASED:   Verdict("released", SERVED),      # clamd did, but a person vouches for exactly these bytes
+    Kind.ENCRYPTED:  Verdict("unscannable", BLOCKED),  # nobody but its owner can look inside
+    Kind.OVER_LIMIT: Verdict("unscannable", BLOCKED),  # clamd stopped at one of its limits: a bomb, too deep, too long
+    Kind.TOO_LARGE:  Verdict("unscannable", BLOCKED),  # larger than what is scanned at all
+    Kind.BROKEN:     Verdict("unscannable", BLOCKED),  # an archive cut short: clamd says OK without having looked inside
+    Kind.REFUSED:    Verdict("unscannable", BLOCKED),  # file_url leads out of ATTACHMENTS_URL
+    Kind.DEADLY:     Verdict("unscannable", BLOCKED),  # workers died while they scanned it
+}  # fmt: skip
+UNVERIFIED = Verdict("unverified", BLOCKED)
+
+# What a first verdict of clean and a re-scan may be taken over from.
+SERVED_NAMES = frozenset(verdict.name for verdict in VERDICTS.values() if verdict.flags == SERVED)
+
+# Names that clamd reports as FOUND though it found no malware: it says that it could not look. Needs AlertExceedsMax and
+# AlertEncrypted, without which it says OK instead (tasks/attachments/fitness.py makes sure of them).
+NOT_LOOKED_AT = {
+    "Heuristics.Limits.Exceeded": Kind.OVER_LIMIT,
+    "Heuristics.Encrypted.": Kind.ENCRYPTED,
+    "Heuristics.Broken.": Kind.BROKEN,
+}
+FOUND = re.compile(rb"stream: ([^\x00-\x1f\x7f]{1,255}) FOUND\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one try found out. The fields about content are set when all its bytes were read."""
+
+    kind: Kind
+    reason: str = ""
+    signature: str = ""
+    engine: str = ""
+    database_version: int = 0
+    sha256: str | None = None
+    size: int | None = None
+    identity: str = ""
+    found_type: str = ""
+    mismatch: str = ""
+    kept: bool = False
+    """True if the recorded verdict was found to hold still: same content, same signatures."""
+
+
+def read_reply(reply: bytes) -> tuple[Kind, str]:
+    """Return what clamd's reply to INSTREAM means, with the signature or a reason. Whatever is not known is never clean."""
+    if reply == b"stream: OK\0":
+        return Kind.CLEAN, ""
+    if match := FOUND.fullmatch(reply):
+        signature = match[1].decode("utf-8", "replace")
+        kinds = (kind for prefix, kind in NOT_LOOKED_AT.items() if signature.startswith(prefix))
+        return next(kinds, Kind.INFECTED), signature
+    if reply == b"INSTREAM size limit exceeded. ERROR\0":
+        return Kind.TOO_LARGE, "larger than clamd's StreamMaxLength"
+    if not reply:
+        return Kind.CLAMD, "clamd closed the connection without an answer"
+    return Kind.CLAMD, f"clamd said {reply[:120]!r}"

@@ -1,0 +1,137 @@
+"""What operators see and order on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tasks.attachments.fitness import EICAR, ENCRYPTED_ZIP
+from workers.cli import cli
+
+from .conftest import Uploads, reread
+from .samples import PNG
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["attachments", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def answer(*arguments: object) -> Any:
+    code, output = call(*arguments, "--json")
+    assert code == 0, output
+    return json.loads(output)
+
+
+def test_status_counts_verdicts_and_what_is_due(uploads: Uploads) -> None:
+    for content in (PNG, EICAR, None):
+        uploads.add(content)
+    uploads.sweep()
+    uploads.make_due()
+
+    found = answer("status")
+
+    assert found["verdicts"] == {"clean": 1, "infected": 1, "waiting": 1}
+    assert found["due"]["uploads"]["attachments"] == 1
+    assert "infected             1" in call("status")[1]
+
+
+def test_list_and_show_name_an_infected_attachment_without_harm_to_the_terminal(uploads: Uploads) -> None:
+    attachment = uploads.add(EICAR, file_name="a\x1b[2J\n\u202egnp.exe")
+    uploads.sweep()
+
+    assert [row["id"] for row in answer("list")] == [attachment]
+    for output in (call("list")[1], call("show", attachment)[1]):
+        assert "Eicar-Test-Signature" in output
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+    assert answer("show", attachment)["scan"]["verdict"] == "infected"
+
+
+def test_show_of_what_is_not_there_says_so(uploads: Uploads) -> None:
+    assert uploads
+    assert call("show", 4711) == (1, "Error: there is no attachment 4711\n")
+
+
+def test_rescan_scans_even_what_is_known(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.sweep()
+    before = uploads.record(attachment).scanned_at
+
+    assert answer("rescan", attachment) == {"due": 1}
+    assert uploads.flags(attachment) == (1, 1)
+    uploads.sweep()
+
+    assert uploads.record(attachment).scanned_at > before
+    assert uploads.record(attachment).forced == 0
+
+
+def test_rescan_of_a_verdict_takes_all_of_them(uploads: Uploads) -> None:
+    ids = [uploads.add(None, file_url=f"/../{number}") for number in range(3)]
+    uploads.sweep()
+
+    assert answer("rescan", "--verdict", "unscannable") == {"due": 3}
+    assert all(uploads.record(attachment).due_at for attachment in ids)
+
+
+def test_rescan_of_nothing_is_bad_usage(uploads: Uploads) -> None:
+    assert uploads
+    assert call("rescan")[0] == 2
+
+
+@pytest.mark.parametrize("content", [EICAR, ENCRYPTED_ZIP])
+def test_released_bytes_are_served_and_no_others(uploads: Uploads, content: bytes) -> None:
+    attachment, same, other = uploads.add(content), uploads.add(content), uploads.add(content + b" ")
+    uploads.sweep()
+    blocked = uploads.flags(attachment)
+
+    answer("release", attachment, "--reason", "a false alarm", "--by", "ana")
+    assert uploads.flags(attachment) == blocked
+    uploads.sweep()
+    answer("rescan", same, other)
+    uploads.sweep()
+
+    assert (uploads.flags(attachment), uploads.flags(same)) == ((1, 1), (1, 1))
+    assert uploads.flags(other) == blocked
+    assert uploads.record(attachment).verdict == "released"
+    assert uploads.events(attachment)[-1] == "released"
+
+
+def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quarantine").mkdir()
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{tmp_path}/quarantine")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    attachment = uploads.add(EICAR)
+    uploads.sweep()
+    assert not uploads.path(attachment).exists()
+
+    assert answer("release", attachment, "--reason", "a false alarm")["restored"] is True
+    uploads.sweep()
+
+    assert uploads.path(attachment).read_bytes() == EICAR
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_a_release_of_what_was_never_read_is_refused(uploads: Uploads) -> None:
+    attachment = uploads.add(bytes(26 * 2**20))
+    uploads.sweep()
+
+    code, output = call("release", attachment, "--reason", "trust me")
+
+    assert (code, uploads.flags(attachment)) == (1, (0, 0))
+    assert "larger than ATTACHMENTS_LARGEST_BYTES" in output
+
+
+def test_check_says_whether_clamd_can_be_believed(uploads: Uploads, clamd: Any) -> None:
+    assert uploads
+    assert answer("check")["faults"] == []
+    clamd.configure({"AlertEncrypted": "no"})
+    clamd.restart()
+
+    code, output = call("check")
+
+    assert code == 1
+    assert 'set "AlertEncrypted yes" in clamd.conf' in output

@@ -1,0 +1,144 @@
+"""Infected content is put away, and comes back only by a person's decision and through another scan."""
+
+import hashlib
+import stat
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from devstack.s3 import BUCKET
+from settings import ConfigurationError
+from tasks.attachments.fitness import EICAR
+
+from .conftest import Uploads, reread
+from .samples import PNG
+
+SHA256 = hashlib.sha256(EICAR).hexdigest()
+
+
+@pytest.fixture
+def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A quarantine folder that content is moved to."""
+    assert uploads
+    folder = tmp_path / "quarantine"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{folder}")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    return folder
+
+
+@pytest.mark.parametrize("call", ["scan", "sweep"])
+def test_infected_content_is_moved_into_quarantine(uploads: Uploads, vault: Path, call: str) -> None:
+    attachment, clean = uploads.add(EICAR), uploads.add(PNG)
+
+    if call == "scan":
+        uploads.scan(attachment)
+        uploads.scan(clean)
+    else:
+        uploads.sweep()
+
+    [kept] = vault.iterdir()
+    assert kept.name == f"{attachment}-{SHA256}.infected"
+    assert kept.read_bytes() == EICAR
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert not uploads.path(attachment).exists()
+    assert uploads.path(clean).exists()
+    assert uploads.record(attachment).quarantine == f"file://{kept}"
+    assert uploads.events(attachment) == ["infected", "quarantined"]
+    assert uploads.flags(attachment) == (1, 0)
+
+
+def test_infected_content_is_copied_if_the_setting_says_so(
+    uploads: Uploads, vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "copy")
+    reread()
+    attachment = uploads.add(EICAR)
+
+    uploads.scan(attachment)
+
+    assert uploads.path(attachment).read_bytes() == EICAR
+    assert len(list(vault.iterdir())) == 1
+
+
+def test_a_worker_killed_between_moving_and_settling_leaves_nothing_undone(uploads: Uploads, vault: Path) -> None:
+    attachment = uploads.add(EICAR)
+    uploads.scan(attachment)
+    uploads.execute("UPDATE worker_scans SET quarantine = 'pending', lease = 'dead', due_at = NOW(3)")
+
+    uploads.sweep()
+
+    assert uploads.record(attachment).quarantine.startswith(f"file://{vault}/")
+    assert uploads.flags(attachment) == (1, 0)
+
+
+def test_another_scan_of_what_was_moved_away_leaves_it_infected(uploads: Uploads, vault: Path) -> None:
+    attachment = uploads.add(EICAR)
+    uploads.scan(attachment)
+    assert list(vault.iterdir())
+    uploads.scan(attachment)
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 1")
+
+    uploads.sweep()
+
+    record = uploads.record(attachment)
+    assert (record.verdict, record.due_at, uploads.flags(attachment)) == ("infected", None, (1, 0))
+    assert record.quarantine.startswith("file://")
+
+
+def test_content_that_was_replaced_before_it_could_be_taken_is_scanned_and_not_taken(uploads: Uploads, vault: Path) -> None:
+    attachment = uploads.add(EICAR)
+    uploads.scan(attachment)
+    uploads.path(attachment).write_bytes(PNG)
+    uploads.execute("UPDATE worker_scans SET quarantine = 'pending', due_at = NOW(3)")
+
+    uploads.sweep()
+    uploads.sweep()
+
+    assert uploads.path(attachment).read_bytes() == PNG
+    assert uploads.flags(attachment) == (1, 1)
+    assert [path.name for path in vault.iterdir()] == [f"{attachment}-{SHA256}.infected"]
+
+
+def test_a_quarantine_that_cannot_be_written_is_tried_again_while_the_flags_block(uploads: Uploads, vault: Path) -> None:
+    vault.rmdir()
+    attachment = uploads.add(EICAR)
+
+    uploads.scan(attachment)
+
+    record = uploads.record(attachment)
+    assert (record.quarantine, record.attempts, uploads.flags(attachment)) == ("pending", 1, (1, 0))
+    assert f"the folder {vault} cannot be opened" in record.reason
+    vault.mkdir()
+    uploads.make_due()
+    uploads.sweep()
+    assert uploads.record(attachment).quarantine.startswith("file://")
+
+
+def test_infected_objects_are_moved_from_s3_to_s3(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTACHMENTS_URL", f"s3://{BUCKET}/uploads")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"s3://{BUCKET}/quarantine")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    bucket: Any = boto3.resource("s3").Bucket(BUCKET)
+    bucket.put_object(Key="uploads/files/bad", Body=EICAR)
+    attachment = uploads.add(None, file_url="/files/bad")
+
+    uploads.scan(attachment)
+
+    assert [item.key for item in bucket.objects.filter(Prefix="uploads/files/bad")] == []
+    [kept] = bucket.objects.filter(Prefix=f"quarantine/{attachment}-")
+    assert kept.get()["Body"].read() == EICAR
+
+
+def test_moving_out_of_an_http_storage_is_refused_at_the_start(
+    uploads: Uploads, vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vault
+    monkeypatch.setenv("ATTACHMENTS_URL", "https://api.example.com")
+    reread()
+    with pytest.raises(ConfigurationError, match="ATTACHMENTS_QUARANTINE=move"):
+        uploads.sweep()

@@ -1,0 +1,250 @@
+"""Attachments behind HTTP and in S3: the bytes as stored, from the configured place and no other."""
+
+import os
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from devstack.emulators.certificates import ensure_certificates
+from devstack.s3 import BUCKET
+from settings import ConfigurationError, get_settings
+from tasks.attachments.fitness import EICAR
+from tasks.attachments.storage.base import StorageUnavailableError
+from tasks.attachments.storage.http import HttpStorage, check_address
+
+from .conftest import Uploads, reread
+from .samples import PNG
+from .server import Answer, Server, serving
+
+
+@pytest.fixture
+def server(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Uploads behind HTTP, with a token."""
+    assert uploads
+    with serving() as server:
+        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+        monkeypatch.setenv("ATTACHMENTS_TOKEN", "secret-token")
+        reread()
+        yield server
+
+
+@pytest.fixture
+def bucket(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Uploads in S3, under a prefix."""
+    assert uploads
+    monkeypatch.setenv("ATTACHMENTS_URL", f"s3://{BUCKET}/uploads")
+    reread()
+    return boto3.resource("s3").Bucket(BUCKET)
+
+
+@pytest.mark.parametrize(("content", "flags"), [(PNG, (1, 1)), (EICAR, (1, 0)), (os.urandom(3 * 2**20), (1, 1)), (b"", (1, 1))])
+@pytest.mark.parametrize("etag", ['"strong"', 'W/"weak"', ""])
+def test_content_behind_http_is_scanned(
+    uploads: Uploads, server: Server, content: bytes, flags: tuple[int, int], etag: str
+) -> None:
+    server.answers["/assets/1"] = Answer(content, headers={"ETag": etag} if etag else {})
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == flags
+    assert {request[2] for request in server.requests} == {"Bearer secret-token"}
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {"ETag": 'W/"1"'}, {}], ids=str)
+def test_content_behind_http_that_changes_in_mid_scan_is_scanned_again(
+    uploads: Uploads, server: Server, headers: dict[str, str]
+) -> None:
+    later = {key: value.replace("1", "2") for key, value in headers.items()}
+    server.answers["/assets/1"] = Answer(PNG, headers=headers, next=Answer(EICAR, headers=later))
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 0)
+
+
+def test_a_server_that_knows_no_conditions_is_as_good(uploads: Uploads, server: Server) -> None:
+    server.knows_conditions = False
+    server.answers["/assets/1"] = Answer(PNG, headers={"ETag": '"1"'})
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_a_server_that_trickles_is_given_up_on(uploads: Uploads, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTACHMENTS_TRANSFER_SECONDS", "1")
+    reread()
+    server.answers["/assets/1"] = Answer(bytes(100), piece=1, pause=0.05)
+    attachment = uploads.add(None, file_url="/assets/1")
+    began = time.monotonic()
+
+    uploads.scan(attachment)
+
+    assert time.monotonic() - began < 4
+    assert uploads.record(attachment).reason == "the content did not arrive within 1 s (try 1)"
+
+
+def test_content_that_never_stops_changing_is_blocked_in_the_end(uploads: Uploads, server: Server) -> None:
+    server.answers["/assets/1"] = Answer(b"one", headers={"ETag": '"1"'})
+    attachment = uploads.add(None, file_url="/assets/1")
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == (1, 1)
+    one, two = Answer(b"one.", headers={"ETag": '"1."'}), Answer(b"two", headers={"ETag": '"2"'})
+    one.next, two.next = two, one
+    server.answers["/assets/1"] = one
+
+    uploads.scan(attachment)
+
+    # Its earlier verdict was about other bytes, so it is gone with the first try already.
+    assert uploads.flags(attachment) == (0, 0)
+    for _ in range(30):
+        uploads.make_due()
+        uploads.sweep()
+    record = uploads.record(attachment)
+    assert (record.verdict, record.due_at, record.attempts) == ("unverified", None, 24)
+    assert "the content changed while it was scanned" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "reason"),
+    [
+        (Answer(PNG, status=302, headers={"Location": "/assets/2"}), "unscannable", "redirect"),
+        (Answer(PNG, status=404), "waiting", "no such file"),
+        (Answer(PNG, status=403), "waiting", "ATTACHMENTS_TOKEN"),
+        (Answer(PNG, status=503), "waiting", "status 503"),
+        (Answer(PNG, status=206), "waiting", "status 206"),
+        (Answer(PNG, headers={"Content-Encoding": "gzip"}), "waiting", "compressed"),
+        (Answer(PNG * 9, sent=40), "waiting", "broke off"),
+        (Answer(PNG, headers={"Content-Length": str(2**40)}), "unscannable", "ATTACHMENTS_LARGEST_BYTES"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.status),
+)
+def test_any_other_answer_opens_nothing(uploads: Uploads, server: Server, answer: Answer, verdict: str, reason: str) -> None:
+    server.answers |= {"/assets/1": answer, "/assets/2": Answer(PNG)}
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == ((0, 0) if verdict == "unscannable" else (0, 1))
+    assert uploads.record(attachment).verdict == verdict
+    assert reason in uploads.record(attachment).reason
+
+
+@pytest.mark.parametrize(
+    "file_url",
+    [
+        "http://127.0.0.1:1/assets/1",
+        "http://elsewhere.example/assets/1",
+        "{url}@elsewhere.example/assets/1",
+        "{url}.elsewhere.example/assets/1",
+        "//elsewhere.example/assets/1",
+        "file:///etc/passwd",
+        "/assets/../admin",
+        "/assets/%2e%2e/admin",
+        "/assets/..%2fadmin",
+        "/assets/..%5cadmin",
+        "/assets\\..\\admin",
+        "/assets/1?width=10",
+        "/assets/1#x",
+    ],
+)
+def test_a_file_url_that_could_lead_elsewhere_is_never_asked_for(uploads: Uploads, server: Server, file_url: str) -> None:
+    attachment = uploads.add(None, file_url=file_url.format(url=server.url))
+
+    uploads.scan(attachment)
+
+    assert server.requests == []
+    assert uploads.flags(attachment) == (0, 0)
+
+
+def test_a_name_with_line_breaks_cannot_smuggle_a_header(uploads: Uploads, server: Server) -> None:
+    attachment = uploads.add(None, file_url="/assets/1 HTTP/1.1\r\nX-Evil: 1\r\n\u202e")
+    server.answers["/assets/1%20HTTP/1.1%0D%0AX-Evil:%201%0D%0A%E2%80%AE"] = Answer(PNG)
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "::ffff:10.1.2.3"])
+def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str) -> None:
+    with pytest.raises(StorageUnavailableError, match="ATTACHMENTS_PRIVATE_NETWORK=true"):
+        check_address(ip_address(address), private_network=False)
+    check_address(ip_address(address), private_network=True)
+    check_address(ip_address("1.1.1.1"), private_network=False)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_server_must_prove_that_it_is_the_one_named(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trusted: bool
+) -> None:
+    certificate = ensure_certificates(tmp_path)
+    with serving(certificate) as server:
+        server.answers["/assets/1"] = Answer(PNG)
+        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        reread()
+        attachment = uploads.add(None, file_url="/assets/1")
+        uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == ((1, 1) if trusted else (0, 1))
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "[::ffff:169.254.169.254]", "[::]", "[fe80::1]", "224.0.0.1"])
+def test_link_local_and_other_special_addresses_are_never_connected_to(address: str) -> None:
+    storage = HttpStorage(f"http://{address}", token=None, private_network=True, connections=1)
+    with pytest.raises(StorageUnavailableError, match="never connected to"), storage.open("/latest/meta-data"):
+        pass
+
+
+@pytest.mark.parametrize(("content", "flags"), [(PNG, (1, 1)), (EICAR, (1, 0)), (os.urandom(9 * 2**20), (1, 1))])
+def test_an_object_in_s3_is_scanned(uploads: Uploads, bucket: Any, content: bytes, flags: tuple[int, int]) -> None:
+    bucket.put_object(Key="uploads/files/a", Body=content)
+    attachment = uploads.add(None, file_url="/files/a")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == flags
+
+
+@pytest.mark.parametrize("file_url", ["/../other", "s3://other/a", f"s3://{BUCKET}/other", "/files//a"])
+def test_an_object_outside_the_prefix_is_refused(uploads: Uploads, bucket: Any, file_url: str) -> None:
+    bucket.put_object(Key="other", Body=PNG)
+    attachment = uploads.add(None, file_url=file_url)
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (0, 0)
+
+
+def test_an_object_that_is_not_there_is_tried_again(uploads: Uploads, bucket: Any) -> None:
+    assert bucket
+    attachment = uploads.add(None, file_url="/files/none")
+
+    uploads.scan(attachment)
+
+    assert uploads.record(attachment).reason == "the bucket has no such object (try 1)"
+
+
+@pytest.mark.parametrize(
+    "url", ["/srv/uploads", "file://srv/uploads", "ftp://host/x", "https://user@host", "https://host?x=1", "file:///srv/../etc"]
+)
+def test_a_setting_that_names_no_storage_stops_with_a_sentence(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    assert environment
+    monkeypatch.setenv("ATTACHMENTS_URL", url)
+    reread()
+    with pytest.raises(ConfigurationError, match="ATTACHMENTS_URL"):
+        get_settings()
+    monkeypatch.undo()
+    reread()

@@ -1,0 +1,95 @@
+"""A real Celery worker on the queue `attachments`, and a Redis that dies and forgets."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+from sqlalchemy import text
+
+from devstack.stack import Stack
+from tasks.attachments.fitness import EICAR
+
+from .conftest import Uploads
+from .samples import PNG
+
+
+@pytest.fixture
+def worker(uploads: Uploads, redis: Redis) -> Iterator["subprocess.Popen[bytes]"]:
+    assert uploads
+    assert redis
+    command = ["celery", "-A", "workers.app", "worker", "-Q", "attachments", "--concurrency", "1"]
+    process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    yield process
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def producer(environment: dict[str, str]) -> Iterator["Celery[Any]"]:
+    """The API's side: it knows names of tasks and queues, and no code."""
+    with Celery(broker=environment["CELERY_BROKER_URL"]) as app:
+        yield app
+
+
+def until(true: Callable[[], bool], seconds: float = 40) -> None:
+    ends_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
+
+
+def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets(
+    uploads: Uploads, stack: Stack, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+) -> None:
+    clean, infected, forgotten = uploads.add(PNG), uploads.add(EICAR), uploads.add(b"hello")
+    for attachment in (clean, infected):
+        producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
+    until(lambda: (uploads.flags(clean), uploads.flags(infected)) == ((1, 1), (1, 0)))
+
+    stack.redis.pause()
+    time.sleep(0.2)
+    stack.redis.kill()
+    stack.redis.start()
+    with Redis.from_url(stack.redis.url) as client:
+        client.flushall()
+    # As beat does, once it is back too: the message for this one was lost.
+    producer.send_task("tasks.attachments.sweep", queue="attachments")
+    until(lambda: uploads.flags(forgotten) == (1, 1))
+
+    assert worker.poll() is None
+
+
+def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
+    uploads: Uploads, scanners: Stack, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+) -> None:
+    warm = uploads.add(b"warm")
+    producer.send_task("tasks.attachments.scan", [warm], queue="attachments")
+    until(lambda: uploads.flags(warm) == (1, 1))
+    scanners.clamd.pause()
+    attachment = uploads.add(EICAR)
+    producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
+    until(lambda: _leased(uploads, attachment))
+    for child in subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False).stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    scanners.clamd.resume()
+
+    def beat() -> bool:
+        uploads.make_due()  # the lease of the dead is over
+        producer.send_task("tasks.attachments.sweep", queue="attachments")
+        time.sleep(1)
+        return uploads.flags(attachment) == (1, 0)
+
+    until(beat)
+
+
+def _leased(uploads: Uploads, attachment: int) -> bool:
+    with uploads.engine.connect() as connection:
+        query = text("SELECT COUNT(*) FROM worker_scans WHERE attachment_id = :id AND lease IS NOT NULL")
+        return bool(connection.execute(query, {"id": attachment}).scalar_one())
