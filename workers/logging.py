@@ -17,6 +17,7 @@ _TALKATIVE = ("botocore",)
 
 def configure(settings: Settings) -> None:
     """Send this process's log lines, ours and the libraries', to stderr in the format of LOG_FORMAT."""
+    # No traceback shows local variables: they hold tokens, messages and passwords.
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -32,9 +33,12 @@ def configure(settings: Settings) -> None:
     renderer: Processor
     if settings.log_format == "json":
         renderer = structlog.processors.JSONRenderer()
-        exceptions: list[Processor] = [structlog.processors.dict_tracebacks]
+        exceptions: list[Processor] = [
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+        ]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        plain = structlog.dev.RichTracebackFormatter(show_locals=False)
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
         exceptions = []
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
