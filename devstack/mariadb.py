@@ -86,6 +86,8 @@ class MariaDB(Service):
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
+            # Else it refuses a machine whose own name cannot be looked up, such as a bare chroot.
+            "--force",
             *STORAGE,
             *_as_root(),
         ]

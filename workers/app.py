@@ -15,6 +15,8 @@ class ChatTask(Task):  # type: ignore[type-arg]
 
     # How often a task that kills its process is run again before it is dropped; the beat sweep goes on all the same.
     max_retries = 3
+    # A job that is not configured says so in a sentence (signals.py), without a traceback at each tick.
+    throws = (ConfigurationError,)
     # At once: a delay would be an ETA that waits in Redis.
     default_retry_delay = 0
 

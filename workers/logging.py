@@ -11,8 +11,8 @@ from settings import Settings
 # Celery says three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks log what they did when
 # they did something; failures are louder than INFO.
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
-# It tells at INFO, for each client made, where it found its endpoint and credentials.
-_TALKATIVE = ("botocore",)
+# Each step of a migration, and for each S3 client made where it found its endpoint and credentials.
+_TALKATIVE = ("alembic", "botocore")
 
 
 def configure(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from billiard.process import current_process
 from celery import Task
 from celery.signals import (
     setup_logging,
+    task_failure,
     task_postrun,
     task_prerun,
     worker_init,
@@ -19,6 +20,8 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import logging
+
+log = structlog.get_logger(__name__)
 
 
 def _set_up_logging(**_: Any) -> None:
@@ -51,6 +54,11 @@ def _end(**_: Any) -> None:
         signal.signal(signal.SIGTERM, _own_handler.pop())
 
 
+def _say_what_is_not_configured(sender: Task[Any, Any], exception: BaseException, **_: Any) -> None:
+    if isinstance(exception, ConfigurationError):
+        log.error(f"not done: {exception}", task=sender.name)
+
+
 # What the child does at SIGTERM outside of tasks; set aside while one runs.
 _own_handler: list[Any] = []
 
@@ -71,5 +79,6 @@ def connect() -> None:
         (worker_shutting_down, _stop),
         (task_prerun, _begin),
         (task_postrun, _end),
+        (task_failure, _say_what_is_not_configured),
     ):
         celery_signal.connect(handler, weak=False)
