@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint lock bench clean
+.PHONY: setup demo test test-mysql lint lock bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -20,6 +20,18 @@ demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
 test: setup lint  ## lint, types, unit, integration and acceptance tests, on real services
 	$(BIN)/python -m devstack install
 	$(BIN)/python -m pytest
+
+test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
+	$(BIN)/python -m devstack install
+	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention
+
+bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
+	$(BIN)/python -m devstack install
+	$(BIN)/python -m bench.notifications
+	$(BIN)/python -m bench.outage
+	$(BIN)/python -m bench.attachments
+	$(BIN)/python -m bench.retention
+	$(BIN)/python -m bench.backups
 
 lint: setup
 	$(BIN)/ruff check .

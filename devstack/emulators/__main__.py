@@ -33,7 +33,7 @@ _STREAMS_PER_CONNECTION = 100
 async def serve(folder: Path, port: int, *, plain: bool) -> None:
     """Given the folder for keys and the log, serve on 127.0.0.1:port until a signal; `plain` means http, not https."""
     scheme = "http" if plain else "https"
-    tokens = OAuth(folder, f"{scheme}://localhost:{port}{oauth.TOKEN_PATH}")
+    tokens = OAuth(folder, f"{scheme}://127.0.0.1:{port}{oauth.TOKEN_PATH}")
     routes: dict[str, Provider] = {
         fcm.PATH_PREFIX: Fcm(tokens),
         apns.PATH_PREFIX: Apns(folder),

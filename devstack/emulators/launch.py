@@ -23,7 +23,7 @@ def running(folder: Path, port: int | None = None, *, plain: bool = False) -> It
     command = [sys.executable, "-m", "devstack.emulators", "--folder", str(folder), "--port", str(port)]
     process = subprocess.Popen([*command, *(["--plain"] if plain else [])], cwd=PROJECT)
     try:
-        yield Emulator(f"{'http' if plain else 'https'}://localhost:{port}", folder).wait_ready()
+        yield Emulator(f"{'http' if plain else 'https'}://127.0.0.1:{port}", folder).wait_ready()
     finally:
         process.terminate()
         process.wait(_STOP_SECONDS)

@@ -69,7 +69,7 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Server]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
         listener.socket = context.wrap_socket(listener.socket, server_side=True)
-        server.url = f"https://localhost:{listener.server_port}"
+        server.url = f"https://127.0.0.1:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, args=[0.05])
     thread.start()
     try:

@@ -26,7 +26,7 @@ def all_providers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterat
         "APNS_BASE_URL": emulator.base_url,
         "VAPID_KEY_FILE": emulator.vapid_key_file,
         "VAPID_SUBJECT": "mailto:ops@example.com",
-        "WEBPUSH_HOSTS": "localhost 127.0.0.1",
+        "WEBPUSH_HOSTS": "127.0.0.1",
     }.items():
         monkeypatch.setenv(name, str(value))
     get_settings.cache_clear()
