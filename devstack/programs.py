@@ -18,6 +18,9 @@ PROGRAMS = {
         "my_print_defaults": "mariadb-client-core",
         "mariadb": "mariadb-client-core",
         "mariadb-dump": "mariadb-client",
+        # What the documented commands restore a backup with.
+        "openssl": "openssl",
+        "zstd": "zstd",
     },
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},

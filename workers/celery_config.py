@@ -20,6 +20,13 @@ VISIBILITY_TIMEOUT_SECONDS = LONGEST_TIME_LIMIT_SECONDS + 1800
 BEAT_LOOP_SECONDS = 2
 
 
+def _configured_entries(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the beat entries of the jobs that the environment configures: nobody would take the others' messages."""
+    configured = {"tasks.attachments.": settings.attachments_url, "tasks.backups.": settings.backup_dir}
+    left_out = tuple(prefix for prefix, setting in configured.items() if not setting)
+    return {name: entry for name, entry in schedule.BEAT_SCHEDULE.items() if not entry["task"].startswith(left_out)}
+
+
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for the given environment."""
     socket_options = {
@@ -94,7 +101,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         # Beat: RedBeat keeps due times in Redis and holds a lock, so that a second beat can stand by.
         "beat_scheduler": "redbeat.RedBeatScheduler",
-        "beat_schedule": schedule.BEAT_SCHEDULE,
+        "beat_schedule": _configured_entries(settings),
         "beat_max_loop_interval": BEAT_LOOP_SECONDS,
         "redbeat_redis_url": settings.celery_broker_url,
         "redbeat_redis_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True},

@@ -32,6 +32,7 @@ ADOPT = text("""
     INSERT INTO worker_scans (attachment_id, lane, due_at)
     SELECT id, :lane, NOW(3) FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
     ON DUPLICATE KEY UPDATE
+      attempts = IF(worker_scans.due_at IS NULL, 0, attempts),
       verdict = IF(worker_scans.due_at IS NULL, 'waiting', verdict), due_at = COALESCE(worker_scans.due_at, VALUES(due_at))
 """)
 BLOCK = text("""
@@ -118,12 +119,12 @@ def renew(engine: Engine, version: Version, *, days: int, per_minute: int) -> in
 
 
 def _adopt(engine: Engine, rows: "list[Row[Any]] | Any", lane: int) -> int:
-    other_file = [row.id for row in rows if _names_another_file(row)]
-    ids = [row.id for row in rows if _is_stray(row)] + other_file
+    other_file = [row.id for row in rows if _names_another_file(row) or _contradicts_its_verdict(row)]
+    ids = [row.id for row in rows if _is_stray(row) and row.id not in other_file] + other_file
 
     def write(connection: Connection) -> None:
         if other_file:
-            # What the flags say is about the file that was there before.
+            # What the flags say is about the file that was there before, or was never true.
             connection.execute(BLOCK, {"ids": other_file, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
         connection.execute(ADOPT, {"ids": orjson.dumps(ids).decode(), "lane": lane})
 
@@ -140,7 +141,12 @@ def _is_stray(row: "Row[Any]") -> bool:
 
 
 def _names_another_file(row: "Row[Any]") -> bool:
-    return bool(row.scanned and not row.unknown and row.settled and row.scanned_url and row.scanned_url != row.file_url)
+    return bool(not row.unknown and row.settled and row.scanned_url and row.scanned_url != row.file_url)
+
+
+def _contradicts_its_verdict(row: "Row[Any]") -> bool:
+    """Return True if a row is served against its verdict: a restored dump or a hand put the flags of a clean file back."""
+    return bool(row.scanned and row.safe and not row.unknown and row.settled and row.verdict not in SERVED_NAMES)
 
 
 def _walk(engine: Engine, walk: str) -> "Row[Any]":

@@ -61,7 +61,7 @@ def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
     if ask(clamd, _bomb()) is Kind.CLEAN:
         lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
         text = f"clamd says OK for archives that it scans only the beginning of: MaxFileSize is below MaxScanSize; set {lines}"
-        found.append(Fault(text, fatal=False))
+        found.append(Fault(text, fatal=True))
     return found
 
 

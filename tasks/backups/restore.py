@@ -31,7 +31,8 @@ KEYS = text(
 ).bindparams(bindparam("names", expanding=True))
 
 NEEDS = (
-    f"The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
+    "Stop the API, the workers and beat first: they would work on tables that are being replaced."
+    f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
     " same moment. Until then rows that name a missing one can be read, but a write to them fails with error 1452."
 )
 

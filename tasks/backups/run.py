@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from settings import ConfigurationError, Settings
-from tasks.backups import drill, dump, folder, ledger, restore, rotate, seal, source, verify
+from tasks.backups import drill, dump, folder, ledger, manifest, restore, rotate, seal, source, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
@@ -65,8 +65,10 @@ class Backups:
         """Seal the week's dumps unless the newest archive is less than seven days behind the newest dump."""
         known = self.passphrases
         with self._working(Run("weekly")) as (run, into):
-            last, newest = folder.newest(into, "weekly"), seal.week(into)[-1]
-            if force or last is None or newest.day - last.day >= seal.WEEK:
+            last, newest = folder.newest(into, "weekly"), folder.newest(into, "daily")
+            if force or last is None or newest is None or newest.day - last.day >= seal.WEEK:
+                for each in seal.week(into):
+                    manifest.check_signature(each.signed, known)
                 _enter(run, seal.seal(into, known[0], tick, self.iterations))
         if run.artefact:
             self._rotate("weekly", tick)

@@ -16,9 +16,10 @@ PACKED_CHUNK = 32_768
 def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
     """Raise BackupError unless the artefact has the SHA-256 of its manifest, and the manifest its signature.
 
-    A dump's manifest is signed if there was a passphrase when it was made; an archive's always is.
+    An archive's manifest is always signed, and a dump's wherever there is a passphrase: a signature that is missing may have
+    been cut off.
     """
-    if (backup.signed.signature is not None and passphrases) or backup.signed.manifest.kind == "weekly":
+    if passphrases or backup.signed.manifest.kind == "weekly":
         manifest.check_signature(backup.signed, passphrases)
     if folder.file_sha256(backup.path, tick) != backup.signed.manifest.sha256:
         raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")

@@ -122,6 +122,6 @@ class Delivery:
                 outcome = await provider.send(prepared[device.provider], device)
             except Exception as error:
                 log.exception("provider failed", provider=device.provider, device=device.key)
-                return Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
+                outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
         self._gate.note(device.provider, outcome)
         return outcome

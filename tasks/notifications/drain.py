@@ -12,7 +12,7 @@ from tasks.notifications.delivery import Delivery, Job, NotTried
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.providers.base import Provider
-from tasks.notifications.queue import START_SECONDS, Queue
+from tasks.notifications.queue import LEASE_SECONDS, START_SECONDS, Queue
 
 log = structlog.get_logger(__name__)
 
@@ -128,6 +128,7 @@ class Drain:
         """Write results as they come: whatever has gathered while the last write was under way goes into the next."""
         ended = False
         busy: list[Attempt] = []
+        busy_until = time.monotonic() + self._run_seconds + LEASE_SECONDS
         async with asyncio.TaskGroup() as announcing:
             while not ended or busy:
                 if busy:
@@ -144,6 +145,9 @@ class Drain:
                     written, busy = await asyncio.to_thread(self._queue.settle, attempts)
                     self._summary.rows.update(written)
                     announcing.create_task(asyncio.to_thread(self._announce, attempts))
+                    if busy and ended and (self._stop() or time.monotonic() > busy_until):
+                        log.warning("rows left to their leases: someone holds them locked", notifications=len(busy))
+                        return
                 if given_back:
                     await asyncio.to_thread(self._queue.release, given_back)
                     self._summary.given_back += len(given_back)

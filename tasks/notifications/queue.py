@@ -62,7 +62,8 @@ LEASE_DUE = text("""
 # One row that an operator names, by its primary key.
 ENTER_ONE = text("""
     INSERT IGNORE INTO worker_deliveries (notification_id, due_at)
-    SELECT id, NOW(3) FROM chat_notifications WHERE id = :id AND delivery_status IN ('PENDING', 'FAILED')
+    SELECT id, NOW(3) FROM chat_notifications
+    WHERE id = :id AND delivery_status IN ('PENDING', 'FAILED') AND COALESCE(error_message, '') NOT LIKE :over
 """)
 LEASE_ONE = text("""
     UPDATE worker_deliveries
@@ -208,7 +209,7 @@ class Queue:
 
     def claim_one(self, notification_id: int) -> list[Notification]:
         """Lease a named row if it is PENDING, or FAILED and due, and no worker holds it; an empty list if not."""
-        values = {"id": notification_id, "lease": self._lease, "seconds": LEASE_SECONDS}
+        values = {"id": notification_id, "lease": self._lease, "seconds": LEASE_SECONDS, "over": f"{GAVE_UP}%"}
 
         def lease(connection: Connection) -> bool:
             connection.execute(ENTER_ONE, values)

@@ -69,12 +69,12 @@ def drain() -> Summary:
 
 def retry_failed() -> Summary:
     """Send rows that are due for another attempt, and rows whose worker died."""
-    free_stuck_lanes(get_engine(), list(_process().providers))
     return _drain(lambda queue: queue.claim_due)
 
 
 def adopt() -> int:
-    """Take in FAILED rows that no worker knows of, so that they are retried; return how many."""
+    """Take in FAILED rows that no worker knows of, and free those that wait in vain; return how many were taken in."""
+    free_stuck_lanes(get_engine(), list(_process().providers))
     return adopt_strays(get_engine())
 
 

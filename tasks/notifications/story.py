@@ -53,7 +53,8 @@ def story(engine: Engine, notification_id: int) -> Story | None:
     ledger = orjson.loads(waiting.pop("devices") or "{}") if waiting else {}
     for row in history:
         row["devices"] = orjson.loads(row["devices"] or "{}")
-    settled = history[-1]["devices"] if history else {}
+    # A row that was played again and then went smoothly has no later story: the last one is about the time before.
+    settled = history[-1]["devices"] if history and history[-1]["status"] == notification["delivery_status"] else {}
     return Story(notification, [_device(key, ledger, settled, dead, notification) for key in keys], waiting, history)
 
 

@@ -14,6 +14,8 @@ from settings import get_settings
 LOCK = "typing_indicators:expire"
 EXPIRED = Target("typing_indicators", "expires_at < :cutoff")
 NOW = text("SELECT NOW()")
+# An operator's pause of the retention policy stops this job too.
+PAUSED = text("SELECT paused_at IS NOT NULL FROM worker_retention_policies WHERE name = 'typing_indicators'")
 
 # A minute's worth of even a large chat is a few batches; what an outage has piled up is spread over several minutes.
 ROWS = 500_000
@@ -31,7 +33,12 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
             with engine.connect() as connection:
                 cutoff = connection.execute(NOW).scalar_one()
             place = start(engine, EXPIRED, cutoff)
-            walked = walk(engine, EXPIRED, place, limits, lock, brakes, halt=lambda: "asked to stop" if stop() else None)
-            return walked.progress.rows
+
+            def halt() -> str | None:
+                if stop():
+                    return "asked to stop"
+                return "paused" if lock.session.execute(PAUSED).scalar() else None
+
+            return walk(engine, EXPIRED, place, limits, lock, brakes, halt=halt).progress.rows
     except LockedError:
         return None

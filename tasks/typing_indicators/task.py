@@ -16,5 +16,8 @@ TIME_LIMIT_SECONDS = 120
 @shared_task(name="tasks.typing_indicators.expire", time_limit=TIME_LIMIT_SECONDS)
 def expire() -> None:
     """Delete expired typing indicators; a run that finds another at work leaves it to that one."""
-    if rows := expire_rows(get_engine(), stop_requested):
+    rows = expire_rows(get_engine(), stop_requested)
+    if rows is None:
+        log.info("left to the run that is at work")
+    elif rows:
         log.info("expired typing indicators", rows=rows)

@@ -183,8 +183,8 @@ def test_a_result_that_comes_after_its_lease_has_passed_on_changes_nothing(uploa
         ({"AlertExceedsMax": "no"}, '"AlertExceedsMax yes"', True),
         ({"AlertEncrypted": "no"}, '"AlertEncrypted yes"', True),
         ({"StreamMaxLength": "5M"}, '"StreamMaxLength 25M"', False),
-        ({"MaxFileSize": "5M"}, '"MaxFileSize 100M"', False),
-        ({"MaxFileSize": "50M"}, "MaxFileSize is below MaxScanSize", False),
+        ({"MaxFileSize": "5M"}, '"MaxFileSize 100M"', True),
+        ({"MaxFileSize": "50M"}, "MaxFileSize is below MaxScanSize", True),
     ],
     ids=str,
 )

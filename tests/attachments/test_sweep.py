@@ -137,3 +137,31 @@ def test_an_older_clamd_beside_a_newer_one_starts_no_re_scans(uploads: Uploads) 
     for version, expected in ((99_999, 1), (99_998, 0), (99_999, 0)):
         uploads.execute("UPDATE worker_scan_walks SET moved_at = moved_at - INTERVAL 1 MINUTE")
         assert adopt.renew(uploads.engine, Version("1.4.6", version), days=7, per_minute=60) == expected
+
+
+def test_an_infected_file_that_a_restored_dump_calls_clean_is_blocked_and_scanned_again(uploads: Uploads) -> None:
+    attachment = uploads.add(EICAR)
+    uploads.sweep()
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 1, is_safe = 1 WHERE id = :id", id=attachment)
+
+    adopt.adopt_recent(uploads.engine)
+
+    assert uploads.flags(attachment) == (0, 0)
+    uploads.sweep()
+    assert uploads.flags(attachment) == (1, 0)
+
+
+def test_a_blocked_row_that_names_another_file_now_is_scanned_again(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG, file_url="/../outside")
+    uploads.sweep()
+    assert uploads.flags(attachment) == (0, 0)
+    other = uploads.add(PNG)
+    uploads.execute(
+        "UPDATE message_attachments a JOIN message_attachments b ON b.id = :other SET a.file_url = b.file_url WHERE a.id = :id",
+        id=attachment,
+        other=other,
+    )
+
+    uploads.sweep()
+
+    assert uploads.flags(attachment) == (1, 1)

@@ -183,9 +183,11 @@ def test_a_full_disk(large: Backups, passphrase_file: Path, tmp_path: Path, size
     disk.mkdir()
     script = CREATE.format(size=size, folder=disk, earlier=large.folder, python=sys.executable)
     # A mount of its own that goes with the command; without root, as root of a user namespace.
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--user", "--map-root-user"]
+    unshare = ["unshare", "--mount", "--propagation", "unchanged"]  # in a chroot there is no mount to change it of
+    if os.geteuid() != 0:
+        unshare = ["unshare", "--mount", "--user", "--map-root-user"]
     done = subprocess.run(
-        [*unshare, "bash", "-c", script],
+        [*unshare, "bash", "-c", f"trap 'umount {disk}' EXIT\n{script}"],
         env={**os.environ, "BACKUP_DIR": str(disk), "BACKUP_PASSPHRASE_FILE": str(passphrase_file)},
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from sqlalchemy import Engine, text
@@ -79,8 +80,9 @@ def test_a_changed_manifest(whole: Backups, change: Callable[[dict[str, object]]
     assert complaint(whole, path) == f"the manifest of {path.name} was changed after it was signed; do not restore it"
 
 
-def test_an_archive_whose_signature_was_taken_off(whole: Backups) -> None:
-    path = first(whole, "weekly")
+@pytest.mark.parametrize("kind", ["daily", "weekly"])
+def test_a_backup_whose_signature_was_taken_off(whole: Backups, kind: Literal["daily", "weekly"]) -> None:
+    path = first(whole, kind)
     mark = Path(f"{path}.manifest")
     mark.write_bytes(mark.read_bytes().partition(b"\n")[0] + b"\n")
     assert complaint(whole, path) == f"the manifest of {path.name} is not signed, so nothing in it can be trusted"

@@ -49,7 +49,7 @@ def test_each_task_makes_what_is_due_and_then_nothing(configured: Backups) -> No
 @pytest.mark.parametrize(("day", "due"), [(4, False), (9, False), (10, True)])
 def test_an_archive_is_due_seven_days_after_the_last(backups: Backups, day: int, due: bool) -> None:
     put(backups.folder, "backup_chat_week_20260103.tar.enc", signed=True)
-    put(backups.folder, f"backup_chat_202601{day:02}.sql.zst")
+    put(backups.folder, f"backup_chat_202601{day:02}.sql.zst", signed=True)
     run = backups.weekly(quiet)
     assert bool(run.artefact) is due
     if due:
@@ -58,7 +58,7 @@ def test_an_archive_is_due_seven_days_after_the_last(backups: Backups, day: int,
 
 def test_an_archive_holds_the_seven_days_that_end_with_the_newest_dump(backups: Backups) -> None:
     for day in range(1, 11):
-        put(backups.folder, f"backup_chat_202601{day:02}.sql.zst")
+        put(backups.folder, f"backup_chat_202601{day:02}.sql.zst", signed=True)
     archive = folder.load(backups.folder, backups.weekly(quiet).artefact)
     held = [member.name for member in archive.signed.manifest.members if member.name.endswith(".zst")]
     assert held == [f"backup_chat_202601{day:02}.sql.zst" for day in range(4, 11)]
@@ -66,11 +66,11 @@ def test_an_archive_holds_the_seven_days_that_end_with_the_newest_dump(backups: 
 
 def test_a_day_whose_only_dump_is_cut_off_is_not_passed_over(backups: Backups) -> None:
     for name in ("backup_chat_20260101.sql.zst", "backup_chat_20260102.sql.zst", "backup_chat_20260103.sql.zst"):
-        put(backups.folder, name)
+        put(backups.folder, name, signed=True)
     (backups.folder / "backup_chat_20260102.sql.zst").write_bytes(b"")
     with pytest.raises(BackupError, match=r"the week is not sealed, since backup_chat_20260102.sql.zst has 0 bytes"):
         backups.weekly(quiet)
-    put(backups.folder, "backup_chat_20260102_120000.sql.zst")
+    put(backups.folder, "backup_chat_20260102_120000.sql.zst", signed=True)
     archive = folder.load(backups.folder, backups.weekly(quiet).artefact)
     assert "backup_chat_20260102.sql.zst" not in {member.name for member in archive.signed.manifest.members}
     assert len(archive.signed.manifest.members) == 6

@@ -26,11 +26,14 @@ with Stack("owned", sys.argv[2].split(","), root=Path(sys.argv[1])) as stack:
     stack.watch()
 """
 
+# Whoever runs the tests in the background or under nohup has these ignored, and children inherit that.
+DEFAULT_SIGNALS = ["env", "--default-signal=INT,HUP,TERM"]
+
 
 @contextmanager
 def owner(root: Path, services: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     """Run a process that owns a stack. Yield it with a handle to each of its services."""
-    command = [sys.executable, "-c", OWNER, str(root), services]
+    command = [*DEFAULT_SIGNALS, sys.executable, "-c", OWNER, str(root), services]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         handles = [os.pidfd_open(pid) for pid in json.loads(process.stdout.readline())]
@@ -109,7 +112,17 @@ def test_a_service_of_an_unknown_name_is_refused() -> None:
 
 
 def test_up_prints_an_environment_to_paste_and_ends_on_ctrl_c() -> None:
-    command = [sys.executable, "-m", "devstack", "up", "--name", f"test-up-{os.getpid()}", "--services", "redis"]
+    command = [
+        *DEFAULT_SIGNALS,
+        sys.executable,
+        "-m",
+        "devstack",
+        "up",
+        "--name",
+        f"test-up-{os.getpid()}",
+        "--services",
+        "redis",
+    ]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None
         line = up.stdout.readline()

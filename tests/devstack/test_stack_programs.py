@@ -28,8 +28,9 @@ def test_several_missing_programs_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StackError) as caught:
         programs.ensure(["mariadb", "clamd"], search_path=str(tmp_path), may_install=False)
     assert str(caught.value) == (
-        "mariadbd, my_print_defaults, clamd are missing; install with: sudo apt-get install --no-install-recommends"
-        " clamav-daemon mariadb-client-core mariadb-server-core"
+        "mariadbd, my_print_defaults, openssl, zstd, clamd are missing;"
+        " install with: sudo apt-get install --no-install-recommends"
+        " clamav-daemon mariadb-client-core mariadb-server-core openssl zstd"
     )
 
 

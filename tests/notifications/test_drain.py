@@ -244,5 +244,6 @@ def test_a_row_does_not_wait_for_ever_for_a_provider_that_is_not_configured(api:
     emulator.clear()
     for _ in range(2):
         api.let_pass(60)
+        run.adopt()
         run.retry_failed()
     assert api.status(row) == ("SENT", 1, None)

@@ -5,6 +5,7 @@ import threading
 from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
+from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import LOCK, expire
@@ -73,3 +74,11 @@ def test_a_row_that_is_renewed_while_the_job_runs_stays(chat: Engine) -> None:
         assert expire(chat) == 19
         done.join()
     assert ids(chat, "typing_indicators") == [7]
+
+
+def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
+    typing(chat, "NOW() - INTERVAL 1 MINUTE")
+    with chat.begin() as connection:
+        rules.pause(connection, POLICIES["typing_indicators"], "test")
+    assert expire(chat) == 0
+    assert ids(chat, "typing_indicators") == [1]

@@ -251,7 +251,8 @@ def policy_list(as_json: bool) -> None:
 @click.option("--batch-rows", type=int, help="The most rows of one transaction.")
 @click.option("--archive/--no-archive", default=None, help="Rows go into a file before they are deleted.")
 @click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to the settings.")
-def policy_set(policy: Policy, defaults: tuple[str, ...], **fields: Any) -> None:
+@as_json_option
+def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Set fields of a policy; the batch after the next second obeys."""
     changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(defaults)
     if not changes:
@@ -261,6 +262,9 @@ def policy_set(policy: Policy, defaults: tuple[str, ...], **fields: Any) -> None
             rules.change(connection, policy, changes)
     except RuleError as error:
         raise click.UsageError(str(error)) from None
+    if as_json:
+        _json({"policy": policy.name, "set": changes})
+        return
     click.echo(f"{policy.name}: " + ", ".join(f"{k} = {'as in the settings' if v is None else v}" for k, v in changes.items()))
 
 

@@ -106,7 +106,8 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
     Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
     """
     if answer.status == 200:
-        return Outcome(Kind.SENT)
+        # Apple's 200 has no body; a page is somebody else's.
+        return Outcome(Kind.UNKNOWN, "apns 200 with a body") if answer.body else Outcome(Kind.SENT)
     said = _reason(answer.body)
     reason = f"apns {answer.status} {said}".strip()
     wait = retry_after.seconds(answer.retry_after)
@@ -115,8 +116,10 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
             return Outcome(Kind.DEAD, reason)
         case 400, "BadDeviceToken" | "DeviceTokenNotForTopic":
             return Outcome(Kind.DEAD if proven else Kind.FOREIGN, reason)
-        case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed") | (429, "TooManyProviderTokenUpdates"):
+        case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed"):
             return Outcome(Kind.CREDENTIALS, reason)
+        case 429, "TooManyProviderTokenUpdates":
+            return Outcome(Kind.THROTTLED, reason, wait, everyone=True)
         case 429, _:
             return Outcome(Kind.THROTTLED, reason, wait)
         case 400 | 404 | 405 | 413, str() if said:

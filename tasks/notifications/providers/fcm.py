@@ -145,7 +145,7 @@ def classify(answer: Answer) -> Outcome:
             # The API is disabled, the role is missing or the project id is wrong: no token's fault.
             return Outcome(Kind.CREDENTIALS, f"{reason} without an FcmError: check the project and its permissions")
         case 400 | 413, _, "INVALID_ARGUMENT" | None if status or answer.status == 413:
-            return Outcome(Kind.REFUSED, f"{reason} ({_fields(details) or str(text)[:80]})")
+            return Outcome(Kind.REFUSED, f"{reason} ({_fields(details)})")
         case http, _, _ if http >= 500:
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _:

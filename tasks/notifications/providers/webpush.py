@@ -147,8 +147,8 @@ def _decode(value: str) -> bytes:
 def classify(answer: Answer) -> Outcome:
     """Return what a push service's answer means, by its HTTP code.
 
-    401 and 403 may be one subscription's (made under another VAPID key) or ours: no attempt, no prune, and no breaker
-    unless they are the rule. Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
+    401 and 403 may be one subscription's (made under another VAPID key) or ours: no attempt, no prune and no breaker.
+    Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
     """
     reason = f"webpush {answer.status}"
     wait = retry_after.seconds(answer.retry_after)
@@ -157,6 +157,8 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.SENT)
         case 404 | 410:
             return Outcome(Kind.DEAD, reason)
+        case 400 if answer.body.strip() == b"UnauthorizedRegistration":  # how FCM's push service says 403
+            return Outcome(Kind.UPSTREAM, reason)
         case 401 | 403:
             return Outcome(Kind.UPSTREAM, reason)
         case 400 | 413:
