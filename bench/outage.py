@@ -12,7 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-from sqlalchemy import text
+from celery import Celery
+from sqlalchemy import Engine, text
 
 from db.create import create_shared_schema
 from db.engine import create_engine
@@ -33,7 +34,8 @@ def main() -> None:
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     kind = sys.argv[2] if len(sys.argv) > 2 else "unavailable"
     with Stack("bench-outage", ["mariadb", "redis", "fcm"]) as stack:
-        environment = {**os.environ, **stack.environment, "NOTIFICATIONS_PROCESSES": "1", "LOG_LEVEL": "WARNING"}
+        os.environ.update(stack.environment)
+        environment = {**os.environ, "NOTIFICATIONS_PROCESSES": "1", "LOG_LEVEL": "WARNING"}
         engine = create_engine(stack.environment["DATABASE_URL"])
         create_shared_schema(engine)
         migrate(engine)
@@ -55,8 +57,10 @@ def main() -> None:
     (RESULTS / f"outage-{kind}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _measure(engine, emulator: Emulator, stack: Stack, seconds: int, kind: str) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _measure(engine: Engine, emulator: Emulator, stack: Stack, seconds: int, kind: str) -> dict[str, object]:
     ended = threading.Event()
+
+    api = Celery(broker=stack.environment["CELERY_BROKER_URL"], set_as_current=False)
 
     def insert() -> None:
         first = 2
@@ -64,6 +68,7 @@ def _measure(engine, emulator: Emulator, stack: Stack, seconds: int, kind: str) 
             with engine.begin() as connection:
                 enqueue(connection, conversation_pairs(connection), ROWS_A_SECOND, first=first, most_devices=2)
             first += ROWS_A_SECOND
+            api.send_task("tasks.notifications.drain", queue="notifications", expires=60, ignore_result=True)
 
     inserting = threading.Thread(target=insert)
     inserting.start()
@@ -79,9 +84,7 @@ def _measure(engine, emulator: Emulator, stack: Stack, seconds: int, kind: str) 
     else:
         emulator.clear()
     over = time.time()
-    with engine.connect() as connection:
-        most = "SELECT COALESCE(MAX(JSON_VALUE(devices, '$.*[1]')), 0) FROM worker_deliveries WHERE devices IS NOT NULL"
-        burnt = int(connection.execute(text(most)).scalar_one() or 0)
+    burnt = _most_attempts(engine)
     time.sleep(AFTER_SECONDS / 3)
     ended.set()
     inserting.join()
@@ -91,13 +94,19 @@ def _measure(engine, emulator: Emulator, stack: Stack, seconds: int, kind: str) 
     return _report(engine, emulator, began, over, burnt, kind)
 
 
-def _unsettled(engine) -> int:  # type: ignore[no-untyped-def]
+def _most_attempts(engine: Engine) -> int:
+    with engine.connect() as connection:
+        ledgers = connection.execute(text("SELECT devices FROM worker_deliveries WHERE devices IS NOT NULL")).scalars()
+        return max((entry[1] for ledger in ledgers for entry in json.loads(ledger).values()), default=0)
+
+
+def _unsettled(engine: Engine) -> int:
     with engine.connect() as connection:
         statement = "SELECT COUNT(*) FROM chat_notifications WHERE delivery_status IN ('PENDING', 'FAILED')"
         return int(connection.execute(text(statement)).scalar_one())
 
 
-def _report(engine, emulator: Emulator, began: float, over: float, burnt: int, kind: str) -> dict[str, object]:  # type: ignore[no-untyped-def]
+def _report(engine: Engine, emulator: Emulator, began: float, over: float, burnt: int, kind: str) -> dict[str, object]:
     accepted = [message.t for message in emulator.accepted()]
     after = [t for t in accepted if t > over]
     rates = dict(emulator.stats().per_second.get("fcm", []))

@@ -29,6 +29,11 @@ OUTCOMES = text("""
     SELECT provider, outcome, reason, SUM(devices) AS devices FROM worker_delivery_counts
     WHERE minute >= NOW() - INTERVAL 1 HOUR GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC LIMIT 100
 """)
+# Rows that were not simply sent, by idx_settled_at.
+ENDED = text("""
+    SELECT status, reason, COUNT(*) AS notifications FROM worker_delivery_history
+    WHERE settled_at >= NOW(3) - INTERVAL 1 HOUR GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 50
+""")
 PROVIDERS = text("""
     SELECT provider, opened_at IS NOT NULL AS open, reason, opened_at, probe_at,
            IF(paused_until > NOW(3), paused_until, NULL) AS paused_until
@@ -46,6 +51,8 @@ class Status:
     """Rows with an entry: leased by a worker, waiting for a provider, or for their next attempt, by reason."""
     last_hour: list[dict[str, Any]] = field(default_factory=list)
     """Devices by provider, outcome and reason."""
+    ended_last_hour: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that ended otherwise than simply sent, by status and reason."""
     providers: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -64,5 +71,6 @@ def status(engine: Engine) -> Status:
             connection.execute(OLDEST_PENDING).scalar_one_or_none(),
             dicts(connection, WAITING, most=MOST_COUNTED),
             dicts(connection, OUTCOMES),
+            dicts(connection, ENDED),
             dicts(connection, PROVIDERS),
         )

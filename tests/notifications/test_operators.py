@@ -26,13 +26,15 @@ def as_json(*arguments: str, code: int = 0) -> Any:
 
 def test_status_counts_rows_outcomes_and_shows_an_open_breaker(api: Chat, emulator: Emulator) -> None:
     api.notify("phone")
+    api.notify(device_tokens="[]")
     run.drain()
     emulator.inject(Fault(kind="permission_denied"))
     api.notify("phone")
     run.drain()
     found = as_json("notifications", "status")
-    assert found["notifications"] == {"PENDING": 0, "FAILED": 1, "SENT": 1, "BOUNCED": 0}
+    assert found["notifications"] == {"PENDING": 0, "FAILED": 1, "SENT": 1, "BOUNCED": 1}
     assert {(row["outcome"], row["devices"]) for row in found["last_hour"]} == {("sent", 1), ("credentials", 1)}
+    assert found["ended_last_hour"] == [{"status": "BOUNCED", "reason": "no devices", "notifications": 1}]
     [provider] = found["providers"]
     assert provider["open"] == 1
     assert "PERMISSION_DENIED" in provider["reason"]

@@ -38,6 +38,7 @@ def status(as_json: bool) -> None:
         console.print(f"oldest PENDING: {age(found.oldest_pending_age)}")
     _table(console, "under way or waiting", found.waiting, ("notifications", "due", "waiting_on", "reason"))
     _table(console, "devices, last hour", found.last_hour, ("provider", "outcome", "devices", "reason"))
+    _table(console, "not simply sent, last hour", found.ended_last_hour, ("status", "notifications", "reason"))
     for provider in found.providers:
         if provider["open"]:
             state = f"[red]HELD since {provider['opened_at']:%H:%M:%S}Z[/red]: {provider['reason']}"
