@@ -21,7 +21,8 @@ from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import configured_providers
 from tasks.notifications.providers.base import Provider
-from tasks.notifications.queue import Queue, adopt_strays, free_stuck_lanes
+from tasks.notifications.queue import Queue
+from tasks.notifications.sweep import adopt_strays, free_stuck_lanes
 from tasks.shutdown import stop_requested
 
 Claim = Callable[[int, tuple[str, ...]], list[Notification]]
