@@ -91,7 +91,7 @@ class Drain:
                 self._summary.more = True
                 return
             await self._room(self._window - self._batch_rows)
-            lanes, most = await asyncio.to_thread(self._gate.ask)
+            lanes, most = await self._gate.ask_aside()
             if not lanes:
                 return  # every provider is held: the beat sweep looks again, nobody waits here
             start_by = time.monotonic() + START_SECONDS

@@ -1,5 +1,6 @@
 """What one run knows of the providers' health between two looks at the shared state."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
@@ -33,15 +34,35 @@ class Gate:
         self._reports = {name: Report() for name in providers}
         self._admissions: dict[str, Admission] = {}
         self._shut: dict[str, str] = {}
+        self._shut_before: set[str] = set()
         self._probes: dict[str, Probe] = {}
 
     def ask(self) -> tuple[tuple[str, ...], int]:
         """Hand in what was seen; return the providers that may be used now and how many rows to claim at most."""
-        shut_before = set(self._shut)
-        admissions = self._hand_in()
+        return self._admit(self._ask(self._hand_over()))
+
+    async def ask_aside(self) -> tuple[tuple[str, ...], int]:
+        """Do what `ask` does while other tasks go on: only the question itself leaves the event loop's thread."""
+        return self._admit(await asyncio.to_thread(self._ask, self._hand_over()))
+
+    def leave(self) -> None:
+        """Hand in what was seen as the run ends; no admission is asked for."""
+        for report in self._reports.values():
+            report.leaving = True
+        self._ask(self._hand_over())
+
+    def _hand_over(self) -> dict[str, Report]:
+        for name, probe in self._probes.items():
+            if probe is Probe.GRANTED:
+                self._reports[name].probed = True  # and nothing was there to probe with
+        self._shut_before = set(self._shut)
+        reports, self._reports = self._reports, {name: Report() for name in self._reports}
+        return reports
+
+    def _admit(self, admissions: Mapping[str, Admission]) -> tuple[tuple[str, ...], int]:
         self._admissions = dict(admissions)
         # What came back while we asked still holds.
-        self._shut = {name: why for name, why in self._shut.items() if name not in shut_before}
+        self._shut = {name: why for name, why in self._shut.items() if name not in self._shut_before}
         # A probe that is still in flight stays this run's; its result goes with the report after it has come.
         self._probes = {name: probe for name, probe in self._probes.items() if probe is Probe.IN_FLIGHT}
         for name, admission in admissions.items():
@@ -52,19 +73,6 @@ class Gate:
         admitted = tuple(name for name, admission in admissions.items() if admission is not Admission.HELD)
         freely = any(admissions[name] is Admission.OPEN for name in admitted)
         return admitted, ANY_ROWS if freely else 1
-
-    def leave(self) -> None:
-        """Hand in what was seen as the run ends; no admission is asked for."""
-        for report in self._reports.values():
-            report.leaving = True
-        self._hand_in()
-
-    def _hand_in(self) -> Mapping[str, Admission]:
-        for name, probe in self._probes.items():
-            if probe is Probe.GRANTED:
-                self._reports[name].probed = True  # and nothing was there to probe with
-        reports, self._reports = self._reports, {name: Report() for name in self._reports}
-        return self._ask(reports)
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may be sent now, None if one may; while a breaker is probed, one."""

@@ -102,7 +102,7 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
     """Return what APNs's answer means, keyed on the HTTP code and `reason`.
 
     BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong:
-    they prune only once this process has seen APNs accept something (`proven`).
+    they prune only once this process has seen APNs accept something (`proven`), and wait until then.
     Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
     """
     if answer.status == 200:
@@ -115,7 +115,7 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
         case 410, "Unregistered" | "ExpiredToken":
             return Outcome(Kind.DEAD, reason)
         case 400, "BadDeviceToken" | "DeviceTokenNotForTopic":
-            return Outcome(Kind.DEAD if proven else Kind.FOREIGN, reason)
+            return Outcome(Kind.DEAD if proven else Kind.UPSTREAM, reason)
         case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed"):
             return Outcome(Kind.CREDENTIALS, reason)
         case 429, "TooManyProviderTokenUpdates":

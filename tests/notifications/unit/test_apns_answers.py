@@ -36,8 +36,8 @@ TABLE: dict[tuple[int, str], tuple[Kind, Kind]] = {
     (410, "Unregistered"): (Kind.DEAD, Kind.DEAD),
     (410, "ExpiredToken"): (Kind.DEAD, Kind.DEAD),
     # The device, or else the wrong environment or topic, which every good token would be refused for
-    (400, "BadDeviceToken"): (Kind.FOREIGN, Kind.DEAD),
-    (400, "DeviceTokenNotForTopic"): (Kind.FOREIGN, Kind.DEAD),
+    (400, "BadDeviceToken"): (Kind.UPSTREAM, Kind.DEAD),
+    (400, "DeviceTokenNotForTopic"): (Kind.UPSTREAM, Kind.DEAD),
     # Our credentials
     (403, "ExpiredProviderToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
     (403, "InvalidProviderToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
