@@ -27,6 +27,7 @@ test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetc
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
 	$(BIN)/python -m devstack install
+	$(BIN)/python -c "from devstack.programs import ensure; ensure(['bench'])"
 	$(BIN)/python -m bench.outage
 	$(BIN)/python -m bench.attachments
 	$(BIN)/python -m bench.retention

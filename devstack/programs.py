@@ -24,6 +24,8 @@ PROGRAMS = {
     },
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},
+    # No service: what the benchmarks run beside the workers.
+    "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 
