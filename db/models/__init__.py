@@ -1,6 +1,6 @@
 """The shared schema as models, one table a module; importing this package registers them all on `Base.metadata`."""
 
-from db.models.base import Base, WorkerBase
+from db.models.base import Base
 from db.models.chat_notifications import ChatNotification
 from db.models.chat_participants import ChatParticipant
 from db.models.conversation_settings import ConversationSetting
@@ -26,5 +26,4 @@ __all__ = [
     "Shipment",
     "TypingIndicator",
     "User",
-    "WorkerBase",
 ]

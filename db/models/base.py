@@ -17,12 +17,6 @@ class Base(DeclarativeBase):
     metadata = MetaData()
 
 
-class WorkerBase(DeclarativeBase):
-    """The worker-owned tables (`worker_…`), made by migrations and kept apart from the shared schema."""
-
-    metadata = MetaData()
-
-
 class ApiEnum(TypeDecorator[str]):
     """An ENUM of the API, given as a Literal; read as the plain string that is stored.
 

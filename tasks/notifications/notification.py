@@ -16,7 +16,6 @@ class Notification:
     conversation_id: int
     message_id: int
     recipient_id: int
-    sender_id: int
     notification_type: NotificationType
     title: str
     body: str

@@ -75,7 +75,7 @@ LEASE_ONE = text("""
 # settled by someone else between the look and the lease; its entry is forgotten.
 NOTIFICATION = f"""
     COALESCE(n.delivery_status NOT IN ('PENDING', 'FAILED'), 1) AS settled,
-    n.conversation_id, n.message_id, n.recipient_id, n.sender_id, n.notification_type, n.title,
+    n.conversation_id, n.message_id, n.recipient_id, n.notification_type, n.title,
     LEFT(n.body, 4096) AS body, n.device_tokens, n.is_sent, UNIX_TIMESTAMP(n.created_at) AS created_at, {preferences.COLUMNS}
 """
 LOAD = text(f"""
@@ -95,7 +95,7 @@ HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
 """).bindparams(bindparam("ids", expanding=True))
-# A row that someone else holds just now (the API in a long transaction, an ALTER TABLE) must not hold the others up.
+# A row that someone else holds just now (the API in a long transaction) must not hold the others up.
 FREE = text("""
     SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
 """).bindparams(bindparam("ids", expanding=True))
@@ -268,7 +268,6 @@ def _notification(row: RowMapping, badges: dict[int, int]) -> Notification:
         conversation_id=row["conversation_id"],
         message_id=row["message_id"],
         recipient_id=row["recipient_id"],
-        sender_id=row["sender_id"],
         notification_type=row["notification_type"] or "MESSAGE",
         title=row["title"],
         body=row["body"],

@@ -27,7 +27,6 @@ class Answer:
     status: int
     body: bytes
     retry_after: str | None = None
-    location: str | None = None
 
 
 class Transport:
@@ -60,7 +59,6 @@ class Transport:
                     response.status,
                     bytes(content or b""),
                     response.get_header("retry-after"),
-                    response.get_header("location"),
                 )
         except RequestTimeoutError:
             raise NoAnswerError("no answer in time") from None

@@ -136,7 +136,7 @@ UNHEARD_OF: dict[str, Answer] = {
     "400 in HTML": Answer(400, b"<html>BadDeviceToken</html>"),
     "another success": Answer(202, b""),
     "nothing to say": Answer(204, b""),
-    "a redirect": Answer(302, b"", location="https://www.apple.com/"),
+    "a redirect": Answer(302, b""),
     "a teapot": Answer(418, b""),
     "an old protocol": Answer(426, b""),
     "421, a dead token's reason": refusal(421, "Unregistered"),

@@ -213,7 +213,7 @@ NEVER_ACCEPTED: dict[str, Answer] = {
     "an error that has a name": Answer(200, b'{"error": {"code": 500, "name": "projects/p/messages/1"}}'),
     "another success": Answer(202, b'{"name": "projects/p/messages/1"}'),
     "nothing to say": Answer(204, b""),
-    "a redirect": Answer(302, b"", location="https://accounts.google.com/"),
+    "a redirect": Answer(302, b""),
 }
 
 
