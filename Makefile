@@ -18,7 +18,7 @@ demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
 	$(BIN)/python -m devstack demo $(if $(KEEP),--keep) $(if $(ROWS),--rows $(ROWS))
 
 test: setup lint  ## lint, types, unit, integration and acceptance tests, on real services
-	$(BIN)/python -m devstack install
+	$(BIN)/python -m devstack install tests
 	$(BIN)/python -m pytest
 
 test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
@@ -26,8 +26,7 @@ test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetc
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
-	$(BIN)/python -m devstack install
-	$(BIN)/python -c "from devstack.programs import ensure; ensure(['bench'])"
+	$(BIN)/python -m devstack install bench
 	$(BIN)/python -m bench.outage
 	$(BIN)/python -m bench.attachments
 	$(BIN)/python -m bench.retention
@@ -38,11 +37,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: setup  ## resolve the dependencies anew
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --upgrade --quiet --output-file requirements/runtime.txt
-	$(BIN)/uv pip compile pyproject.toml --extra dev --constraint requirements/runtime.txt --universal --python-version 3.11 \
+lock: setup  ## resolve the dependencies anew: all of them first, then what the workers need alone, at the same versions
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra opentelemetry --extra sentry --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --constraint requirements/dev.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/runtime.txt
 
 clean:
 	rm -rf $(VENV) .devstack build *.egg-info

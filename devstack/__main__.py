@@ -62,10 +62,11 @@ def demo(rows: int, keep: bool, name: str) -> None:
 
 @main.command()
 @services_option
-def install(services: list[str]) -> None:
-    """Install the programs that the services need, as root, or say which are missing."""
+@click.argument("others", nargs=-1, type=click.Choice(["tests", "bench"]))
+def install(services: list[str], others: tuple[str, ...]) -> None:
+    """Install the programs that the services, and OTHERS beside them, need: as root, or say which are missing."""
     try:
-        programs.ensure(services)
+        programs.ensure([*services, *others])
     except StackError as error:
         raise click.ClickException(str(error)) from None
 

@@ -24,14 +24,16 @@ PROGRAMS = {
     },
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},
-    # No service: what the benchmarks run beside the workers.
-    "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit"},
+    # No services: what the tests look at pages and alert rules with, and what the benchmarks run beside the workers.
+    "tests": {"chromium": "chromium", "chromedriver": "chromium-driver", "promtool": "prometheus"},
+    "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit", "h2load": "nghttp2-client"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 
 # What Debian would start for these packages, at once and at each boot. The stack wants the programs alone.
 UNITS = {
     "redis-server": ["redis-server.service"],
+    "prometheus": ["prometheus.service"],
     "clamav-daemon": ["clamav-daemon.service", "clamav-daemon.socket", "clamav-freshclam.service"],
 }
 UNIT_FOLDERS = [Path("/lib/systemd/system"), Path("/usr/lib/systemd/system")]
