@@ -229,6 +229,10 @@ class Settings(BaseSettings):
     clamd_scan_seconds: float = Field(default=180, ge=1)
     """From the end of a file to clamd's answer: more than MaxScanTime, for clamd may be busy with other files first."""
 
+    # Gateway
+    gateway_address: str = "127.0.0.1"
+    gateway_port: int = Field(default=8080, ge=1, le=65_535)
+
     # Logs
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

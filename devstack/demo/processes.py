@@ -28,12 +28,13 @@ KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class Processes:
-    """A context in which the Procfile's processes run, Flower among them on a free port."""
+    """A context in which the Procfile's processes run, Flower and the gateway among them on free ports."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         """`environment` points the workers at their services; `log` takes all that the processes print."""
         self.log = log
-        self.environment = {**environment, "FLOWER_ADDRESS": "127.0.0.1", "FLOWER_PORT": str(free_port())}
+        ports = {"FLOWER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+        self.environment = {**environment, "FLOWER_ADDRESS": "127.0.0.1", "GATEWAY_ADDRESS": "127.0.0.1", **ports}
         self.names = tuple(parse_procfile(PROCFILE.read_text()).processes)
         self._guard: subprocess.Popen[bytes] | None = None
 

@@ -1,0 +1,32 @@
+"""`python -m workers.gateway`: serve on GATEWAY_ADDRESS:GATEWAY_PORT until SIGTERM."""
+
+import sys
+
+from granian import Granian
+from granian.constants import Interfaces
+
+from settings import ConfigurationError, get_settings
+from workers import logging
+
+
+def main() -> None:
+    """Serve; a configuration fault is one sentence and exit code 2."""
+    try:
+        settings = get_settings()
+    except ConfigurationError as error:
+        print(f"chat-workers: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    logging.configure(settings)
+    Granian(
+        "workers.gateway.app:make_app",
+        factory=True,
+        interface=Interfaces.ASGI,
+        address=settings.gateway_address,
+        port=settings.gateway_port,
+        # Log lines are this project's own (workers.logging), in one format for all processes.
+        log_enabled=False,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The ASGI application: which routes the gateway has."""
+
+from fastapi import FastAPI
+
+from workers.gateway import health
+
+# Granian imports it; a module of routes each, so that none knows the others.
+ROUTERS = (health.router,)
+
+
+def make_app() -> FastAPI:
+    """Return the application for the environment. Raise ConfigurationError naming a bad variable."""
+    app = FastAPI(title="Chat workers", version="1", docs_url=None, redoc_url=None)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
