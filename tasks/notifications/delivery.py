@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -46,6 +46,12 @@ class Delivery:
     async def attempt(self, job: Job, in_time: Callable[[], bool]) -> Attempt:
         """Try the devices that are due and return what became of the row. Raise NotTried if `in_time` forbids to begin."""
         notification = job.notification
+        ledger = Ledger(notification.ledger)
+        if ledger.reached:
+            # Not yet in the row if that could not be written.
+            notification = replace(notification, is_sent=True)
+        if ledger.complete:
+            return Attempt(settlement.settle(notification, job.devices, ledger), notification.recipient_id, ledger=ledger)
         early = self._without_sending(notification)
         if early:
             return Attempt(early, notification.recipient_id)
@@ -54,7 +60,6 @@ class Delivery:
             return Attempt(
                 settlement.suppressed(notification, "notifications to these devices are off"), notification.recipient_id
             )
-        ledger = Ledger(notification.ledger)
         ledger.keep_only(devices.usable)
         for device in devices.usable:
             if device.key in job.dead and device.key not in ledger.entries:
@@ -66,7 +71,7 @@ class Delivery:
             settlement.settle(notification, devices, ledger),
             notification.recipient_id,
             tuple((device, outcome) for device, outcome in outcomes if outcome.kind is not Kind.HELD),
-            {key: (entry.state, entry.attempts, entry.reason) for key, entry in ledger.entries.items()},
+            ledger,
         )
 
     def _without_sending(self, notification: Notification) -> settlement.Settlement | None:

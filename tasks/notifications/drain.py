@@ -12,14 +12,12 @@ from tasks.notifications.delivery import Delivery, Job, NotTried
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.providers.base import Provider
-from tasks.notifications.queue import LEASE_SECONDS, START_SECONDS, Queue
+from tasks.notifications.queue import START_SECONDS, Queue
 
 log = structlog.get_logger(__name__)
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
-# Rows that someone else holds locked are tried again this often, until their lease ends.
-BUSY_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -127,30 +125,20 @@ class Drain:
     async def _settle(self) -> None:
         """Write results as they come: whatever has gathered while the last write was under way goes into the next."""
         ended = False
-        busy: list[Attempt] = []
-        busy_until = time.monotonic() + self._run_seconds + LEASE_SECONDS
         async with asyncio.TaskGroup() as announcing:
-            while not ended or busy:
-                if busy:
-                    await asyncio.sleep(BUSY_SECONDS)
-                results: list[Attempt | int | None] = [*busy]
-                if not results and not ended:
-                    results.append(await self._results.get())
+            while not ended:
+                results = [await self._results.get()]
                 while not self._results.empty():
                     results.append(self._results.get_nowait())
-                ended = ended or None in results
+                ended = None in results
                 attempts = [result for result in results if isinstance(result, Attempt)]
                 given_back = [result for result in results if isinstance(result, int)]
                 if attempts:
-                    written, busy = await asyncio.to_thread(self._queue.settle, attempts)
-                    self._summary.rows.update(written)
+                    self._summary.rows.update(await asyncio.to_thread(self._queue.settle, attempts))
                     announcing.create_task(asyncio.to_thread(self._announce, attempts))
-                    if busy and ended and (self._stop() or time.monotonic() > busy_until):
-                        log.warning("rows left to their leases: someone holds them locked", notifications=len(busy))
-                        return
                 if given_back:
                     await asyncio.to_thread(self._queue.release, given_back)
                     self._summary.given_back += len(given_back)
                     self._summary.more = True
-                self._under_way -= len(attempts) - len(busy) + len(given_back)
+                self._under_way -= len(attempts) + len(given_back)
                 self._progress.set()

@@ -3,13 +3,14 @@ and outcomes counted by the minute. Written in the transaction that settles the 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from tasks.notifications.devices import Device
-from tasks.notifications.ledger import State
+from tasks.notifications.ledger import Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.settlement import Settlement
 
@@ -21,13 +22,19 @@ class Attempt:
     settlement: Settlement
     recipient_id: int
     outcomes: tuple[tuple[Device, Outcome], ...] = ()
-    devices: dict[str, tuple[State, int, str]] = field(default_factory=dict)
-    """All devices of the row: key to state, attempts and last reason."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """All devices of the row; empty where none was to be tried."""
+
+    @property
+    def devices(self) -> dict[str, tuple[State, int, str]]:
+        """All devices of the row: key to state, attempts and last reason."""
+        return {key: (entry.state, entry.attempts, entry.reason) for key, entry in self.ledger.entries.items()}
 
     @property
     def smooth(self) -> bool:
         """True for the common case that needs no story: every device accepted it at the first try."""
-        return self.settlement.status == "SENT" and all(s is State.SENT and n == 1 for s, n, _ in self.devices.values())
+        entries = self.ledger.entries.values()
+        return self.settlement.status == "SENT" and all(e.state is State.SENT and e.attempts == 1 for e in entries)
 
 
 # A token is dead for all rows until the API registers it again, by deleting its entry here.
@@ -70,7 +77,23 @@ def known_dead(connection: Connection, keys: list[str]) -> set[str]:
 
 
 def record(connection: Connection, attempts: list[Attempt]) -> None:
-    """Write what stays of these attempts."""
+    """Write what stays of these attempts: what the providers said, and the story of rows that did not go smoothly."""
+    record_outcomes(connection, attempts)
+    stories = [
+        {
+            "notification_id": attempt.settlement.notification_id,
+            "status": attempt.settlement.status,
+            "reason": attempt.settlement.reason[:64],
+            "devices": attempt.devices,
+        }
+        for attempt in attempts
+        if not attempt.smooth and attempt.settlement.due is None
+    ]
+    _insert(connection, RECORD_STORY, stories)
+
+
+def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
+    """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
     dead = [
         {
             "device_key": device.key,
@@ -84,16 +107,6 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
         for device, outcome in attempt.outcomes
         if outcome.kind is Kind.DEAD
     ]
-    stories = [
-        {
-            "notification_id": attempt.settlement.notification_id,
-            "status": attempt.settlement.status,
-            "reason": attempt.settlement.reason[:64],
-            "devices": attempt.devices,
-        }
-        for attempt in attempts
-        if not attempt.smooth and attempt.settlement.due is None
-    ]
     counted = Counter(
         (device.provider, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:64])
         for attempt in attempts
@@ -104,6 +117,10 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
         {"provider": provider, "outcome": kind, "reason": reason, "devices": devices}
         for (provider, kind, reason), devices in sorted(counted.items())
     ]
-    for statement, rows in ((RECORD_DEAD, dead), (RECORD_STORY, stories), (COUNT, counts)):
-        if rows:
-            connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
+    _insert(connection, RECORD_DEAD, dead)
+    _insert(connection, COUNT, counts)
+
+
+def _insert(connection: Connection, statement: TextClause, rows: Sequence[object]) -> None:
+    if rows:
+        connection.execute(statement, {"rows": orjson.dumps(rows).decode()})

@@ -45,6 +45,16 @@ class Ledger:
             for key, (state, attempts, due, reason, kind, unknown, *_) in stored.items()
         }
 
+    @property
+    def reached(self) -> bool:
+        """True if a device has it."""
+        return any(entry.state is State.SENT for entry in self.entries.values())
+
+    @property
+    def complete(self) -> bool:
+        """True if nothing is left to try: such a ledger is stored only while its row could not be written (results.py)."""
+        return bool(self.entries) and all(entry.state is not State.WAITING for entry in self.entries.values())
+
     def stored(self) -> dict[str, list[object]]:
         """Return what the column holds: `{key: [state, attempts, due, reason, kind, unknown]}`."""
         return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind, e.unknown] for key, e in self.entries.items()}

@@ -1,8 +1,9 @@
-"""Claim, load and settle rows of `chat_notifications`: every statement that delivery writes, once, with its index.
+"""Claim and load rows of `chat_notifications`, and give back those that were not tried.
 
 Every write names the primary key as its index: on a small table the optimizer would rather scan, and wait for rows that are
-none of its business. A claim is a lease in `worker_deliveries`; the shared row stays untouched until it is settled. `due_at`
-is when a worker may claim a row that has an entry there: the end of its lease, or its next attempt. Times are the database's.
+none of its business. A claim is a lease in `worker_deliveries`; the shared row stays untouched until its result is written
+(results.py). `due_at` is when a worker may claim a row that has an entry there: the end of its lease, or its next attempt.
+Times are the database's.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from sqlalchemy.engine import RowMapping
 
 from db.transactions import transact
-from tasks.notifications import journal, preferences
+from tasks.notifications import journal, preferences, results
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
 from tasks.notifications.settlement import GAVE_UP
@@ -22,7 +23,6 @@ from tasks.notifications.settlement import GAVE_UP
 # request its deadline and the settling its retries.
 LEASE_SECONDS = 60
 START_SECONDS = 20
-SETTLE_PATIENCE_SECONDS = 25
 
 # Fresh rows: those without an entry. The index on delivery_status ends in the primary key, so this reads in id order from
 # `after` and stops at the limit; the primary key itself is barred, for it would walk all the SENT rows. SKIP LOCKED passes
@@ -89,33 +89,6 @@ PEEK = text(f"""
 """)  # noqa: S608 - constants of this project
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
-# Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
-# one statement for all of them, by primary keys.
-HELD = text("""
-    SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
-    WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
-""").bindparams(bindparam("ids", expanding=True))
-# A row that someone else holds just now (the API in a long transaction) must not hold the others up.
-FREE = text("""
-    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
-""").bindparams(bindparam("ids", expanding=True))
-THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
-SETTLED = """
-    JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
-      error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
-      waiting_on VARCHAR(16) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
-"""
-WRITE_ROWS = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
-    SET n.delivery_status = s.status, n.error_message = s.error_message,
-        n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
-""")  # noqa: S608 - a constant of this module
-WRITE_RETRIES = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
-    SET d.lease = NULL, d.claims = 0, d.due_at = FROM_UNIXTIME(s.due), d.devices = s.ledger,
-        d.waiting_on = s.waiting_on, d.reason = s.reason
-""")  # noqa: S608 - a constant of this module
 FORGET = text("""
     DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
 """).bindparams(bindparam("ids", expanding=True))
@@ -215,42 +188,9 @@ class Queue:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
         return [_notification(row, badges) for row in rows if not row["settled"]]
 
-    def settle(self, attempts: list[Attempt]) -> tuple[Counter[str], list[Attempt]]:
-        """Write the results of many rows in one transaction. Safe to run twice.
-
-        Return how many rows were written, by status, and the attempts whose rows someone else held locked: for another
-        try. A row whose lease has meanwhile passed to another run is left to that run.
-        """
-        by_id = {attempt.settlement.notification_id: attempt for attempt in attempts}
-
-        def write(connection: Connection) -> tuple[Counter[str], list[Attempt]]:
-            ours = {row.id for row in connection.execute(HELD, {"ids": list(by_id), "lease": self._lease})}
-            busy = self._busy(connection, ours)
-            written = [by_id[id_] for id_ in by_id if id_ in ours - busy]
-            self._write(connection, written)
-            return Counter(attempt.settlement.status for attempt in written), [by_id[id_] for id_ in busy]
-
-        return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
-
-    def _busy(self, connection: Connection, ids: set[int]) -> set[int]:
-        """Lock those of the shared rows that are free; return those that are not. A row that was deleted is not busy."""
-        if not ids:
-            return set()
-        missing = ids - {row.id for row in connection.execute(FREE, {"ids": sorted(ids)})}
-        return {row.id for row in connection.execute(THERE, {"ids": sorted(missing)})} if missing else set()
-
-    def _write(self, connection: Connection, attempts: list[Attempt]) -> None:
-        if not attempts:
-            return
-        settlements = [attempt.settlement for attempt in attempts]
-        connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
-        retries = [settlement for settlement in settlements if settlement.due is not None]
-        if retries:
-            connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
-        done = [settlement.notification_id for settlement in settlements if settlement.due is None]
-        if done:
-            connection.execute(FORGET, {"ids": done, "lease": self._lease})
-        journal.record(connection, attempts)
+    def settle(self, attempts: list[Attempt]) -> Counter[str]:
+        """Write what became of rows that this run holds the lease of; see tasks.notifications.results."""
+        return results.settle(self._engine, self._lease, attempts)
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""
@@ -259,7 +199,7 @@ class Queue:
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""
         parameters = {"ids": ids, "lease": self._lease}
-        transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
+        transact(self._engine, lambda connection: connection.execute(RELEASE, parameters))
 
 
 def _notification(row: RowMapping, badges: dict[int, int]) -> Notification:

@@ -54,7 +54,7 @@ def settle(notification: Notification, devices: Devices, ledger: Ledger) -> Sett
     """Settle a row by its ledger, which holds an entry for each of its usable devices."""
     entries = ledger.entries
     waiting = {key: entry for key, entry in entries.items() if entry.state is State.WAITING}
-    reached = notification.is_sent or any(entry.state is State.SENT for entry in entries.values())
+    reached = notification.is_sent or ledger.reached
     unserved = {key: entry for key, entry in entries.items() if entry.state is not State.SENT}
 
     if waiting:

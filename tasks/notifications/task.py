@@ -8,8 +8,8 @@ from tasks.notifications.drain import Summary
 
 log = structlog.get_logger(__name__)
 
-# A run ends by itself after drain.RUN_SECONDS and the requests then under way; the limit is for one that hangs.
-TIME_LIMIT_SECONDS = 120
+# A run ends by itself after drain.RUN_SECONDS and what is then under way; the limit is for one that hangs.
+TIME_LIMIT_SECONDS = 200
 # A nudge that no worker took for so long has been overtaken by beat's.
 NUDGE_EXPIRES_SECONDS = 60
 

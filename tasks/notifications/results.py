@@ -1,0 +1,151 @@
+"""Write what became of rows: into the shared table, or, while that cannot be written, beside it.
+
+A push that is out must not go out again because its row could not be written. A result that the shared table does not take
+(the API holds the row locked, someone alters the table, a value does not fit) is parked: the row's ledger goes into
+`worker_deliveries`, its lease ends, and the next claim settles it from there without sending.
+
+Every write names the primary key as its index: on a small table the optimizer would rather scan, and wait for rows that are
+none of its business.
+"""
+
+from collections import Counter
+
+import orjson
+import structlog
+from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from db.transactions import error_code, transact
+from tasks.notifications import journal
+from tasks.notifications.journal import Attempt
+
+log = structlog.get_logger(__name__)
+
+# How long the shared table is tried; a statement that has begun may add the wait for a table's lock (METADATA_WAIT_SECONDS).
+SETTLE_PATIENCE_SECONDS = 10
+# How long parking is tried: a server that restarts takes its time, and until someone else claims the rows nothing is lost.
+PARK_PATIENCE_SECONDS = 45
+# When a parked result is tried again: soon if only its row was locked, later if the server refused it.
+LOCKED_SECONDS = 1
+REFUSED_SECONDS = 30
+
+# Error 1644: a trigger's SIGNAL.
+TRIGGER_SIGNAL = 1644
+
+# Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
+# one statement for all of them, by primary keys.
+HELD = text("""
+    SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
+    WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
+""").bindparams(bindparam("ids", expanding=True))
+# A row that someone else holds just now (the API in a long transaction) must not hold the others up.
+FREE = text("""
+    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
+""").bindparams(bindparam("ids", expanding=True))
+THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+SETTLED = """
+    JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
+      error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
+      waiting_on VARCHAR(16) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
+"""
+WRITE_ROWS = text(f"""
+    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
+    SET n.delivery_status = s.status, n.error_message = s.error_message,
+        n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
+""")  # noqa: S608 - a constant of this module
+WRITE_RETRIES = text(f"""
+    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
+    SET d.lease = NULL, d.claims = 0, d.due_at = FROM_UNIXTIME(s.due), d.devices = s.ledger,
+        d.waiting_on = s.waiting_on, d.reason = s.reason
+""")  # noqa: S608 - a constant of this module
+FORGET = text("""
+    DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
+""").bindparams(bindparam("ids", expanding=True))
+# One statement for the rows that are parked. Without a ledger (nothing was sent) the one they had stays.
+PARK = text("""
+    UPDATE JSON_TABLE(:parked, '$[*]' COLUMNS (
+      id BIGINT PATH '$.id', ledger JSON PATH '$.ledger', reason VARCHAR(64) PATH '$.reason')) AS s
+    STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
+    SET d.lease = NULL, d.claims = 0, d.due_at = NOW(3) + INTERVAL :seconds SECOND, d.waiting_on = '',
+        d.devices = COALESCE(s.ledger, d.devices), d.reason = s.reason
+    WHERE d.lease = :lease
+""")
+
+
+def settle(engine: Engine, lease: str, attempts: list[Attempt]) -> Counter[str]:
+    """Write the results of many rows in one transaction and return how many were written, by status. Safe to run twice.
+
+    Results that the shared table does not take are parked. A row whose lease has meanwhile passed to another run is left to
+    that run. Raise DBAPIError if not even parking is possible.
+    """
+
+    def write(connection: Connection) -> Counter[str]:
+        held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
+        locked = _locked(connection, held)
+        ours = [attempt for attempt in attempts if _id(attempt) in held]
+        written = [attempt for attempt in ours if _id(attempt) not in locked]
+        _write(connection, lease, written)
+        if locked:
+            _park(connection, lease, [a for a in ours if _id(a) in locked], "the row is locked", LOCKED_SECONDS)
+        return Counter(attempt.settlement.status for attempt in written)
+
+    try:
+        return transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
+    except DBAPIError as error:
+        if _is_of_one_row(error) and len(attempts) > 1:
+            half = len(attempts) // 2
+            return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
+        log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
+        why = f"database error {error_code(error)} at writing the result"
+        transact(
+            engine,
+            lambda connection: _park(connection, lease, attempts, why, REFUSED_SECONDS),
+            patience=PARK_PATIENCE_SECONDS,
+        )
+        return Counter()
+
+
+def _is_of_one_row(error: DBAPIError) -> bool:
+    """Tell an error of one row's values from one that every row would meet."""
+    return isinstance(error, (DataError, IntegrityError)) or error_code(error) == TRIGGER_SIGNAL
+
+
+def _locked(connection: Connection, ids: set[int]) -> set[int]:
+    """Lock those of the shared rows that are free; return those that are not. A row that was deleted is not locked."""
+    if not ids:
+        return set()
+    missing = ids - {row.id for row in connection.execute(FREE, {"ids": sorted(ids)})}
+    return {row.id for row in connection.execute(THERE, {"ids": sorted(missing)})} if missing else set()
+
+
+def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
+    if not attempts:
+        return
+    settlements = [attempt.settlement for attempt in attempts]
+    connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
+    retries = [settlement for settlement in settlements if settlement.due is not None]
+    if retries:
+        connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
+    done = [settlement.notification_id for settlement in settlements if settlement.due is None]
+    if done:
+        connection.execute(FORGET, {"ids": done, "lease": lease})
+    journal.record(connection, attempts)
+
+
+def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str, seconds: int) -> None:
+    """Keep what is known of the devices in the worker-owned table, and what the providers said in the journal."""
+    held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
+    ours = [attempt for attempt in attempts if _id(attempt) in held]
+    parked = [{"id": _id(attempt), "ledger": attempt.ledger.stored() or None, "reason": why} for attempt in ours]
+    if parked:
+        connection.execute(PARK, {"parked": _json(parked), "lease": lease, "seconds": seconds})
+        journal.record_outcomes(connection, ours)
+
+
+def _id(attempt: Attempt) -> int:
+    return attempt.settlement.notification_id
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

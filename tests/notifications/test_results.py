@@ -1,0 +1,133 @@
+"""A push that is out does not go out again because its row could not be written."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from db.engine import get_engine
+from devstack.emulators.client import Emulator, Fault
+from tasks.notifications import results, run
+from tests.acceptance.conftest import wait_until
+from tests.notifications.conftest import Accepted, Chat
+
+SENT = ("SENT", 1, None)
+
+
+@pytest.fixture
+def impatient(api: Chat, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Waits of a second where production has ten."""
+
+    def shorten(connection: Any, *_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION lock_wait_timeout = 1")
+
+    monkeypatch.setattr(results, "SETTLE_PATIENCE_SECONDS", 0)
+    engine = get_engine()
+    event.listen(engine, "checkout", shorten)
+    yield
+    event.remove(engine, "checkout", shorten)
+    engine.dispose()
+
+
+def in_flight(emulator: Emulator, rows: int, meanwhile: Callable[[], None]) -> None:
+    """Drain; do something while `rows` pushes are out; return when the run has ended."""
+    emulator.inject(Fault(kind="slow", latency=1))
+    draining = threading.Thread(target=run.drain)
+    draining.start()
+    wait_until(lambda: emulator.stats().in_flight == rows, "the pushes were in flight")
+    meanwhile()
+    draining.join()
+    emulator.clear()
+
+
+def settle_what_is_parked(api: Chat) -> None:
+    api.let_pass(results.REFUSED_SECONDS + 1)
+    run.retry_failed()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_results_wait_for_an_altered_table_beside_it(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    rows = [api.notify(f"phone-{number}") for number in range(3)]
+    with api.engine.connect() as connection:
+        in_flight(emulator, 3, lambda: lock_table(connection))
+        assert {api.status(row)[0] for row in rows} == {"PENDING"}
+        connection.execute(text("UNLOCK TABLES"))
+    settle_what_is_parked(api)
+    assert [api.status(row) for row in rows] == [SENT] * 3
+    assert len(accepted()) == 3
+    assert api.rows("SELECT * FROM worker_deliveries") == []
+
+
+def test_a_row_that_the_server_refuses_costs_its_neighbours_nothing(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    rows = [api.notify(f"phone-{number}") for number in range(5)]
+    api.execute(f"""
+        CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW
+        IF NEW.id = {rows[2]} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF
+    """)
+    try:
+        run.drain()
+        assert [api.status(row)[0] for row in rows] == ["SENT", "SENT", "PENDING", "SENT", "SENT"]
+    finally:
+        api.execute("DROP TRIGGER refuse")
+    settle_what_is_parked(api)
+    assert api.status(rows[2]) == SENT
+    assert len(accepted()) == 5
+
+
+def test_a_parked_row_is_settled_as_sent_though_it_was_read_meanwhile(api: Chat, emulator: Emulator) -> None:
+    row = api.notify("phone")
+    with api.engine.connect() as connection:
+        in_flight(emulator, 1, lambda: lock(connection, row))
+        connection.rollback()
+    api.execute("UPDATE chat_notifications SET is_read = 1, read_at = NOW()")
+    settle_what_is_parked(api)
+    assert api.status(row) == SENT
+
+
+def test_a_dead_device_is_known_though_its_row_could_not_be_written(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unregistered", latency=1))
+    row = api.notify("phone")
+    draining = threading.Thread(target=run.drain)
+    with api.engine.connect() as connection:
+        draining.start()
+        wait_until(lambda: emulator.stats().in_flight == 1, "the push was in flight")
+        lock(connection, row)
+        draining.join()
+        connection.rollback()
+    assert [dead["token"] for dead in api.rows("SELECT token FROM worker_dead_devices")] == ["phone"]
+    settle_what_is_parked(api)
+    assert api.status(row)[0] == "BOUNCED"
+    assert [count["devices"] for count in api.rows("SELECT devices FROM worker_delivery_counts")] == [1]
+
+
+def test_what_is_left_to_try_of_a_parked_row_keeps_its_time(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="unavailable", token="bad", latency=1))
+    emulator.inject(Fault(kind="slow", token="good", latency=1))
+    row = api.notify("good", "bad")
+    draining = threading.Thread(target=run.drain)
+    with api.engine.connect() as connection:
+        draining.start()
+        wait_until(lambda: emulator.stats().in_flight == 2, "both pushes were in flight")
+        lock(connection, row)
+        draining.join()
+        connection.rollback()
+    emulator.clear()
+    api.let_pass(2)
+    run.retry_failed()
+    assert api.status(row)[:2] == ("FAILED", 1)
+    assert [token for _, token in accepted()] == ["good"]
+    api.let_pass(3600)
+    run.retry_failed()
+    assert api.status(row) == SENT
+    assert sorted(token for _, token in accepted()) == ["bad", "good"]
+
+
+def lock(connection: Any, row: int) -> None:
+    connection.execute(text("SELECT id FROM chat_notifications WHERE id = :id FOR UPDATE"), {"id": row})
+
+
+def lock_table(connection: Any) -> None:
+    connection.execute(text("LOCK TABLES chat_notifications READ"))
