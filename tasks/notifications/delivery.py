@@ -15,6 +15,7 @@ from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push, build_push
+from tasks.notifications.providers import absent
 from tasks.notifications.providers.base import Provider
 
 log = structlog.get_logger(__name__)
@@ -115,7 +116,7 @@ class Delivery:
         """
         provider = self._providers.get(device.provider)
         if provider is None:
-            return Outcome(Kind.REFUSED, f"no provider {device.provider!r} is configured")
+            return absent(device.provider)
         async with self._slots:
             if not in_time():
                 return None

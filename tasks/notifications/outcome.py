@@ -27,6 +27,8 @@ class Kind(StrEnum):
     """Our credentials or configuration: opens the provider's breaker; no attempt of the row, no device's fault."""
     UPSTREAM = "upstream"
     """Credentials that the provider itself holds for a part of its devices (FCM's APNs key): no attempt, no breaker."""
+    UNCONFIGURED = "unconfigured"
+    """This worker has no credentials for the provider; another host's may, or this one's soon: no attempt."""
     HELD = "held"
     """Not tried: the provider's breaker is open, it asked for a pause, or the worker was asked to stop."""
 

@@ -34,6 +34,7 @@ LADDERS = {
     Kind.CREDENTIALS: Ladder(first=15, growth=1, cap=15, attempts=None),
     Kind.HELD: Ladder(first=5, growth=1, cap=5, attempts=None),
     Kind.UPSTREAM: Ladder(first=300, growth=1, cap=300, attempts=None),
+    Kind.UNCONFIGURED: Ladder(first=1800, growth=1, cap=1800, attempts=None),
 }
 
 

@@ -17,9 +17,9 @@ from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.events import announce
 from tasks.notifications.gate import Gate
 from tasks.notifications.notification import Notification
-from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
-from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers import absent, configured_providers
 from tasks.notifications.providers.base import Provider
 from tasks.notifications.queue import Queue
 from tasks.notifications.sweep import adopt_strays, free_stuck_lanes
@@ -100,7 +100,7 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
         for device in read_devices(notification.device_tokens).usable:
             provider = process.providers.get(device.provider)
             if provider is None:
-                outcome = Outcome(Kind.REFUSED, f"no provider {device.provider!r} is configured")
+                outcome = absent(device.provider)
             else:
                 outcome = await provider.send(provider.prepare(push), device, dry_run=True)
             outcomes.append((device, outcome))

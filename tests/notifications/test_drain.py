@@ -114,7 +114,7 @@ DEVICE_TOKENS = {
     "numbers": ("[1, 2]", "no devices: device_tokens holds an entry that is a number, not a token"),
     "an unknown provider": (
         '[{"provider": "pigeon", "token": "x"}]',
-        "no device reached: 1 of 1 refused (no provider 'pigeon' is configured)",
+        "no device reached: 1 of 1 refused (there is no provider 'pigeon')",
     ),
 }
 
@@ -252,3 +252,15 @@ def test_a_row_does_not_wait_for_ever_for_a_provider_that_is_not_configured(api:
         run.adopt()
         run.retry_failed()
     assert api.status(row) == ("SENT", 1, None)
+
+
+def test_a_device_whose_provider_is_not_configured_on_this_worker_waits_for_one_that_is(api: Chat, accepted: Accepted) -> None:
+    row = api.notify("phone", {"provider": "apns", "token": "ab" * 32})
+    run.drain()
+    status, is_sent, why = api.status(row)
+    assert (status, is_sent) == ("FAILED", 1)
+    assert "apns is not configured on this worker" in (why or "")
+    assert [token for _, token in accepted()] == ["phone"]
+    api.let_pass(24 * 3600)
+    run.retry_failed()
+    assert api.status(row)[:2] == ("SENT", 1)  # for the phone has it

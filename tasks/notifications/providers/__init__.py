@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from settings import Settings
+from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers import apns, fcm, webpush
 from tasks.notifications.providers.base import Provider
 
@@ -20,3 +21,10 @@ def configured_providers(settings: Settings) -> dict[str, Provider]:
     """
     made = ((name, make(settings)) for name, make in PROVIDERS.items())
     return {name: provider for name, provider in made if provider is not None}
+
+
+def absent(name: str) -> Outcome:
+    """Return what becomes of a device whose provider this worker does not have: it waits for one that could be configured."""
+    if name in PROVIDERS:
+        return Outcome(Kind.UNCONFIGURED, f"{name} is not configured on this worker")
+    return Outcome(Kind.REFUSED, f"there is no provider {name!r}")

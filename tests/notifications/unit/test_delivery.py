@@ -89,7 +89,7 @@ def test_a_device_of_no_configured_provider_is_refused_and_costs_the_others_noth
     devices = Devices((a_device("phone"), a_device("bird", "pigeon")))
     settlement = attempt(Job(a_notification(), devices), provider).settlement
     assert (settlement.status, provider.sent) == ("SENT", ["phone"])
-    assert "no provider 'pigeon' is configured" in (settlement.error_message or "")
+    assert "there is no provider 'pigeon'" in (settlement.error_message or "")
 
 
 def test_a_device_that_makes_its_provider_fail_costs_the_others_nothing() -> None:

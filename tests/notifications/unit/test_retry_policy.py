@@ -9,7 +9,7 @@ from tasks.notifications.retry_policy import JITTER, LADDERS, counts, delay
 
 ATTEMPTED = sorted(kind for kind, ladder in LADDERS.items() if ladder.attempts is not None)
 # The fault is not the row's: such outcomes burn no attempt and end only with the row's 24 h.
-NOT_ATTEMPTED = sorted({Kind.CREDENTIALS, Kind.HELD, Kind.UPSTREAM})
+NOT_ATTEMPTED = sorted({Kind.CREDENTIALS, Kind.HELD, Kind.UPSTREAM, Kind.UNCONFIGURED})
 
 MINUTE, HOUR = 60, 3600
 
