@@ -9,7 +9,7 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +20,7 @@ SUFFIX = ".manifest"
 LONGEST = 1_000_000  # bytes
 
 Kind = Literal["daily", "weekly"]
+Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
 Sha256 = str
 
 
@@ -79,9 +80,9 @@ class Signature(_Strict):
 
     algorithm: Literal["hmac-sha256"] = "hmac-sha256"
     iterations: int = Field(default=ITERATIONS, ge=1, le=MOST_ITERATIONS)
-    salt: str
-    key_id: str
-    hmac: str
+    salt: Hex
+    key_id: Hex
+    hmac: Hex
 
 
 class Signed(NamedTuple):

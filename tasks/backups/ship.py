@@ -169,6 +169,8 @@ class Bucket:
             begun = json.loads(state.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
+        if not isinstance(begun, dict) or "upload" not in begun:
+            return None
         same = begun.get("sha256") == backup.signed.manifest.sha256 and begun.get("key") == self._uri(key)
         return str(begun["upload"]) if same and self._knows(key, str(begun["upload"])) else None
 

@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -148,24 +149,37 @@ def read_file(path: Path) -> tuple[str, list[str], list[list[Any]]]:
     """Return table, columns and rows of an archive file. Raise ArchiveError unless it is whole and unaltered."""
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ArchiveError(f"{path} cannot be read: {error}") from error
-    *lines, foot, end = content.split(b"\n")
     try:
-        stated = orjson.loads(foot)
-        head = orjson.loads(lines[0])
-    except (orjson.JSONDecodeError, IndexError):
+        *lines, foot, end = content.split(b"\n")
+        stated, head = _object(foot), _object(lines[0])
+    except (ValueError, IndexError):
         raise ArchiveError(f"{path} is no archive of this program, or is cut short") from None
     body = b"".join(line + b"\n" for line in lines)
     if end or stated.get("sha256") != hashlib.sha256(body).hexdigest() or stated.get("rows") != len(lines) - 1:
         raise ArchiveError(f"{path} was altered or is cut short: its checksum does not match; nothing was restored")
     if head.get("format") != FORMAT:
         raise ArchiveError(f"{path} has the format {head.get('format')}; this version reads {FORMAT}")
-    return head["table"], head["columns"], [_row(line) for line in lines[1:]]
+    try:
+        columns = head["columns"]
+        return head["table"], columns, [_row(line, len(columns)) for line in lines[1:]]
+    except (ValueError, KeyError, TypeError):
+        raise ArchiveError(f"{path} names no table and columns, or a row does not fit them; nothing was restored") from None
 
 
-def _row(line: bytes) -> list[Any]:
-    return [base64.b64decode(value["base64"]) if isinstance(value, dict) else value for value in orjson.loads(line)]
+def _object(line: bytes) -> dict[str, Any]:
+    parsed = orjson.loads(line)
+    if not isinstance(parsed, dict):
+        raise ValueError("no JSON object")
+    return parsed
+
+
+def _row(line: bytes, columns: int) -> list[Any]:
+    values = orjson.loads(line)
+    if not isinstance(values, list) or len(values) != columns:
+        raise ValueError("no row of these columns")
+    return [base64.b64decode(value["base64"]) if isinstance(value, dict) else value for value in values]
 
 
 def files_of(path: Path) -> Iterator[Path]:
