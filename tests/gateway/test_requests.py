@@ -152,6 +152,10 @@ def test_a_key_belongs_to_one_request_of_one_token(gateway: Gateway, token: str,
     assert gateway.post("attachments", token, {"attachment_id": 12}, headers=key).status_code == 202
     assert gateway.post("attachments", token, {"attachment_id": 13}, headers=key).status_code == 409
     assert gateway.post("notifications", token, headers=key).status_code == 409
+    deep = b'{"a":' * 1000 + b"1" + b"}" * 1000
+    again = {"Idempotency-Key": "deep", "Content-Type": "application/json"}
+    assert gateway.post("notifications", token, content=deep, headers=again).status_code == 202
+    assert gateway.post("notifications", token, content=b"{}", headers=again).status_code == 409
     assert gateway.post("attachments", gateway.token(), {"attachment_id": 13}, headers=key).status_code == 202
     assert [args for _, args in attachments.calls()] == [[12], [13]]
 

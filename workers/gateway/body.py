@@ -15,26 +15,8 @@ LARGEST_BYTES = 256 * 1024
 SECONDS = 5
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """Return the object that is sent; {} if nothing is. Raise ProblemError: 408, 413, 415 or 422."""
-    content = await _read(request)
-    if not content.strip():
-        return {}
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise ProblemError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON; send it with the header Content-Type: application/json."
-        )
-    try:
-        found = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body is not JSON: {error.msg} (byte {error.pos}).") from None
-    if not isinstance(found, dict):
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, 'The body must be a JSON object, as in {"attachment_id": 12}.')
-    return found
-
-
-async def _read(request: Request) -> bytes:
+async def read(request: Request) -> bytes:
+    """Return the body. Raise ProblemError: 400, 408 or 413."""
     # What is announced as too large is not waited for; what is not announced is counted as it comes.
     if int(request.headers.get("content-length", 0)) > LARGEST_BYTES:
         raise _too_large()
@@ -52,6 +34,24 @@ async def _read(request: Request) -> bytes:
     except ClientDisconnect:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before it was whole.") from None
     return bytes(content)
+
+
+def parse(content: bytes, content_type: str) -> dict[str, Any]:
+    """Return the object that is sent; {} if nothing is. Raise ProblemError: 415 or 422."""
+    if not content.strip():
+        return {}
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON; send it with the header Content-Type: application/json."
+        )
+    try:
+        found = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body is not JSON: {error.msg} (byte {error.pos}).") from None
+    if not isinstance(found, dict):
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, 'The body must be a JSON object, as in {"attachment_id": 12}.')
+    return found
 
 
 def _too_large() -> ProblemError:

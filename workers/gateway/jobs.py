@@ -10,17 +10,15 @@ from http import HTTPStatus
 from math import ceil
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from settings import Settings, get_settings
-from workers.gateway import contract
-from workers.gateway.body import read_object
+from workers.gateway import body, contract
 from workers.gateway.broker import Broker, BrokerDownError, Published, QueueFullError
-from workers.gateway.catalogue import CATALOGUE, BodyError
+from workers.gateway.catalogue import CATALOGUE, Arguments, BodyError
 from workers.gateway.limits import Buckets, neighbourhood
 from workers.gateway.nudges import Nudges
 from workers.gateway.problems import ProblemError
@@ -98,9 +96,15 @@ async def start(name: str, request: Request) -> Response:
     if token.jobs is not None and name not in token.jobs:
         raise ProblemError(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
     key = _idempotency_key(request)
-    body = await read_object(request)
+    content = await body.read(request)
     try:
-        published = await _publish(door, name, body, f"{token.name} {key}" if key else "")
+        arguments = CATALOGUE[name].arguments(body.parse(content, request.headers.get("content-type", "")))
+        if key:
+            published = await _publish_once(door, name, arguments, f"{token.name} {key}", content)
+        elif name in door.nudges:
+            published = await door.nudges[name].nudge()
+        else:
+            published = await door.broker.publish(CATALOGUE[name], arguments)
     except BodyError as error:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except QueueFullError:
@@ -132,14 +136,11 @@ def _idempotency_key(request: Request) -> str:
     return key or ""
 
 
-async def _publish(door: Door, name: str, body: dict[str, Any], key: str) -> Published:
-    """Have the messages published. Raise BodyError, ProblemError if the key was used for something else, and as Broker does."""
-    job = CATALOGUE[name]
-    arguments = job.arguments(body)
-    if not key:
-        return await (door.nudges[name].nudge() if job.coalesces else door.broker.publish(job, arguments))
-    fingerprint = sha256(orjson.dumps([name, body], option=orjson.OPT_SORT_KEYS)).hexdigest()
-    published = await door.broker.publish(job, arguments, key=sha256(key.encode()).hexdigest(), fingerprint=fingerprint)
+async def _publish_once(door: Door, name: str, arguments: Arguments, key: str, content: bytes) -> Published:
+    """Publish under a key. Raise ProblemError if it was used for something else, and as Broker does."""
+    fingerprint = sha256(f"{name} ".encode() + content).hexdigest()
+    key = sha256(key.encode()).hexdigest()
+    published = await door.broker.publish(CATALOGUE[name], arguments, key=key, fingerprint=fingerprint)
     if published.fingerprint != fingerprint:
         raise ProblemError(HTTPStatus.CONFLICT, "This Idempotency-Key was used for another request; make a new one for each.")
     return published

@@ -93,7 +93,7 @@ export class ChatJobs {
    */
   async #post(url, request, endsAt) {
     try {
-      const signal = AbortSignal.timeout(Math.max(50, endsAt - performance.now()))
+      const signal = AbortSignal.timeout(Math.max(50, Math.ceil(endsAt - performance.now())))
       const response = await fetch(url, { ...request, signal })
       const text = await response.text()
       return { status: response.status, answer: parse(text), retryAfter: Number(response.headers.get('retry-after')) || 0 }
