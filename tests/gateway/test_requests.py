@@ -1,5 +1,6 @@
 """What may be sent, and what is answered: bodies, sizes, deadlines, repeats."""
 
+import asyncio
 import json
 import re
 import socket
@@ -8,7 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from workers.gateway import problems
 from workers.gateway.body import LARGEST_BYTES
 from workers.gateway.catalogue import CATALOGUE, MOST_AT_ONCE
 
@@ -213,3 +216,19 @@ def test_the_document_describes_both_jobs_with_what_they_refuse(gateway: Gateway
         assert set(operation["responses"]) == {"202", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"}
         assert operation["security"] == [{"token": []}]
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_a_fault_of_the_gateway_is_a_problem_without_details() -> None:
+    app = FastAPI(exception_handlers=problems.HANDLERS)
+
+    @app.get("/fault")
+    async def fault() -> None:
+        raise RuntimeError("secret")
+
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False)) as client:
+            return await client.get("http://gateway/fault")
+
+    answer = asyncio.run(get())
+    assert (answer.status_code, answer.headers["Content-Type"]) == (500, "application/problem+json")
+    assert "secret" not in answer.text

@@ -26,9 +26,9 @@ def main() -> None:
         port=settings.gateway_port,
         http=HTTPModes.http1,
         websockets=False,
-        # Connections that wait to be accepted, and those that are open; more wait in the kernel.
+        # Connections in the kernel's queue, and open ones: half of the usual limit of 1024 files.
         backlog=1024,
-        backpressure=1024,
+        backpressure=512,
         # Headers: no longer than this, and there within 10 s; that is also how long an idle connection is kept.
         http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=64 * 1024),
         # Log lines are this project's own (workers.logging), in one format for all processes.

@@ -5,8 +5,11 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import structlog
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -42,8 +45,9 @@ async def _http(request: Request, error: Exception) -> Response:
     return _render(status, sentences.get(status, str(error.detail)), error.headers or {})
 
 
-async def _unforeseen(_request: Request, _error: Exception) -> Response:
-    """Tell the caller nothing of a fault of ours; it goes on to the server's log."""
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    """Tell the caller nothing of a fault of ours, and the log everything but the body."""
+    log.error("the gateway has a fault", method=request.method, path=request.url.path, exc_info=error)
     return _render(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway has a fault; its log has the details.", {})
 
 
