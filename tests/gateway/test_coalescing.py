@@ -1,12 +1,15 @@
 """Many nudges become few messages, and none is lost by it."""
 
 import asyncio
+import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
 from workers.gateway.broker import BrokerDownError, Published
-from workers.gateway.nudges import Nudges
+from workers.gateway.nudges import WINDOW_SECONDS, Nudges
 
 from .conftest import Gateway, Queue
 
@@ -20,6 +23,29 @@ def test_a_thousand_nudges_cost_one_message_while_no_worker_takes_it(
     assert len(notifications.messages()) == 1
     assert {answer.json()["task_id"] for answer in answers} == {notifications.messages()[0]["headers"]["id"]}
     assert sum(not answer.json()["coalesced"] for answer in answers) == 1
+
+
+def test_workers_that_take_every_message_at_once_get_one_for_each_window(
+    gateway: Gateway, token: str, notifications: Queue
+) -> None:
+    taken, ended = [], Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            if message := notifications.redis.brpop(["notifications"], 0.1):
+                taken.append(message)
+
+    with ThreadPoolExecutor(21) as threads:
+        worker = threads.submit(work)
+        began = time.monotonic()
+        answers = list(threads.map(lambda _: gateway.post("notifications", token), range(300)))
+        elapsed = time.monotonic() - began
+        ended.set()
+        worker.result()
+    assert {answer.status_code for answer in answers} == {202}
+    assert len(taken) + len(notifications.messages()) <= elapsed / WINDOW_SECONDS + 2
+    ids = {json.loads(content)["headers"]["id"] for _, content in taken}
+    assert ids == {answer.json()["task_id"] for answer in answers}
 
 
 def test_a_nudge_after_a_worker_has_taken_the_last_one_is_a_new_message(

@@ -1,7 +1,7 @@
 """Redis away or hanging: an answer within about a second that says what happens, and work as before when it is back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -69,10 +69,10 @@ def test_many_who_ask_a_redis_that_hangs_all_get_an_answer_and_other_pages_are_s
     assert "Traceback" not in gateway.log.read_text()
 
 
-def test_a_gateway_starts_while_redis_is_down(gateway: Gateway, stack: Stack, another: "object") -> None:
+def test_a_gateway_starts_while_redis_is_down(gateway: Gateway, stack: Stack, another: Callable[..., Gateway]) -> None:
     stack.redis.kill()
     try:
-        fresh = another()  # type: ignore[operator]
+        fresh = another()
         token = fresh.token()
         assert post(fresh, token).status_code == 503
     finally:

@@ -130,8 +130,8 @@ def test_without_the_variable_nobody_is_let_in(another: Callable[..., Gateway]) 
 def test_a_line_that_is_none_grants_nothing_and_the_others_go_on(line: str, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     tokens.issue(file, "good")
-    with file.open("a") as opened:
-        opened.write(line)
+    with file.open("ab") as opened:
+        opened.write(b"\xff\n" + line.encode())
     tokens.issue(file, "good-too")
     assert [token.name for token in tokens.read(file)] == ["good", "good-too"]
 

@@ -18,7 +18,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 class Moment(click.ParamType[datetime]):
     """When a token expires: in so many days, as in 90d, or at the start of a day in UTC, as in 2027-02-01."""
 
-    name = "90d|2027-02-01"
+    name = "moment"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
@@ -26,8 +26,8 @@ class Moment(click.ParamType[datetime]):
         text = str(value)
         try:
             when = datetime.fromisoformat(text) if "-" in text else datetime.now(UTC).replace(microsecond=0) + parse_age(text)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+        except ValueError:
+            self.fail(f"{text!r} is neither an age, as in 90d, nor a date, as in 2027-02-01", param, ctx)
         return when.replace(tzinfo=when.tzinfo or UTC)
 
 
@@ -45,7 +45,9 @@ def _file() -> Path:
 
 @group.command()
 @click.argument("name")
-@click.option("--expires", type=Moment(), default=None, help="In so many days, or at the start of a day (UTC). Default: never.")
+@click.option(
+    "--expires", type=Moment(), metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
+)
 @click.option("--job", "jobs", multiple=True, type=click.Choice(list(CATALOGUE)), help="Only this job; may be repeated.")
 @as_json_option
 def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: bool) -> None:

@@ -7,7 +7,6 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-import structlog
 from celery import Celery
 from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps
@@ -16,8 +15,6 @@ from redis.exceptions import RedisError
 from settings import Settings
 from workers.celery_config import celery_config
 from workers.gateway.catalogue import Arguments, Job
-
-log = structlog.get_logger(__name__)
 
 THREADS = 4
 # Publications that wait for a thread or for Redis; more are refused at once.

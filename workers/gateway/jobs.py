@@ -35,6 +35,7 @@ class Door:
 
     def __init__(self, settings: Settings) -> None:
         self._tokens = TokensFile(settings.gateway_tokens_file) if settings.gateway_tokens_file else None
+        self._said = ""
         self._requests = Buckets(settings.gateway_requests_per_minute)
         self._refusals = Buckets(settings.gateway_refusals_per_minute)
         self.broker = Broker(settings)
@@ -68,10 +69,15 @@ class Door:
         if self._tokens is None:
             raise _closed("GATEWAY_TOKENS_FILE is not set")
         try:
-            return self._tokens.current()
+            tokens = self._tokens.current()
         except TokensError as error:
-            log.error("nobody is let in", why=str(error))
+            # Once, not for each request: whoever asks is a stranger now.
+            if str(error) != self._said:
+                self._said = str(error)
+                log.error("nobody is let in", why=self._said)
             raise _closed("the tokens file cannot be used; the gateway's log says why") from None
+        self._said = ""
+        return tokens
 
 
 def _closed(why: str) -> ProblemError:

@@ -133,7 +133,7 @@ def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[s
         if name in {token.name for token in (read(path) if path.exists() else ())}:
             raise TokensError(f"{name} has a token already; give the new one another name, and revoke the old one later")
         token = f"cw_{secrets.token_urlsafe(32)}"
-        old = path.read_text() if path.exists() else HEADER
+        old = path.read_text(errors="surrogateescape") if path.exists() else HEADER
         gap = "" if old.endswith("\n") else "\n"
         _replace(path, old + gap + Token(name, sha256(token.encode()).digest(), expires, jobs).line())
     return token
@@ -144,7 +144,7 @@ def revoke(path: Path, name: str) -> None:
     with _locked(path):
         if name not in {token.name for token in read(path)}:
             raise TokensError(f"{path} has no token called {name}")
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(errors="surrogateescape").splitlines(keepends=True)
         _replace(path, "".join(line for line in lines if line.split()[:1] != [name]))
 
 
@@ -165,9 +165,9 @@ def _locked(path: Path) -> Iterator[None]:
 def _replace(path: Path, content: str) -> None:
     """Write the file aside and put it in place whole, with the mode and owner that it had. A reader sees old or new."""
     aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", errors="surrogateescape") as file:
             if path.exists():
                 about = path.stat()
                 os.fchown(file.fileno(), about.st_uid, about.st_gid)
