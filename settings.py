@@ -232,6 +232,12 @@ class Settings(BaseSettings):
     # Gateway
     gateway_address: str = "127.0.0.1"
     gateway_port: int = Field(default=8080, ge=1, le=65_535)
+    gateway_tokens_file: Path | None = None
+    """Who may start jobs; made by `chat-workers gateway token`. Not set: nobody may."""
+    gateway_requests_per_minute: int = Field(default=6000, ge=1)
+    """Of one token, also in one burst."""
+    gateway_refusals_per_minute: int = Field(default=60, ge=1)
+    """Answers 401 to one address, also in one burst; then it gets 429."""
 
     # Logs
     log_format: Literal["console", "json"] = "console"

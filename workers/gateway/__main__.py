@@ -3,7 +3,8 @@
 import sys
 
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 
 from settings import ConfigurationError, get_settings
 from workers import logging
@@ -23,6 +24,13 @@ def main() -> None:
         interface=Interfaces.ASGI,
         address=settings.gateway_address,
         port=settings.gateway_port,
+        http=HTTPModes.http1,
+        websockets=False,
+        # Connections in the kernel's queue, and open ones: half of the usual limit of 1024 files.
+        backlog=1024,
+        backpressure=512,
+        # Headers: no longer than this, and there within 10 s; that is also how long an idle connection is kept.
+        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=64 * 1024),
         # Log lines are this project's own (workers.logging), in one format for all processes.
         log_enabled=False,
     ).serve()

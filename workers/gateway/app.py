@@ -2,15 +2,15 @@
 
 from fastapi import FastAPI
 
-from workers.gateway import health
+from workers.gateway import docs_page, health, jobs, problems
 
 # Granian imports it; a module of routes each, so that none knows the others.
-ROUTERS = (health.router,)
+ROUTERS = (health.router, jobs.router, docs_page.router)
 
 
 def make_app() -> FastAPI:
     """Return the application for the environment. Raise ConfigurationError naming a bad variable."""
-    app = FastAPI(title="Chat workers", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Chat workers", version="1", docs_url=None, redoc_url=None, exception_handlers=problems.HANDLERS)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -1,0 +1,96 @@
+"""The contract with the API, through real processes: the row is the order, the nudge only makes it sooner."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from devstack.emulators.client import Emulator
+from devstack.folder import PROJECT
+from devstack.stack import Stack
+from tests.acceptance.conftest import wait_until
+from tests.attachments.conftest import Uploads, folder, scanners, uploads
+from tests.attachments.samples import PNG
+
+from .conftest import Gateway
+from .test_documentation import EXAMPLES
+
+__all__ = ["folder", "scanners", "uploads"]
+
+Celery = Callable[..., None]
+
+
+@pytest.fixture
+def celery(uploads: Uploads, tmp_path: Path) -> Iterator[Celery]:
+    """Start Celery's processes, `celery("worker", "-Q", "notifications")`, which are gone after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> None:
+        with (tmp_path / f"{arguments[0]}.log").open("wb") as log:
+            command = [sys.executable, "-m", "celery", "-A", "workers.app", *arguments]
+            started.append(
+                subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=log, stderr=log, start_new_session=True)
+            )
+
+    yield start
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def worker(celery: Celery, gateway: Gateway) -> None:
+    """A worker of both queues, on a Redis that was emptied before it came."""
+    celery("worker", "-Q", "notifications,attachments", "--concurrency", "2", "--without-gossip", "--without-mingle")
+
+
+def insert(uploads: Uploads) -> int:
+    """Insert what docs/api.md says, with what it refers to; return the attachment's id."""
+    for statement in (
+        "INSERT INTO users (id) VALUES (2), (5)",
+        "INSERT INTO conversations (id, conversation_id, initiator_id, receiver_id) VALUES (1, 'c', 2, 5)",
+        "INSERT INTO messages (id, message_id, conversation_id, sender_id) VALUES (450, 'm', 1, 2)",
+        EXAMPLES["insert"],
+    ):
+        with uploads.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    return uploads.add(PNG, message_id=450, uploaded_by_id=2)
+
+
+def is_done(uploads: Uploads, attachment: int) -> bool:
+    with uploads.engine.connect() as connection:
+        sent = connection.execute(text("SELECT delivery_status = 'SENT' FROM chat_notifications")).scalar_one()
+        served = connection.exec_driver_sql(EXAMPLES["serve"].replace("12", str(attachment))).scalar_one()
+    return bool(sent and served)
+
+
+def test_rows_that_are_nudged_are_done_and_a_nudge_before_the_commit_does_no_harm(
+    gateway: Gateway, token: str, worker: None, uploads: Uploads, emulator: Emulator
+) -> None:
+    assert gateway.post("attachments", token, {"attachment_id": 1}).status_code == 202
+    assert gateway.post("notifications", token).status_code == 202
+    attachment = insert(uploads)
+    assert gateway.post("notifications", token).status_code == 202
+    trigger = {"event": "message_attachments.items.create", "collection": "message_attachments", "key": attachment}
+    assert gateway.post("attachments", token, trigger).status_code == 202
+    wait_until(lambda: is_done(uploads, attachment), "the rows were done")
+    assert sorted(message.token for message in emulator.accepted()) == ["another-fcm-token", "fcm-token"]
+
+
+def test_rows_whose_nudge_was_refused_or_lost_are_done_by_the_sweep(
+    gateway: Gateway, token: str, worker: None, celery: Celery, uploads: Uploads, emulator: Emulator, stack: Stack
+) -> None:
+    """Redis dies, so that the nudge is refused, and comes back as empty as if it had lost one that it took."""
+    attachment = insert(uploads)
+    stack.redis.kill()
+    assert gateway.post("notifications", token).status_code == 503
+    assert gateway.post("attachments", token, {"attachment_id": attachment}).status_code == 503
+    stack.redis.start()
+    celery("beat")
+    wait_until(lambda: is_done(uploads, attachment), "the sweep had done the rows")
+    assert sorted(message.token for message in emulator.accepted()) == ["another-fcm-token", "fcm-token"]

@@ -1,0 +1,123 @@
+"""Which jobs the API may start, a line each: the task, what the body says to it, and what happens to many requests at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MOST_AT_ONCE = 100
+LARGEST_ID = 2**63 - 1
+
+Arguments = list[tuple[int, ...]]
+
+
+class BodyError(ValueError):
+    """A body that the job cannot use; the text is a sentence for the API's developer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the API sees it.
+
+    `arguments` gives those of each message that a body makes, or raises BodyError. A message that no worker has taken within
+    `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`. Requests for a job that `coalesces`
+    share one message as long as none of the workers has taken it.
+    """
+
+    task: str
+    queue: str
+    arguments: Callable[[Mapping[str, Any]], Arguments]
+    expires: int
+    sweep_seconds: int
+    coalesces: bool
+    summary: str
+    description: str
+    schema: Mapping[str, Any]
+    examples: Mapping[str, Any]
+    body_required: bool
+
+
+def _nothing(_body: Mapping[str, Any]) -> Arguments:
+    return [()]
+
+
+def _attachments(body: Mapping[str, Any]) -> Arguments:
+    """Return an id a message, from {"attachment_id": 12}, {"attachment_ids": [12, 13]}, or a Directus trigger's key or keys."""
+    for name in ("attachment_id", "key"):
+        if name in body:
+            return [(_id(name, body[name]),)]
+    for name in ("attachment_ids", "keys"):
+        if name in body:
+            found = body[name]
+            if not isinstance(found, list) or not 1 <= len(found) <= MOST_AT_ONCE:
+                raise BodyError(f"{name} must be a list of 1 to {MOST_AT_ONCE} ids.")
+            return [(number,) for number in dict.fromkeys(_id(name, each) for each in found)]
+    raise BodyError('The body names no attachment; expected {"attachment_id": 12} or {"attachment_ids": [12, 13]}.')
+
+
+def _id(name: str, value: object) -> int:
+    # A template such as "{{$trigger.key}}" makes a text of a number.
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+        value = int(value)
+    # JSON knows no difference between 12 and 12.0.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_ID:
+        raise BodyError(f"{name} must hold the id of a row in message_attachments: a whole number from 1.")
+    return value
+
+
+_ID = {
+    "description": "The row's id; a number, or a number as text.",
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
+        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+    ],
+}
+_IDS = {"type": "array", "items": _ID, "minItems": 1, "maxItems": MOST_AT_ONCE}
+
+CATALOGUE: dict[str, Job] = {
+    "notifications": Job(
+        task="tasks.notifications.drain",
+        queue="notifications",
+        arguments=_nothing,
+        expires=60,
+        sweep_seconds=5,
+        coalesces=True,
+        summary="Send the PENDING notifications now",
+        description="After the commit that inserted into `chat_notifications`. The body may be absent, or any JSON object: it "
+        "is not looked at. Requests share a message while no worker has taken it (`coalesced`), so that a thousand at once "
+        "cost one or two; some are answered 50 ms later for it. Without a nudge the rows are sent within 5 s.",
+        schema={"type": "object"},
+        examples={"nothing": {"value": {}}},
+        body_required=False,
+    ),
+    "attachments": Job(
+        task="tasks.attachments.scan",
+        queue="attachments",
+        arguments=_attachments,
+        expires=600,
+        sweep_seconds=10,
+        coalesces=False,
+        summary="Scan attachments now",
+        description="After the commit that inserted into `message_attachments`. Other fields of the body are not looked at, so "
+        "that a Directus Flow may send its whole trigger. Without a nudge the rows are scanned within 10 s.",
+        schema={
+            "type": "object",
+            "anyOf": [{"required": [name]} for name in ("attachment_id", "attachment_ids", "key", "keys")],
+            "properties": {
+                "attachment_id": _ID,
+                "attachment_ids": _IDS,
+                "key": {**_ID, "description": "The same; what a Directus trigger calls it."},
+                "keys": {**_IDS, "description": "The same; what a Directus trigger calls it."},
+            },
+        },
+        examples={
+            "one": {"value": {"attachment_id": 12}},
+            "several": {"value": {"attachment_ids": [12, 13]}},
+            "a Directus trigger": {
+                "value": {"event": "message_attachments.items.create", "collection": "message_attachments", "key": 12}
+            },
+        },
+        body_required=True,
+    ),
+}

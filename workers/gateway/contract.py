@@ -1,0 +1,98 @@
+"""What the OpenAPI document says of the jobs: headers, bodies, answers, examples."""
+
+from http import HTTPStatus
+from typing import Any
+
+from workers.gateway.catalogue import CATALOGUE
+from workers.gateway.problems import MEDIA_TYPE
+
+TOKEN = "A token that an operator made with `chat-workers gateway token NAME`. Several are valid at once."  # noqa: S105
+ACCEPTED_DESCRIPTION = "The message is in its queue."
+
+_ID = "7c9a3a0e-5f5e-4a3a-9a39-5a0c9ad1a0e6"
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "A sentence for the person who must act."},
+    },
+}
+_RETRY_AFTER = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "There, if this is the stored answer to an earlier request with the same key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+# status: what it means, its headers
+_REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
+    HTTPStatus.BAD_REQUEST: ("The Idempotency-Key cannot be used, or the body was cut off.", {}),
+    HTTPStatus.UNAUTHORIZED: ("No token, a wrong one, or one that has expired.", _CHALLENGE),
+    HTTPStatus.FORBIDDEN: ("The token may not start this job.", {}),
+    HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
+    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request.", {}),
+    HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
+    HTTPStatus.TOO_MANY_REQUESTS: (
+        "Too many requests of this token, or too many refused ones from this address.",
+        _RETRY_AFTER,
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        "Redis takes nothing, the queue is full, or the gateway has no tokens. Nothing is lost: the sweep finds the rows.",
+        _RETRY_AFTER,
+    ),
+}
+
+
+def request(name: str) -> dict[str, Any]:
+    """Return what is sent to a job: the idempotency key and the body."""
+    job = CATALOGUE[name]
+    return {
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "A text of your own for this request, such as a UUID. A repeat within 15 minutes starts nothing "
+                "and gets the same answer; with another body it gets 409.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                "example": _ID,
+            }
+        ],
+        "requestBody": {
+            "required": job.body_required,
+            "content": {"application/json": {"schema": job.schema, "examples": job.examples}},
+        },
+    }
+
+
+def responses(name: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a job's requests are answered with."""
+    accepted = {
+        "type": "object",
+        "required": ["task_id", "task_ids", "job", "coalesced"],
+        "properties": {
+            "task_id": {"type": "string", "format": "uuid", "description": "As in the workers' logs and in Flower."},
+            "task_ids": {"type": "array", "items": {"type": "string", "format": "uuid"}, "minItems": 1},
+            "job": {"type": "string", "enum": [name]},
+            "coalesced": {"type": "boolean", "description": "The message is one that another request has made."},
+        },
+    }
+    example = {"task_id": _ID, "task_ids": [_ID], "job": name, "coalesced": False}
+    found: dict[int | str, dict[str, Any]] = {
+        202: {
+            "description": ACCEPTED_DESCRIPTION,
+            "headers": _REPLAYED,
+            "content": {"application/json": {"schema": accepted, "example": example}},
+        }
+    }
+    for status, (description, headers) in _REFUSALS.items():
+        found[status.value] = {"description": description, "headers": headers, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+    return found

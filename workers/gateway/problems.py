@@ -1,0 +1,55 @@
+"""How the gateway says no: RFC 9457 problem details, in sentences for the person who must act."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import Request, Response
+from starlette.exceptions import HTTPException
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemError(Exception):
+    """A request that is refused: its status, a sentence, and headers such as Retry-After."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def _render(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> Response:
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101 - the handler's signature is Starlette's
+    return _render(error.status, error.detail, error.headers)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses by itself: a path that is not there, a method that a path does not have."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler's signature is Starlette's
+    status = HTTPStatus(error.status_code)
+    sentences = {
+        HTTPStatus.NOT_FOUND: "There is nothing at this path; /docs lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; /docs says what is.",
+    }
+    return _render(status, sentences.get(status, str(error.detail)), error.headers or {})
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    """Tell the caller nothing of a fault of ours, and the log everything but the body."""
+    log.error("the gateway has a fault", method=request.method, path=request.url.path, exc_info=error)
+    return _render(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway has a fault; its log has the details.", {})
+
+
+Handler = Callable[[Request, Exception], Any]
+HANDLERS: dict[int | type[Exception], Handler] = {ProblemError: _problem, HTTPException: _http, Exception: _unforeseen}

@@ -1,0 +1,185 @@
+"""Who may start jobs: the tokens file, a line each, with hashes instead of tokens; read again when it changes.
+
+    directus-2026-11  9f86d081…  expires=2027-02-01T00:00:00+00:00  jobs=notifications,attachments
+
+A token is 256 random bits, so that a plain SHA-256 of it gives nothing away.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+LARGEST_BYTES = 1024 * 1024
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HASH = re.compile(r"[0-9a-f]{64}")
+HEADER = (
+    "# name, SHA-256 of the token, expires=, jobs=. `chat-workers gateway token NAME` adds a line, `… revoke` takes it out.\n"
+)
+
+
+class TokensError(Exception):
+    """The tokens file cannot be used; the text is a sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One line. `jobs` are those it may start; None: all."""
+
+    name: str
+    digest: bytes
+    expires: datetime = NEVER
+    jobs: frozenset[str] | None = None
+
+    def line(self) -> str:
+        expires = f" expires={self.expires.isoformat()}" if self.expires != NEVER else ""
+        jobs = f" jobs={','.join(sorted(self.jobs))}" if self.jobs is not None else ""
+        return f"{self.name} {self.digest.hex()}{expires}{jobs}\n"
+
+
+NOBODY = Token("nobody", bytes(32), expires=datetime.min.replace(tzinfo=UTC))
+
+
+def parse(line: str) -> Token:
+    """Return the token of a line. Raise ValueError with a sentence."""
+    words = line.split()
+    if len(words) < 2 or not NAME.fullmatch(words[0]) or not HASH.fullmatch(words[1]):
+        raise ValueError("it does not begin with a name and a SHA-256 in hex")
+    name, digest, *rest = words
+    fields = dict(word.partition("=")[::2] for word in rest)
+    if len(fields) < len(rest) or "" in fields.values() or fields.keys() - {"expires", "jobs"}:
+        raise ValueError("there is more in it than expires= and jobs=, each once and with a value")
+    expires = datetime.fromisoformat(fields["expires"]) if "expires" in fields else NEVER
+    if expires.tzinfo is None:
+        raise ValueError("its expires= has no time zone, as in 2027-02-01T00:00:00+00:00")
+    jobs = frozenset(fields["jobs"].split(",")) if "jobs" in fields else None
+    return Token(name, bytes.fromhex(digest), expires, jobs)
+
+
+def identify(tokens: tuple[Token, ...], presented: str, now: datetime) -> tuple[Token, bool]:
+    """Return whose token is presented, NOBODY if no one's, and whether it is valid.
+
+    Missing, wrong and expired take the same way: a hash of fixed length is compared, in constant time, with that of every
+    line, whichever matches, and the time is looked at last.
+    """
+    digest = sha256(presented.encode()).digest()
+    found = NOBODY
+    for token in tokens:
+        found = token if compare_digest(digest, token.digest) else found
+    return found, now < found.expires
+
+
+def read(path: Path) -> tuple[Token, ...]:
+    """Return the tokens of a file. A line that is none grants nothing and is logged. Raise TokensError."""
+    try:
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            if about.st_mode & (stat.S_IWGRP | stat.S_IRWXO) or about.st_uid not in {0, os.geteuid()}:
+                raise TokensError(f"{path} must belong to root or to this user, with mode 0600 or 0640")
+            content = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise TokensError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_BYTES:
+        raise TokensError(f"{path} is larger than {LARGEST_BYTES} bytes")
+    tokens = []
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                tokens.append(parse(line))
+            except ValueError as error:
+                log.error("this line of the tokens file grants nothing", file=str(path), line=number, why=str(error))
+    return tuple(tokens)
+
+
+class TokensFile:
+    """The tokens of a file as it is now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] = ()
+        self._tokens: tuple[Token, ...] = ()
+
+    def current(self) -> tuple[Token, ...]:
+        """Return the tokens; the file is read again if it has changed. Raise TokensError: without it nobody is let in."""
+        try:
+            about = self._path.stat()
+        except OSError as error:
+            raise TokensError(f"{self._path} cannot be read: {error.strerror}") from None
+        seen = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        if seen != self._seen:
+            self._tokens = read(self._path)
+            self._seen = seen
+        return self._tokens
+
+
+def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[str] | None = None) -> str:
+    """Add a token to the file, which is made if it is not there; return it. Raise TokensError if the name is taken."""
+    if not NAME.fullmatch(name):
+        raise TokensError(f"{name!r} is no name: letters, digits, dots, dashes and underscores, 64 at most")
+    with _locked(path):
+        if name in {token.name for token in (read(path) if path.exists() else ())}:
+            raise TokensError(f"{name} has a token already; give the new one another name, and revoke the old one later")
+        token = f"cw_{secrets.token_urlsafe(32)}"
+        old = path.read_text(errors="surrogateescape") if path.exists() else HEADER
+        gap = "" if old.endswith("\n") else "\n"
+        _replace(path, old + gap + Token(name, sha256(token.encode()).digest(), expires, jobs).line())
+    return token
+
+
+def revoke(path: Path, name: str) -> None:
+    """Take a token out of the file; a running gateway refuses it from the next request on. Raise TokensError."""
+    with _locked(path):
+        if name not in {token.name for token in read(path)}:
+            raise TokensError(f"{path} has no token called {name}")
+        lines = path.read_text(errors="surrogateescape").splitlines(keepends=True)
+        _replace(path, "".join(line for line in lines if line.split()[:1] != [name]))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other writers of this folder out; the lock ends with the process."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise TokensError(f"{path.parent} cannot be opened: {error.strerror}") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write the file aside and put it in place whole, with the mode and owner that it had. A reader sees old or new."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        aside.unlink(missing_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", errors="surrogateescape") as file:
+            if path.exists():
+                about = path.stat()
+                os.fchown(file.fileno(), about.st_uid, about.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(about.st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise TokensError(f"{path} cannot be written: {error.strerror}") from None
