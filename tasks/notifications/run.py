@@ -55,13 +55,24 @@ def forget_process() -> None:
         _process.cache_clear()
 
 
-def drain() -> Summary:
-    """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left."""
+def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
+    """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left.
+
+    `on_backlog` is called once if there is more than a batch: the time to have another process help.
+    """
 
     def claim_of(queue: Queue) -> Claim:
+        full = helped = False
+
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
+            nonlocal full, helped
+            if full and not helped:
+                helped = True
+                on_backlog()  # before the claim: were it slow, no lease would run meanwhile
             due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            return due + (queue.claim_fresh(rows - len(due)) if rows > len(due) else [])
+            claimed = due + (queue.claim_fresh(rows - len(due)) if rows > len(due) else [])
+            full = 1 < rows <= len(claimed)
+            return claimed
 
         return claim
 

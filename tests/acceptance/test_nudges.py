@@ -1,0 +1,86 @@
+"""However many nudges wait, few drains run, and no row is left behind for it."""
+
+from collections.abc import Callable
+
+from celery import Celery
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from devstack.emulators.client import Emulator
+from tasks.notifications.nudges import take_waiting
+from tests.acceptance.audit import audit
+from tests.acceptance.conftest import Send, Worker, wait_until
+
+NUDGES = 10_000
+
+
+def _drains(environment: dict[str, str]) -> int:
+    """Return how many drains the worker has begun."""
+    [stats] = (Celery(broker=environment["CELERY_BROKER_URL"], set_as_current=False).control.inspect(timeout=5).stats() or {}).values()
+    return int(stats["total"]["tasks.notifications.drain"])
+
+
+def _unsent(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status <> 'SENT'")).scalar_one())
+
+
+def test_a_burst_of_ten_thousand_nudges_costs_a_handful_of_drains(
+    chat: Engine,
+    environment: dict[str, str],
+    redis: Redis,
+    nudge: Callable[[], None],
+    load: Callable[[int], None],
+    start_worker: Callable[..., Worker],
+    emulator: Emulator,
+) -> None:
+    load(20)
+    nudge()
+    [message] = redis.lrange("notifications", 0, -1)
+    # As many copies of what the API sends, each with a delivery tag of its own.
+    tag = b'"delivery_tag": "'
+    before, after = message.split(tag)
+    with redis.pipeline(transaction=False) as pipeline:
+        for number in range(NUDGES):
+            pipeline.lpush("notifications", before + tag + f"{number:06d}".encode() + after[6:])
+        pipeline.execute()
+    start_worker()
+    wait_until(lambda: not _unsent(chat) and not redis.llen("notifications"), "all was sent and no nudge waited")
+    wait_until(lambda: not redis.hlen("unacked"), "the last drain had ended")
+    # Each process has one nudge in hand and one ahead when the first drain takes the rest.
+    assert _drains(environment) <= 6
+    assert audit(chat, emulator).lost == 0
+
+
+def test_a_nudge_that_comes_during_a_drain_is_not_lost(
+    chat: Engine, nudge: Callable[[], None], load: Callable[[int], None], start_worker: Callable[..., Worker], emulator: Emulator
+) -> None:
+    start_worker(processes=1)
+    load(300)
+    emulator.set(latency=0.2)
+    nudge()
+    wait_until(lambda: emulator.stats().requests() > 0, "the drain was under way")
+    for _ in range(5):
+        load(20)
+        nudge()
+    wait_until(lambda: not _unsent(chat), "the later rows were sent without a tick", 20)
+
+
+def test_one_nudge_is_enough_for_all_processes_when_there_is_a_backlog(
+    chat: Engine, redis: Redis, nudge: Callable[[], None], load: Callable[[int], None], start_worker: Callable[..., Worker]
+) -> None:
+    load(4000)
+    worker = start_worker(processes=2)
+    nudge()
+    wait_until(lambda: not _unsent(chat), "all rows were sent")
+    assert worker.log.read_text().count("drained") >= 2
+
+
+def test_only_nudges_are_taken_whoever_wrote_them(redis: Redis, send: Send) -> None:
+    for task in ("drain", "retry_failed", "drain", "adopt", "drain"):
+        send(f"tasks.notifications.{task}")
+    redis.lpush("notifications", b'{"headers":{"lang":"js","task":"tasks.notifications.drain"}}')
+    redis.lpush("notifications", b'{"headers":{"task":"tasks.notifications.adopt","argsrepr":"tasks.notifications.drain"}}')
+    assert take_waiting() == 4
+    left = [message.decode() for message in redis.lrange("notifications", 0, -1)]
+    assert [("adopt" in message, "retry_failed" in message) for message in left] == [(True, False), (True, False), (False, True)]
