@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,11 +30,11 @@ def contestants(rows: int) -> list[Contestant]:
     node = {"NODE_PEERS": str(NODE_PEERS)}
     command = ["node", str(NODE_SOURCE / "worker.mjs")]
     return [
-        *(Contestant(OURS, n, rows, _celery("workers.app", "notifications", n), _nudge) for n in (1, 2, 4)),
+        *(Contestant(OURS, n, rows, ours(n), _nudge) for n in (1, 2, 4)),
         *(Contestant(OBVIOUS, n, rows // 12, _celery("bench.notifications.obvious", "obvious", n), _a_task_a_row) for n in (2, 4)),
         *(Contestant(BATCHES, n, rows // 12, _celery("bench.notifications.batches", "batches", n), _a_task_a_process(n)) for n in (1, 2)),
         *(Contestant(DJANGO, n, rows // 12, _celery("bench.notifications.django_bulk", "django", n), _a_task_a_batch) for n in (1, 2)),
-        *(Contestant(NODE, n, rows // 4, command, partial(_node, node), n, node) for n in (1, 2)),
+        *(Contestant(NODE, n, rows, command, partial(_node, node), n, node) for n in (1, 2)),
         *(
             Contestant(NODE_ROWS, n, rows // 8, command, partial(_node, node | {"PER_ROW": "1"}), n, node | {"PER_ROW": "1"})
             for n in (1, 2)
@@ -55,20 +56,25 @@ def install_node_peers() -> None:
     subprocess.run(command, cwd=NODE_PEERS, check=True, timeout=300)
 
 
+def ours(processes: int) -> list[str]:
+    """Return the command of the Procfile's notifications worker."""
+    return _celery("workers.app", "notifications", processes)
+
+
 def _celery(app: str, queue: str, processes: int) -> list[str]:
     options = ["-Q", queue, "--concurrency", str(processes), "--without-gossip", "--without-mingle"]
     return [sys.executable, "-m", "celery", "-A", app, "worker", *options]
 
 
 def _nudge(field: Field, _rows: int) -> None:
-    field.nudge(4)
+    field.nudge()
 
 
 def _a_task_a_row(field: Field, rows: int) -> None:
     _queue(field, "obvious.send", [(row,) for row in range(1, rows + 1)])
 
 
-def _a_task_a_process(processes: int):  # type: ignore[no-untyped-def]
+def _a_task_a_process(processes: int) -> Callable[[Field, int], None]:
     def queue(field: Field, _rows: int) -> None:
         _queue(field, "batches.drain", [()] * processes)
 

@@ -115,10 +115,9 @@ class Field:
         self.redis.flushdb()
         self.emulator.reset()
 
-    def nudge(self, times: int = 1) -> None:
-        """Do what the API does after its commit."""
-        for _ in range(times):
-            self.api.send_task("tasks.notifications.drain", queue="notifications", expires=600, ignore_result=True)
+    def nudge(self) -> None:
+        """Do what the API does after its commit; one nudge brings all processes."""
+        self.api.send_task("tasks.notifications.drain", queue="notifications", expires=60, ignore_result=True)
 
     @contextmanager
     def running(

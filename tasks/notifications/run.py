@@ -62,17 +62,20 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
     """
 
     def claim_of(queue: Queue) -> Claim:
-        full = helped = False
+        claims, full, helped = 0, False, False
 
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-            nonlocal full, helped
-            if full and not helped:
+            nonlocal claims, full, helped
+            claims += 1
+            if claims == 2 and not full:
+                return []  # the first claim took all there was, and what came since has a nudge of its own
+            if full and rows > 1 and not helped:
                 helped = True
                 on_backlog()  # before the claim: were it slow, no lease would run meanwhile
             due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            claimed = due + (queue.claim_fresh(rows - len(due)) if rows > len(due) else [])
-            full = 1 < rows <= len(claimed)
-            return claimed
+            fresh = queue.claim_fresh(rows - len(due)) if rows > len(due) else []
+            full = len(due) >= max(1, rows // DUE_SHARE) or len(due) + len(fresh) >= rows
+            return due + fresh
 
         return claim
 

@@ -14,7 +14,13 @@ const trusted = { ca: readFileSync(process.env.SSL_CERT_FILE), checkServerIdenti
 // firebase-admin knows no other host than Google's: its connections, of either protocol, are led to the emulator.
 const http2 = require('node:http2')
 const connect = http2.connect
-http2.connect = (_host, options) => connect(endpoint.origin, { ...options, ...trusted })
+http2.connect = (_host, options) => {
+  const session = connect(endpoint.origin, { ...options, ...trusted })
+  const request = session.request.bind(session)
+  // It names the scheme "https:", which Google lets pass and the emulator's HTTP server does not.
+  session.request = (headers, ...rest) => request({ ...headers, ':scheme': 'https' }, ...rest)
+  return session
+}
 const agent = new https.Agent({ keepAlive: true, maxSockets: 100 })
 agent.createConnection = (options) => tls.connect({ ...options, ...trusted, host: endpoint.hostname, port: endpoint.port })
 
