@@ -26,7 +26,13 @@ PROGRAMS = {
     "clamd": {"clamd": "clamav-daemon"},
     # No services: what the tests look at pages and alert rules with, and what the benchmarks run beside the workers.
     "tests": {"chromium": "chromium", "chromedriver": "chromium-driver", "promtool": "prometheus"},
-    "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit", "h2load": "nghttp2-client"},
+    "bench": {
+        "clamdscan": "clamdscan",
+        "pt-archiver": "percona-toolkit",
+        "h2load": "nghttp2-client",
+        "node": "nodejs",
+        "npm": "npm",
+    },
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 

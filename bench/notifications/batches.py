@@ -29,7 +29,9 @@ def drain() -> None:
     while notifications := queue.claim_fresh(BATCH):
         devices = [read_devices(notification.device_tokens) for notification in notifications]
         messages = [
-            firebase.message({"id": n.id, "title": n.title, "body": n.body, "conversation_id": n.conversation_id}, d.usable[0].token)
+            firebase.message(
+                {"id": n.id, "title": n.title, "body": n.body, "conversation_id": n.conversation_id}, d.usable[0].token
+            )
             for n, d in zip(notifications, devices, strict=True)
         ]
         attempts = []

@@ -31,9 +31,18 @@ def contestants(rows: int) -> list[Contestant]:
     command = ["node", str(NODE_SOURCE / "worker.mjs")]
     return [
         *(Contestant(OURS, n, rows, ours(n), _nudge) for n in (1, 2, 4)),
-        *(Contestant(OBVIOUS, n, rows // 12, _celery("bench.notifications.obvious", "obvious", n), _a_task_a_row) for n in (2, 4)),
-        *(Contestant(BATCHES, n, rows // 12, _celery("bench.notifications.batches", "batches", n), _a_task_a_process(n)) for n in (1, 2)),
-        *(Contestant(DJANGO, n, rows // 12, _celery("bench.notifications.django_bulk", "django", n), _a_task_a_batch) for n in (1, 2)),
+        *(
+            Contestant(OBVIOUS, n, rows // 12, _celery("bench.notifications.obvious", "obvious", n), _a_task_a_row)
+            for n in (2, 4)
+        ),
+        *(
+            Contestant(BATCHES, n, rows // 12, _celery("bench.notifications.batches", "batches", n), _a_task_a_process(n))
+            for n in (1, 2)
+        ),
+        *(
+            Contestant(DJANGO, n, rows // 12, _celery("bench.notifications.django_bulk", "django", n), _a_task_a_batch)
+            for n in (1, 2)
+        ),
         *(Contestant(NODE, n, rows, command, partial(_node, node), n, node) for n in (1, 2)),
         *(
             Contestant(NODE_ROWS, n, rows // 8, command, partial(_node, node | {"PER_ROW": "1"}), n, node | {"PER_ROW": "1"})

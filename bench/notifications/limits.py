@@ -18,6 +18,7 @@ import uvloop
 
 from bench.notifications.field import Field, Run, cpu_seconds
 from db.engine import get_engine
+from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.journal import Attempt
@@ -28,7 +29,6 @@ from tasks.notifications.payload import Push, build_push
 from tasks.notifications.providers.fcm import Fcm, from_settings
 from tasks.notifications.queue import Queue
 from tasks.notifications.settlement import Settlement
-from devstack.folder import PROJECT
 
 CLIENT = "limit: our HTTP client alone"
 DATABASE = "limit: our claim and settle alone"
@@ -106,8 +106,8 @@ def _client(rows: int) -> float:
         return runner.run(send())
 
 
-def _database(rows: int) -> float:
-    """Claim and settle `rows` rows as SENT without sending them; return the seconds."""
+def _database(_rows: int) -> float:
+    """Claim and settle all rows as SENT without sending them; return the seconds."""
     queue = Queue(get_engine(), lease=uuid.uuid4().hex)
     began = time.perf_counter()
     while claimed := queue.claim_fresh(BATCH):
@@ -119,9 +119,7 @@ def _database(rows: int) -> float:
 
 def _sent(notification: Notification, device: Device) -> Attempt:
     settlement = Settlement(notification.id, "SENT", True, None)
-    return Attempt(
-        settlement, notification.recipient_id, ((device, Outcome(Kind.SENT)),), {device.key: (State.SENT, 1, "")}
-    )
+    return Attempt(settlement, notification.recipient_id, ((device, Outcome(Kind.SENT)),), {device.key: (State.SENT, 1, "")})
 
 
 PARTS: dict[str, Callable[[int], float]] = {"client": _client, "database": _database}

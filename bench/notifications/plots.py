@@ -9,7 +9,7 @@ from bench.notifications.report import Results
 
 mpl.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first
+from matplotlib import pyplot as plt
 
 WIDTH, DPI = 9, 110
 

@@ -59,7 +59,8 @@ def machine() -> str:
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}, load {load}"
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}, load at the start {load}"
 
 
 def goals(found: Results) -> list[Goal]:
@@ -88,7 +89,10 @@ def goals(found: Results) -> list[Goal]:
         worst = max(found.costs, key=lambda cost: cost.ratio)
         small, big = found.sizes
         aim = Goal(
-            f"cost at {big:,} rows vs. {small:,}, the worst", "<= 1.3x", f"{worst.ratio:.2f}x ({worst.what})", worst.ratio <= 1.3
+            f"cost at {big:,} rows vs. {small:,}, the worst",
+            "<= 1.3x",
+            f"{worst.ratio:.2f}x ({worst.what})",
+            worst.ratio <= 1.3,
         )
         reached.append(aim)
     if found.memory:
@@ -115,7 +119,7 @@ def text(found: Results) -> str:
     if found.costs:
         parts += [_growth(found), found.plans]
     if found.memory:
-        step = max(1, len(found.memory) // 20)
+        step = max(1, len(found.memory) // 15)
         rows = [(f"{sent:,} rows", rss) for sent, rss in found.memory[::step]]
         parts += [_bars("memory of one worker process, MiB", rows)]
     if found.transports:

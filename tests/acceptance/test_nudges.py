@@ -16,13 +16,17 @@ NUDGES = 10_000
 
 def _drains(environment: dict[str, str]) -> int:
     """Return how many drains the worker has begun."""
-    [stats] = (Celery(broker=environment["CELERY_BROKER_URL"], set_as_current=False).control.inspect(timeout=5).stats() or {}).values()
+    [stats] = (
+        Celery(broker=environment["CELERY_BROKER_URL"], set_as_current=False).control.inspect(timeout=5).stats() or {}
+    ).values()
     return int(stats["total"]["tasks.notifications.drain"])
 
 
 def _unsent(engine: Engine) -> int:
     with engine.connect() as connection:
-        return int(connection.execute(text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status <> 'SENT'")).scalar_one())
+        return int(
+            connection.execute(text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status <> 'SENT'")).scalar_one()
+        )
 
 
 def test_a_burst_of_ten_thousand_nudges_costs_a_handful_of_drains(
@@ -53,7 +57,11 @@ def test_a_burst_of_ten_thousand_nudges_costs_a_handful_of_drains(
 
 
 def test_a_nudge_that_comes_during_a_drain_is_not_lost(
-    chat: Engine, nudge: Callable[[], None], load: Callable[[int], None], start_worker: Callable[..., Worker], emulator: Emulator
+    chat: Engine,
+    nudge: Callable[[], None],
+    load: Callable[[int], None],
+    start_worker: Callable[..., Worker],
+    emulator: Emulator,
 ) -> None:
     start_worker(processes=1)
     load(300)
@@ -83,4 +91,8 @@ def test_only_nudges_are_taken_whoever_wrote_them(redis: Redis, send: Send) -> N
     redis.lpush("notifications", b'{"headers":{"task":"tasks.notifications.adopt","argsrepr":"tasks.notifications.drain"}}')
     assert take_waiting() == 4
     left = [message.decode() for message in redis.lrange("notifications", 0, -1)]
-    assert [("adopt" in message, "retry_failed" in message) for message in left] == [(True, False), (True, False), (False, True)]
+    assert [("adopt" in message, "retry_failed" in message) for message in left] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
