@@ -31,7 +31,7 @@ TAKE = """
 def take_waiting() -> int:
     """Remove the nudges that wait in the queue now; return how many. Where Redis is away, they stay."""
     try:
-        return int(client().eval(TAKE, 1, QUEUE, MOST_TAKEN))  # type: ignore[arg-type]
+        return int(client().eval(TAKE, 1, QUEUE, MOST_TAKEN))
     except (RedisError, OperationalError) as error:
         log.warning("nudges not coalesced", error=str(error))
         return 0

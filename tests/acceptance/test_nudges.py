@@ -1,6 +1,7 @@
 """However many nudges wait, few drains run, and no row is left behind for it."""
 
 from collections.abc import Callable
+from typing import cast
 
 from celery import Celery
 from redis import Redis
@@ -22,6 +23,10 @@ def _drains(environment: dict[str, str]) -> int:
     return int(stats["total"]["tasks.notifications.drain"])
 
 
+def _waiting(redis: Redis) -> list[str]:
+    return [message.decode() for message in cast(list[bytes], redis.lrange("notifications", 0, -1))]
+
+
 def _unsent(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(
@@ -40,13 +45,13 @@ def test_a_burst_of_ten_thousand_nudges_costs_a_handful_of_drains(
 ) -> None:
     load(20)
     nudge()
-    [message] = redis.lrange("notifications", 0, -1)
+    [message] = _waiting(redis)
     # As many copies of what the API sends, each with a delivery tag of its own.
-    tag = b'"delivery_tag": "'
+    tag = '"delivery_tag": "'
     before, after = message.split(tag)
     with redis.pipeline(transaction=False) as pipeline:
         for number in range(NUDGES):
-            pipeline.lpush("notifications", before + tag + f"{number:06d}".encode() + after[6:])
+            pipeline.lpush("notifications", f"{before}{tag}{number:06d}{after[6:]}")
         pipeline.execute()
     start_worker()
     wait_until(lambda: not _unsent(chat) and not redis.llen("notifications"), "all was sent and no nudge waited")
@@ -90,7 +95,7 @@ def test_only_nudges_are_taken_whoever_wrote_them(redis: Redis, send: Send) -> N
     redis.lpush("notifications", b'{"headers":{"lang":"js","task":"tasks.notifications.drain"}}')
     redis.lpush("notifications", b'{"headers":{"task":"tasks.notifications.adopt","argsrepr":"tasks.notifications.drain"}}')
     assert take_waiting() == 4
-    left = [message.decode() for message in redis.lrange("notifications", 0, -1)]
+    left = _waiting(redis)
     assert [("adopt" in message, "retry_failed" in message) for message in left] == [
         (True, False),
         (True, False),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tasks.notifications.payload import Push
 from tasks.notifications.providers.fcm_message import encode, message
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1)
 PUSHES = st.builds(
     Push,
     title=TEXT,
