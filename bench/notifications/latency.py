@@ -39,22 +39,19 @@ def measure(field: Field, rows: int) -> list[Latency]:
     """Measure `rows` rows in each situation, with two worker processes."""
     return [
         _measure(field, "idle, 10 rows/s", rows, 10, 1),
-        _measure(field, "steady, 200 rows/s", rows * 4, 200, 2),
-        _measure(field, "beside a backlog", rows, 20, 1, backlog=field.rows),
+        _measure(field, "steady, 100 rows/s", rows * 3, 100, 1),
+        _measure(field, "steady, 500 rows/s", rows * 10, 500, 3),
     ]
 
 
-def _measure(field: Field, name: str, rows: int, per_second: float, clients: int, backlog: int = 0) -> Latency:
-    field.reset(backlog)
-    command = ours(2)
+def _measure(field: Field, name: str, rows: int, per_second: float, clients: int) -> Latency:
+    field.reset(0)
     committed: dict[str, float] = {}
-    with field.running(command) as (_, log):
+    with field.running(ours(2)) as (_, log):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while b" ready." not in log.read_bytes() and time.monotonic() < deadline:
             time.sleep(0.05)
         _write(field, FIRST_ID - 20, 20, 5, {})  # both processes have made their connections
-        if backlog:
-            field.nudge()
         threads = [
             threading.Thread(
                 target=_write, args=(field, FIRST_ID + client * rows, rows // clients, per_second / clients, committed)
