@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from sqlalchemy import text
 
@@ -42,11 +43,14 @@ LOOKS = 15
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Milliseconds: per row for what works on rows, per call for what looks."""
+    """Milliseconds: per row for what works on rows, per call for what looks. Beside them what no other load can blur."""
 
     what: str
     small: float
     big: float
+    small_reads: float
+    """Index entries and rows that the server read for it."""
+    big_reads: float
 
     @property
     def ratio(self) -> float:
@@ -56,19 +60,25 @@ class Cost:
 def measure(field: Field, small: int, big: int) -> tuple[list[Cost], str]:
     """Return the costs at both sizes, and the plans of the statements at the big one."""
     at_small, at_big = _measure(field, small), _measure(field, big)
-    return [Cost(what, at_small[what], at_big[what]) for what in at_small], _plans(field)
+    costs = []
+    for what, (small_ms, small_reads) in at_small.items():
+        big_ms, big_reads = at_big[what]
+        costs.append(Cost(what, small_ms, big_ms, small_reads, big_reads))
+    return costs, _plans(field)
 
 
-def _measure(field: Field, rows: int) -> dict[str, float]:
+def _measure(field: Field, rows: int) -> dict[str, tuple[float, float]]:
+    """Return for each of them the milliseconds and the reads: of a row, or of a call."""
     _load(field, rows)
     queue = Queue(field.engine, uuid.uuid4().hex)
+    batches = WAITING // BATCH
     return {
-        "claim, ms a row": _by_row(lambda: len(queue.claim_fresh(BATCH))),
-        "retry claim, ms a row": _by_row(lambda: len(queue.claim_due(BATCH))),
-        "retry scan that finds nothing, ms": _by_call(lambda: queue.claim_due(BATCH)),
-        "drain's look that finds nothing, ms": _by_call(lambda: Queue(field.engine, uuid.uuid4().hex).claim_fresh(BATCH)),
-        "sweep of FAILED rows, ms": _by_call(lambda: sweep.adopt_strays(field.engine)),
-        "status, ms": _by_call(lambda: status(field.engine)),
+        "claim, ms a row": _best(field, lambda: queue.claim_fresh(BATCH), batches, BATCH),
+        "retry claim, ms a row": _best(field, lambda: queue.claim_due(BATCH), batches, BATCH),
+        "retry scan that finds nothing, ms": _best(field, lambda: queue.claim_due(BATCH)),
+        "drain's look past 5,000 in flight, ms": _best(field, lambda: Queue(field.engine, uuid.uuid4().hex).claim_fresh(BATCH)),
+        "sweep of FAILED rows, ms": _best(field, lambda: sweep.adopt_strays(field.engine)),
+        "status, ms": _best(field, lambda: status(field.engine)),
     }
 
 
@@ -85,24 +95,21 @@ def _load(field: Field, rows: int) -> None:
         connection.execute(text("ANALYZE TABLE chat_notifications, worker_deliveries"))
 
 
-def _by_row(claim: Callable[[], int]) -> float:
-    """Return the cost of a row in the batch that other work on the machine disturbed least."""
-    taken = []
-    for _ in range(WAITING // BATCH):
+def _best(field: Field, work: Callable[[], object], times: int = LOOKS, rows: int = 1) -> tuple[float, float]:
+    """Return the milliseconds a row when other work on the machine disturbed least, and the reads a row."""
+    reads, taken = _reads(field), []
+    for _ in range(times):
         began = time.perf_counter()
-        claimed = claim()
-        taken.append((time.perf_counter() - began) / max(claimed, 1))
-        assert claimed == BATCH
-    return min(taken) * 1000
-
-
-def _by_call(look: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(LOOKS):
-        began = time.perf_counter()
-        look()
+        done = work()
         taken.append(time.perf_counter() - began)
-    return min(taken) * 1000
+        assert rows == 1 or len(cast(list[object], done)) == rows
+    return min(taken) * 1000 / rows, (_reads(field) - reads) / times / rows
+
+
+def _reads(field: Field) -> int:
+    with field.engine.connect() as connection:
+        found = connection.execute(text("SHOW GLOBAL STATUS LIKE 'Handler_read%'")).all()
+    return sum(int(row[1]) for row in found)
 
 
 def _plans(field: Field) -> str:
