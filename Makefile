@@ -26,7 +26,9 @@ test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetc
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
+	$(BIN)/pip install --quiet --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m devstack install bench
+	$(BIN)/python -m bench.notifications
 	$(BIN)/python -m bench.outage
 	$(BIN)/python -m bench.attachments
 	$(BIN)/python -m bench.retention
@@ -42,6 +44,8 @@ lock: setup  ## resolve the dependencies anew: all of them first, then what the 
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/runtime.txt
+	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements/dev.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/bench.txt
 
 clean:
 	rm -rf $(VENV) .devstack build *.egg-info

@@ -32,7 +32,13 @@ PROGRAMS = {
         "curl": "curl",
         "node": "nodejs",
     },
-    "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit", "h2load": "nghttp2-client"},
+    "bench": {
+        "clamdscan": "clamdscan",
+        "pt-archiver": "percona-toolkit",
+        "h2load": "nghttp2-client",
+        "node": "nodejs",
+        "npm": "npm",
+    },
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 

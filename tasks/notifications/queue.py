@@ -140,12 +140,15 @@ class Queue:
 
         A lane is a provider that rows wait for, or '' for those that wait for none.
         """
-        ids: list[int] = []
-        for lane in lanes:
-            if len(ids) < rows:
-                room = rows - len(ids)
-                ids += transact(self._engine, lambda connection, lane=lane, room=room: self._lease_due(connection, lane, room))  # type: ignore[misc]
-        return self._load(sorted(ids))
+
+        def lease(connection: Connection) -> list[int]:
+            ids: list[int] = []
+            for lane in lanes:
+                if len(ids) < rows:
+                    ids += self._lease_due(connection, lane, rows - len(ids))
+            return ids
+
+        return self._load(sorted(transact(self._engine, lease)))
 
     def _lease_due(self, connection: Connection, lane: str, rows: int) -> list[int]:
         due = connection.execute(CLAIM_DUE, {"rows": rows, "waiting_on": lane}).all()

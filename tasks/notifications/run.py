@@ -55,13 +55,27 @@ def forget_process() -> None:
         _process.cache_clear()
 
 
-def drain() -> Summary:
-    """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left."""
+def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
+    """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left.
+
+    `on_backlog` is called once if there is more than a batch: the time to have another process help.
+    """
 
     def claim_of(queue: Queue) -> Claim:
+        claims, full, helped = 0, False, False
+
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
+            nonlocal claims, full, helped
+            claims += 1
+            if claims == 2 and not full:
+                return []  # the first claim took all there was, and what came since has a nudge of its own
+            if full and rows > 1 and not helped:
+                helped = True
+                on_backlog()  # before the claim: were it slow, no lease would run meanwhile
             due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            return due + (queue.claim_fresh(rows - len(due)) if rows > len(due) else [])
+            fresh = queue.claim_fresh(rows - len(due)) if rows > len(due) else []
+            full = len(due) >= max(1, rows // DUE_SHARE) or len(due) + len(fresh) >= rows
+            return due + fresh
 
         return claim
 

@@ -2,9 +2,11 @@
 
 import structlog
 from celery import shared_task
+from kombu.exceptions import OperationalError
 
 from tasks.notifications import run
 from tasks.notifications.drain import Summary
+from tasks.notifications.nudges import take_waiting
 
 log = structlog.get_logger(__name__)
 
@@ -17,10 +19,11 @@ NUDGE_EXPIRES_SECONDS = 60
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
 def drain() -> None:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
-    summary = run.drain()
+    take_waiting()
+    summary = run.drain(on_backlog=_nudge)
     _log("drained", summary)
     if summary.more:
-        drain.apply_async(expires=NUDGE_EXPIRES_SECONDS)
+        _nudge()
 
 
 @shared_task(name="tasks.notifications.retry_failed", time_limit=TIME_LIMIT_SECONDS)
@@ -38,6 +41,13 @@ def adopt() -> None:
     adopted = run.adopt()
     if adopted:
         log.info("adopted", notifications=adopted)
+
+
+def _nudge() -> None:
+    try:
+        drain.apply_async(expires=NUDGE_EXPIRES_SECONDS)
+    except OperationalError as error:
+        log.warning("no nudge for the rest; beat's tick brings it", error=str(error))
 
 
 def _log(event: str, summary: Summary) -> None:

@@ -10,7 +10,7 @@ from db.engine import get_engine
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
 from tasks.notifications.outcome import Kind
-from tasks.notifications.status import MOST_COUNTED
+from tasks.notifications.status import MOST_BY_STATUS
 from tasks.notifications.status import status as read_status
 from tasks.notifications.story import story as read_story
 from workers.cli.output import age, as_json_option, print_json
@@ -32,7 +32,7 @@ def status(as_json: bool) -> None:
         print_json(found.as_json())
         return
     console = Console()
-    counts = (f"{_bounded(count)} {word}" for word, count in found.notifications.items())
+    counts = (f"{_bounded(count, MOST_BY_STATUS[word])} {word}" for word, count in found.notifications.items())
     console.print("notifications: " + ", ".join(counts))
     if found.oldest_pending_age is not None:
         console.print(f"oldest PENDING: {age(found.oldest_pending_age)}")
@@ -144,8 +144,8 @@ def replay(wanted: str, reason: str, limit: int, yes: bool, as_json: bool) -> No
         console.print("nothing was changed; add --yes to play them again")
 
 
-def _bounded(count: int) -> str:
-    return f"{count:,}{'+' if count >= MOST_COUNTED else ''}"
+def _bounded(count: int, most: int) -> str:
+    return f"{count:,}{'+' if count >= most else ''}"
 
 
 def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -1,24 +1,20 @@
 """Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials and message model over our own transport."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import orjson
-from firebase_admin import messaging
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import MOST_BYTES, Push, fit
-from tasks.notifications.providers import retry_after
+from tasks.notifications.providers import fcm_message, retry_after
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 
 # The answer to a string that never was a token; the same errorCode otherwise means that our payload is at fault.
 NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
-
-_encode = messaging._MessagingService.encode_message
 
 
 def from_settings(settings: Settings) -> "Fcm":
@@ -42,12 +38,10 @@ class Fcm:
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        encoded = message(push)
-        raw = orjson.dumps(encoded)
+        raw = fcm_message.encode(push, push.body)
         if len(raw) > MOST_BYTES:
             around = len(raw) - len(orjson.dumps(push.body))
-            encoded["notification"]["body"] = fit(push.body, lambda body: around + len(orjson.dumps(body)))
-            raw = orjson.dumps(encoded)
+            raw = fcm_message.encode(push, fit(push.body, lambda body: around + len(orjson.dumps(body))))
         return raw[:-1]
 
     async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
@@ -70,38 +64,6 @@ class Fcm:
     async def close(self) -> None:
         """Close the connection."""
         await self._transport.close()
-
-
-def message(push: Push) -> dict[str, Any]:
-    """Return the v1 Message for a push without its target, as firebase-admin encodes it."""
-    sound = "default" if push.sound else None
-    encoded: dict[str, Any] = _encode(
-        messaging.Message(
-            topic="-",  # firebase-admin refuses a message without a target; the token is put in per device
-            notification=messaging.Notification(title=push.title, body=push.body),
-            data=push.data,
-            android=messaging.AndroidConfig(
-                collapse_key=push.collapse_key,
-                priority="high",
-                ttl=timedelta(seconds=push.ttl),
-                notification=messaging.AndroidNotification(tag=push.collapse_key, sound=sound, notification_count=push.badge),
-            ),
-            apns=messaging.APNSConfig(
-                headers={
-                    "apns-collapse-id": push.collapse_key,
-                    "apns-expiration": str(int(push.expires_at)),
-                    "apns-priority": "10",
-                },
-                payload=messaging.APNSPayload(messaging.Aps(badge=push.badge, sound=sound, thread_id=push.thread)),
-            ),
-            webpush=messaging.WebpushConfig(
-                headers={"TTL": str(push.ttl), "Urgency": "high", "Topic": push.collapse_key},
-                notification=messaging.WebpushNotification(tag=push.collapse_key, silent=None if push.sound else True),
-            ),
-        )
-    )
-    del encoded["topic"]
-    return encoded
 
 
 def classify(answer: Answer) -> Outcome:

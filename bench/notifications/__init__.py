@@ -1,0 +1,1 @@
+"""Push delivery measured: throughput beside what users would pick instead, latency, growth, memory and transports."""

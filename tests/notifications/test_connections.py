@@ -1,0 +1,88 @@
+"""Connections end, stall and fill up, tokens run out: no row loses its result for it."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.emulators.client import Emulator
+from devstack.stack import Stack
+from settings import get_settings
+from tasks.notifications import run
+from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken
+from tests.notifications.conftest import Accepted, Chat
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker with three connections' worth of requests in flight and a short deadline on each."""
+    monkeypatch.setenv("NOTIFICATIONS_IN_FLIGHT", "300")
+    monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "1")
+    get_settings.cache_clear()
+    run.forget_process()
+    yield
+    monkeypatch.undo()
+    get_settings.cache_clear()
+    run.forget_process()
+
+
+def test_more_in_flight_than_a_connection_has_streams_costs_no_result(
+    limits: None, api: Chat, emulator: Emulator, accepted: Accepted
+) -> None:
+    row = api.notify(*(f"phone-{number}" for number in range(900)))
+    emulator.set(latency=0.05)
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)
+    assert len(accepted()) == 900
+
+
+def test_a_connection_that_the_provider_closed_costs_no_attempt(api: Chat, emulator: Emulator, stack: Stack) -> None:
+    api.notify("phone")
+    run.drain()
+    stack.fcm.restart()
+    row = api.notify("phone")
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)
+
+
+def test_a_provider_that_goes_silent_costs_a_deadline_and_the_rows_are_sent_later(
+    limits: None, api: Chat, emulator: Emulator, stack: Stack
+) -> None:
+    api.notify("phone")
+    run.drain()
+    rows = [api.notify("phone") for _ in range(5)]
+    stack.fcm.pause()
+    try:
+        run.drain()
+        for row in rows:
+            status, _, why = api.status(row)
+            assert status == "FAILED"
+            assert "no answer" in (why or "")
+    finally:
+        stack.fcm.resume()
+    api.let_pass(30)
+    run.retry_failed()
+    assert {api.status(row) for row in rows} == {("SENT", 1, None)}
+
+
+def test_however_many_messages_one_token_is_asked_for(api: Chat, emulator: Emulator) -> None:
+    run.forget_process()
+    api.notify(*(f"phone-{number}" for number in range(300)))
+    run.drain()
+    assert emulator.stats().token_calls == 1
+
+
+def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_the_old_one(
+    environment: dict[str, str], emulator: Emulator
+) -> None:
+    emulator.set(token_lifetime=REFRESH_AHEAD_SECONDS)  # good, and to be renewed from the start
+    tokens = AccessToken(emulator.service_account_file, emulator.ca_file)
+
+    async def ask() -> tuple[str, list[str]]:
+        first = await tokens.get()
+        emulator.set(token_lifetime=3600)
+        return first, await asyncio.gather(*(tokens.get() for _ in range(50)))
+
+    first, after = asyncio.run(ask())
+    assert emulator.stats().token_calls == 2
+    assert after.count(first) == 49
