@@ -147,8 +147,8 @@ HEAD = """\
 def missing(connection: Connection, account: Account) -> Iterator[Need]:
     """Yield what this connection's account lacks of another's needs, found by trying: EXPLAIN needs the right and does nothing.
 
-    Tables that are not there are left out, for the schema's own check names them; TRIGGER and the rights of a migration cannot
-    be tried without using them, and are left out too.
+    Tables and columns that are not there are left out, for the schema's own check names them; TRIGGER and the rights of a
+    migration cannot be tried without using them, and are left out too.
     """
     columns = {str(row[0]): str(row[1]) for row in connection.execute(FIRST_COLUMNS)}
     for need in needs(account):
@@ -163,7 +163,7 @@ def missing(connection: Connection, account: Account) -> Iterator[Need]:
         except DBAPIError as error:
             if error_code(error) in DENIED:
                 yield need
-            elif error_code(error) != NO_SUCH_TABLE:
+            elif error_code(error) not in NOT_THERE:
                 raise
 
 
@@ -171,7 +171,8 @@ def missing(connection: Connection, account: Account) -> Iterator[Need]:
 FIRST_COLUMNS = text(
     "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND ordinal_position = 1"
 )
-NO_SUCH_TABLE = 1146
+# No such column, no such table.
+NOT_THERE = {1054, 1146}
 PROBES: dict[Right, str] = {
     "SELECT": "EXPLAIN SELECT {read} FROM `{table}` WHERE FALSE",
     "INSERT": "EXPLAIN INSERT INTO `{table}` () VALUES ()",
