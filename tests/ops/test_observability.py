@@ -101,14 +101,16 @@ def _parsed(line: str) -> dict[str, object]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def test_each_line_of_a_drain_has_the_task_id_of_its_own_run(
-    api: Chat, emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_line_of_a_drain_has_the_task_id_of_its_own_run(chat: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop lives as long as the process; the first run's id must not stay with it."""
     seen: list[object] = []
-    monkeypatch.setattr(run, "announce", lambda _attempts: seen.append(structlog.contextvars.get_contextvars().get("task_id")))
+
+    def look(_queue: object, _claimed: object) -> list[object]:
+        seen.append(structlog.contextvars.get_contextvars().get("task_id"))
+        return []
+
+    monkeypatch.setattr(run, "_jobs", look)
     for task_id in ("first", "second"):
-        api.notify("phone")
         with structlog.contextvars.bound_contextvars(task_id=task_id):
             run.drain()
     assert seen == ["first", "second"]
