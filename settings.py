@@ -142,6 +142,10 @@ class Settings(BaseSettings):
     # Shared services
     database_url: Annotated[str, AfterValidator(_mysql_url)]
     celery_broker_url: Annotated[str, AfterValidator(_redis_url)]
+    redis_sentinel_master: str = "mymaster"
+    """What the sentinels of a sentinel:// broker call the master."""
+    redis_sentinel_password: SecretStr | None = None
+    """The sentinels' own, where they have one; Redis's is in the URL."""
 
     # Push delivery
     google_application_credentials: Path | None = None
@@ -242,6 +246,12 @@ class Settings(BaseSettings):
     # Logs
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # Traces and error reports: off unless set and their extra is installed
+    otel_exporter_otlp_endpoint: BaseUrl | None = None
+    """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318; OpenTelemetry's other variables are honoured too."""
+    sentry_dsn: SecretStr | None = None
+    sentry_environment: str = "production"
 
 
 def _sentence(error: ValidationError) -> str:

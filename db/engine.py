@@ -32,6 +32,8 @@ def create_engine(url: str, *, read_seconds: float = READ_SECONDS) -> Engine:
     return sqlalchemy.create_engine(
         url,
         isolation_level="READ COMMITTED",
+        # An error's text would else show tokens and messages, in logs and error reports.
+        hide_parameters=True,
         pool_pre_ping=True,
         pool_recycle=1800,
         pool_size=4,

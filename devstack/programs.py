@@ -31,6 +31,7 @@ PROGRAMS = {
         "promtool": "prometheus",
         "curl": "curl",
         "node": "nodejs",
+        "systemd-analyze": "systemd",
     },
     "bench": {
         "clamdscan": "clamdscan",

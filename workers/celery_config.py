@@ -6,6 +6,7 @@ from kombu import Exchange, Queue
 
 import beat_schedule as schedule
 from settings import Settings
+from workers import broker
 
 # Queues are latency classes, each drained by its own worker process: a backup can never delay a push.
 QUEUES = ("notifications", "attachments", "housekeeping", "backups")
@@ -18,6 +19,8 @@ LONGEST_TIME_LIMIT_SECONDS = 3 * 3600
 VISIBILITY_TIMEOUT_SECONDS = LONGEST_TIME_LIMIT_SECONDS + 1800
 
 BEAT_LOOP_SECONDS = 2
+# From the death of the beat that holds RedBeat's lock to another's taking over; several looks, for one may be slow.
+BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 
 
 def _configured_entries(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -39,6 +42,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry_on_timeout": True,
+        **broker.transport_options(settings),
     }
     return {
         "broker_url": settings.celery_broker_url,
@@ -103,10 +107,9 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "beat_scheduler": "redbeat.RedBeatScheduler",
         "beat_schedule": _configured_entries(settings),
         "beat_max_loop_interval": BEAT_LOOP_SECONDS,
-        "redbeat_redis_url": settings.celery_broker_url,
-        "redbeat_redis_options": {"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True},
+        **broker.redbeat(settings),
         "redbeat_key_prefix": "chat-workers:beat:",
-        "redbeat_lock_timeout": 5 * BEAT_LOOP_SECONDS,
+        "redbeat_lock_timeout": BEAT_LOCK_SECONDS,
         # `celery inspect ping -d celerybeat@host` answers only while the scheduler ticks.
         "beat_enable_remote_control": True,
     }

@@ -13,13 +13,15 @@ from celery.signals import (
     task_postrun,
     task_prerun,
     worker_init,
+    worker_process_init,
+    worker_process_shutdown,
     worker_shutting_down,
 )
 
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
-from workers import logging
+from workers import error_reports, logging, tracing
 
 log = structlog.get_logger(__name__)
 
@@ -30,12 +32,24 @@ def _set_up_logging(**_: Any) -> None:
 
 def _start(sender: Any, **_: Any) -> None:
     shutdown.forget()
-    if "notifications" in sender.app.amqp.queues.consume_from:
-        try:
-            configured_providers(get_settings())
-        except ConfigurationError as error:
-            print(f"chat-workers: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+    settings = get_settings()
+    try:
+        if "notifications" in sender.app.amqp.queues.consume_from:
+            configured_providers(settings)
+        tracing.check(settings)
+        error_reports.start(settings)
+    except ConfigurationError as error:
+        print(f"chat-workers: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _start_child(**_: Any) -> None:
+    tracing.start(get_settings())
+
+
+def _end_child(**_: Any) -> None:
+    tracing.flush()
+    error_reports.flush()
 
 
 def _stop(**_: Any) -> None:
@@ -76,6 +90,8 @@ def connect() -> None:
     for celery_signal, handler in (
         (setup_logging, _set_up_logging),
         (worker_init, _start),
+        (worker_process_init, _start_child),
+        (worker_process_shutdown, _end_child),
         (worker_shutting_down, _stop),
         (task_prerun, _begin),
         (task_postrun, _end),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -115,11 +116,22 @@ class Clamd:
         with self._lock:
             self._version = None
 
-    def _ask_version(self) -> Version:
+    def signatures_of(self) -> datetime | None:
+        """Return when the signatures that clamd runs were made, in UTC; None without a daily database."""
+        built = self._say_version().removesuffix(b"\0").decode("ascii", "replace").split("/")[2:]
+        try:
+            return datetime.strptime(built[0], "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC) if built else None
+        except ValueError:
+            return None
+
+    def _say_version(self) -> bytes:
         with self._connected() as connection:
             with _step("take the command"):
                 connection.sendall(b"zVERSION\0")
-            reply = _read_reply(connection, COMMAND_SECONDS)
+            return _read_reply(connection, COMMAND_SECONDS)
+
+    def _ask_version(self) -> Version:
+        reply = self._say_version()
         match = VERSION.fullmatch(reply.removesuffix(b"\0").decode("ascii", "replace"))
         if not match or not reply.endswith(b"\0"):
             raise ClamdUnavailableError(f"what answers at CLAMD_URL is no clamd: it said {reply[:80]!r} to VERSION")

@@ -57,6 +57,8 @@ VERSION_SECONDS = 10
 LONGEST_COMPLAINT = 500
 
 # SQLAlchemy's name (a URL's query) -> the clients' own.
+# An authority alone makes neither client look at whose certificate it is.
+VERIFY: Mapping[Family, str] = {"MariaDB": "ssl-verify-server-cert", "MySQL": "ssl-mode=VERIFY_IDENTITY"}
 TLS_OPTIONS = {"ssl_ca": "ssl-ca", "ssl_cert": "ssl-cert", "ssl_key": "ssl-key"}
 
 
@@ -88,7 +90,7 @@ def find_client(programs: tuple[str, ...]) -> Client:
 
 
 @contextmanager
-def option_file(url: URL) -> Iterator[int]:
+def option_file(url: URL, family: Family) -> Iterator[int]:
     """Yield a descriptor to pass to a client as --defaults-file=/dev/fd/N: the account, in memory, for the child alone.
 
     Neither argv nor the environment of a process is private; this file has no name and no other reader.
@@ -102,6 +104,8 @@ def option_file(url: URL) -> Iterator[int]:
         **{option: url.query.get(name) for name, option in TLS_OPTIONS.items()},
     }
     lines = ["[client]", *(f"{key}={_quoted(str(value))}" for key, value in values.items() if value)]
+    if url.query.get("ssl_ca"):
+        lines.append(VERIFY[family])
     descriptor = os.memfd_create("client-options")
     try:
         os.fchmod(descriptor, 0o600)  # the clients ignore an option file that others may write
@@ -137,7 +141,7 @@ class Child:
 @contextmanager
 def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: bool) -> Iterator[Child]:
     """Run a client with the URL's account; its stdout (`writes`) or its stdin is a pipe. It never outlives the block."""
-    with option_file(url) as options, tempfile.TemporaryFile() as complaints:
+    with option_file(url, client.family) as options, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [client.program, f"--defaults-file=/dev/fd/{options}", *arguments],
             stdin=subprocess.DEVNULL if writes else subprocess.PIPE,

@@ -1,6 +1,7 @@
 """How this process runs a drain: one event loop and one set of connections for its life, a fresh lease for each run."""
 
 import asyncio
+import contextvars
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
         )
         return await drain.run(claim_jobs)
 
-    return process.runner.run(work())
+    # The runner's own context is that of its first run: every later line of the log would have that one's task id.
+    return process.runner.run(work(), context=contextvars.copy_context())
 
 
 def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:

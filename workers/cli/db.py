@@ -1,4 +1,4 @@
-"""`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check what is there."""
+"""`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check and grant."""
 
 import click
 
@@ -6,12 +6,13 @@ from db.check import check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
 from db.migrate import MigrationBusyError, current_revision, migrate, newest_revision
+from db.privileges import grants
 from workers.cli.output import as_json_option, print_json
 
 
 @click.group("db")
 def group() -> None:
-    """The database: create (development), migrate, check."""
+    """The database: create (development), migrate, check, grants."""
 
 
 @group.command()
@@ -54,3 +55,13 @@ def check(as_json: bool) -> None:
             click.echo("the schema has everything the workers need")
     if differences:
         raise SystemExit(1)
+
+
+@group.command("grants")
+@click.option("--database", default="truck2_db", show_default=True)
+@click.option("--host", default="%", show_default=True, help="Where the accounts come from, as MySQL writes it.")
+@click.option("--drill", default=None, help="The drills' schema; default: the database's name with _drill.")
+@click.option("--prefix", default="chat_", show_default=True, help="What the accounts' names begin with.")
+def grants_command(database: str, host: str, drill: str | None, prefix: str) -> None:
+    """Print the SQL that gives each account the least it needs; for an administrator to run."""
+    click.echo(grants(database, host, drill or f"{database}_drill", prefix), nl=False)

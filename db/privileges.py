@@ -1,0 +1,181 @@
+"""What each account may do in the database, and for which job: the least that works, as data, as SQL and as probes."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from db.migrate import VERSION_TABLE
+from db.needs import COLUMNS
+from db.transactions import error_code
+
+Account = Literal["workers", "backup", "deploy"]
+Right = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES", "TRIGGER"]
+
+PURPOSES: dict[Account, str] = {
+    "workers": "notifications, attachments, housekeeping, gateway and beat",
+    "backup": "the backups queue: dumps, and drills in a schema of their own",
+    "deploy": "chat-workers db migrate",
+}
+# Refused for want of a right: on the database, the table, the column, or at large.
+DENIED = {1044, 1142, 1143, 1227}
+
+# Whose rows a backup reads whole. It sees a trigger only with the right to make one.
+BACKED_UP = (
+    "conversations",
+    "messages",
+    "message_reads",
+    "message_attachments",
+    "message_reactions",
+    "chat_participants",
+    "typing_indicators",
+    "conversation_settings",
+    "chat_notifications",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A right on a table, or on some of its columns, and what fails without it."""
+
+    right: Right
+    table: str
+    job: str
+    columns: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The right as GRANT has it, as in UPDATE (is_safe)."""
+        return f"{self.right} ({', '.join(self.columns)})" if self.columns else self.right
+
+
+WRITES = (
+    Need("UPDATE", "chat_notifications", "notifications", ("delivery_status", "is_sent", "sent_at", "error_message")),
+    Need("DELETE", "chat_notifications", "retention"),
+    Need("UPDATE", "message_attachments", "attachments", ("scanned_for_virus", "is_safe")),
+    Need("UPDATE", "conversations", "retention", ("is_active", "is_closed", "closed_at", "closed_reason")),
+    Need("DELETE", "typing_indicators", "typing indicators"),
+)
+READERS = {
+    "chat_notifications": "notifications",
+    "messages": "notifications",
+    "chat_participants": "notifications",
+    "conversation_settings": "notifications",
+    "message_reads": "notifications",
+    "message_attachments": "attachments",
+    "typing_indicators": "typing indicators",
+    "conversations": "retention and notifications",
+}
+ON_OWN: tuple[Right, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
+TO_DUMP: tuple[Right, ...] = ("SELECT", "TRIGGER")
+TO_RECORD: tuple[Right, ...] = ("SELECT", "INSERT", "DELETE")
+TO_MIGRATE: tuple[Right, ...] = (*ON_OWN, "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES")
+
+
+def worker_tables() -> list[str]:
+    """Return the worker-owned tables as the migrations make them, the table of the revision left out."""
+    folder = Path(__file__).parent / "migrations" / "versions"
+    made: set[str] = set()
+    for path in sorted(folder.glob("*.py")):
+        source = path.read_text()
+        made |= set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?`?(worker_\w+)", source))
+        made -= set(re.findall(r"DROP TABLE (?:IF EXISTS )?`?(worker_\w+)", source.partition("def downgrade")[0]))
+    return sorted(made)
+
+
+def needs(account: Account) -> list[Need]:
+    """Return all that an account needs on tables of the chat's schema."""
+    own = worker_tables()
+    if account == "deploy":
+        return [Need(right, table, "db migrate") for table in (VERSION_TABLE, *own) for right in TO_MIGRATE]
+    if account == "backup":
+        chat = [Need(right, table, "backups") for table in BACKED_UP for right in TO_DUMP]
+        return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD)]
+    # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.
+    reads = [
+        Need("SELECT", table, READERS[table], () if table == "chat_notifications" else tuple(columns))
+        for table, columns in COLUMNS.items()
+    ]
+    written = [Need(right, table, job_of(table)) for table in own for right in ON_OWN]
+    return [*reads, *WRITES, *written, Need("SELECT", VERSION_TABLE, "db check")]
+
+
+def job_of(table: str) -> str:
+    """Return which job a worker-owned table belongs to, by its name."""
+    for start, job in (("worker_scan", "attachments"), ("worker_retention", "retention"), ("worker_backup", "backups")):
+        if table.startswith(start):
+            return job
+    return "retention" if table == "worker_heartbeat" else "notifications"
+
+
+def grants(database: str, host: str, drill: str, prefix: str) -> str:
+    """Return the SQL that gives the accounts `prefix`workers, … at `host` what they need in `database` and `drill`."""
+    names = {account: f"'{prefix}{account}'@'{host}'" for account in PURPOSES}
+    made = "\n".join(f"--   CREATE USER {name} IDENTIFIED BY '…' REQUIRE SSL;" for name in names.values())
+    lines = [HEAD.format(accounts=made)]
+    for account, purpose in PURPOSES.items():
+        lines.append(f"-- {prefix}{account}: {purpose}")
+        wanted: dict[str, list[str]] = {}
+        for need in needs(account):
+            wanted.setdefault(need.table, []).append(need.words)
+        for table, words in wanted.items():
+            # Only with CREATE does a server let a right be granted on a table that is yet to be made.
+            more = ["CREATE"] if table.startswith("worker_") and "CREATE" not in words else []
+            lines.append(f"GRANT {', '.join(words + more)} ON `{database}`.`{table}` TO {names[account]};")
+        if account == "backup":
+            # In the name of a database '_' stands for any character unless it is escaped.
+            lines.append(f"GRANT ALL PRIVILEGES ON `{drill.replace('_', chr(92) + '_')}`.* TO {names[account]};")
+        lines.append("")
+    return "\n".join(lines)
+
+
+HEAD = """\
+-- The least that the workers' accounts need, made by `chat-workers db grants`; --help has other names and hosts.
+-- As an administrator, before the first `chat-workers db migrate` and again with each release that brings new tables:
+--   mysql < deploy/mysql/grants.sql
+-- The accounts themselves are made once, with passwords of your own:
+{accounts}
+-- CREATE on worker_ tables only lets this file be run before `db migrate` makes them.
+-- TRIGGER: without it a dump would leave out the triggers of the chat's tables, without a word.
+"""
+
+
+def missing(connection: Connection, account: Account) -> Iterator[Need]:
+    """Yield what this connection's account lacks of another's needs, found by trying: EXPLAIN needs the right and does nothing.
+
+    Tables and columns that are not there are left out, for the schema's own check names them; TRIGGER and the rights of a
+    migration cannot be tried without using them, and are left out too.
+    """
+    columns = {str(row[0]): str(row[1]) for row in connection.execute(FIRST_COLUMNS)}
+    for need in needs(account):
+        if need.right not in PROBES:
+            continue
+        changed = need.columns or (columns.get(need.table, "id"),)
+        same = ", ".join(f"`{column}` = `{column}`" for column in changed)
+        try:
+            connection.exec_driver_sql(
+                PROBES[need.right].format(table=need.table, same=same, read=", ".join(need.columns) or "*")
+            )
+        except DBAPIError as error:
+            if error_code(error) in DENIED:
+                yield need
+            elif error_code(error) not in NOT_THERE:
+                raise
+
+
+# What has no right on it does not show.
+FIRST_COLUMNS = text(
+    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND ordinal_position = 1"
+)
+# No such column, no such table.
+NOT_THERE = {1054, 1146}
+PROBES: dict[Right, str] = {
+    "SELECT": "EXPLAIN SELECT {read} FROM `{table}` WHERE FALSE",
+    "INSERT": "EXPLAIN INSERT INTO `{table}` () VALUES ()",
+    "UPDATE": "EXPLAIN UPDATE `{table}` SET {same} WHERE FALSE",
+    "DELETE": "EXPLAIN DELETE FROM `{table}` WHERE FALSE",
+}

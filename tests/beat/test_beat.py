@@ -1,0 +1,130 @@
+"""Two beats and one Redis: whoever dies, hangs or loses its Redis, exactly one goes on, and nothing is skipped unseen."""
+
+import json
+import signal
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from devstack.stack import Stack
+from tests.acceptance.conftest import wait_until
+from tests.beat.conftest import Beat
+
+StartBeat = Callable[..., Beat]
+Count = Callable[[], int]
+
+LOCK = "chat-workers:beat::lock"
+DAILY = "chat-workers:beat:daily"
+
+
+@pytest.fixture
+def pair(start_beat: StartBeat, ticks: Count) -> tuple[Beat, Beat]:
+    """A beat that works and one that stands by."""
+    first = start_beat("first")
+    wait_until(lambda: ticks() > 1, "beat sent its entry", 20)
+    second = start_beat("second")
+    return first, second
+
+
+def goes_on(ticks: Count, seconds: float = 20) -> None:
+    before = ticks()
+    wait_until(lambda: ticks() > before + 1, "beat went on", seconds)
+
+
+def standing_by(redis: Redis) -> None:
+    """Wait until a second beat asks for the lock: its connection's last command is a SET."""
+    wait_until(lambda: any(client["cmd"] == "set" for client in redis.client_list()), "the second beat stood by", 20)
+
+
+def test_the_other_takes_over_when_the_holder_is_killed(pair: tuple[Beat, Beat], redis: Redis, ticks: Count) -> None:
+    first, second = pair
+    standing_by(redis)
+    assert not second.said("this beat holds the lock")
+    first.process.kill()
+    wait_until(lambda: first.child == 0, "no child outlived its supervisor")
+    goes_on(ticks)
+    assert second.said("this beat holds the lock")
+
+
+def test_a_killed_beat_is_started_again_and_says_so(start_beat: StartBeat, ticks: Count) -> None:
+    beat = start_beat()
+    wait_until(lambda: ticks() > 1, "beat sent its entry", 20)
+    beat.signal_child(signal.SIGKILL)
+    wait_until(lambda: beat.said("beat has ended and is started again"), "it said so")
+    goes_on(ticks)
+
+
+def test_a_holder_that_was_paused_gives_way(pair: tuple[Beat, Beat], redis: Redis, ticks: Count) -> None:
+    first, _ = pair
+    standing_by(redis)
+    taken_by = redis.get(LOCK)
+    paused = first.child
+    first.signal_child(signal.SIGSTOP)
+    wait_until(lambda: redis.get(LOCK) not in {None, taken_by}, "the second took over")
+    first.signal_child(signal.SIGCONT)
+    wait_until(lambda: first.said("its lock was taken over"), "the first saw that it holds nothing")
+    wait_until(lambda: first.child not in {0, paused}, "the first was started again, to stand by")
+    goes_on(ticks)
+
+
+def test_sigterm_frees_the_lock_at_once(start_beat: StartBeat, redis: Redis, ticks: Count) -> None:
+    beat = start_beat()
+    wait_until(lambda: ticks() > 0, "beat sent its entry", 20)
+    beat.process.terminate()
+    assert beat.process.wait(10) == 0
+    assert redis.get(LOCK) is None
+
+
+def test_beat_outlives_an_outage_of_redis(stack: Stack, pair: tuple[Beat, Beat], ticks: Count) -> None:
+    first, second = pair
+    stack.redis.kill()
+    for beat in (first, second):
+        wait_until(lambda beat=beat: beat.said("beat has ended and is started again"), "each beat noticed")  # type: ignore[misc]
+    stack.redis.start()
+    goes_on(ticks, 40)
+    assert first.process.poll() is None
+    assert second.process.poll() is None
+    assert "Traceback" not in first.log.read_text()
+
+
+def test_a_beat_waits_for_a_redis_that_comes_later(stack: Stack, start_beat: StartBeat, ticks: Count) -> None:
+    stack.redis.kill()
+    beat = start_beat()
+    wait_until(lambda: beat.said("it cannot go on without Redis"), "it noticed", 20)
+    stack.redis.start()
+    goes_on(ticks)
+
+
+def test_what_fell_due_while_no_beat_ran_is_sent_once(
+    start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
+) -> None:
+    beat = start_beat()
+    wait_until(lambda: ticks() > 0, "beat sent its entry", 20)
+    assert dailies() == 0
+    beat.end()
+    meta = json.loads(str(redis.hget(DAILY, "meta"), "ascii"))  # type: ignore[arg-type]
+    meta["last_run_at"]["year"] -= 1
+    redis.hset(DAILY, "meta", json.dumps(meta))
+    start_beat("next")
+    wait_until(lambda: dailies() > 0, "the missed run was sent", 20)
+    goes_on(ticks)
+    assert dailies() == 1
+
+
+def test_a_redis_that_lost_its_data_gets_the_schedule_back_and_beat_says_what_that_means(
+    start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
+) -> None:
+    beat = start_beat()
+    wait_until(lambda: ticks() > 0, "beat sent its entry", 20)
+    redis.flushall()
+    wait_until(lambda: beat.said("Redis knows of no earlier beat", times=2), "it said so")
+    goes_on(ticks)
+    assert dailies() == 0
+    assert redis.exists(DAILY)
+
+
+def test_a_bad_setting_ends_beat_at_once(start_beat: StartBeat) -> None:
+    beat = start_beat(LOG_LEVEL="LOUD")
+    assert beat.process.wait(20) == 2
+    assert beat.log.read_text().startswith("chat-workers: LOG_LEVEL ")

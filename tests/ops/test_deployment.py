@@ -1,0 +1,86 @@
+"""deploy/: the units, the image and the compose file name real processes, and systemd has nothing to say against the units."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from devstack.folder import PROJECT
+from devstack.programs import find
+
+DEPLOY = PROJECT / "deploy"
+PROCESSES = re.findall(r"^(\w+): ", (PROJECT / "Procfile").read_text(), re.MULTILINE)
+MOST_EXPOSED = 2.0
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The units, as they would lie in /etc/systemd/system, for a project that lies here."""
+    folder = tmp_path_factory.mktemp("systemd") / "system"
+    shutil.copytree(DEPLOY / "systemd", folder)
+    template = folder / "chat-workers@.service"
+    template.write_text(template.read_text().replace("/opt/chat-workers/", f"{PROJECT}/"))
+    return folder
+
+
+def analyze(units: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"}
+    command = [find("systemd-analyze"), "--man=no", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_systemd_takes_the_unit_of_each_process_without_a_word(units: Path, process: str) -> None:
+    done = analyze(units, "verify", f"chat-workers@{process}.service")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+def test_systemd_takes_the_target(units: Path) -> None:
+    done = analyze(units, "verify", "chat-workers.target")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_lets_a_process_do_little(units: Path) -> None:
+    done = analyze(units, "security", "--offline=true", "--no-pager", str(units / "chat-workers@.service"))
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert score
+    assert float(score[1]) <= MOST_EXPOSED
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [DEPLOY / "run", *arguments], env={"PATH": path, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_run_starts_what_the_procfile_says() -> None:
+    done = run("beat", LOG_LEVEL="LOUD")
+    assert (done.returncode, done.stderr.split()[:2]) == (2, ["chat-workers:", "DATABASE_URL"])
+
+
+def test_run_names_the_processes_there_are() -> None:
+    done = run("nonsense")
+    assert done.returncode == 2
+    assert all(process in done.stderr for process in PROCESSES)
+
+
+def test_the_compose_file_runs_processes_of_the_procfile() -> None:
+    services = yaml.safe_load((DEPLOY / "container/compose.yaml").read_text())["services"]
+    ours = {name: service for name, service in services.items() if name != "redis"}
+    # Flower is for those who want it; the gateway has the status page.
+    assert set(ours) == set(PROCESSES) - {"flower"}
+    assert all(service["command"] == name for name, service in ours.items())
+    assert "noeviction" in services["redis"]["command"]
+
+
+def test_the_image_copies_what_is_there_and_ends_as_a_user_without_rights() -> None:
+    text = (DEPLOY / "container/Containerfile").read_text()
+    for sources in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
+        assert all((PROJECT / source).exists() for source in sources.split())
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["chat-workers"]

@@ -1,0 +1,227 @@
+"""deploy/mysql/grants.sql: with these rights every job does its work, and nothing else can be done."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pymysql.cursors import Cursor
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from db.check import check_shared_schema
+from db.create import create_shared_schema
+from db.engine import create_engine, get_engine
+from db.migrate import VERSION_TABLE, migrate, newest_revision
+from db.privileges import BACKED_UP, DENIED, PURPOSES, Account, grants, missing, worker_tables
+from db.transactions import error_code
+from devstack.chat import load_chat
+from devstack.emulators.client import Emulator
+from devstack.folder import PROJECT
+from devstack.stack import Stack
+from settings import get_settings
+from tasks.attachments import run as attachments
+from tasks.attachments.fitness import EICAR
+from tasks.backups.run import Backups
+from tasks.backups.tables import CHAT_TABLES
+from tasks.notifications import run as notifications
+from tasks.retention import rules
+from tasks.retention.policies import POLICIES
+from tasks.retention.run import run_policy
+from tasks.typing_indicators.expire import expire
+from tests.attachments.conftest import reread, scanners
+from tests.backups.conftest import FEW_ITERATIONS, quiet
+
+__all__ = ["scanners"]
+
+DATABASE, DRILL, HOST, PREFIX = "test_least", "test_least_drill", "127.0.0.1", "least_"
+PASSWORD = "0f-least-Privilege"
+
+As = Callable[[Account], Engine]
+
+
+def given(cursor: Cursor, sql: str) -> None:
+    for line in sql.splitlines():
+        if line and not line.startswith("--"):
+            cursor.execute(line)
+
+
+@pytest.fixture(scope="module")
+def admin(stack: Stack) -> Iterator[Engine]:
+    """The database's owner, in a chat of which the workers' tables are not yet made, with the accounts and their rights."""
+    owner = create_engine(stack.mariadb.create_database(DATABASE))
+    create_shared_schema(owner)
+    with stack.mariadb.root() as cursor:
+        for account in PURPOSES:
+            cursor.execute(f"CREATE USER {PREFIX}{account}@'{HOST}' IDENTIFIED BY '{PASSWORD}'")
+        given(cursor, grants(DATABASE, HOST, DRILL, PREFIX))
+    yield owner
+    owner.dispose()
+    with stack.mariadb.root() as cursor:
+        for account in PURPOSES:
+            cursor.execute(f"DROP USER {PREFIX}{account}@'{HOST}'")
+    stack.mariadb.drop_database(DATABASE)
+
+
+@pytest.fixture(scope="module")
+def log_in(admin: Engine) -> Iterator[As]:
+    """An engine of one of the accounts; the workers' tables are made by the account that is there for it."""
+    engines = {
+        account: create_engine(
+            admin.url.set(username=f"{PREFIX}{account}", password=PASSWORD).render_as_string(hide_password=False)
+        )
+        for account in PURPOSES
+    }
+    migrate(engines["deploy"])
+    yield lambda account: engines[account]
+    for engine in engines.values():
+        engine.dispose()
+
+
+@pytest.fixture
+def as_worker(
+    log_in: As, admin: Engine, scanners: Stack, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    """This process as a worker of the restricted account, with a chat that has work for it."""
+    url = log_in("workers").url.render_as_string(hide_password=False)
+    own = {"DATABASE_URL": url, "ATTACHMENTS_URL": f"file://{tmp_path}", "RETENTION_ARCHIVE_DIR": str(tmp_path / "archive")}
+    for name, value in {**scanners.environment, **own}.items():
+        monkeypatch.setenv(name, value)
+    get_engine.cache_clear()
+    notifications.forget_process()
+    reread()
+    yield get_engine()
+    get_engine().dispose()
+    monkeypatch.undo()
+    get_engine.cache_clear()
+    notifications.forget_process()
+    reread()
+
+
+@pytest.fixture(scope="module")
+def busy(admin: Engine, log_in: As) -> Engine:
+    """A chat with something to do for every job."""
+    with admin.begin() as connection:
+        load_chat(connection, users=20, conversations=20, notifications=50, quiet=0, bad_tokens=0)
+        for statement in (
+            "UPDATE chat_notifications SET is_read = 1, created_at = NOW() - INTERVAL 100 DAY, delivery_status = 'SENT'"
+            " ORDER BY id LIMIT 5",
+            "UPDATE conversations SET is_closed = 1, closed_at = NOW() - INTERVAL 400 DAY ORDER BY id LIMIT 3",
+            "INSERT INTO typing_indicators (conversation_id, user_id, expires_at) VALUES (1, 1, NOW() - INTERVAL 1 MINUTE)",
+            "INSERT INTO message_attachments (message_id, file_name, file_url, uploaded_by_id) VALUES (1, 'e', '/files/e', 1)",
+        ):
+            connection.execute(text(statement))
+    return admin
+
+
+def one(engine: Engine, statement: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text(statement)).scalar_one())
+
+
+def test_the_file_is_what_the_command_prints() -> None:
+    printed = grants("truck2_db", "%", "truck2_db_drill", "chat_")
+    assert (PROJECT / "deploy/mysql/grants.sql").read_text() == printed, (
+        "run: chat-workers db grants > deploy/mysql/grants.sql, and name its change in the release notes"
+    )
+
+
+def test_every_worker_owned_table_is_granted(environment: dict[str, str]) -> None:
+    with get_engine().connect() as connection:
+        made = set(connection.execute(text("SHOW TABLES LIKE 'worker\\_%'")).scalars())
+    assert made == {*worker_tables(), VERSION_TABLE}
+
+
+def test_the_tables_that_are_backed_up_are_granted() -> None:
+    assert set(BACKED_UP) == set(CHAT_TABLES)
+
+
+@pytest.mark.parametrize("account", ["workers", "backup"])
+def test_what_is_granted_is_all_that_is_needed(account: Account, log_in: As) -> None:
+    with log_in(account).connect() as connection:
+        assert list(missing(connection, account)) == []
+
+
+def test_a_right_that_was_taken_away_is_missing(stack: Stack, log_in: As) -> None:
+    right = f"UPDATE (scanned_for_virus, is_safe) ON {DATABASE}.message_attachments"
+    with stack.mariadb.root() as cursor:
+        cursor.execute(f"REVOKE {right} FROM {PREFIX}workers@'{HOST}'")
+    with log_in("workers").connect() as connection:
+        found = list(missing(connection, "workers"))
+    with stack.mariadb.root() as cursor:
+        cursor.execute(f"GRANT {right} TO {PREFIX}workers@'{HOST}'")
+    assert [(need.words, need.table, need.job) for need in found] == [
+        ("UPDATE (scanned_for_virus, is_safe)", "message_attachments", "attachments")
+    ]
+
+
+def test_the_deploy_account_migrates_and_the_workers_see_it(log_in: As) -> None:
+    assert migrate(log_in("deploy")) == (newest_revision(), newest_revision())
+    assert check_shared_schema(log_in("workers")) == []
+
+
+def test_the_workers_account_does_every_job_of_the_workers(as_worker: Engine, busy: Engine, emulator: Emulator) -> None:
+    uploads = Path(str(get_settings().attachments_url).removeprefix("file://")) / "files"
+    uploads.mkdir()
+    (uploads / "e").write_bytes(EICAR)
+    drained = notifications.drain()
+    notifications.retry_failed()
+    notifications.adopt()
+    assert drained.rows == {"SENT": 45}
+    attachments.sweep()
+    assert one(busy, "SELECT scanned_for_virus = 1 AND is_safe = 0 FROM message_attachments") == 1
+    assert expire(as_worker) == 1
+    with as_worker.begin() as connection:
+        rules.change(connection, POLICIES["read_notifications"], {"archive": True})
+    done = {name: run_policy(as_worker, policy, by="test") for name, policy in POLICIES.items()}
+    assert (done["read_notifications"].rows, done["closed_conversations"].rows) == (5, 3)
+    assert all(report.finished or not report.started for report in done.values())
+
+
+def test_the_backup_account_dumps_and_drills(log_in: As, busy: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir(mode=0o700)
+    settings = get_settings().model_copy(update={"backup_dir": folder})
+    backups = Backups(log_in("backup"), settings, FEW_ITERATIONS)
+    dumped = backups.daily(quiet)
+    drilled = backups.drill(quiet)
+    assert drilled.rows == dumped.rows > 50
+    assert dumped.artefact in {path.name for path in folder.iterdir()}
+
+
+# What each account is refused, statement by statement.
+REFUSED: list[tuple[Account, str]] = [
+    *((account, f"DROP TABLE {table}") for account in PURPOSES for table in ("chat_notifications", "messages")),
+    *((account, "ALTER TABLE chat_notifications ADD COLUMN mine INT") for account in PURPOSES),
+    *((account, "CREATE INDEX mine ON messages (created_at)") for account in PURPOSES),
+    *((account, "CREATE TABLE mine (id INT)") for account in PURPOSES),
+    *((account, "TRUNCATE TABLE typing_indicators") for account in PURPOSES),
+    *((account, "UPDATE messages SET message_text = ''") for account in PURPOSES),
+    *((account, "DELETE FROM messages") for account in PURPOSES),
+    *((account, "SELECT * FROM users") for account in PURPOSES),
+    *((account, "SELECT * FROM mysql.user") for account in PURPOSES),
+    *((account, "SET GLOBAL max_connections = 5") for account in PURPOSES),
+    *((account, "CREATE USER mine@'127.0.0.1'") for account in PURPOSES),
+    *((account, f"GRANT SELECT ON messages TO {PREFIX}workers@'{HOST}'") for account in PURPOSES),
+    ("workers", "SELECT message_text FROM messages"),
+    ("workers", "UPDATE chat_notifications SET body = ''"),
+    ("workers", "INSERT INTO chat_notifications (id) VALUES (1)"),
+    ("workers", "DELETE FROM message_attachments"),
+    ("workers", "DELETE FROM conversations"),
+    ("workers", "DROP TABLE worker_deliveries"),
+    ("workers", "ALTER TABLE worker_deliveries ADD COLUMN mine INT"),
+    ("workers", f"UPDATE {VERSION_TABLE} SET version_num = ''"),
+    ("workers", "CREATE DATABASE mine"),
+    ("backup", "DELETE FROM chat_notifications"),
+    ("backup", "SELECT * FROM worker_deliveries"),
+    ("backup", "DROP DATABASE test_least"),
+    ("backup", "CREATE DATABASE test_least2drill"),
+    ("deploy", "SELECT * FROM chat_notifications"),
+    ("deploy", "UPDATE chat_notifications SET body = ''"),
+]
+
+
+@pytest.mark.parametrize(("account", "statement"), REFUSED)
+def test_nothing_else_can_be_done(account: Account, statement: str, log_in: As) -> None:
+    with log_in(account).connect() as connection, pytest.raises(DBAPIError) as refused:
+        connection.exec_driver_sql(statement)
+    assert error_code(refused.value) in DENIED

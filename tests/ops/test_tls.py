@@ -1,0 +1,120 @@
+"""TLS to MySQL (DATABASE_URL?ssl_ca=…) and to Redis (rediss://): encrypted, and refused where the certificate is another's."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu import Connection
+from sqlalchemy import text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import create_engine
+from devstack import stack as stacks
+from devstack.emulators.certificates import ensure_certificates
+from devstack.mariadb import MariaDB
+from devstack.ports import free_port
+from devstack.programs import find
+from devstack.stack import Stack
+from settings import Settings
+from tasks.backups.client import SHELLS, Client, find_client, running
+from tests.acceptance.conftest import wait_until
+from workers import broker
+from workers.celery_config import celery_config
+
+CIPHER = text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem, server.pem and server-key.pem for 127.0.0.1; and in other/ those of another authority."""
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "other").mkdir()
+    ensure_certificates(folder)
+    ensure_certificates(folder / "other")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(certificates: Path) -> Iterator[URL]:
+    """A MariaDB that takes no connection without TLS."""
+
+    class Encrypted(MariaDB):
+        def command(self) -> list[str]:
+            own = [f"--ssl-cert={certificates / 'server.pem'}", f"--ssl-key={certificates / 'server-key.pem'}"]
+            return [*super().command(), *own]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stacks.SERVICES, MariaDB.name, Encrypted)
+        with Stack(f"tls-{os.getpid()}", ["mariadb"]) as stack:
+            with stack.mariadb.root() as cursor:
+                cursor.execute("SET GLOBAL require_secure_transport = ON")
+            yield make_url(stack.mariadb.url())
+
+
+def trusting(url: URL, authority: Path) -> URL:
+    return url.update_query_dict({"ssl_ca": str(authority)})
+
+
+def cipher(url: URL) -> str:
+    engine = create_engine(url.render_as_string(hide_password=False))
+    with engine.connect() as connection:
+        found = str(connection.execute(CIPHER).one()[1])
+    engine.dispose()
+    return found
+
+
+def test_the_workers_talk_to_mysql_over_tls(url: URL, certificates: Path) -> None:
+    assert cipher(trusting(url, certificates / "ca.pem")).startswith("TLS_")
+
+
+def test_a_mysql_with_another_certificate_is_refused(url: URL, certificates: Path) -> None:
+    with pytest.raises(DBAPIError, match="CERTIFICATE_VERIFY_FAILED"):
+        cipher(trusting(url, certificates / "other" / "ca.pem"))
+
+
+def ask(client: Client, url: URL) -> str:
+    """Return what a client program, as backups run it, says after `SELECT 1`; nothing if it went well."""
+    with running(client, (), url, writes=False) as child:
+        child.process.communicate(b"SELECT 1;", timeout=20)
+        return child.complaint()
+
+
+def test_dumps_and_restores_talk_to_mysql_over_tls_too(url: URL, certificates: Path) -> None:
+    client = find_client(SHELLS["MariaDB"])
+    assert ask(client, trusting(url, certificates / "ca.pem")) == ""
+    assert "certificate" in ask(client, trusting(url, certificates / "other" / "ca.pem"))
+
+
+@pytest.fixture
+def redis_port(certificates: Path, tmp_path: Path) -> Iterator[int]:
+    """A Redis that speaks TLS only."""
+    port = free_port()
+    own = [f"--tls-port {port}", "--port 0", "--bind 127.0.0.1", "--tls-auth-clients no", "--save ''"]
+    files = [f"--tls-cert-file {certificates / 'server.pem'}", f"--tls-key-file {certificates / 'server-key.pem'}"]
+    more = [f"--tls-ca-cert-file {certificates / 'ca.pem'}"]
+    arguments = [part.strip("'") for option in [*own, *files, *more] for part in option.split(" ")]
+    with (tmp_path / "redis.log").open("wb") as log:
+        process = subprocess.Popen([find("redis-server"), *arguments], stdout=log, stderr=log, cwd=tmp_path)
+    wait_until(lambda: b"Ready to accept" in (tmp_path / "redis.log").read_bytes(), "Redis was ready", 20)
+    yield port
+    process.kill()
+    process.wait()
+
+
+def test_celery_beat_and_our_own_client_talk_to_redis_over_tls(redis_port: int, certificates: Path) -> None:
+    address = f"rediss://127.0.0.1:{redis_port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificates / 'ca.pem'}"
+    settings = Settings.model_validate({"database_url": "mysql+pymysql://u:p@h/d", "celery_broker_url": address})
+    with broker.client(settings) as client:
+        assert client.ping()
+    config = celery_config(settings)
+    with Connection(config["broker_url"], transport_options=config["broker_transport_options"]) as connection:
+        connection.ensure_connection(max_retries=1)
+    from redbeat.schedulers import get_redis
+
+    app = Celery(set_as_current=False)
+    app.conf.update(config)
+    assert get_redis(app).ping()

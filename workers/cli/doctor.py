@@ -1,0 +1,52 @@
+"""`chat-workers doctor`: every dependency in a line, and what to mend."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import click
+
+from settings import get_settings
+from workers.cli.output import as_json_option, print_json
+from workers.doctor.database import database
+from workers.doctor.exposure import exposure
+from workers.doctor.push import push
+from workers.doctor.redis import redis
+from workers.doctor.report import Check, Finding, Question, examine
+from workers.doctor.scanner import clamd, uploads
+from workers.doctor.storage import backups, buckets
+
+CHECKS: Mapping[str, Check] = {
+    "database": database,
+    "redis": redis,
+    "push": push,
+    "clamd": clamd,
+    "uploads": uploads,
+    "backups": backups,
+    "S3": buckets,
+    "exposure": exposure,
+}
+MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red"), "not configured": ("-", None)}
+
+
+@click.command("doctor")
+@click.option("--offline", is_flag=True, help="Ask no push provider for a token.")
+@as_json_option
+def group(offline: bool, as_json: bool) -> None:
+    """Ask every dependency whether it is as the workers need it; nothing is changed. Exit code 1 if something is wrong."""
+    found = []
+    for finding in examine(Question(get_settings(), offline), CHECKS):
+        found.append(finding)
+        if not as_json:
+            _echo(finding)
+    faults = sum(finding.state == "WRONG" for finding in found)
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+    else:
+        click.echo(f"{faults} to mend" if faults else "nothing to mend")
+    if faults:
+        raise SystemExit(1)
+
+
+def _echo(finding: Finding) -> None:
+    mark, colour = MARKS[finding.state]
+    click.echo(f"{click.style(mark.ljust(5), fg=colour)}  {finding.what.ljust(17)}  {finding.sentence}")

@@ -1,0 +1,65 @@
+"""clamd and the uploads: whether it answers, with recent signatures, believably and for files as large as are allowed."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.attachments.clamd import Clamd, ClamdUnavailableError
+from tasks.attachments.fitness import faults
+from workers.doctor.report import Finding, Question, not_configured, ok, wrong
+
+OLDEST_DAYS = 3
+
+
+def clamd(question: Question) -> Iterator[Finding]:
+    """Find out about CLAMD_URL by what it says to files that it must not call OK."""
+    settings = question.settings
+    if settings.attachments_url is None:
+        yield not_configured("clamd", "ATTACHMENTS_URL is not set: nothing is scanned")
+        return
+    scanner = Clamd(settings.clamd_url, scan_seconds=min(settings.clamd_scan_seconds, 45))
+    try:
+        version = scanner.version()
+        yield ok("clamd", f"{version.engine} at {settings.clamd_url}")
+        yield _signatures(scanner.signatures_of())
+        found = faults(scanner, settings.attachments_largest_bytes)
+    except ClamdUnavailableError as error:
+        yield wrong("clamd", f"CLAMD_URL {settings.clamd_url}: {error}; attachments wait, unserved")
+        return
+    for fault in found:
+        yield wrong("clamd limits", fault.sentence)
+    if not found:
+        yield ok(
+            "clamd limits", f"files of up to {settings.attachments_largest_bytes:,} bytes, and it tells what it cannot look at"
+        )
+
+
+def uploads(question: Question) -> Iterator[Finding]:
+    """Find out whether the folders of attachments and quarantine are there, where they are folders."""
+    settings = question.settings
+    yield from _folder("uploads", "ATTACHMENTS_URL", settings.attachments_url, os.R_OK | os.X_OK)
+    if settings.attachments_quarantine_url:
+        yield from _folder("quarantine", "ATTACHMENTS_QUARANTINE_URL", settings.attachments_quarantine_url, os.W_OK | os.X_OK)
+
+
+def _folder(what: str, variable: str, url: str | None, access: int) -> Iterator[Finding]:
+    if url is None or not url.startswith("file://"):
+        return
+    path = Path(url.removeprefix("file://"))
+    if not path.is_dir():
+        yield wrong(what, f"{variable} names {path}, which is no folder here; mount it on this host too")
+    elif not os.access(path, access):
+        verb = "write" if access & os.W_OK else "read"
+        yield wrong(what, f"{path} ({variable}) may not be {verb} by user {os.geteuid()}; give its group the right")
+    else:
+        yield ok(what, str(path))
+
+
+def _signatures(made: datetime | None) -> Finding:
+    if made is None:
+        return wrong("signatures", "clamd has no daily database; run freshclam and look at its log")
+    days = (datetime.now(UTC) - made).days
+    if days > OLDEST_DAYS:
+        return wrong("signatures", f"they are {days} days old; see that freshclam runs (systemctl status clamav-freshclam)")
+    return ok("signatures", f"of {made:%Y-%m-%d %H:%M} UTC")

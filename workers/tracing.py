@@ -1,0 +1,59 @@
+"""OpenTelemetry traces, if OTEL_EXPORTER_OTLP_ENDPOINT is set: a span for each task, statement and Redis command.
+
+Statements are recorded with their placeholders, Redis commands without their arguments. Sends are not traced one by one: a
+drain's claims and results show as its statements.
+"""
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from db.engine import get_engine
+from settings import ConfigurationError, Settings
+
+SERVICE = "chat-workers"
+# At most this much of a child's start and end: celery gives up on one that takes longer than 4 s to start.
+FLUSH_MILLISECONDS = 2000
+EXPORT_SECONDS = 4
+
+_provider: list[Any] = []
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigurationError where traces are wanted and what makes them is not installed. Imports it, before the fork."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return
+    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.instrumentation.celery") is None:
+        raise ConfigurationError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'chat-workers[opentelemetry]'"
+        )
+    _modules()
+
+
+def start(settings: Settings) -> None:
+    """Begin to trace in this process. Its exporter has a thread, which no fork survives: so in each child, after it is made."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return
+    sdk, export, exporter, resources, celery, redis, sqlalchemy = _modules()
+    os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
+    provider = sdk.TracerProvider(resource=resources.Resource.create())
+    provider.add_span_processor(export.BatchSpanProcessor(exporter.OTLPSpanExporter(timeout=EXPORT_SECONDS)))
+    celery.CeleryInstrumentor().instrument(tracer_provider=provider)
+    redis.RedisInstrumentor().instrument(tracer_provider=provider)
+    sqlalchemy.SQLAlchemyInstrumentor().instrument(tracer_provider=provider, engine=get_engine())
+    _provider.append(provider)
+
+
+def flush() -> None:
+    """Send what has gathered: a child that ends would take it along."""
+    for provider in _provider:
+        provider.force_flush(FLUSH_MILLISECONDS)
+
+
+def _modules() -> tuple[Any, ...]:
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter
+    from opentelemetry.instrumentation import celery, redis, sqlalchemy
+    from opentelemetry.sdk import resources, trace
+    from opentelemetry.sdk.trace import export
+
+    return trace, export, trace_exporter, resources, celery, redis, sqlalchemy
