@@ -39,13 +39,12 @@ class Worker:
     def __init__(self, environment: dict[str, str], redis: Redis, log: Path) -> None:
         self.redis = redis
         self.log = log
-        self.events: PubSub = redis.pubsub()
-        self.events.psubscribe("/0.celeryev/task.*")
+        self.listen()
         self.ended: dict[str, str] = {}
+        command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", f"{samples.QUEUE},attachments"]
         with log.open("wb") as opened:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", f"{samples.QUEUE},attachments"]
-                + ["-n", f"{log.stem}@test", "--concurrency", "1", "--without-gossip", "--without-mingle"],
+                [*command, "-n", f"{log.stem}@test", "--concurrency", "1", "--without-gossip", "--without-mingle"],
                 cwd=PROJECT,
                 env={**os.environ, **environment},
                 stdout=opened,
@@ -57,6 +56,11 @@ class Worker:
     @property
     def lines(self) -> str:
         return self.log.read_text()
+
+    def listen(self) -> None:
+        """Hear of the tasks that end from now on; again after Redis was away."""
+        self.events: PubSub = self.redis.pubsub()  # type: ignore[no-untyped-call]
+        self.events.psubscribe("/0.celeryev/task.*")
 
     def push(self, element: object, queue: str = samples.QUEUE) -> None:
         """Put an element behind all others of the queue."""

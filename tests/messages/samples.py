@@ -5,6 +5,7 @@ import zlib
 from base64 import b64encode
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,10 @@ QUEUE = "housekeeping"
 TASK = "tasks.typing_indicators.expire"
 
 HUGE = 20 * 2**20
+
+# Taken from Redis after celery-node 0.5.9 on Node 20 had sent them; tests/messages/celery_node.js is what sent them:
+#   npm install celery-node@0.5.9 && node celery_node.js redis://127.0.0.1:6379/0
+CELERY_NODE = tuple(Path(__file__).with_name("celery_node.jsonl").read_bytes().splitlines())
 
 
 def encoded(body: object) -> str:

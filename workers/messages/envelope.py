@@ -67,17 +67,24 @@ DEFECTS = {
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _time(value: str) -> str:
-    # Celery's own parser; what it lets pass may still overflow when it is moved to another time zone.
-    moment = maybe_iso8601(value)
+def _moment(value: str) -> datetime:
+    try:
+        moment = maybe_iso8601(value)
+    except ValueError:  # whose text shows the value
+        moment = None
+    # What Celery's parser lets pass may still overflow when it is moved to another time zone.
     if moment is None or not 2000 <= moment.year < 2200:
-        raise ValueError("is no time of this century or the next")
+        raise ValueError("is no time in ISO 8601 of this century or the next")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _time(value: str) -> str:
+    _moment(value)
     return value
 
 
 def _past(value: str) -> str:
-    moment = maybe_iso8601(_time(value))
-    if moment is None or (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > datetime.now(UTC):
+    if _moment(value) > datetime.now(UTC):
         raise ValueError("is in the future")
     return value
 
@@ -306,8 +313,11 @@ def _fit(model: type[Model], message: dict[str, Any]) -> Model:
         names = [str(part) for part in first["loc"][:2]]
         place = next((name for name in (".".join(names), names[0]) if name in DEFECTS), "envelope")
         # A name of the message's own making is content.
-        known = [name for name in names if name in _NAMES]
-        raise RefusedError(place, f"{'.'.join(known) or 'a part'}: {_lowered(first['msg'])}") from None
+        known = [name for name in names if name in NAMES]
+        detail = _lowered(first["msg"])
+        raise RefusedError(
+            place, detail if place in {*known, ".".join(known)} else f"{'.'.join(known) or 'a part'}: {detail}"
+        ) from None
 
 
 def _lowered(text: str) -> str:
@@ -315,6 +325,12 @@ def _lowered(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-_NAMES = {
-    field.alias or name for model in (Envelope, Headers, Properties, DeliveryInfo) for name, field in model.model_fields.items()
-}
+# What the contract itself names, so that it may be shown.
+NAMES = frozenset(
+    ["args", "kwargs", "application/json", "utf-8", "base64"]
+    + [
+        field.alias or name
+        for model in (Envelope, Headers, Properties, DeliveryInfo, Options)
+        for name, field in model.model_fields.items()
+    ]
+)

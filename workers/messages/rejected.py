@@ -110,6 +110,11 @@ def discard(redis: Redis, identity: str) -> bool:
     return removed
 
 
+def discard_all(redis: Redis) -> int:
+    """Remove all kept messages. Return how many there were."""
+    return sum(discard(redis, found.id) for found in kept(redis))
+
+
 def _rejected(identity: bytes, fields: dict[bytes, bytes]) -> Rejected:
     text = {name: fields[name.encode()].decode() for name in ("queue", "defect", "detail", "sha256")}
     return Rejected(id=identity.decode(), size=int(fields[b"size"]), raw=fields[b"raw"], **text)
