@@ -102,7 +102,7 @@ def test_a_broken_remote_command_is_dropped_and_the_next_one_answered(worker: Wo
 
 def test_inspect_still_gets_its_answer(worker: Worker, environment: dict[str, str]) -> None:
     asked = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "ping", "--timeout", "10"],
+        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "ping", "-d", "worker@test", "-t", "20"],
         cwd=PROJECT,
         capture_output=True,
         text=True,

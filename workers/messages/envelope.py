@@ -141,7 +141,7 @@ class AnyEnvelope(_Part):
     """What kombu needs to make a message of it; enough for remote control, whose commands Celery checks itself."""
 
     properties: Properties
-    headers: AnyHeaders | None = None
+    headers: AnyHeaders
     content_type: str | None = Field(None, alias="content-type")
     content_encoding: Literal["utf-8", "UTF-8", "binary", "us-ascii"] | None = Field(None, alias="content-encoding")
     body: str

@@ -95,13 +95,13 @@ class QoS(kombu_redis.QoS):
             try:
                 message, exchange, queue = _entry(raw)
                 raw = dumps(message).encode()
-                if queue in QUEUES:
+                if queue in QUEUES:  # another app's messages are its own business
                     examine(message, queue)
+                    message["headers"][RESTORED] = message["headers"].get(RESTORED, 0) + 1
             except RefusedError as refused:
                 rejected.keep(pipeline, queue, raw, refused)
                 refusals.append((queue, refused, len(raw)))
             else:
-                message["headers"][RESTORED] = message["headers"].get(RESTORED, 0) + 1
                 self.channel._do_restore_message(message, exchange, queue, pipeline, leftmost)
 
         with self.channel.conn_or_acquire(client) as connected:
@@ -119,7 +119,6 @@ def _entry(raw: bytes) -> tuple[dict[str, Any], str, str]:
     if not (isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str)):
         raise RefusedError("unacked", "its message, exchange or routing key is of another type")
     envelope.check_any(message)
-    message["headers"] = message.get("headers") or {}
     return message, exchange, queue
 
 
@@ -134,6 +133,11 @@ class _Examining:
         client = self._create_client(asynchronous=True)
         client.set_response_callback("BRPOP", self._examined)
         return cast(Redis, client)
+
+    @cached_property
+    def _keeper(self: Any) -> Redis:
+        # Made once: a client costs more than what it is used for here.
+        return cast(Redis, self._create_client())
 
     def mend(self: Any) -> None:
         """Set aside what stands in the place of kombu's keys."""
@@ -177,7 +181,7 @@ class _Examining:
     def _refuse(self: Any, queue: str, raw: bytes, refused: RefusedError) -> None:
         event = "a message was refused and is kept aside"
         try:
-            with self.conn_or_acquire() as client, client.pipeline() as pipeline:
+            with self._keeper.pipeline() as pipeline:
                 if queue in QUEUES:
                     rejected.keep(pipeline, queue, raw, refused)
                 else:
