@@ -120,9 +120,8 @@ def test_a_worker_serves_the_api_and_nothing_it_does_is_denied(
             worker.wait_for(sent.id)
             for arguments in (
                 ["celery", "-A", "workers.app", "inspect", "ping", "-d", "worker@test", "-t", "20"],
-                ["workers.cli", "messages", "list"],
                 ["workers.cli", "messages", "discard", "--all"],
-                ["workers.cli", "schedule", "run", "typing-indicators"],
+                ["workers.cli", "schedule", "run", "typing-indicators-expire"],
             ):
                 _run(arguments, own)
         finally:

@@ -28,6 +28,11 @@ def queue_of(task: str, app: Celery[Any]) -> str | None:
     """Return the queue that a task is routed to; None for one that does not exist."""
     if not task.startswith(OURS) or task not in app.tasks:
         return None
+    return _routed(task, app)
+
+
+@cache
+def _routed(task: str, app: Celery[Any]) -> str:
     return str(app.amqp.router.route({}, task)["queue"].name)
 
 

@@ -72,7 +72,7 @@ def _moment(value: str) -> datetime:
         moment = maybe_iso8601(value)
     except ValueError:  # whose text shows the value
         moment = None
-    # What Celery's parser lets pass may still overflow when it is moved to another time zone.
+    # Some of what Celery's parser lets pass overflows when it is moved to another time zone.
     if moment is None or not 2000 <= moment.year < 2200:
         raise ValueError("is no time in ISO 8601 of this century or the next")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
