@@ -12,7 +12,7 @@ from tests.messages import samples
 from tests.messages.test_envelope import examine
 from workers.cli import cli
 from workers.messages import rejected
-from workers.messages.envelope import RefusedError
+from workers.messages.contract import RefusedError
 
 SECRET = "hunter2-and-more"
 

@@ -17,7 +17,7 @@ from kombu.utils.json import dumps, loads
 
 from tests.messages import samples
 from workers.messages import call, envelope
-from workers.messages.envelope import DEFECTS, RefusedError
+from workers.messages.contract import DEFECTS, RefusedError
 
 
 def examine(raw: bytes, app: "Celery[Any]", queue: str = samples.QUEUE) -> envelope.Call:

@@ -13,7 +13,7 @@ from devstack.stack import Stack
 from tests.messages import samples
 from tests.messages.conftest import Worker
 from workers.messages import key_types, rejected
-from workers.messages.envelope import MOST_RESTORED, RESTORED
+from workers.messages.contract import MOST_RESTORED, RESTORED
 
 FLOOD = 10_000
 
@@ -96,7 +96,9 @@ def test_bookkeeping_of_another_type_is_renamed_and_nothing_is_lost(worker: Work
     ids=["empty", "half", "list", "null", "number", "object", "deep", "no utf-8", "no properties"],
 )
 def test_a_broken_remote_command_is_dropped_and_the_next_one_answered(worker: Worker, garbage: bytes) -> None:
+    dropped = rejected.rejected_counts(worker.redis).get(("broker", "control"), 0)
     worker.redis.publish("/0.celery.pidbox", garbage)
+    worker.wait_until(lambda: rejected.rejected_counts(worker.redis).get(("broker", "control"), 0) == dropped + 1)
     worker.run()
 
 

@@ -15,7 +15,7 @@ from workers.cli.output import as_json_option, print_json
 from workers.cli.table import echo_table
 from workers.messages import envelope, rejected
 from workers.messages.call import OURS
-from workers.messages.envelope import DEFECTS, RefusedError
+from workers.messages.contract import DEFECTS, NAMES, RefusedError
 from workers.messages.rejected import MOST_KEPT, Rejected
 from workers.messages.replay import outline, readable_call, replay
 
@@ -163,7 +163,7 @@ def _outline(kept: Rejected) -> Any:
         body = envelope.body(message)
     except RefusedError:
         return f"Its first bytes: {kept.raw[:64]!r}"
-    return outline({**message, "body": body}, _known() | envelope.NAMES | frozenset(QUEUES))
+    return outline({**message, "body": body}, _known() | NAMES | frozenset(QUEUES))
 
 
 def _known() -> frozenset[str]:

@@ -8,7 +8,8 @@ from typing import Any
 from celery import Celery, Task
 from pydantic import TypeAdapter, ValidationError
 
-from workers.messages.envelope import Call, RefusedError
+from workers.messages.contract import RefusedError
+from workers.messages.envelope import Call
 
 # The rest of the registry is Celery's own: celery.map and its like would call any task with any arguments.
 OURS = "tasks."

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from workers.messages.envelope import MOST_BYTES, RefusedError
+from workers.messages.contract import MOST_BYTES, RefusedError
 
 KEPT = "chat-workers:messages:rejected"
 COUNTS = "chat-workers:messages:rejected-counts"
@@ -67,7 +67,7 @@ def count(pipeline: Redis, queue: str, defect: str) -> None:
 def rejected_counts(redis: Redis) -> dict[tuple[str, str], int]:
     """Return how many messages were refused since the counts began, by queue and defect: one HGETALL of a small hash.
 
-    Queues are those of celery_config.QUEUES and "broker"; defects are the keys of envelope.DEFECTS. Raise RedisError.
+    Queues are those of celery_config.QUEUES and "broker"; defects are the keys of contract.DEFECTS. Raise RedisError.
     """
     found = cast(dict[bytes, bytes], redis.hgetall(COUNTS))
     counts = {}

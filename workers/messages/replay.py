@@ -7,7 +7,8 @@ from celery import Celery
 
 from workers.messages import envelope
 from workers.messages.call import queue_of, takes
-from workers.messages.envelope import Call, RefusedError
+from workers.messages.contract import RefusedError
+from workers.messages.envelope import Call
 from workers.messages.rejected import Rejected
 
 

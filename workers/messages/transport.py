@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from workers.celery_config import QUEUES
 from workers.messages import call, envelope, key_types, rejected
-from workers.messages.envelope import RESTORED, RefusedError
+from workers.messages.contract import RESTORED, RefusedError
 
 log = structlog.get_logger(__name__)
 
