@@ -8,6 +8,7 @@ from celery import Celery, Task
 from settings import ConfigurationError, get_settings
 from workers import signals
 from workers.celery_config import JOBS, celery_config
+from workers.messages.transport import ExaminingAMQP
 
 
 class ChatTask(Task):  # type: ignore[type-arg]
@@ -28,7 +29,7 @@ def make_app() -> Celery[Any]:
     except ConfigurationError as error:
         print(f"chat-workers: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask)
+    celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ExaminingAMQP)
     celery.conf.update(config)
     celery.autodiscover_tasks([f"tasks.{job}" for job in JOBS], related_name="task")
     signals.connect()

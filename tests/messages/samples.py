@@ -1,0 +1,188 @@
+"""Messages, good and bad: each bad one is the good one with one thing wrong, and the defect that it is kept under."""
+
+import json
+import zlib
+from base64 import b64encode
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+QUEUE = "housekeeping"
+TASK = "tasks.typing_indicators.expire"
+
+HUGE = 20 * 2**20
+
+# Taken from Redis after celery-node 0.5.9 on Node 20 had sent them; tests/messages/celery_node.js is what sent them:
+#   npm install celery-node@0.5.9 && node celery_node.js redis://127.0.0.1:6379/0
+CELERY_NODE = tuple(Path(__file__).with_name("celery_node.jsonl").read_bytes().splitlines())
+
+
+def encoded(body: object) -> str:
+    """Return a body as Celery encodes it."""
+    return b64encode(json.dumps(body).encode()).decode()
+
+
+def message(*args: object, task: str = TASK, queue: str = QUEUE, **kwargs: object) -> dict[str, Any]:
+    """Return the message of docs/api.md, the smallest that is asked of the API."""
+    task_id = str(uuid4())
+    return {
+        "body": encoded([list(args), kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "js",
+            "task": task,
+            "id": task_id,
+            "root_id": task_id,
+            "parent_id": None,
+            "group": None,
+            "retries": 0,
+            "eta": None,
+            "expires": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+            "timelimit": [None, None],
+            "argsrepr": "()",
+            "kwargsrepr": "{}",
+            "origin": "api",
+            "ignore_result": True,
+        },
+        "properties": {
+            "correlation_id": task_id,
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid4()),
+        },
+    }
+
+
+def scan(*args: object, **kwargs: object) -> dict[str, Any]:
+    """Return a message that asks for the scan of an attachment."""
+    return message(*args, task="tasks.attachments.scan", queue="attachments", **kwargs)
+
+
+def good() -> dict[str, Any]:
+    """Return a message whose task runs and succeeds."""
+    return message()
+
+
+def without(*place: str) -> dict[str, Any]:
+    """Return the good message without one part."""
+    found = good()
+    inner = found
+    for name in place[:-1]:
+        inner = inner[name]
+    del inner[place[-1]]
+    return found
+
+
+def with_(value: object, *place: str) -> dict[str, Any]:
+    """Return the good message with another value in one place."""
+    found = deepcopy(good())
+    inner = found
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return found
+
+
+def body(value: object) -> dict[str, Any]:
+    return with_(encoded(value), "body")
+
+
+def raw(value: object) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def _bomb() -> dict[str, Any]:
+    bomb = with_(b64encode(zlib.compress(b" " * 10 * HUGE)).decode(), "body")
+    bomb["headers"]["compression"] = "application/x-gzip"
+    return bomb
+
+
+_ODD: tuple[object, ...] = (None, True, 7, "x", [1], {"a": 1})
+_TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+# (what is wrong, the element, the defect it is kept under). The first ten lines are the reference's table.
+BAD: list[tuple[str, object, str]] = [
+    ("no id", without("headers", "id"), "headers.id"),
+    ("body is a string", body("x"), "body"),
+    ("body is an object", body({"args": [], "kwargs": {}}), "body"),
+    ("body is a list of two", body([[], {}]), "body"),
+    ("not JSON", b"{not json", "json"),
+    ("no delivery_tag", without("properties", "delivery_tag"), "properties.delivery_tag"),
+    ("no delivery_info", without("properties", "delivery_info"), "properties.delivery_info"),
+    ("no properties", without("properties"), "properties"),
+    ("unknown task", with_("tasks.nothing", "headers", "task"), "headers.task"),
+    ("no headers", without("headers"), "headers"),
+    ("bad expires", with_("soon", "headers", "expires"), "headers.expires"),
+    ("bad eta", with_("later", "headers", "eta"), "headers.eta"),
+    ("bad content type", with_("application/x-python-serialize", "content-type"), "content-type"),
+    ("body cannot be decoded", with_("%%%", "body"), "body"),
+    # Beyond the table
+    ("empty", b"", "json"),
+    ("random bytes", bytes(range(256)), "json"),
+    ("not UTF-8", b'{"body": "\xff"}', "json"),
+    ("half a message", raw(good())[:200], "json"),
+    ("a JSON list", b"[]", "json"),
+    ("a JSON null", b"null", "json"),
+    ("a lone surrogate", raw(with_("\ud800", "headers", "id")), "json"),
+    ("not a number", b'{"body": NaN}', "json"),
+    ("an integer of 5000 digits", b'{"body": ' + b"9" * 5000 + b"}", "json"),
+    ("nested a thousand deep", b"[" * 5000 + b"]" * 5000, "json"),
+    ("nested as deep as the parser just goes", b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}", "properties"),
+    ("body nested a thousand deep", with_(b64encode(b"[" * 5000 + b"]" * 5000).decode(), "body"), "body"),
+    ("a body of 20 MB", body([[], {"note": "x" * HUGE}, None]), "size"),
+    ("a compressed body", with_("gzip", "headers", "compression"), "headers.compression"),
+    ("a zip bomb", _bomb(), "size"),
+    ("a small zip bomb", with_("gzip", "headers", "compression"), "headers.compression"),
+    ("a date that kombu cannot make", b'{"__type__": "datetime", "__value__": 5}', "json"),
+    ("a null id", with_(None, "headers", "id"), "headers.id"),
+    ("an id that has no hash", with_([1], "headers", "id"), "headers.id"),
+    ("an empty id", with_("", "headers", "id"), "headers.id"),
+    ("a task that has no hash", with_({}, "headers", "task"), "headers.task"),
+    ("Celery's own celery.map", with_("celery.map", "headers", "task"), "headers.task"),
+    ("a backup on the queue of small jobs", message(task="tasks.backups.daily"), "headers.task"),
+    ("a header that Celery uses itself", with_(5, "headers", "get"), "headers"),
+    ("eta tomorrow", with_(_TOMORROW, "headers", "eta"), "headers.eta"),
+    ("expires in the year 9999", with_("9999-12-31T23:59:59-12:00", "headers", "expires"), "headers.expires"),
+    ("expires is empty", with_("", "headers", "expires"), "headers.expires"),
+    ("expires is a number", with_(5, "headers", "expires"), "headers.expires"),
+    ("a million retries", with_(10**6, "headers", "retries"), "headers.retries"),
+    ("retries is null", with_(None, "headers", "retries"), "headers.retries"),
+    ("time limits of three", with_([1, 2, 3], "headers", "timelimit"), "headers.timelimit"),
+    ("a time limit of a year", with_([31_536_000, None], "headers", "timelimit"), "headers.timelimit"),
+    ("restored for ever", with_(1000, "headers", "x-restored"), "restored"),
+    ("an unknown character set", with_("ebcdic", "content-encoding"), "content-encoding"),
+    ("an unknown body encoding", with_("rot13", "properties", "body_encoding"), "properties"),
+    ("a tag that has no hash", with_([], "properties", "delivery_tag"), "properties.delivery_tag"),
+    ("to be put back elsewhere", with_("backups", "properties", "delivery_info", "routing_key"), "properties.delivery_info"),
+    ("to be put back into unacked", with_("unacked", "properties", "delivery_info", "routing_key"), "properties.delivery_info"),
+    ("a callback", body([[], {}, {"callbacks": [{"task": "tasks.backups.daily"}]}]), "body.options"),
+    ("an option that Celery knows nothing of", body([[], {}, {"x": 1}]), "body.options"),
+    ("a chain that is none", body([[], {}, {"chain": 5}]), "body.options"),
+    ("an argument too many", message(1), "arguments"),
+    ("an argument that the task does not know", message(force=True), "arguments"),
+    ("an argument that is a list", message([1]), "body"),
+    *((f"the element is {odd!r}", raw(odd), "json") for odd in _ODD[:-1]),
+    *((f"headers are {odd!r}", with_(odd, "headers"), "headers") for odd in _ODD[:-1]),
+    *((f"properties are {odd!r}", with_(odd, "properties"), "properties") for odd in _ODD[:-1]),
+    *((f"the body is {odd!r}", with_(odd, "body"), "body") for odd in _ODD),
+    *((f"delivery_info is {odd!r}", with_(odd, "properties", "delivery_info"), "properties.delivery_info") for odd in _ODD),
+    *((f"args are {odd!r}", body([odd, {}, None]), "body") for odd in _ODD if not isinstance(odd, list)),
+    *((f"kwargs are {odd!r}", body([[], odd, None]), "body") for odd in _ODD[:-1]),
+    *((f"options are {odd!r}", body([[], {}, odd]), "body.options") for odd in _ODD[1:]),
+]
+
+# For the one task that takes an argument, on its own queue.
+MISFITS: list[tuple[str, dict[str, Any]]] = [
+    ("an id that is no number", scan("x")),
+    ("an id that is null", scan(None)),
+    ("an id that is a fraction", scan(1.5)),
+    ("no id", scan()),
+    ("two ids", scan(1, 2)),
+    ("an id of another name", scan(attachment=1)),
+]

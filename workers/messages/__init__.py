@@ -1,0 +1,1 @@
+"""What comes in on the queues: each message is examined before Celery sees it, and what no worker can run is kept aside."""
