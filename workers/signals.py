@@ -8,11 +8,14 @@ import structlog
 from billiard.process import current_process
 from celery import Task
 from celery.signals import (
+    before_task_publish,
+    heartbeat_sent,
     setup_logging,
     task_failure,
     task_postrun,
     task_prerun,
     worker_init,
+    worker_shutdown,
     worker_shutting_down,
 )
 
@@ -20,6 +23,7 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import logging
+from workers.operations import telling
 
 log = structlog.get_logger(__name__)
 
@@ -80,5 +84,12 @@ def connect() -> None:
         (task_prerun, _begin),
         (task_postrun, _end),
         (task_failure, _say_what_is_not_configured),
+        (before_task_publish, telling.stamp),
+        (worker_init, telling.start),
+        (heartbeat_sent, telling.beat),
+        (worker_shutdown, telling.end),
+        (task_prerun, telling.task_starts),
+        (task_postrun, telling.task_ends),
+        (task_failure, telling.task_killed),
     ):
         celery_signal.connect(handler, weak=False)

@@ -2,10 +2,10 @@
 
 from fastapi import FastAPI
 
-from workers.gateway import health
+from workers.gateway import health, metrics, status
 
 # Granian imports it; a module of routes each, so that none knows the others.
-ROUTERS = (health.router,)
+ROUTERS = (health.router, metrics.router, status.router)
 
 
 def make_app() -> FastAPI:
