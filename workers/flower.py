@@ -30,7 +30,7 @@ LONGEST_ARGUMENTS = 200
 class ProtectedMetrics(Metrics):  # type: ignore[misc]
     """Flower's /metrics, which Flower itself shows to anyone."""
 
-    @authenticated  # type: ignore[untyped-decorator]
+    @authenticated
     async def get(self) -> None:
         await super().get()
 
@@ -96,7 +96,7 @@ def read_users(path: Path) -> list[str]:
         name, _, password = user.partition(":")
         if not name or len(password) < SHORTEST_PASSWORD:
             raise ConfigurationError(
-                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password with {SHORTEST_PASSWORD} characters or more"
+                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password, {SHORTEST_PASSWORD} characters or longer"
             )
     return users
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery.schedules import BaseSchedule
 from prometheus_client.metrics_core import Metric
 from redis import Redis
 
 from workers.celery_config import BEAT_LOOP_SECONDS
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import duration, moment
+from workers.operations.words import duration
 
 # Beat looks at its entries this often, so that being later than a few looks means that no beat is there.
 LATE_SECONDS = 10 * BEAT_LOOP_SECONDS
@@ -38,6 +39,10 @@ class Beat:
 
     alive: bool
     entries: list[Entry]
+    at: datetime
+
+    def seconds_since(self, when: datetime) -> float:
+        return (self.at - when).total_seconds()
 
 
 def read(client: Redis) -> Beat:
@@ -46,30 +51,35 @@ def read(client: Redis) -> Beat:
 
     from workers.app import app
 
-    config, schedule = RedBeatConfig(app), app.conf.beat_schedule
+    config, entries = RedBeatConfig(app), app.conf.beat_schedule
     with client.pipeline(transaction=False) as pipeline:
         pipeline.exists(config.lock_key)
-        for name in schedule:
+        for name in entries:
             pipeline.hget(f"{config.key_prefix}{name}", "meta")
         held, *metas = pipeline.execute()
-    return Beat(bool(held), [_entry(name, schedule[name], meta) for name, meta in zip(schedule, metas, strict=True)])
+    now = datetime.now(UTC)
+    return Beat(bool(held), [_entry(name, entries[name], meta, now) for name, meta in zip(entries, metas, strict=True)], now)
 
 
-def _entry(name: str, entry: dict[str, Any], meta: bytes | None) -> Entry:
+def _entry(name: str, entry: dict[str, Any], meta: bytes | None, now: datetime) -> Entry:
     from redbeat.decoder import RedBeatJSONDecoder
 
-    # As Celery words it: `freq: 1.00 minute`, `crontab: 30 1 * * * (m/h/dM/MY/d)`.
-    words = entry["task"], str(entry["schedule"]).strip("<>")
+    words = entry["task"], in_words(entry["schedule"])
     if meta is None:
         return Entry(name, *words, known=False, last=None, next=None, late_seconds=0)
     stored = json.loads(meta, cls=RedBeatJSONDecoder)
-    now = datetime.now(UTC)
     # RedBeat's own due_at says "now" of what is overdue.
     remaining = entry["schedule"].remaining_estimate(stored["last_run_at"] or now)
     late = -remaining / timedelta(seconds=1)
     # An entry that was never sent carries the time at which beat first saw it.
     last = stored["last_run_at"] if stored.get("total_run_count") else None
     return Entry(name, *words, known=True, last=last, next=now + remaining, late_seconds=round(max(late, 0.0), 1))
+
+
+def in_words(when: BaseSchedule) -> str:
+    """Return a schedule for people: `every 5 seconds`, or cron's five fields. Celery's own words are their source."""
+    kind, _, words = str(when).strip("<>").partition(": ")
+    return words.partition(" (")[0] if kind == "crontab" else f"every {words.replace('.00', '')}"
 
 
 def metrics(found: Beat) -> Iterator[Metric]:
@@ -93,7 +103,7 @@ def troubles(found: Beat) -> Iterator[Trouble]:
     if not found.alive:
         yield Trouble("ChatWorkersBeatDown", "critical", "No beat is running: nothing is started by the schedule.")
         return
-    late = [entry for entry in found.entries if entry.late_seconds > LATE_SECONDS]
+    late = [entry for entry in found.entries if _is_late(entry)]
     if late:
         names = ", ".join(f"{entry.name} by {duration(entry.late_seconds)}" for entry in late[:5])
         yield Trouble("ChatWorkersBeatLate", "critical", f"Beat is late with {len(late)} of its entries: {names}.")
@@ -106,18 +116,22 @@ def tables(found: Beat) -> Iterator[Table]:
     """Yield what a person wants to see."""
     yield Table(
         "Schedule (UTC)",
-        ("entry", "when", "last sent", "next", "late"),
+        ("entry", "when", "last sent", "next", "late by"),
         tuple(
             (
                 entry.name,
                 entry.when,
-                moment(entry.last),
-                moment(entry.next) if entry.known else "-",
-                duration(entry.late_seconds) if entry.late_seconds > LATE_SECONDS else "" if entry.known else "UNKNOWN to beat",
+                f"{duration(found.seconds_since(entry.last))} ago" if entry.last else "never",
+                "-" if entry.next is None else f"in {duration(max(-found.seconds_since(entry.next), 0))}",
+                "UNKNOWN to beat" if not entry.known else duration(entry.late_seconds) if _is_late(entry) else "-",
             )
             for entry in found.entries
         ),
     )
+
+
+def _is_late(entry: Entry) -> bool:
+    return entry.late_seconds > LATE_SECONDS
 
 
 SECTION = Section("beat", read, metrics, troubles, tables)

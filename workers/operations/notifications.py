@@ -19,7 +19,7 @@ MOST_LANES = 20
 # The lanes in use, by a loose scan of idx_due (waiting_on, due_at); then each lane by that index alone, the longest due first.
 LANES = text("SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on LIMIT :most")
 LANE = text("""
-    SELECT COUNT(*) AS notifications, COALESCE(SUM(due_at <= NOW(3)), 0) AS due,
+    SELECT COUNT(*) AS notifications, CAST(COALESCE(SUM(due_at <= NOW(3)), 0) AS SIGNED) AS due,
            GREATEST(TIMESTAMPDIFF(SECOND, MIN(due_at), NOW(3)), 0) AS oldest_due_age
     FROM (SELECT due_at FROM worker_deliveries FORCE INDEX (idx_due)
           WHERE waiting_on = :lane ORDER BY due_at LIMIT :most) AS lane
@@ -31,7 +31,7 @@ PROVIDERS = text("""
 """)
 # By the primary key, which begins with the minute.
 RECENT = text("""
-    SELECT provider, outcome, reason, SUM(devices) AS devices FROM worker_delivery_counts
+    SELECT provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts
     WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY provider, outcome, reason ORDER BY devices DESC LIMIT 15
 """)
 

@@ -9,6 +9,8 @@ from workers.operations.report import Table, Trouble
 from workers.operations.words import moment
 
 REFRESH_SECONDS = 15
+# Tables of so many columns have a line of their own.
+WIDE_COLUMNS = 5
 RUNBOOK = "docs/runbook.md"
 
 # Contrast at least 4.5 : 1 in both schemes; what is wrong is also said in words, never by colour alone.
@@ -37,8 +39,9 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { text-align: left; font-weight: 600; padding: .5rem .75rem; background: var(--card) }
 th, td { text-align: left; padding: .35rem .75rem; border-top: 1px solid var(--line); vertical-align: top }
 thead th { color: var(--quiet); font-weight: 600; font-size: .875rem }
-tbody th { font-weight: 500; overflow-wrap: anywhere } .number { text-align: right; white-space: nowrap }
-main { display: grid; gap: 1rem } .none { color: var(--quiet) }
+tbody th { font-weight: 500; white-space: nowrap } .number { text-align: right; white-space: nowrap }
+main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
+.wide { grid-column: 1 / -1; min-width: 0 } .none, .what { color: var(--quiet) }
 code { font-size: .875em }
 """
 # A page that can load nothing and be framed by no one; its one style is allowed by its hash.
@@ -88,7 +91,7 @@ def _verdict(troubles: list[Trouble]) -> str:
     kind = "bad" if any(trouble.severity == "critical" for trouble in troubles) else "warn"
     items = "\n".join(
         f'<li><strong class="{trouble.severity}">{trouble.severity}:</strong> {escape(trouble.sentence)}'
-        f" What to do: <code>{RUNBOOK}</code>, <code>{trouble.alert}</code>.</li>"
+        f' <span class="what">What to do: {RUNBOOK}, <code>{trouble.alert}</code>.</span></li>'
         for trouble in troubles
     )
     said = "One thing is" if len(troubles) == 1 else f"{len(troubles)} things are"
@@ -111,7 +114,8 @@ def _table(table: Table, number: int) -> str:
         for row in table.rows
     )
     # A region that scrolls must be reachable by keyboard, and so has a name.
-    return f"""<div class="scroll" role="region" aria-labelledby="t{number}" tabindex="0">
+    wide = " wide" if len(table.header) >= WIDE_COLUMNS else ""
+    return f"""<div class="scroll{wide}" role="region" aria-labelledby="t{number}" tabindex="0">
 <table>
 <caption id="t{number}">{escape(table.title)}</caption>
 <thead><tr>{header}</tr></thead>

@@ -166,7 +166,9 @@ def troubles(found: Queues) -> Iterator[Trouble]:
         waiting = f"{queue.messages:,} message{'s' * (queue.messages != 1)}"
         if queue.expected and not queue.consumers:
             yield Trouble(
-                "ChatWorkersQueueWithoutWorker", "critical", f"No worker takes from the queue {queue.name}; {waiting} in it."
+                "ChatWorkersQueueWithoutWorker",
+                "critical",
+                f"No worker takes from the queue {queue.name}; {queue.messages:,} wait in it.",
             )
         elif queue.name == STRAY and queue.messages:
             yield Trouble(
