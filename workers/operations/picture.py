@@ -125,6 +125,10 @@ def _read_database() -> Iterator[Reading]:
 
 
 def _read_redis() -> Iterator[Reading]:
+    first = _reading("", lambda: client().ping())
+    if not first.ok:
+        yield from (Reading(section.name, fault=first.fault, seconds=first.seconds) for section in FROM_REDIS)
+        return
     for section in FROM_REDIS:
         yield _reading(section.name, lambda section=section: section.read(client()))  # type: ignore[misc]
 

@@ -18,5 +18,6 @@ def client() -> Redis:
     timeouts = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "retry_on_timeout": False}
     options = {**app.conf.broker_transport_options, **timeouts}
     connection = Connection(app.conf.broker_url, transport_options=options)
+    connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
     found: Redis = cast(Any, connection.channel()).client
     return found
