@@ -21,12 +21,13 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import ensure, find
 from tests.acceptance.conftest import wait_until
-from workers.operations import picture, redis as reaching
+from workers.operations import picture
+from workers.operations import redis as reaching
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 COMMANDS = {
-    "worker": "-m celery -A workers.app worker -Q notifications,housekeeping -n main@test -c 2 --without-gossip --without-mingle",
+    "worker": "-m celery -A workers.app worker -Q notifications,housekeeping -n main@test -c 2 --without-mingle",
     "beat": "-m celery -A workers.app beat",
     "gateway": "-m workers.gateway",
     "flower": "-m celery -A workers.app flower",
