@@ -1,4 +1,4 @@
-"""The alerts that wake people fire for real: the condition is caused, a real Prometheus scrapes the real gateway; and they end."""
+"""The alerts that wake people fire for real, and end: the condition is caused, a Prometheus scrapes the gateway."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from devstack.chat import conversation_pairs, enqueue, load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.ports import free_port
 from devstack.programs import ensure, find
-from tests.operations.conftest import Deployment, answers, eventually
+from tests.operations.deployed.conftest import Deployment, answers, eventually
 from tests.operations.test_alert_rules import ALERTS
 
 Firing = Callable[[], set[str]]
