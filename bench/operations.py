@@ -21,6 +21,7 @@ from tasks.notifications.outcome import Kind, Outcome
 
 RESULTS = Path(__file__).parent / "results"
 SCRAPES = 15
+MESSAGES = 10_000
 CHUNK = 200_000
 
 # Of ten rows seven are SENT, two PENDING and one FAILED: the backlog of a bad day.
@@ -34,7 +35,7 @@ NOTIFICATIONS = """
 """
 DELIVERIES = """
     INSERT INTO worker_deliveries (notification_id, due_at, waiting_on, devices, reason)
-    SELECT seq, NOW(3) + INTERVAL seq %% 600 - 300 SECOND, IF(seq %% 2, 'fcm', ''), '{{"fcm:x": ["waiting", 1, 0, "fcm 503"]}}', 'fcm 503'
+    SELECT seq, NOW(3) - INTERVAL 300 SECOND + INTERVAL seq %% 600 SECOND, IF(seq %% 2, 'fcm', ''), '{{"fcm:x": ["waiting", 1, 0, "fcm 503"]}}', 'fcm 503'
     FROM seq_{first}_to_{last} WHERE seq %% 10 = 0
 """  # noqa: E501
 SCANS = """
@@ -106,26 +107,24 @@ def _plain(engine: Engine) -> dict[str, float]:
 
 
 def _counting(url: str) -> dict[str, float]:
+    """Return CPU time: it is the drain's own process that pays."""
     from redis import Redis
 
-    outcome = Outcome(Kind.SENT)
+    outcome, messages, handed_on = Outcome(Kind.SENT), [], []
     with Redis.from_url(url) as client:
         counters.flush_to(lambda: client)
-
-        def messages() -> None:
-            for _ in range(10_000):
+        for _ in range(SCRAPES):
+            began = time.process_time()
+            for _ in range(MESSAGES):
                 measures.sent("fcm", outcome, 0.03)
-
-        def hand_on() -> None:
-            messages()
-            before = time.perf_counter()
+            messages.append(time.process_time() - began)
+            began = time.process_time()
             counters.flush(at_once=True)
-            flushed.append(time.perf_counter() - before)
-
-        flushed: list[float] = []
-        each = _median(messages, 9) / 10_000
-        _median(hand_on, 9)
-    return {"microseconds a message": 1e6 * each, "microseconds a hand-over": 1e6 * statistics.median(flushed)}
+            handed_on.append(time.process_time() - began)
+    return {
+        "microseconds a message, CPU": 1e6 * statistics.median(messages) / MESSAGES,
+        "microseconds a hand-over, CPU": 1e6 * statistics.median(handed_on),
+    }
 
 
 def _median(work: Callable[[], object], times: int) -> float:

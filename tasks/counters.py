@@ -9,7 +9,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -45,6 +45,10 @@ class Histogram:
     help: str
     labels: tuple[str, ...]
     buckets: tuple[float, ...]
+    bounds: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", (*map(repr, self.buckets), "+Inf"))
 
 
 MILLISECONDS_TO_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -94,8 +98,7 @@ def add(counter: Counter, *labels: str, amount: int = 1) -> None:
 
 def observe(histogram: Histogram, *labels: str, seconds: float) -> None:
     """Count one duration."""
-    place = bisect_left(histogram.buckets, seconds)
-    bucket = repr(histogram.buckets[place]) if place < len(histogram.buckets) else "+Inf"
+    bucket = histogram.bounds[bisect_left(histogram.buckets, seconds)]
     with _lock:
         _add((histogram.name, *labels, bucket), 1)
         _add((histogram.name, *labels, "sum"), seconds)
@@ -136,8 +139,8 @@ def flush(*, at_once: bool = False) -> None:
         except (RedisError, OperationalError) as error:
             _paused_until = time.monotonic() + RETRY_SECONDS
             with _lock:
-                for field, amount in taken.items():
-                    _add(field, amount)
+                for key, amount in taken.items():
+                    _add(key, amount)
             log.debug("counters kept in memory", reason=str(error))
     finally:
         _handing_over.release()
@@ -154,8 +157,8 @@ os.register_at_fork(after_in_child=_forget_the_parents_increments)
 
 def _send(client: Redis, increments: dict[_Field, float]) -> None:
     with client.pipeline(transaction=False) as pipeline:
-        for field, amount in increments.items():
-            name = orjson.dumps(field)
+        for key, amount in increments.items():
+            name = orjson.dumps(key)
             if isinstance(amount, int):
                 pipeline.hincrby(KEY, name, amount)
             else:
@@ -165,4 +168,4 @@ def _send(client: Redis, increments: dict[_Field, float]) -> None:
 
 def read(client: Redis) -> dict[_Field, float]:
     """Return the sums over all processes, by field: one command."""
-    return {tuple(orjson.loads(field)): float(value) for field, value in client.hgetall(KEY).items()}
+    return {tuple(orjson.loads(key)): float(value) for key, value in client.hgetall(KEY).items()}

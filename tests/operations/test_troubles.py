@@ -220,6 +220,24 @@ def test_a_message_that_is_none_hides_nothing(look: Look, redis: Redis, junk: by
 
 
 @pytest.mark.usefixtures("well")
+def test_a_redis_user_who_may_not_look_at_strays_sees_all_else(
+    look: Look, redis: Redis, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.operations import picture
+
+    rules = ["resetkeys", "~notifications*", "~attachments*", "~housekeeping*", "~backups*", "~unacked*", "~chat-workers:*"]
+    redis.acl_setuser("looker", enabled=True, nopass=True, commands=["+@all"], reset=True)
+    redis.execute_command("ACL", "SETUSER", "looker", *rules)  # type: ignore[no-untyped-call]
+    host, port = redis.connection_pool.connection_kwargs["host"], redis.connection_pool.connection_kwargs["port"]
+    with Redis(host=host, port=port, username="looker", password="any") as looker:
+        monkeypatch.setattr(picture, "client", lambda: looker)
+        found = look()
+    redis.acl_deluser("looker")
+    assert all(reading.ok for reading in found.readings)
+    assert value(samples(exposition(found).decode()), "queue_messages", queue="celery") is None
+
+
+@pytest.mark.usefixtures("well")
 def test_messages_of_any_priority_count(look: Look, redis: Redis) -> None:
     redis.lpush("notifications\x06\x163", b"{}")
     assert value(samples(exposition(look()).decode()), "queue_messages", queue="notifications") == 1

@@ -38,10 +38,9 @@ def _counter(metric: Counter, sums: Sums) -> Metric:
 
 def _histogram(metric: Histogram, sums: Sums) -> Metric:
     family = HistogramMetricFamily(PREFIX + metric.name, metric.help, labels=metric.labels)
-    bounds = [*map(repr, metric.buckets), "+Inf"]
     for labels in sorted({key[:-1] for key in sums}):
         total, buckets = 0.0, []
-        for bound in bounds:
+        for bound in metric.bounds:
             total += sums.get((*labels, bound), 0)
             buckets.append((bound, total))
         family.add_metric(labels, buckets, sums.get((*labels, "sum"), 0))

@@ -103,16 +103,16 @@ class Heartbeat:
     def _worker(self) -> Worker:
         from celery.worker.state import active_requests
 
-        now = time.monotonic()
+        now = time.time()
         started = sorted(((request, request.time_start or now) for request in list(active_requests)), key=lambda pair: pair[1])
         return Worker(
             self._controller.hostname,
             alive=True,
             queues=sorted(self._controller.app.amqp.queues.consume_from),
             processes=self._controller.concurrency,
-            up_seconds=round(now - self._since),
+            up_seconds=round(time.monotonic() - self._since),
             running=[
-                {"task": request.name, "id": request.id, "seconds": round(now - start, 1)}
+                {"task": request.name, "id": request.id, "seconds": max(round(now - start, 1), 0)}
                 for request, start in started[:MOST_RUNNING]
             ],
         )

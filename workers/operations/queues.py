@@ -11,6 +11,7 @@ import orjson
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 from prometheus_client.metrics_core import Metric
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from settings import get_settings
 from workers.celery_config import QUEUES
@@ -65,7 +66,8 @@ def read(client: Redis) -> Queues:
         pipeline.hgetall(HEADS)
         pipeline.hlen(UNACKED)
         pipeline.zrange(UNACKED_INDEX, 0, 0, withscores=True)
-        *lists, heads, unacked, first = pipeline.execute()
+        *lists, heads, unacked, first = pipeline.execute(raise_on_error=False)
+    _raise([heads, unacked, first])
     per_queue = _unacked(client) if unacked else Counter()
     consumers = Counter(name for worker in fleet.read(client).workers if worker.alive for name in worker.queues)
     expected, now = _expected(), time.time()
@@ -74,6 +76,9 @@ def read(client: Redis) -> Queues:
     oldest: dict[str, float] = {}
     for place, name in enumerate(names):
         own = lists[place * 2 * len(PRIORITY_STEPS) : (place + 1) * 2 * len(PRIORITY_STEPS)]
+        if name == STRAY and any(isinstance(each, NoPermissionError) for each in own):
+            continue  # this Redis user may not look there: it is none of our queues
+        _raise(own)
         tails = [_Head.of(raw) for raw in own[1::2] if raw]
         since = {head.tag: head.sent_at or seen.get(head.tag, now) for head in tails}
         oldest |= {head.tag: since[head.tag] for head in tails if head.sent_at is None}
@@ -83,6 +88,13 @@ def read(client: Redis) -> Queues:
     if oldest != seen:
         _remember(client, oldest)
     return Queues(queues, max(now - first[0][1], 0.0) if first else 0.0)
+
+
+def _raise(answers: list[Any]) -> None:
+    """Raise the first answer that is an error."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
 
 
 @dataclass(frozen=True, slots=True)

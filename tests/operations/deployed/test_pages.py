@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from sqlalchemy import Engine
 
 from devstack.chat import load_chat
+from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from settings import ConfigurationError
 from tasks import counters
@@ -51,6 +52,22 @@ def test_what_the_processes_counted_adds_up(deployment: Deployment) -> None:
     assert (value(found, "tasks_total", task="tasks.notifications.drain", outcome="succeeded") or 0) >= 1
     assert (value(found, "task_queued_seconds_count", queue="notifications") or 0) >= 1
     assert value(found, "queue_consumers", queue="notifications") == 1
+
+
+def test_what_a_worker_is_at_is_seen_while_it_is_at_it(
+    deployment: Deployment, emptied: Engine, emulator: Emulator, environment: dict[str, str]
+) -> None:
+    emulator.inject(Fault(kind="slow", latency=3))
+    with emptied.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=5, quiet=0, bad_tokens=0)
+
+    def at_it() -> bool:
+        found = deployment.scrape()
+        longest = value(found, "worker_longest_task_seconds", worker="main@test") or 0
+        return 1 < longest < 60 and value(found, "queue_unacked_messages", queue="notifications") == 1
+
+    eventually(at_it, "the drain was seen")
+    emulator.clear()
 
 
 @pytest.mark.usefixtures("drained")
