@@ -1,4 +1,4 @@
-"""What `celery -A workers.app flower` starts with: Flower reads this file from the folder that it is started in."""
+"""What `celery -A workers.app flower` starts with; workers/app.py tells Flower to read this file."""
 
 from workers.flower import options
 

@@ -1,6 +1,6 @@
 """How Flower is set up: never without a password, nothing of it open but /healthcheck, and it remembers what it has seen.
 
-Flower reads `flowerconfig.py` from the folder that it is started in; that file asks here.
+Flower reads `flowerconfig.py`, which asks here.
 """
 
 import os

@@ -50,7 +50,7 @@ def browser() -> Iterator[Chrome]:
 def look(environment: dict[str, str]) -> Iterator[Callable[[], picture.Picture]]:
     """What looks now, in this process, with clients of this test's own."""
     forget()
-    yield lambda: fresh()
+    yield fresh
     forget()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -30,10 +30,3 @@ class _Collector(Collector):
 def exposition(picture: Picture) -> bytes:
     """Return the metrics of a picture; a part that could not be read has its collector_up at 0 and no others."""
     return generate_latest(_Collector(picture))
-
-
-def registry(picture: Picture) -> CollectorRegistry:
-    """Return a registry of the picture, for those who want the families rather than the text."""
-    found = CollectorRegistry()
-    found.register(_Collector(picture))
-    return found

@@ -206,8 +206,8 @@ def test_flower_shows_our_workers_tasks_and_queues(flower: str, browser: Chrome)
 def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--port=0"],
-        env={**os.environ, **environment, "FLOWER_DIR": str(tmp_path), "FLOWER_ADDRESS": "0.0.0.0"},  # noqa: S104
-        cwd=PROJECT,
+        env={**os.environ, **environment, "PYTHONPATH": str(PROJECT), "FLOWER_DIR": str(tmp_path), "FLOWER_ADDRESS": "0.0.0.0"},  # noqa: S104
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=30,
