@@ -242,6 +242,18 @@ class Settings(BaseSettings):
     """Of one token, also in one burst."""
     gateway_refusals_per_minute: int = Field(default=60, ge=1)
     """Answers 401 to one address, also in one burst; then it gets 429."""
+    gateway_operations_token_file: Path | None = None
+    """One token, for /metrics and /status. Not set: they are open on loopback, and shut where GATEWAY_ADDRESS is another."""
+
+    # Flower, which reads its own variables too
+    flower_address: str = "127.0.0.1"
+    flower_port: int = Field(default=5555, ge=1, le=65_535)
+    flower_basic_auth_file: Path | None = None
+    """Lines user:password. Not set: one is made in FLOWER_DIR, and Flower listens on loopback only."""
+    flower_dir: Path | None = None
+    """Where Flower keeps what it has seen, and that password; default: $XDG_STATE_HOME/chat-workers."""
+    flower_read_only: bool = True
+    """Flower shows, but cannot stop workers or start tasks."""
 
     # Logs
     log_format: Literal["console", "json"] = "console"

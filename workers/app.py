@@ -1,6 +1,8 @@
 """The Celery app: `celery -A workers.app worker|beat|flower|inspect`."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
@@ -20,6 +22,10 @@ class ChatTask(Task):  # type: ignore[type-arg]
     throws = (ConfigurationError,)
     # At once: a delay would be an ETA that waits in Redis.
     default_retry_delay = 0
+
+
+# Flower reads this file wherever it is started; without it, it would be open to everyone. Its own variable names it.
+os.environ.setdefault("FLOWER_CONF", str(Path(__file__).parent.parent / "flowerconfig.py"))
 
 
 def make_app() -> Celery[Any]:

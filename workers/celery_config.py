@@ -6,7 +6,7 @@ from kombu import Exchange, Queue
 
 import beat_schedule as schedule
 from settings import Settings
-from workers import broker
+from tasks import broker
 
 # Queues are latency classes, each drained by its own worker process: a backup can never delay a push.
 QUEUES = ("notifications", "attachments", "housekeeping", "backups")

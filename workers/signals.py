@@ -8,6 +8,8 @@ import structlog
 from billiard.process import current_process
 from celery import Task
 from celery.signals import (
+    before_task_publish,
+    heartbeat_sent,
     setup_logging,
     task_failure,
     task_postrun,
@@ -15,6 +17,7 @@ from celery.signals import (
     worker_init,
     worker_process_init,
     worker_process_shutdown,
+    worker_shutdown,
     worker_shutting_down,
 )
 
@@ -22,6 +25,7 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
+from workers.operations import telling
 
 log = structlog.get_logger(__name__)
 
@@ -96,5 +100,12 @@ def connect() -> None:
         (task_prerun, _begin),
         (task_postrun, _end),
         (task_failure, _say_what_is_not_configured),
+        (before_task_publish, telling.stamp),
+        (worker_init, telling.start),
+        (heartbeat_sent, telling.beat),
+        (worker_shutdown, telling.end),
+        (task_prerun, telling.task_starts),
+        (task_postrun, telling.task_ends),
+        (task_failure, telling.task_killed),
     ):
         celery_signal.connect(handler, weak=False)

@@ -35,12 +35,17 @@ class Processes:
         self.log = log
         ports = {"FLOWER_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
         self.environment = {**environment, "FLOWER_ADDRESS": "127.0.0.1", "GATEWAY_ADDRESS": "127.0.0.1", **ports}
+        self.environment["FLOWER_DIR"] = str(log.parent)
         self.names = tuple(parse_procfile(PROCFILE.read_text()).processes)
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def flower(self) -> str:
         return f"http://{self.environment['FLOWER_ADDRESS']}:{self.environment['FLOWER_PORT']}"
+
+    @property
+    def gateway(self) -> str:
+        return f"http://{self.environment['GATEWAY_ADDRESS']}:{self.environment['GATEWAY_PORT']}"
 
     def __enter__(self) -> Self:
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}

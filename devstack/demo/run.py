@@ -122,7 +122,8 @@ def _stay(screen: Screen, stack: Stack, processes: Processes) -> None:
     variables.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in processes.environment.items()))
     screen.line("\nEverything is still running. Look around:")
     for what, where in {
-        "Flower": processes.flower,
+        "status": f"{processes.gateway}/status",
+        "Flower": f"{processes.flower} (user and password in {shown(processes.log.parent / 'flower-password')})",
         "database": stack.mariadb.url(),
         "emulator": f"{stack.fcm.url} (trust {shown(stack.fcm.ca_file)})",
         "its log": shown(stack.fcm.data / "accepted.jsonl"),

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
 from settings import get_settings
+from tasks import counters
 from tasks.attachments import adopt, fitness, queue
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
@@ -188,7 +189,11 @@ class _Run:
                 # The row keeps its lease and comes back when that ends, alone, and is given up at last.
                 log.error("attachment left to its lease", attachment_id=attachment.id, exc_info=error)
         if settlements:
-            self.summary.verdicts.update(self.queue.settle(settlements))
+            settled = self.queue.settle(settlements)
+            self.summary.verdicts.update(settled)
+            for verdict, attachments in settled.items():
+                counters.add(counters.SCANS, verdict, amount=attachments)
+            counters.flush()
             self.quarantine_is_pending |= any(settlement.quarantine == PENDING for settlement in settlements)
         if stopped:
             self._release(stopped)

@@ -1,13 +1,14 @@
 """One row's delivery: which devices to try, what came back, what that makes of the row."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
-from tasks.notifications import settlement
+from tasks.notifications import measures, settlement
 from tasks.notifications.devices import Device, Devices
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
@@ -125,7 +126,9 @@ class Delivery:
             try:
                 if device.provider not in prepared:
                     prepared[device.provider] = provider.prepare(push)
+                began = time.monotonic()
                 outcome = await provider.send(prepared[device.provider], device)
+                measures.sent(device.provider, outcome, time.monotonic() - began)
             except Exception as error:
                 log.exception("provider failed", provider=device.provider, device=device.key)
                 outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")

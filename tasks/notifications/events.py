@@ -3,10 +3,9 @@
 from typing import Any
 
 import structlog
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks.notifications.broker import client
+from tasks import broker
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind
 
@@ -15,6 +14,7 @@ log = structlog.get_logger(__name__)
 # XREAD this, or read worker_dead_devices: an event may be lost, a row is not.
 DEAD_DEVICES = "chat-workers:dead-devices"
 MOST_EVENTS = 10_000
+ANSWER_SECONDS = 2.0
 
 
 def announce(attempts: list[Attempt]) -> None:
@@ -34,9 +34,9 @@ def announce(attempts: list[Attempt]) -> None:
     if not dead:
         return
     try:
-        with client().pipeline(transaction=False) as pipeline:
+        with broker.shared(seconds=ANSWER_SECONDS).pipeline(transaction=False) as pipeline:
             for event in dead:
                 pipeline.xadd(DEAD_DEVICES, event, maxlen=MOST_EVENTS, approximate=True)
             pipeline.execute()
-    except (RedisError, OperationalError) as error:
+    except RedisError as error:
         log.warning("dead devices not announced; they are in worker_dead_devices", devices=len(dead), error=str(error))

@@ -5,14 +5,14 @@ the queue, for the run after this one. If the run dies, its own message runs aga
 """
 
 import structlog
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks.notifications.broker import client
+from tasks import broker
 
 log = structlog.get_logger(__name__)
 
 QUEUE = "notifications"
+ANSWER_SECONDS = 2.0
 # Oldest first, at most so many a run: Redis does nothing else meanwhile, about 3 us each.
 MOST_TAKEN = 10_000
 
@@ -31,7 +31,7 @@ TAKE = """
 def take_waiting() -> int:
     """Remove the nudges that wait in the queue now; return how many. Where Redis is away, they stay."""
     try:
-        return int(client().eval(TAKE, 1, QUEUE, MOST_TAKEN))
-    except (RedisError, OperationalError) as error:
+        return int(broker.shared(seconds=ANSWER_SECONDS).eval(TAKE, 1, QUEUE, MOST_TAKEN))
+    except RedisError as error:
         log.warning("nudges not coalesced", error=str(error))
         return 0

@@ -11,12 +11,14 @@ import uvloop
 
 from db.engine import get_engine
 from settings import get_settings
+from tasks import counters
 from tasks.notifications import outage
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.events import announce
 from tasks.notifications.gate import Gate
+from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
@@ -142,12 +144,20 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
             batch_rows=settings.notifications_batch_rows,
             in_flight=settings.notifications_in_flight,
             stop=stop_requested,
-            announce=announce,
+            announce=_settled,
         )
         return await drain.run(claim_jobs)
 
     # The runner's own context is that of its first run: every later line of the log would have that one's task id.
-    return process.runner.run(work(), context=contextvars.copy_context())
+    summary = process.runner.run(work(), context=contextvars.copy_context())
+    for status, rows in summary.rows.items():
+        counters.add(counters.SETTLED, status, amount=rows)
+    return summary
+
+
+def _settled(attempts: list[Attempt]) -> None:
+    announce(attempts)
+    counters.flush()
 
 
 def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:

@@ -14,9 +14,9 @@ from devstack.ports import free_port
 from devstack.probe import tcp_answer
 from devstack.programs import find
 from settings import Settings, get_settings
+from tasks import broker
 from tests.acceptance.conftest import Worker, wait_until
 from tests.beat.conftest import Beat
-from workers import broker
 from workers.celery_config import celery_config
 
 MASTER = "chat"

@@ -20,9 +20,9 @@ from devstack.ports import free_port
 from devstack.programs import find
 from devstack.stack import Stack
 from settings import Settings
+from tasks import broker
 from tasks.backups.client import SHELLS, Client, find_client, running
 from tests.acceptance.conftest import wait_until
-from workers import broker
 from workers.celery_config import celery_config
 
 CIPHER = text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")

@@ -165,9 +165,11 @@ def test_a_schedule_entry_is_sent_to_its_queue_now(redis: Redis) -> None:
 
 @pytest.mark.usefixtures("environment", "redis")
 def test_the_schedule_is_unknown_until_beat_has_run() -> None:
+    from workers.app import app
+
     result = call("schedule", "list", "--json")
     assert result.exit_code == 1
-    assert {row["name"] for row in json.loads(result.stdout)} == set(BEAT_SCHEDULE)
+    assert {row["name"] for row in json.loads(result.stdout)} == set(app.conf.beat_schedule)
     assert all(row["late_seconds"] is None for row in json.loads(result.stdout))
 
 

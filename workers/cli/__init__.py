@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from settings import ConfigurationError, get_settings
 from workers import logging
-from workers.cli import attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule
+from workers.cli import attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule, status
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -22,7 +22,7 @@ def cli() -> None:
     logging.configure(get_settings())
 
 
-for module in (attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule):
+for module in (attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule, status):
     cli.add_command(module.group)
 
 

@@ -12,10 +12,11 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 def print_json(value: Any) -> None:
     """Print a value as JSON: times as ISO 8601 in UTC, decimals as numbers."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return what stands for a value in JSON that it does not know: a default for json.dumps."""
     if isinstance(value, datetime):
         return value.isoformat() + ("" if value.tzinfo else "Z")
     if isinstance(value, date):

@@ -1,20 +1,18 @@
 """`chat-workers schedule`: what beat starts, when it last did and will next, whether it is late; and start one now."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
 import redis
-from celery.schedules import BaseSchedule
 from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
-from workers.celery_config import BEAT_LOOP_SECONDS
 from workers.cli.table import duration, echo_table
-
-# Beat looks at its entries this often, so that being later than a few looks means that no beat is there.
-LATE_SECONDS = 10 * BEAT_LOOP_SECONDS
+from workers.operations import beat
+from workers.operations.beat import LATE_SECONDS, Entry
+from workers.operations.redis import client
 
 
 @click.group("schedule")
@@ -27,7 +25,7 @@ def group() -> None:
 def list_command(as_json: bool) -> None:
     """List each entry with its next and last run. Exit code 1 if one is late or unknown to beat."""
     try:
-        rows = [_state(name) for name in BEAT_SCHEDULE]
+        rows = [_state(entry) for entry in beat.read(client()).entries]
     except redis.RedisError as error:
         raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
     if as_json:
@@ -59,37 +57,16 @@ def run_command(name: str, as_json: bool) -> None:
         click.echo(f"sent {entry['task']} ({sent.id}); a worker has {duration(entry['options']['expires'])} to take it")
 
 
-def _state(name: str) -> dict[str, Any]:
-    from redbeat import RedBeatSchedulerEntry
-    from redbeat.schedulers import RedBeatConfig
-
-    from workers.app import app
-
-    entry = BEAT_SCHEDULE[name]
-    row = {
-        "name": name,
-        "task": entry["task"],
-        "when": _when(entry["schedule"]),
-        "last": None,
-        "next": None,
-        "late_seconds": None,
+def _state(entry: Entry) -> dict[str, Any]:
+    late = (round(entry.late_seconds) if entry.late_seconds > LATE_SECONDS else 0) if entry.known else None
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "when": entry.when,
+        "last": entry.last,
+        "next": entry.next,
+        "late_seconds": late,
     }
-    try:
-        stored = RedBeatSchedulerEntry.from_key(f"{RedBeatConfig(app).key_prefix}{name}", app=app)
-    except KeyError:
-        return row
-    now = datetime.now(UTC)
-    # RedBeat's own due_at says "now" of what is overdue.
-    remaining = entry["schedule"].remaining_estimate(stored.last_run_at or now)
-    late = round(-remaining / timedelta(seconds=1))
-    # An entry that was never sent carries the time at which beat first saw it.
-    last = stored.last_run_at if stored.total_run_count else None
-    return {**row, "last": last, "next": now + remaining, "late_seconds": late if late > LATE_SECONDS else 0}
-
-
-def _when(when: BaseSchedule) -> str:
-    """Return the schedule for people, as Celery words it: `freq: 1.00 minute`, `crontab: 30 1 * * * (m/h/dM/MY/d)`."""
-    return str(when).strip("<>")
 
 
 def _clock(moment: datetime | None) -> str:

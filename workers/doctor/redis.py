@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from workers import broker
+from tasks import broker
 from workers.celery_config import QUEUES
 from workers.doctor.report import Finding, Question, ok, wrong
 

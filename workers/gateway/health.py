@@ -1,7 +1,9 @@
-"""Whether the gateway is alive."""
+"""Whether the gateway is alive, and whether it reaches what it needs."""
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
+
+from workers.operations.picture import ready as read_ready
 
 router = APIRouter(tags=["health"])
 
@@ -10,3 +12,14 @@ router = APIRouter(tags=["health"])
 async def alive() -> str:
     """Answer as long as the process serves requests; it asks nothing of MySQL or Redis."""
     return "ok\n"
+
+
+@router.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "A dependency is away."}})
+def ready() -> PlainTextResponse:
+    """Answer 200 while the database and the broker answer, 503 if not, within two seconds; a line for each.
+
+    Why one does not answer is for operators (/status): this route is open.
+    """
+    readings = read_ready()
+    lines = "".join(f"{reading.name}: {'ok' if reading.ok else 'away'}\n" for reading in readings)
+    return PlainTextResponse(lines, 200 if all(reading.ok for reading in readings) else 503)

@@ -1,12 +1,13 @@
 """The ways to Redis that CELERY_BROKER_URL may name: what Celery, RedBeat and our own clients each need to be told of it."""
 
+from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
 from redis.sentinel import Sentinel
 
-from settings import Settings
+from settings import Settings, get_settings
 
 SENTINEL_PORT = 26379
 CLIENT_SECONDS = 5.0
@@ -38,11 +39,17 @@ def redbeat(settings: Settings) -> dict[str, Any]:
     return {"redbeat_redis_url": "redis-sentinel://", "redbeat_redis_options": options}
 
 
-def client(settings: Settings, *, seconds: float = CLIENT_SECONDS) -> Redis:
+@cache
+def shared(*, seconds: float) -> Redis:
+    """Return this process's own client, made at first use; it reconnects by itself. Answers are bytes, within `seconds`."""
+    return client(get_settings(), seconds=seconds, decode=False)
+
+
+def client(settings: Settings, *, seconds: float = CLIENT_SECONDS, decode: bool = True) -> Redis:
     """Return a client of the broker's Redis, the present master where sentinels know it. Each answer may take `seconds`."""
     if not _is_sentinel(settings):
         return Redis.from_url(
-            settings.celery_broker_url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=True
+            settings.celery_broker_url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=decode
         )
     first = urlsplit(_addresses(settings)[0])
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
@@ -52,7 +59,8 @@ def client(settings: Settings, *, seconds: float = CLIENT_SECONDS) -> Redis:
         username=unquote(first.username) if first.username else None,
         password=unquote(first.password) if first.password else None,
         db=_database(settings),
-        decode_responses=True,
+        socket_connect_timeout=seconds,
+        decode_responses=decode,
     )
     master: Redis = sentinel.master_for(settings.redis_sentinel_master)  # type: ignore[no-untyped-call]
     return master

@@ -1,0 +1,75 @@
+"""A browser, a look at the picture from this process, and what a scrape says."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from sqlalchemy import Engine
+
+from devstack.programs import ensure, find
+from tasks import broker
+from workers.operations import picture
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    """Return a scrape by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    """Return one number of a scrape, without the prefix in its name."""
+    return found.get((f"chat_workers_{name}", frozenset(labels.items())))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    """A headless Chromium, one for all tests."""
+    ensure(["tests"])
+    options = ChromeOptions()
+    options.binary_location = find("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,1400"):
+        options.add_argument(argument)
+    # What the pages log; a refused style or script is said there.
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options=options, service=Service(find("chromedriver")))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture
+def look(environment: dict[str, str]) -> Iterator[Callable[[], picture.Picture]]:
+    """What looks now, in this process, with clients of this test's own."""
+    forget()
+    yield fresh
+    forget()
+
+
+def fresh() -> picture.Picture:
+    picture._sources.cache_clear()
+    return picture.look()
+
+
+def forget() -> None:
+    for cached in (picture._sources, picture._pings, picture._engine, broker.shared):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def execute(chat: Engine) -> Callable[..., None]:
+    """Write to the empty chat database."""
+
+    def run(statement: str, **values: object) -> None:
+        with chat.begin() as connection:
+            connection.exec_driver_sql(statement, values or None)
+
+    return run

@@ -1,0 +1,109 @@
+"""The alerts that wake people fire for real, and end: the condition is caused, a Prometheus scrapes the gateway."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from sqlalchemy import Engine, text
+
+from devstack.chat import conversation_pairs, enqueue, load_chat
+from devstack.emulators.client import Emulator, Fault
+from devstack.ports import free_port
+from devstack.programs import ensure, find
+from tests.operations.deployed.conftest import Deployment, answers, eventually
+from tests.operations.test_alert_rules import ALERTS
+
+Firing = Callable[[], set[str]]
+
+CAUSED = {
+    "ChatWorkersBreakerOpen",
+    "ChatWorkersBacklogOld",
+    "ChatWorkersQueueWithoutWorker",
+    "ChatWorkersWorkerLost",
+    "ChatWorkersBeatDown",
+    "ChatWorkersBackupStale",
+}
+
+
+@pytest.fixture
+def firing(deployment: Deployment, tmp_path: Path) -> Iterator[Firing]:
+    """The names of the alerts that fire, as a Prometheus of one second's patience says."""
+    ensure(["tests"])
+    at_once = [{**rule, "for": "0s"} for rule in ALERTS.values()]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "at once", "rules": at_once}]}))
+    target = deployment.gateway.removeprefix("http://")
+    scrape = {"job_name": "chat-workers", "static_configs": [{"targets": [target]}]}
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    (tmp_path / "prometheus.yml").write_text(
+        yaml.safe_dump({"global": every, "rule_files": ["rules.yml"], "scrape_configs": [scrape]})
+    )
+    url = f"http://127.0.0.1:{free_port()}"
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        prometheus = subprocess.Popen(
+            [
+                find("prometheus"),
+                f"--config.file={tmp_path / 'prometheus.yml'}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address={url.removeprefix('http://')}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        eventually(answers(f"{url}/-/ready"), "Prometheus was ready")
+
+        def scraped() -> bool:
+            return bool(httpx.get(f"{url}/api/v1/query", params={"query": "chat_workers_beat_up"}).json()["data"]["result"])
+
+        eventually(scraped, "Prometheus had scraped the gateway")
+        yield lambda: {
+            alert["labels"]["alertname"]
+            for alert in httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]
+            if alert["state"] == "firing"
+        }
+    finally:
+        prometheus.terminate()
+        prometheus.wait(20)
+
+
+def pending(engine: Engine, rows: int, *, age: int = 0) -> None:
+    with engine.begin() as connection:
+        if pairs := conversation_pairs(connection):
+            first = connection.execute(text("SELECT COALESCE(MAX(id), 0) + 1 FROM messages")).scalar_one()
+            enqueue(connection, pairs, rows, first=first)
+        else:
+            load_chat(connection, users=50, conversations=60, notifications=rows, quiet=0, bad_tokens=0)
+        connection.execute(
+            text("UPDATE chat_notifications SET created_at = NOW() - INTERVAL :age SECOND WHERE delivery_status = 'PENDING'"),
+            {"age": age},
+        )
+
+
+@pytest.mark.timeout(180)
+def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emulator: Emulator, firing: Firing) -> None:
+    assert firing() & CAUSED == set()
+
+    emulator.inject(Fault(kind="reset"))
+    pending(chat, 200)
+    eventually(lambda: "ChatWorkersBreakerOpen" in firing(), "the breaker's alert fired")
+    emulator.clear()
+
+    deployment.kill("worker")
+    deployment.kill("beat")
+    pending(chat, 10, age=600)
+    with chat.begin() as connection:
+        connection.execute(
+            text("INSERT INTO worker_backup_runs (job, outcome, milliseconds, ended_at) VALUES ('daily', 'done', 1, :old)"),
+            {"old": "2026-01-01 00:00:00"},
+        )
+    expected = CAUSED - {"ChatWorkersBreakerOpen"}
+    eventually(lambda: expected <= firing(), f"{', '.join(expected)} fired")
+
+    deployment.start("worker")
+    deployment.start("beat")
+    with chat.begin() as connection:
+        connection.execute(text("DELETE FROM worker_backup_runs"))
+    eventually(lambda: firing() & CAUSED == set(), "all of them had ended", 60)

@@ -1,0 +1,265 @@
+"""What a person sees in a browser: the status page, calm and in trouble, and Flower's pages behind its password."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from celery.events.state import Task
+from redis import Redis
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from sqlalchemy import Engine
+
+from devstack.chat import load_chat
+from devstack.emulators.client import Emulator, Fault
+from devstack.folder import PROJECT
+from settings import ConfigurationError
+from tasks import counters
+from tests.operations.conftest import value
+from tests.operations.deployed.conftest import Deployment, eventually
+from workers.flower import read_users, readable
+from workers.operations.page import page
+from workers.operations.picture import Picture
+from workers.operations.report import Table, Trouble
+
+ROWS = 200
+
+
+@pytest.fixture
+def drained(deployment: Deployment, emptied: Engine, environment: dict[str, str]) -> None:
+    """A deployment whose beat has had some rows sent, and nothing else since its counters began."""
+    with Redis.from_url(environment["CELERY_BROKER_URL"]) as client:
+        # A run that began before the rows were gone has not counted them yet.
+        eventually(lambda: client.hlen("unacked") == 0 and client.llen("notifications") == 0, "the worker was idle")
+        client.delete(counters.KEY)
+    with emptied.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=ROWS, quiet=0, bad_tokens=0)
+    eventually(lambda: (value(deployment.scrape(), "notifications_settled_total", status="SENT") or 0) >= ROWS, "all was sent")
+
+
+@pytest.mark.usefixtures("drained")
+def test_what_the_processes_counted_adds_up(deployment: Deployment) -> None:
+    found = deployment.scrape()
+    assert value(found, "notifications_settled_total", status="SENT") == ROWS
+    sent = value(found, "deliveries_total", provider="fcm", outcome="sent", reason="")
+    assert sent is not None
+    assert sent >= ROWS
+    assert value(found, "delivery_send_seconds_count", provider="fcm") == sent
+    assert (value(found, "tasks_total", task="tasks.notifications.drain", outcome="succeeded") or 0) >= 1
+    assert (value(found, "task_queued_seconds_count", queue="notifications") or 0) >= 1
+    assert value(found, "queue_consumers", queue="notifications") == 1
+
+
+def test_what_a_worker_is_at_is_seen_while_it_is_at_it(
+    deployment: Deployment, emptied: Engine, emulator: Emulator, environment: dict[str, str]
+) -> None:
+    emulator.inject(Fault(kind="slow", latency=8))
+    with emptied.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=5, quiet=0, bad_tokens=0)
+
+    def at_it() -> bool:
+        found = deployment.scrape()
+        longest = value(found, "worker_longest_task_seconds", worker="main@test") or 0
+        return 1 < longest < 60 and (value(found, "queue_unacked_messages", queue="notifications") or 0) >= 1
+
+    eventually(at_it, "the drain was seen")
+    emulator.clear()
+
+
+@pytest.mark.usefixtures("drained")
+def test_the_status_page_says_that_nothing_is_wrong(deployment: Deployment, browser: Chrome) -> None:
+    browser.get(f"{deployment.gateway}/status?refresh=off")
+    assert browser.title == "Chat workers: status"
+    assert browser.find_element(By.CSS_SELECTOR, ".verdict h2").text == "Nothing is wrong."
+    captions = [caption.text for caption in browser.find_elements(By.TAG_NAME, "caption")]
+    assert captions == [
+        "Notifications",
+        "Push providers",
+        "Messages of the last ten minutes",
+        "Queues",
+        "Workers",
+        "Schedule (UTC)",
+    ]
+    assert "main@test" in browser.find_element(By.TAG_NAME, "main").text
+    assert said(browser) == []
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script(deployment: Deployment, browser: Chrome) -> None:
+    answer = httpx.get(f"{deployment.gateway}/status")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert [word for word in ("<script", "src=", "@import", "http://", "https://") if word in answer.text] == []
+    browser.get(f"{deployment.gateway}/status")
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in loaded if not name.endswith("/favicon.ico")] == []
+    background = browser.execute_script("return getComputedStyle(document.querySelector('.verdict')).borderLeftWidth")
+    assert background.startswith("6")  # its style was let through
+
+
+def test_a_program_gets_the_same_as_json(deployment: Deployment) -> None:
+    answer = httpx.get(f"{deployment.gateway}/status", headers={"Accept": "application/json"})
+    found = answer.json()
+    assert found["sections"].keys() == {
+        "notifications",
+        "attachments",
+        "backups",
+        "retention",
+        "queues",
+        "messages",
+        "workers",
+        "beat",
+    }
+    assert found["sections"]["workers"]["workers"][0]["name"] == "main@test"
+
+
+@pytest.fixture
+def troubled(browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[], Picture]) -> Iterator[Chrome]:
+    """The page of a picture with troubles and with words that want to be markup."""
+    found = look()
+    worst = Trouble("ChatWorkersBreakerOpen", "critical", 'Nothing is sent to <script>document.title="x"</script>.')
+    monkeypatch.setattr(Picture, "troubles", lambda _self: [worst, Trouble("ChatWorkersQueueStuck", "warning", "It is stuck.")])
+    rows = (("a<b", "12", "x" * 300), ("c", "1,345+", "-"))
+    monkeypatch.setattr(Picture, "tables", lambda _self: [Table("A & B", ("one", "two", "three"), rows), Table("No", (), ())])
+    path = tmp_path / "page.html"
+    path.write_text(page(found))
+    browser.get(path.as_uri())
+    yield browser
+    browser.set_window_size(1200, 1400)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_troubles_stand_at_the_top_in_words_that_are_never_markup(troubled: Chrome) -> None:
+    assert troubled.title == "(2!) Chat workers: status"
+    assert troubled.find_element(By.CSS_SELECTOR, ".verdict h2").text == "2 things are wrong:"
+    items = [item.text for item in troubled.find_elements(By.CSS_SELECTOR, ".verdict li")]
+    assert items[0] == (
+        'critical: Nothing is sent to <script>document.title="x"</script>. What to do: docs/runbook.md, ChatWorkersBreakerOpen.'
+    )
+    assert troubled.find_element(By.CSS_SELECTOR, "tbody th").text == "a<b"
+
+
+ACCESSIBLE = """
+const luminance = rgb => { const [r, g, b] = rgb.match(/[\\d.]+/g).map(Number).map(v => v / 255)
+  .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+const ground = element => { for (let e = element; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+  if (c !== 'rgba(0, 0, 0, 0)') return c } return 'rgb(255, 255, 255)' };
+const faults = [];
+for (const element of document.querySelectorAll('body *')) {
+  if (![...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) continue;
+  const [a, b] = [luminance(getComputedStyle(element).color), luminance(ground(element))].sort((x, y) => y - x);
+  if ((a + 0.05) / (b + 0.05) < 4.5) faults.push(`${element.tagName} ${element.textContent.trim().slice(0, 20)}`);
+}
+for (const table of document.querySelectorAll('table')) {
+  const rows = [...table.querySelectorAll('tbody tr')];
+  if (!table.caption || !table.querySelector('thead th[scope=col]') || rows.some(row => !row.querySelector('th[scope=row]')))
+    faults.push('no table headers');
+}
+for (const needed of ['html[lang]', 'title', 'header', 'main', 'h1', 'section[aria-label]'])
+  if (!document.querySelector(needed)) faults.push(`no ${needed}`);
+if (document.documentElement.scrollWidth > document.documentElement.clientWidth) faults.push('the page scrolls sideways');
+return faults;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [500, 1200])
+def test_the_page_can_be_read_by_everyone(troubled: Chrome, scheme: str, width: int) -> None:
+    """Contrast, table headers, landmarks, no sideways scrolling: on a phone and a screen, by day and by night."""
+    troubled.set_window_size(width, 1000)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    troubled.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    assert troubled.execute_script(ACCESSIBLE) == []
+
+
+# Flower
+
+
+@pytest.fixture
+def flower(deployment: Deployment, browser: Chrome) -> Iterator[str]:
+    """Flower's address for a browser that knows the password."""
+    browser.get(deployment.flower.replace("http://", f"http://{deployment.flower_user}@") + "/")
+    yield deployment.flower
+    browser.get("about:blank")
+
+
+def test_flower_lets_nobody_in_without_its_password(deployment: Deployment) -> None:
+    for path in ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/queues/length", "/metrics"):
+        assert httpx.get(deployment.flower + path).status_code == 401, path
+        assert httpx.get(deployment.flower + path, auth=("operator", "guessed")).status_code == 401, path
+    assert (deployment.folder / "flower-password").stat().st_mode & 0o777 == 0o600
+    user, _, password = deployment.flower_user.partition(":")
+    assert httpx.get(f"{deployment.flower}/metrics", auth=(user, password)).status_code == 200
+    stop = httpx.post(f"{deployment.flower}/api/worker/shutdown/main@test", auth=(user, password))
+    assert stop.status_code == 403  # it shows, and does not steer
+
+
+@pytest.mark.usefixtures("drained")
+def test_flower_shows_our_workers_tasks_and_queues(flower: str, browser: Chrome) -> None:
+    def see(path: str, *words: str) -> None:
+        def seen() -> bool:
+            browser.get(flower + path)
+            shown = browser.find_element(By.TAG_NAME, "body").text
+            return all(word in shown for word in words)
+
+        eventually(seen, f"{path} showed {', '.join(words)}")
+
+    see("/workers", "main@test", "Online")
+    see("/tasks", "tasks.notifications.drain", "SUCCESS")
+    see("/broker", "notifications", "housekeeping")
+
+
+def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--port=0"],
+        env={**os.environ, **environment, "PYTHONPATH": str(PROJECT), "FLOWER_DIR": str(tmp_path), "FLOWER_ADDRESS": "0.0.0.0"},  # noqa: S104
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    sentence = "chat-workers: FLOWER_ADDRESS 0.0.0.0 is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
+    assert ended.stderr.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        (None, 0o600, "cannot be read"),
+        ("", 0o600, "names nobody"),
+        ("# nobody\n", 0o600, "names nobody"),
+        ("sre:short\n", 0o600, "has a line that is not user:password"),
+        ("a-password-without-its-user\n", 0o600, "has a line that is not user:password"),
+        ("sre:long-enough-for-all\n", 0o644, "is open to everyone"),
+    ],
+)
+def test_a_file_of_users_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, content: str | None, mode: int, words: str
+) -> None:
+    path = tmp_path / "users"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"^FLOWER_BASIC_AUTH_FILE .*{words}"):
+        read_users(path)
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"), [("()", ""), ("(12,)", "12"), ("[12]", "[12]"), ("(1, 2)", "1, 2"), (None, ""), ("x" * 500, "x" * 200)]
+)
+def test_arguments_are_shown_as_a_person_writes_them(args: str | None, shown: str) -> None:
+    assert readable(Task(uuid="1", args=args, kwargs="{}")).args == shown
+
+
+def said(browser: Chrome) -> list[str]:
+    """Return what the page had to complain of."""
+    return [
+        entry["message"]
+        for entry in browser.get_log("browser")  # type: ignore[no-untyped-call]
+        if "favicon" not in entry["message"]
+    ]

@@ -1,0 +1,106 @@
+"""/metrics and /status are for operators: open on loopback, shut elsewhere, opened by a token; health tells nobody anything."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from redis import Redis
+from sqlalchemy import Engine
+
+from settings import get_settings
+from tests.operations.conftest import forget
+from workers.gateway.app import make_app
+from workers.gateway.operators import is_loopback
+
+TOKEN = "an-operators-token-of-some-length"
+ROUTES = ("/metrics", "/status")
+
+
+@pytest.fixture
+def gateway(chat: Engine, redis: Redis) -> Iterator[TestClient]:
+    forget()
+    with TestClient(make_app()) as client:
+        yield client
+    forget()
+
+
+@pytest.fixture
+def set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """The environment, changed for this test only."""
+    yield monkeypatch
+    get_settings.cache_clear()
+
+
+def change(patch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        patch.setenv(name, value)
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_loopback_is_open(gateway: TestClient, route: str) -> None:
+    assert gateway.get(route).status_code == 200
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_any_other_address_is_shut_without_a_token_file(gateway: TestClient, set_up: pytest.MonkeyPatch, route: str) -> None:
+    change(set_up, GATEWAY_ADDRESS="0.0.0.0")  # noqa: S104
+    answer = gateway.get(route)
+    assert answer.status_code == 403
+    assert "GATEWAY_OPERATIONS_TOKEN_FILE" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_with_a_token_file_only_the_token_opens(
+    gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path, route: str
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    change(set_up, GATEWAY_ADDRESS="0.0.0.0", GATEWAY_OPERATIONS_TOKEN_FILE=str(path))  # noqa: S104
+    refused = gateway.get(route)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    assert gateway.get(route, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert gateway.get(route, auth=("anyone", TOKEN)).status_code == 200
+    for header in ("Bearer", "Bearer ", f"Bearer {TOKEN}x", "Basic !", "Basic /w==", f"Digest {TOKEN}", TOKEN, "Bearer schön"):
+        assert gateway.get(route, headers={"Authorization": header.encode()}).status_code == 401, header
+    path.write_text("another-token-of-some-length\n")
+    assert gateway.get(route, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 401
+
+
+@pytest.mark.parametrize("content", [None, "", "short\n", b"\xff" * 40])
+def test_a_token_file_that_cannot_be_used_opens_nothing(
+    gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path, content: str | bytes | None
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path))
+    for header in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer short"}):
+        assert gateway.get("/metrics", headers=header).status_code == 503
+
+
+def test_health_is_open_and_says_no_more_than_a_word(gateway: TestClient, set_up: pytest.MonkeyPatch) -> None:
+    change(set_up, GATEWAY_ADDRESS="0.0.0.0")  # noqa: S104
+    assert gateway.get("/healthz").text == "ok\n"
+    assert gateway.get("/readyz").text == "database: ok\nbroker: ok\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "open_to_this_machine_only"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("10.0.0.1", False),
+        ("gateway.internal", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_loopback(address: str, open_to_this_machine_only: bool) -> None:
+    assert is_loopback(address) is open_to_this_machine_only

@@ -1,0 +1,110 @@
+"""A scrape and a page come in time whatever is away, say what is missing, and never pile up."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from devstack.stack import Stack
+from tests.operations.conftest import samples, value
+from workers.operations import picture
+from workers.operations.exposition import exposition
+from workers.operations.picture import FROM_DATABASE, FROM_REDIS, Picture
+from workers.operations.source import DEADLINE_SECONDS, Reading, Source, together
+
+Look = Callable[[], Picture]
+
+
+def up(found: Picture) -> dict[str, bool]:
+    read = samples(exposition(found).decode())
+    return {reading.name: bool(value(read, "collector_up", collector=reading.name)) for reading in found.readings}
+
+
+DATABASE = {section.name for section in FROM_DATABASE}
+REDIS = {section.name for section in FROM_REDIS}
+
+
+@pytest.mark.parametrize("how", ["pause", "kill"])
+def test_a_database_that_is_away_hides_nothing_of_redis(chat: Engine, redis: Redis, stack: Stack, look: Look, how: str) -> None:
+    assert all(up(look()).values())
+    try:
+        getattr(stack.mariadb, how)()
+        found = look()
+        assert {name for name, ok in up(found).items() if not ok} == DATABASE
+        (trouble,) = (t for t in found.troubles() if t.alert == "ChatWorkersCollectorDown")
+        assert trouble.sentence.startswith("What lies in the database cannot be read: ")
+        assert {r.name: r.ok for r in picture.ready()} == {"database": False, "broker": True}
+    finally:
+        stack.mariadb.resume() if how == "pause" else stack.mariadb.start()
+
+
+@pytest.mark.parametrize("how", ["pause", "kill"])
+def test_a_redis_that_is_away_hides_nothing_of_the_database(
+    chat: Engine, redis: Redis, stack: Stack, look: Look, how: str
+) -> None:
+    try:
+        getattr(stack.redis, how)()
+        found = look()
+        assert {name for name, ok in up(found).items() if not ok} == REDIS
+        assert {t.sentence[:38] for t in found.troubles() if t.alert == "ChatWorkersCollectorDown"} == {
+            "What lies in the broker cannot be read"
+        }
+        assert {r.name: r.ok for r in picture.ready()} == {"database": True, "broker": False}
+    finally:
+        stack.redis.resume() if how == "pause" else stack.redis.start()
+
+
+def test_a_table_that_is_missing_hides_its_own_section_only(chat: Engine, redis: Redis, look: Look) -> None:
+    with chat.begin() as connection:
+        connection.execute(text("RENAME TABLE worker_scans TO worker_scans_away"))
+    try:
+        assert [name for name, ok in up(look()).items() if not ok] == ["attachments"]
+    finally:
+        with chat.begin() as connection:
+            connection.execute(text("RENAME TABLE worker_scans_away TO worker_scans"))
+
+
+def test_the_server_itself_ends_a_statement_that_takes_too_long(look: Look) -> None:
+    with picture._engine().connect() as connection, pytest.raises(DBAPIError, match=r"1969|3024"):
+        connection.execute(text("SELECT SLEEP(30)")).all()
+
+
+def test_many_scrapes_at_once_share_one_reading() -> None:
+    begun, go_on, readings = threading.Barrier(9), threading.Event(), []
+
+    def read() -> Iterator[Reading]:
+        readings.append(1)
+        go_on.wait(DEADLINE_SECONDS)
+        yield Reading("one", value=1)
+
+    source = Source(("one",), read)
+
+    def scrape() -> tuple[Reading, ...]:
+        begun.wait()
+        return together((source,))
+
+    with ThreadPoolExecutor(8) as threads:
+        scrapes = [threads.submit(scrape) for _ in range(8)]
+        begun.wait()
+        go_on.set()
+        assert {scrape.result()[0].value for scrape in scrapes} == {1}
+    assert readings == [1]
+
+
+def test_what_was_read_before_the_deadline_is_shown_and_the_rest_is_a_fault() -> None:
+    go_on = threading.Event()
+
+    def read() -> Iterator[Reading]:
+        yield Reading("quick", value=1)
+        go_on.wait(60)
+        yield Reading("slow", value=2)
+
+    source = Source(("quick", "slow"), read)
+    quick, slow = together((source,))
+    go_on.set()
+    assert quick.value == 1
+    assert slow.fault == "no answer within 2 s"

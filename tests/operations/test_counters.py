@@ -1,0 +1,115 @@
+"""What processes count adds up over all of them, survives a Redis that is away, and has few label values."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from devstack.stack import Stack
+from tasks import counters
+from tasks.notifications import measures
+from tasks.notifications.outcome import Kind, Outcome
+from workers.operations.counters import metrics
+
+
+@pytest.fixture(autouse=True)
+def own_counters(redis: Redis) -> Iterator[None]:
+    """No increments of other tests, and a Redis to hand them on to."""
+    counters._forget_the_parents_increments()
+    counters.flush_to(lambda: redis)
+    counters._next_flush = counters._paused_until = 0.0
+    yield
+    counters._forget_the_parents_increments()
+    counters._connect = None
+
+
+def shown(redis: Redis) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return the samples by name and label values."""
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in metrics(counters.read(redis))
+        for sample in family.samples
+    }
+
+
+def test_increments_of_many_processes_add_up(redis: Redis) -> None:
+    children = []
+    for _ in range(3):
+        if (child := os.fork()) == 0:
+            counters.add(counters.SETTLED, "SENT", amount=5)
+            counters.observe(counters.SEND_SECONDS, "fcm", seconds=0.02)
+            counters.flush(at_once=True)
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    found = shown(redis)
+    assert found["chat_workers_notifications_settled_total", ("SENT",)] == 15
+    assert found["chat_workers_delivery_send_seconds_count", ("fcm",)] == 3
+    assert found["chat_workers_delivery_send_seconds_sum", ("fcm",)] == pytest.approx(0.06)
+
+
+def test_a_child_does_not_hand_on_what_its_parent_has_gathered(redis: Redis) -> None:
+    counters.add(counters.SETTLED, "SENT")
+    if (child := os.fork()) == 0:
+        counters.flush(at_once=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    counters.flush(at_once=True)
+    assert shown(redis)["chat_workers_notifications_settled_total", ("SENT",)] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), [(0.0, "0.005"), (0.005, "0.005"), (0.0051, "0.01"), (10.0, "10.0"), (11.0, "+Inf")]
+)
+def test_a_duration_lies_in_the_first_bucket_that_is_no_shorter(redis: Redis, seconds: float, bucket: str) -> None:
+    counters.observe(counters.SEND_SECONDS, "fcm", seconds=seconds)
+    counters.flush(at_once=True)
+    by_bound = {labels[1]: n for (name, labels), n in shown(redis).items() if name.endswith("_bucket")}
+    bounds = list(by_bound)
+    assert [by_bound[bound] for bound in bounds] == [float(bounds.index(bound) >= bounds.index(bucket)) for bound in bounds]
+
+
+def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> None:
+    with Redis.from_url(stack.redis.url, socket_timeout=0.2, socket_connect_timeout=0.2) as client:
+        counters.flush_to(lambda: client)
+        stack.redis.kill()
+        try:
+            counters.add(counters.SETTLED, "SENT", amount=2)
+            counters.flush(at_once=True)
+            counters.add(counters.SETTLED, "SENT", amount=3)
+            counters.flush(at_once=True)  # does not even ask
+        finally:
+            stack.redis.start()
+        client.delete(counters.KEY)
+        counters._paused_until = 0.0
+        counters.flush(at_once=True)
+        assert counters.read(client) == {("notifications_settled", "SENT"): 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("fcm 404 NOT_FOUND UNREGISTERED", "fcm 404 NOT_FOUND UNREGISTERED"),
+        ("fcm 400 INVALID_ARGUMENT (message.data[0])", "fcm 400 INVALID_ARGUMENT"),
+        ("fcm gave no answer: connection to 10.0.0.7:443 refused", "fcm gave no answer"),
+        ("no provider 'a1b2' is configured", "no provider"),
+        ("apns 400 in 123456 ms", "apns 400 in # ms"),
+        ("x" * 500, "x" * 48),
+    ],
+)
+def test_a_reason_is_cut_where_it_begins_to_vary(text: str, label: str) -> None:
+    assert measures.reason(text) == label
+
+
+def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -> None:
+    measures.sent("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1)
+    counters.flush(at_once=True)
+    assert ("chat_workers_deliveries_total", ("other", "refused", "no")) in shown(redis)
+
+
+def test_a_mistake_with_labels_is_bounded() -> None:
+    for number in range(counters.MOST_FIELDS + 100):
+        counters.add(counters.SETTLED, str(number))
+    assert len(counters._gathered) == counters.MOST_FIELDS

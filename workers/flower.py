@@ -1,0 +1,141 @@
+"""How Flower is set up: never without a password, nothing of it open but /healthcheck, and it remembers what it has seen.
+
+Flower reads `flowerconfig.py`, which asks here.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from celery.events.state import Task
+from flower import urls
+from flower.views.monitor import Metrics
+from tornado.web import authenticated
+
+from settings import ConfigurationError, Settings, get_settings
+from workers.gateway.operators import is_loopback
+
+EXIT_CONFIGURATION = 2
+USER = "operator"
+SHORTEST_PASSWORD = 12
+LARGEST_FILE_BYTES = 64 * 1024
+SAVE_MILLISECONDS = 60_000
+MOST_TASKS = 20_000
+FORGET_WORKERS_SECONDS = 24 * 3600
+LONGEST_ARGUMENTS = 200
+
+
+class ProtectedMetrics(Metrics):  # type: ignore[misc]
+    """Flower's /metrics, which Flower itself shows to anyone."""
+
+    @authenticated
+    async def get(self) -> None:
+        await super().get()
+
+
+def options() -> dict[str, Any]:
+    """Return Flower's options for the environment; stop the process with one sentence and exit code 2 if it is unusable."""
+    try:
+        settings = get_settings()
+        folder = _folder(settings)
+        found = {
+            "address": settings.flower_address,
+            "port": settings.flower_port,
+            "db": str(folder / "flower.db"),
+            "persistent": True,
+            "state_save_interval": SAVE_MILLISECONDS,
+            "max_tasks": MOST_TASKS,
+            "purge_offline_workers": FORGET_WORKERS_SECONDS,
+            "read_only": settings.flower_read_only,
+            "natural_time": False,
+            "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
+            "format_task": readable,
+            **_authentication(settings, folder),
+        }
+    except ConfigurationError as error:
+        print(f"chat-workers: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    _protect_metrics()
+    return found
+
+
+def _authentication(settings: Settings, folder: Path) -> dict[str, Any]:
+    if os.environ.get("FLOWER_AUTH") and os.environ.get("FLOWER_AUTH_PROVIDER"):
+        return {}  # OAuth, by Flower's own variables
+    if settings.flower_basic_auth_file is not None:
+        return {"basic_auth": read_users(settings.flower_basic_auth_file)}
+    if os.environ.get("FLOWER_BASIC_AUTH"):
+        return {}  # Flower's own variable
+    if not is_loopback(settings.flower_address):
+        raise ConfigurationError(
+            f"FLOWER_ADDRESS {settings.flower_address} is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
+            " user:password (or FLOWER_AUTH and FLOWER_AUTH_PROVIDER for OAuth)"
+        )
+    path = folder / "flower-password"
+    if not path.exists():
+        _make_password(path)
+    print(f"Flower: user and password are in {path}", file=sys.stderr)
+    return {"basic_auth": read_users(path)}
+
+
+def read_users(path: Path) -> list[str]:
+    """Return the lines user:password of a file that others cannot read. Raise ConfigurationError with a sentence."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} is open to everyone: chmod o= {path}")
+            lines = file.read(LARGEST_FILE_BYTES).decode().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE cannot be read: {error}") from None
+    users = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not users:
+        raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} names nobody; expected lines user:password")
+    for user in users:
+        name, _, password = user.partition(":")
+        if not name or len(password) < SHORTEST_PASSWORD:
+            raise ConfigurationError(
+                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password, {SHORTEST_PASSWORD} characters or longer"
+            )
+    return users
+
+
+def _make_password(path: Path) -> None:
+    """Write a password that only this user can read, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError as error:
+        raise ConfigurationError(f"FLOWER_DIR cannot be written to: {error}") from None
+
+
+def _folder(settings: Settings) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = settings.flower_dir or state / "chat-workers"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"FLOWER_DIR cannot be made: {error}") from None
+    return folder
+
+
+def _protect_metrics() -> None:
+    urls.handlers[:] = [
+        (handler[0], ProtectedMetrics) if isinstance(handler, tuple) and handler[1] is Metrics else handler
+        for handler in urls.handlers
+    ]
+
+
+def readable(task: Task) -> Task:
+    """Show a task's arguments as a person writes them: `12` instead of `(12,)`, nothing instead of `()`. They are ids only."""
+    arguments = str(task.args or "").strip()
+    if arguments.startswith("(") and arguments.endswith(")"):
+        arguments = arguments[1:-1].rstrip(",")
+    task.args = arguments[:LONGEST_ARGUMENTS]
+    task.kwargs = "" if task.kwargs in ("{}", None) else str(task.kwargs)[:LONGEST_ARGUMENTS]
+    return task

@@ -1,0 +1,15 @@
+"""`GET /metrics`: what Prometheus scrapes."""
+
+from fastapi import APIRouter, Response
+
+from workers.gateway.operators import Operators
+from workers.operations.exposition import CONTENT_TYPE, exposition
+from workers.operations.picture import look
+
+router = APIRouter(tags=["operations"], dependencies=[Operators])
+
+
+@router.get("/metrics", response_class=Response)
+def metrics() -> Response:
+    """Answer with all metrics, within two seconds; a part that cannot be read is missing, and its collector_up is 0."""
+    return Response(exposition(look()), media_type=CONTENT_TYPE)

@@ -1,0 +1,72 @@
+"""Who may see the operators' routes: everyone on this machine, or whoever holds the operators' token."""
+
+import base64
+import binascii
+import ipaddress
+from hmac import compare_digest
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Header, HTTPException
+
+from settings import ConfigurationError, get_settings
+
+SHORTEST_TOKEN = 16
+LARGEST_FILE_BYTES = 4096
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="chat-workers operators", charset="UTF-8"'}
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches what listens on an address; a name that is no address counts as open."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def read_token(path: Path) -> str:
+    """Return the token of GATEWAY_OPERATIONS_TOKEN_FILE. Raise ConfigurationError with a sentence."""
+    try:
+        with path.open("rb") as file:
+            token = file.read(LARGEST_FILE_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"GATEWAY_OPERATIONS_TOKEN_FILE cannot be read: {error}") from None
+    if len(token) < SHORTEST_TOKEN:
+        raise ConfigurationError(f"GATEWAY_OPERATIONS_TOKEN_FILE holds fewer than {SHORTEST_TOKEN} characters")
+    return token
+
+
+def admit(authorization: Annotated[str | None, Header()] = None) -> None:
+    """Let a request pass that bears the token, as Bearer (Prometheus) or as the password of any user (a browser).
+
+    Without GATEWAY_OPERATIONS_TOKEN_FILE a gateway that listens on loopback is open, and one that others reach is shut. The
+    file is read at each request: a new token holds at once.
+    """
+    settings = get_settings()
+    if settings.gateway_operations_token_file is None:
+        if is_loopback(settings.gateway_address):
+            return
+        raise HTTPException(
+            403, "shut, for GATEWAY_ADDRESS is reached by others: set GATEWAY_OPERATIONS_TOKEN_FILE to open it with a token"
+        )
+    try:
+        token = read_token(settings.gateway_operations_token_file)
+    except ConfigurationError as error:
+        raise HTTPException(503, str(error)) from None
+    if not compare_digest(_presented(authorization or "").encode(), token.encode()):
+        raise HTTPException(401, "the operators' token is needed", headers=CHALLENGE)
+
+
+def _presented(authorization: str) -> str:
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return ""
+
+
+Operators = Depends(admit)

@@ -1,0 +1,31 @@
+"""`GET /status`: how everything stands, as a page for people or, with `Accept: application/json`, for programs."""
+
+import json
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import HTMLResponse
+
+from workers.cli.output import plain
+from workers.gateway.operators import Operators
+from workers.operations.page import POLICY, page
+from workers.operations.picture import look
+
+router = APIRouter(tags=["operations"], dependencies=[Operators])
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@router.get("/status", response_class=HTMLResponse)
+def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()] = "") -> Response:
+    """Answer within two seconds, whatever is away."""
+    picture = look()
+    if "application/json" in accept:
+        return Response(json.dumps(picture.as_json(), default=plain), media_type="application/json", headers=HEADERS)
+    return HTMLResponse(page(picture, refresh=refresh == "on"), headers=HEADERS)

@@ -1,0 +1,169 @@
+"""The workers: each says every two seconds that it lives, which queues it takes from and what it is at; who is missing."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import orjson
+import structlog
+from prometheus_client.metrics_core import Metric
+from redis import Redis
+from redis.exceptions import RedisError
+
+from workers.operations.report import Section, Table, Trouble, gauge
+from workers.operations.words import duration
+
+log = structlog.get_logger(__name__)
+
+# A key for each worker that ends by itself: no two hosts' clocks are compared. Its name stays in NAMES, so that a worker
+# that dies is missed; one that is stopped takes its name along.
+ALIVE = "chat-workers:worker:"
+NAMES = "chat-workers:workers"
+ALIVE_SECONDS = 15
+MISSED_SECONDS = 3600
+MOST_WORKERS = 500
+MOST_RUNNING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process with its pool's children. `running` are its tasks: name, id and seconds since the start."""
+
+    name: str
+    alive: bool
+    queues: list[str] = field(default_factory=list)
+    processes: int = 0
+    up_seconds: float = 0
+    running: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def longest_seconds(self) -> float:
+        return max((float(task["seconds"]) for task in self.running), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All workers that live, and those that were lost within the last hour."""
+
+    workers: list[Worker]
+
+
+def announce(client: Redis, worker: Worker) -> None:
+    """Say that a worker lives. Called by the worker itself, in its main process."""
+    now = time.time()
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.set(ALIVE + worker.name, orjson.dumps(asdict(worker)), ex=ALIVE_SECONDS)
+        pipeline.zadd(NAMES, {worker.name: now})
+        pipeline.zremrangebyscore(NAMES, 0, now - MISSED_SECONDS)
+        pipeline.execute()
+
+
+def leave(client: Redis, name: str) -> None:
+    """Say that a worker was stopped: nobody need miss it."""
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.delete(ALIVE + name)
+        pipeline.zrem(NAMES, name)
+        pipeline.execute()
+
+
+def read(client: Redis) -> Fleet:
+    """Return the workers: two round trips."""
+    names = sorted(name.decode() for name in cast(list[bytes], client.zrevrange(NAMES, 0, MOST_WORKERS - 1)))
+    found = client.mget([ALIVE + name for name in names]) if names else []
+    return Fleet([
+        Worker(**orjson.loads(raw)) if raw else Worker(name, alive=False)
+        for name, raw in zip(names, found, strict=True)
+    ])  # fmt: skip
+
+
+class Heartbeat:
+    """What a worker tells of itself, at Celery's own heartbeats."""
+
+    def __init__(self, controller: Any) -> None:
+        """`controller` is Celery's WorkController."""
+        self._controller = controller
+        self._since = time.monotonic()
+
+    def beat(self) -> None:
+        """Announce this worker. A Redis that is away is Celery's to report."""
+        try:
+            announce(_client(), self._worker())
+        except RedisError as error:
+            log.debug("heartbeat not written", reason=str(error))
+
+    def end(self) -> None:
+        """Take this worker's name away: it was asked to stop."""
+        try:
+            leave(_client(), self._controller.hostname)
+        except RedisError as error:
+            log.debug("heartbeat not taken away", reason=str(error))
+
+    def _worker(self) -> Worker:
+        from celery.worker.state import active_requests
+
+        now = time.time()
+        started = sorted(((request, request.time_start or now) for request in list(active_requests)), key=lambda pair: pair[1])
+        return Worker(
+            self._controller.hostname,
+            alive=True,
+            queues=sorted(self._controller.app.amqp.queues.consume_from),
+            processes=self._controller.concurrency,
+            up_seconds=round(time.monotonic() - self._since),
+            running=[
+                {"task": request.name, "id": request.id, "seconds": max(round(now - start, 1), 0)}
+                for request, start in started[:MOST_RUNNING]
+            ],
+        )
+
+
+def _client() -> Redis:
+    from workers.operations.redis import client
+
+    return client()
+
+
+def metrics(found: Fleet) -> Iterator[Metric]:
+    """Yield the gauges, a series for each worker that lives or was lost within the hour."""
+    rows = [((worker.name,), worker) for worker in found.workers]
+    yield gauge("worker_up", "1 if the worker has said so lately, 0 if it was lost.", [(k, w.alive) for k, w in rows], "worker")
+    alive = [(k, w) for k, w in rows if w.alive]
+    yield gauge("worker_processes", "Children of the worker's pool.", [(k, w.processes) for k, w in alive], "worker")
+    yield gauge("worker_busy_processes", "Tasks that run now.", [(k, len(w.running)) for k, w in alive], "worker")
+    yield gauge(
+        "worker_longest_task_seconds",
+        "How long the oldest of them has run.",
+        [(k, w.longest_seconds) for k, w in alive],
+        "worker",
+    )
+
+
+def troubles(found: Fleet) -> Iterator[Trouble]:
+    """Yield what is wrong now."""
+    for worker in found.workers:
+        if not worker.alive:
+            yield Trouble(
+                "ChatWorkersWorkerLost", "warning", f"The worker {worker.name} has gone silent without having been stopped."
+            )
+
+
+def tables(found: Fleet) -> Iterator[Table]:
+    """Yield what a person wants to see."""
+    yield Table(
+        "Workers",
+        ("worker", "state", "queues", "busy", "at"),
+        tuple(
+            (
+                worker.name,
+                f"up for {duration(worker.up_seconds)}" if worker.alive else "LOST",
+                ", ".join(worker.queues) or "-",
+                f"{len(worker.running)} of {worker.processes}" if worker.alive else "-",
+                ", ".join(f"{task['task']} for {duration(task['seconds'])}" for task in worker.running) or "-",
+            )
+            for worker in found.workers
+        ),
+        "none has ever been seen",
+    )
+
+
+SECTION = Section("workers", read, metrics, troubles, tables)
