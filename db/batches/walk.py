@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,10 +11,17 @@ from sqlalchemy import Connection, Engine
 from db.batches.brakes import Brakes
 from db.batches.size import next_size
 from db.batches.target import Target, Value
+from db.batches.turns import Turns
 from db.locks import Lock
 from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
+# A batch is written in statements this short. Between two of them the server's thread sleeps, which lets those that wait for its
+# CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers.
+STATEMENT_SECONDS = 0.0015
+FIRST_STATEMENT_ROWS = 100
+# What so few rows leave to the server's purge is not worth a read view.
+TURNS_FROM_ROWS = 20_000
 HOLD_SECONDS = 0.25
 # While one key in so many matches, batches are ranges of keys instead of lists.
 DENSE = 2
@@ -23,13 +31,16 @@ RECORD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may take. `rest` is the pause after each batch, as a share of the time that the batch took."""
+    """What one run may take. `rest` is the pause after each batch, as a share of the time that the batch took; `turn_seconds`
+    how long the server's purge is kept waiting at most (see `turns`), 0: never.
+    """
 
     rows: int
     seconds: float
     batch_rows: int
     batch_seconds: float
     rest: float = 0.0
+    turn_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +114,28 @@ def walk(
     whenever the process dies. `halt` is asked between batches and names a reason to end. Raise LockLostError when another
     run may have taken over; no batch is written then.
     """
+    with closing(Turns(engine, limits.turn_seconds if target.change is None else 0.0)) as turns:
+        return _walk(engine, target, place, limits, lock, brakes, turns, record, keeper, halt, progress)
+
+
+def _walk(
+    engine: Engine,
+    target: Target,
+    place: Place,
+    limits: Limits,
+    lock: Lock,
+    brakes: Brakes,
+    turns: Turns,
+    record: Record | None,
+    keeper: Keeper | None,
+    halt: Callable[[], str | None],
+    progress: Callable[[Progress], None],
+) -> Walked:
     began, held_seconds = time.monotonic(), 0.0
     recorded_at = began
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
+    statement_rows = FIRST_STATEMENT_ROWS
     dense = False
     while True:
         if state.place.finished:
@@ -114,6 +143,10 @@ def walk(
         if why := halt() or _bound(limits, state.rows, time.monotonic() - began):
             return Walked(state, why, held_seconds)
         if held := brakes.reason(lock.session):
+            turns.give_way()
+        elif state.rows >= TURNS_FROM_ROWS:
+            held = turns.reason(lock.session)
+        if held:
             progress(replace(state, held=held))
             time.sleep(HOLD_SECONDS)
             held_seconds += HOLD_SECONDS
@@ -133,7 +166,7 @@ def walk(
             continue
         if keeper and keys:
             keeper.keep(keys)
-        batch = _Batch(target, keys, state.place, behind, lock, record, keeper)
+        batch = _Batch(target, keys, state.place, behind, statement_rows, lock, record, keeper)
         started = time.monotonic()
         rows = transact(engine, batch.write)
         recorded_at = time.monotonic()
@@ -144,6 +177,9 @@ def walk(
         asked = room if keys is None else len(keys)
         if asked == size or took > limits.batch_seconds:
             size = next_size(asked, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+        if asked >= statement_rows:
+            each = took * statement_rows / asked
+            statement_rows = next_size(statement_rows, each, target_seconds=STATEMENT_SECONDS, largest=limits.batch_rows)
         if limits.rest:
             time.sleep(took * limits.rest)
 
@@ -177,6 +213,7 @@ class _Batch:
     keys: list[Value] | None
     before: Place
     behind: Place
+    statement_rows: int
     lock: Lock
     record: Record | None
     keeper: Keeper | None
@@ -195,11 +232,19 @@ class _Batch:
         return rows
 
     def _rows(self, connection: Connection) -> int:
-        target, cutoff = self.target, self.behind.cutoff
+        target, cutoff, step = self.target, self.behind.cutoff, self.statement_rows
+        rows = 0
         if self.keys is None:
-            return target.write_range(connection, self.before.after, self.behind.after, cutoff)
+            place = self.before
+            while place.after != self.behind.after:
+                until = _ahead(target, replace(place, until=self.behind.after), step)
+                rows += target.write_range(connection, place.after, until, cutoff)
+                place = replace(place, after=until)
+            return rows
         keys = self.keeper.unchanged(connection, self.keys) if self.keeper else self.keys
-        return target.write_keys(connection, keys, cutoff) if keys else 0
+        for first in range(0, len(keys), step):
+            rows += target.write_keys(connection, keys[first : first + step], cutoff)
+        return rows
 
 
 def _bound(limits: Limits, rows: int, seconds: float) -> str | None:
