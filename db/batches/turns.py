@@ -47,8 +47,9 @@ class Turns:
         return None
 
     def give_way(self) -> None:
-        """Let the purge go on."""
+        """Let the purge go on: the view ends with its session, also with one that the server has killed meanwhile."""
         if self._view is not None:
+            self._view.invalidate()
             self._view.close()
             self._view = None
 

@@ -16,10 +16,9 @@ from db.locks import Lock
 from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
-# A batch is written in statements this short. Between two of them the server's thread sleeps, which lets those that wait for its
-# CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers.
-STATEMENT_SECONDS = 0.0015
-FIRST_STATEMENT_ROWS = 100
+# A batch is written in statements of so many rows, about 2 ms. Between two of them the server's thread sleeps, which lets those
+# that wait for its CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers.
+STATEMENT_ROWS = 200
 # What so few rows leave to the server's purge is not worth a read view.
 TURNS_FROM_ROWS = 20_000
 HOLD_SECONDS = 0.25
@@ -135,7 +134,6 @@ def _walk(
     recorded_at = began
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
-    statement_rows = FIRST_STATEMENT_ROWS
     dense = False
     while True:
         if state.place.finished:
@@ -166,7 +164,7 @@ def _walk(
             continue
         if keeper and keys:
             keeper.keep(keys)
-        batch = _Batch(target, keys, state.place, behind, statement_rows, lock, record, keeper)
+        batch = _Batch(target, keys, state.place, behind, lock, record, keeper)
         started = time.monotonic()
         rows = transact(engine, batch.write)
         recorded_at = time.monotonic()
@@ -177,9 +175,6 @@ def _walk(
         asked = room if keys is None else len(keys)
         if asked == size or took > limits.batch_seconds:
             size = next_size(asked, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
-        if asked >= statement_rows:
-            each = took * statement_rows / asked
-            statement_rows = next_size(statement_rows, each, target_seconds=STATEMENT_SECONDS, largest=limits.batch_rows)
         if limits.rest:
             time.sleep(took * limits.rest)
 
@@ -213,7 +208,6 @@ class _Batch:
     keys: list[Value] | None
     before: Place
     behind: Place
-    statement_rows: int
     lock: Lock
     record: Record | None
     keeper: Keeper | None
@@ -232,18 +226,18 @@ class _Batch:
         return rows
 
     def _rows(self, connection: Connection) -> int:
-        target, cutoff, step = self.target, self.behind.cutoff, self.statement_rows
+        target, cutoff = self.target, self.behind.cutoff
         rows = 0
         if self.keys is None:
             place = self.before
             while place.after != self.behind.after:
-                until = _ahead(target, replace(place, until=self.behind.after), step)
+                until = _ahead(target, replace(place, until=self.behind.after), STATEMENT_ROWS)
                 rows += target.write_range(connection, place.after, until, cutoff)
                 place = replace(place, after=until)
             return rows
         keys = self.keeper.unchanged(connection, self.keys) if self.keeper else self.keys
-        for first in range(0, len(keys), step):
-            rows += target.write_keys(connection, keys[first : first + step], cutoff)
+        for first in range(0, len(keys), STATEMENT_ROWS):
+            rows += target.write_keys(connection, keys[first : first + STATEMENT_ROWS], cutoff)
         return rows
 
 
