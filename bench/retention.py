@@ -251,7 +251,9 @@ def _table(results: list[Result], baseline: Latency) -> str:
 
 
 @click.command()
-@click.option("--rows", default=2_000_000, show_default=True, help="Rows of the table; half of them go.")
+@click.option(
+    "--rows", default=2_000_000, type=click.IntRange(300_000), show_default=True, help="Rows of the table; half of them go."
+)
 @click.option("--rounds", default=3, show_default=True, help="Each contestant's median of so many, in turn.")
 @click.option("--only", multiple=True, help="Only this contestant.")
 def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
