@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 # MariaDB tells it to everyone. MySQL has it in INNODB_METRICS, for accounts with PROCESS.
 HISTORY = text("SHOW GLOBAL STATUS LIKE 'Innodb_history_list_length'")
-# What live traffic leaves behind in a moment; purge is never at zero beside it.
+# What live traffic leaves behind in a moment; purge is never at zero beside it. Where it was more before, that much will do.
 FEW_TRANSACTIONS = 500
 
 
@@ -27,6 +27,7 @@ class Turns:
     _view: Connection | None = None
     _began: float = 0.0
     _purging: bool = False
+    _usual: int = 0
 
     def reason(self, session: Connection) -> str | None:
         """Return why to hold back now, None while it is the walk's turn."""
@@ -35,10 +36,11 @@ class Turns:
         over = self.clock() - self._began >= self.seconds
         if self._purging:
             left = None if over else self._history(session)
-            if not over and (left is None or left > FEW_TRANSACTIONS):
+            if not over and (left is None or left > self._usual):
                 return "the server clears away what was deleted"
             self._purging = False
         if self._view is None:
+            self._usual = self._usual or max(FEW_TRANSACTIONS, self._history(session) or 0)  # as it was before the first turn
             self._open()
         elif over:
             self.give_way()
