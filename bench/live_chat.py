@@ -1,11 +1,16 @@
-"""Live API traffic for benchmarks: paced inserts and mark-as-reads, their latency counted from when each was due."""
+"""Live API traffic for benchmarks: inserts and mark-as-reads at times of their own, latency counted from when each was due.
+
+The clients are an API on another machine, so they must not wait for a CPU that the contestants share with them: they run at
+real-time priority where the kernel allows it (as root), and what is measured is the server's doing alone.
+"""
 
 import math
 import multiprocessing
+import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -31,19 +36,28 @@ class Latency:
     failed: int
 
 
+# When it was due (time.monotonic()), how many seconds it took from then on, whether the server did it.
+Sample = tuple[float, float, bool]
+
+
 class Traffic:
     """What the clients saw; complete once the context of `live_traffic` has ended."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[float, float, bool]] = []
+        self.samples: list[Sample] = []
 
-    def between(self, began: float, ended: float) -> Latency:
-        """Return the latency of the statements that were due in this time (time.monotonic())."""
-        taken = [sample for sample in self.samples if began <= sample[0] < ended]
-        latencies = sorted(seconds * 1000 for _, seconds, _ in taken)
-        return Latency(
-            _quantile(latencies, 0.5), _quantile(latencies, 0.99), latencies[-1], len(taken), sum(not ok for *_, ok in taken)
-        )
+    def between(self, began: float, ended: float) -> list[Sample]:
+        """Return the statements that were due in this time (time.monotonic())."""
+        return [sample for sample in self.samples if began <= sample[0] < ended]
+
+
+def latency(samples: Iterable[Sample]) -> Latency:
+    """Return what clients saw in these samples, of one round or of several."""
+    taken = list(samples)
+    latencies = sorted(seconds * 1000 for _, seconds, _ in taken)
+    return Latency(
+        _quantile(latencies, 0.5), _quantile(latencies, 0.99), latencies[-1], len(taken), sum(not ok for *_, ok in taken)
+    )
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -51,7 +65,7 @@ def _quantile(values: list[float], share: float) -> float:
 
 
 @contextmanager
-def live_traffic(url: str, *, clients: int = 4, per_second: float = 200, read_from: int, users: int) -> Iterator[Traffic]:
+def live_traffic(url: str, *, clients: int = 8, per_second: float = 400, read_from: int, users: int) -> Iterator[Traffic]:
     """Run the clients in processes of their own; `read_from` is the id from which on rows are marked as read."""
     with multiprocessing.Manager() as manager:
         samples, stop = manager.list(), multiprocessing.Event()
@@ -74,6 +88,8 @@ def live_traffic(url: str, *, clients: int = 4, per_second: float = 200, read_fr
 
 
 def _client(url: str, seed: int, per_second: float, read_from: int, users: int, samples: Any, stop: Event) -> None:
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     where, chance = make_url(url), random.Random(seed)
     connection = pymysql.connect(
         host=where.host,
@@ -84,7 +100,7 @@ def _client(url: str, seed: int, per_second: float, read_from: int, users: int, 
         autocommit=True,
         read_timeout=60,
     )
-    taken: list[tuple[float, float, bool]] = []
+    taken: list[Sample] = []
     due = time.monotonic() + chance.random() / per_second
     with connection, connection.cursor() as cursor:
         while not stop.is_set():
@@ -99,7 +115,8 @@ def _client(url: str, seed: int, per_second: float, read_from: int, users: int, 
             except pymysql.OperationalError:
                 ok = False
             taken.append((due, time.monotonic() - due, ok))
-            due += 1 / per_second
+            # Whatever became of this one, the next is due at its own time.
+            due += chance.uniform(0.5, 1.5) / per_second
             if len(taken) >= 50:
                 samples.extend(taken)
                 taken.clear()

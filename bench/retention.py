@@ -3,19 +3,21 @@
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 import pymysql
 from sqlalchemy import text
 
-from bench.live_chat import Latency, live_traffic
+from bench.live_chat import Latency, Sample, latency, live_traffic
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -26,7 +28,10 @@ RESULTS = Path(__file__).parent / "results"
 USERS = 2000
 BUFFER_POOL = 1 << 30  # as on a server: the table fits into memory
 REDO_LOG = 1 << 30  # so that no checkpoint stalls the server under anyone
-BASELINE_SECONDS = 15
+BASELINE_SECONDS = 8
+READING_SECONDS = 8
+SETTLED_TRANSACTIONS = 500  # as many as live traffic leaves behind in a moment
+SETTLING_SECONDS = 120
 CHUNK = 100_000
 
 # Old rows come first, as ids grow with time; one in five of them is unread and stays among those that go.
@@ -40,26 +45,39 @@ LOAD = """
            NOW() - INTERVAL IF(seq <= {old}, 100, 10) DAY
     FROM seq_{first}_to_{last}
 """
+# The settings of the contestant that gives way for as long as it works.
+GENTLE = {"BATCHES_SECONDS": "0.01", "BATCHES_REST": "1"}
 DUE = "created_at < NOW() - INTERVAL 90 DAY AND is_read = 1"
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What one contestant did once. It is settled once InnoDB's purge threads have cleared away what it deleted."""
+
+    rows: int
+    seconds: float
+    settled_seconds: float
+    server_cpu_seconds: float
+    before: list[Sample]
+    during: list[Sample]
+    after: list[Sample]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What one contestant did: rows purged, seconds, and the live traffic's latency before and during it."""
+    """A contestant over all rounds: medians, and the latency of the live traffic over the samples of all of them."""
 
     name: str
     rows: int
     seconds: float
-    before: Latency
+    settled_seconds: float
+    server_cpu_seconds: float
     during: Latency
+    after: Latency
 
     @property
     def rows_per_second(self) -> float:
         return self.rows / self.seconds
-
-    @property
-    def harm(self) -> float:
-        return self.during.p99 / self.before.p99
 
 
 def _load(url: str, rows: int) -> None:
@@ -120,6 +138,20 @@ class Field:
             cursor.execute(f"SELECT COUNT(*) FROM truck2_db.chat_notifications WHERE {DUE}")
             return int(cursor.fetchall()[0][0])
 
+    def server_cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self._server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def settle(self) -> None:
+        """Wait until little is left for InnoDB's purge."""
+        deadline = time.monotonic() + SETTLING_SECONDS
+        with self._server.root() as cursor:
+            while time.monotonic() < deadline:
+                cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_history_list_length'")
+                if int(cursor.fetchall()[0][1]) <= SETTLED_TRANSACTIONS:
+                    return
+                time.sleep(0.1)
+
     def plain_delete(self) -> None:
         # If the live traffic wins a deadlock, the rows show it.
         with self._server.root() as cursor, suppress(pymysql.err.OperationalError):
@@ -133,48 +165,96 @@ class Field:
         limits = ["--limit", "1000", "--commit-each", "--primary-key-only", "--no-check-charset"]
         self._run(["pt-archiver", "--source", source, "--where", DUE, "--purge", "--bulk-delete", *limits])
 
-    def chat_workers(self) -> None:
+    def chat_workers(self, **settings: str) -> None:
+        self._workers("run", **settings)
+
+    def only_reading(self) -> None:
+        """The control: what a process beside the live traffic costs that writes nothing."""
+        until = time.monotonic() + READING_SECONDS
+        while time.monotonic() < until:
+            self._workers("plan")
+
+    def _workers(self, command: str, **settings: str) -> None:
         program = "import sys; sys.argv[0] = 'chat-workers'; from workers.cli import main; main()"
-        self._run([sys.executable, "-c", program, "retention", "run", "--policy", "read_notifications"])
+        self._run([sys.executable, "-c", program, "retention", command, "--policy", "read_notifications"], **settings)
 
-    def _run(self, command: list[str]) -> None:
-        environment = {**os.environ, "DATABASE_URL": self.url, "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
-        subprocess.run(command, env=environment, check=True, timeout=540)
+    def _run(self, command: list[str], **settings: str) -> None:
+        environment = {**os.environ, "DATABASE_URL": self.url, "CELERY_BROKER_URL": "redis://127.0.0.1:1/0", **settings}
+        subprocess.run(command, env=environment, check=True, timeout=540, stdout=sys.stderr)
 
 
-def _contest(field: Field, name: str, purge: Callable[[], None], rows: int) -> Result:
+def _contest(field: Field, name: str, purge: Callable[[], None], rows: int) -> Round:
     field.fresh()
     due = field.due()
     with live_traffic(field.url, read_from=rows - 100_000, users=USERS) as traffic:
         time.sleep(2)
         before = time.monotonic()
         time.sleep(BASELINE_SECONDS)
-        began = time.monotonic()
+        began, cpu = time.monotonic(), field.server_cpu_seconds()
         purge()
         ended = time.monotonic()
+        field.settle()
+        settled = time.monotonic()
+        cpu = field.server_cpu_seconds() - cpu
         time.sleep(1)
-    result = Result(name, due - field.due(), ended - began, traffic.between(before, began), traffic.between(began, ended))
-    click.echo(f"{name}: {result.rows:,} rows in {result.seconds:.1f} s", err=True)
-    return result
+    gone = due - field.due()
+    click.echo(f"{name}: {gone:,} rows in {ended - began:.1f} s", err=True)
+    between = traffic.between
+    return Round(
+        gone,
+        ended - began,
+        settled - began,
+        cpu,
+        between(before, began),
+        between(began, ended),
+        between(ended, max(settled, ended + 1)),
+    )
 
 
-def _table(results: list[Result]) -> str:
+def _result(name: str, rounds: Iterable[Round]) -> Result:
+    done = list(rounds)
+    median = statistics.median
+    return Result(
+        name,
+        round(median(r.rows for r in done)),
+        median(r.seconds for r in done),
+        median(r.settled_seconds for r in done),
+        median(r.server_cpu_seconds for r in done),
+        latency(sample for r in done for sample in r.during),
+        latency(sample for r in done for sample in r.after),
+    )
+
+
+def _table(results: list[Result], baseline: Latency) -> str:
     other = next((r.rows_per_second for r in results if r.name == "pt-archiver"), None)
-    names = ("rows/s", "x pt-archiver", "p50 ms", "p99 ms", "before", "x", "worst ms", "failed")
-    widths = (10, 15, 9, 9, 9, 7, 10, 8)
-    lines = [" " * 14 + "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))]
+    names = ("rows/s", "x pt-arch.", "p50 ms", "p99 ms", "x base", "worst ms", "failed", "p99 after", "settled s", "CPU s")
+    lines = [
+        f"live traffic alone: p50 {baseline.p50:.2f} ms, p99 {baseline.p99:.2f} ms over {baseline.statements:,} statements",
+        " " * 20 + "".join(name.rjust(11) for name in names),
+    ]
     for r in results:
-        ratio = f"{r.rows_per_second / other:.2f}" if other else "-"
-        lines.append(
-            f"{r.name:14}{r.rows_per_second:>10,.0f}{ratio:>15}{r.during.p50:>9.2f}{r.during.p99:>9.2f}{r.before.p99:>9.2f}"
-            f"{r.harm:>7.2f}{r.during.worst:>10.1f}{r.during.failed:>8}"
+        ratio = f"{r.rows_per_second / other:.2f}" if other and r.rows else "-"
+        cells = (
+            f"{r.rows_per_second:,.0f}",
+            ratio,
+            f"{r.during.p50:.2f}",
+            f"{r.during.p99:.2f}",
+            f"{r.during.p99 / baseline.p99:.2f}",
+            f"{r.during.worst:.1f}",
+            str(r.during.failed),
+            f"{r.after.p99:.2f}",
+            f"{r.settled_seconds:.1f}",
+            f"{r.server_cpu_seconds:.1f}",
         )
+        lines.append(f"{r.name:20}" + "".join(cell.rjust(11) for cell in cells))
     return "\n".join(lines)
 
 
 @click.command()
-@click.option("--rows", default=2_000_000, show_default=True, help="Rows of the table; half of them go.")
-@click.option("--rounds", default=1, show_default=True, help="Take each contestant's fastest of so many, in turn.")
+@click.option(
+    "--rows", default=2_000_000, type=click.IntRange(300_000), show_default=True, help="Rows of the table; half of them go."
+)
+@click.option("--rounds", default=3, show_default=True, help="Each contestant's median of so many, in turn.")
 @click.option("--only", multiple=True, help="Only this contestant.")
 def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
     """Purge under live traffic: this project, pt-archiver --purge --bulk-delete, and one plain DELETE."""
@@ -184,20 +264,26 @@ def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
         field.tune()
         _load(field.url, rows)
         field.keep()
-        contestants = {"chat-workers": field.chat_workers, "pt-archiver": field.pt_archiver, "plain DELETE": field.plain_delete}
+        contestants = {
+            "only reading": field.only_reading,
+            "chat-workers": field.chat_workers,
+            "chat-workers, gentle": partial(field.chat_workers, **GENTLE),
+            "pt-archiver": field.pt_archiver,
+            "plain DELETE": field.plain_delete,
+        }
         chosen = {name: purge for name, purge in contestants.items() if not only or name in only}
         if "pt-archiver" in chosen and not shutil.which("pt-archiver"):
             raise click.ClickException("pt-archiver is missing; install with: sudo apt-get install percona-toolkit")
-        # Other work on the machine slows some rounds; the fastest is the one it disturbed least.
         all_rounds = [[_contest(field, name, purge, rows) for name, purge in chosen.items()] for _ in range(rounds)]
-        results = [min(tries, key=lambda result: result.seconds) for tries in zip(*all_rounds, strict=True)]
-    table = _table(results)
+    results = [_result(name, tries) for name, tries in zip(chosen, zip(*all_rounds, strict=True), strict=True)]
+    # One baseline for all: the traffic before each contestant is the same traffic.
+    baseline = latency(sample for tries in all_rounds for each in tries for sample in each.before)
+    table = _table(results, baseline)
     click.echo(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "retention.txt").write_text(table + "\n")
-    (RESULTS / "retention.json").write_text(
-        json.dumps({"rows": rows, "results": [asdict(r) for r in results]}, indent=1) + "\n"
-    )
+    report = {"rows": rows, "rounds": rounds, "baseline": asdict(baseline), "results": [asdict(r) for r in results]}
+    (RESULTS / "retention.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

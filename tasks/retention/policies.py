@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from db.batches.target import MINUTE, Target
+from db.batches.target import MINUTE, Key, Target
 from settings import PolicySettings
 
 
@@ -36,6 +36,7 @@ def _defaults(age: str, *, enabled: bool = True) -> PolicySettings:
 
 
 DAY = timedelta(days=1)
+ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
 
 # `<` as in the reference: a row exactly at the cutoff stays, and NULL is never older. Each predicate is re-stated in the
 # write, so a row that changed between search and write (unread, reopened) stays.
@@ -100,6 +101,30 @@ POLICIES = {
             "minute",
             DAY,
             _defaults("90d"),
+        ),
+        Policy(
+            "scan_events",
+            "deletes the events of virus scans",
+            Target("worker_scan_events", "happened_at < :cutoff"),
+            "happened_at",
+            30 * DAY,
+            _defaults("400d"),
+        ),
+        Policy(
+            "orphaned_scans",
+            "deletes the scan records of attachments that are gone",
+            Target(
+                "worker_scans",
+                # One that is due or leased is forgotten by the sweep itself; the record of content in quarantine is
+                # all that says where the copy lies.
+                "COALESCE(scanned_at, created_at) < :cutoff AND due_at IS NULL AND lease IS NULL"
+                " AND quarantine IN ('', 'missing')"
+                " AND NOT EXISTS (SELECT 1 FROM message_attachments a WHERE a.id = worker_scans.attachment_id)",
+                key=ATTACHMENT_ID,
+            ),
+            "COALESCE(scanned_at, created_at)",
+            DAY,
+            _defaults("30d"),
         ),
         Policy(
             "retention_runs",

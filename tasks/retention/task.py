@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 # A run ends by itself after its minutes (120 at most) and the batch then under way; the limit is for one that hangs.
 TIME_LIMIT_SECONDS = 2 * 3600 + 600
 
-OWN_TABLES = ("delivery_history", "delivery_counts", "retention_runs")
+OWN_TABLES = ("delivery_history", "delivery_counts", "scan_events", "orphaned_scans", "retention_runs")
 
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)

@@ -166,14 +166,11 @@ def test_a_body_that_is_too_long_is_trimmed_to_fit(api: Chat, accepted: Accepted
 
 def test_a_row_whose_message_or_conversation_is_gone_is_suppressed(api: Chat, emulator: Emulator) -> None:
     without_message, without_conversation = api.notify(), api.notify()
-    api.execute(
-        "SET STATEMENT foreign_key_checks = 0 FOR UPDATE chat_notifications SET message_id = 999999 WHERE id = :id",
-        id=without_message,
-    )
-    api.execute(
-        "SET STATEMENT foreign_key_checks = 0 FOR UPDATE chat_notifications SET conversation_id = 999999 WHERE id = :id",
-        id=without_conversation,
-    )
+    with api.engine.begin() as connection:
+        connection.execute(text("SET foreign_key_checks = 0"))
+        for column, id_ in (("message_id", without_message), ("conversation_id", without_conversation)):
+            connection.execute(text(f"UPDATE chat_notifications SET {column} = 999999 WHERE id = :id"), {"id": id_})
+        connection.execute(text("SET foreign_key_checks = 1"))
     run.drain()
     assert api.status(without_message) == ("BOUNCED", 0, "suppressed: the message is gone")
     assert api.status(without_conversation) == ("BOUNCED", 0, "suppressed: the conversation is gone")

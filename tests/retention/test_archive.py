@@ -188,7 +188,7 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
 
     keeper = Watching(archived, POLICY, 1, folder, None)
     with hold(archived, "t") as lock:
-        place = start(archived, POLICY.target, "2026-08-24 00:00:00")
+        place = start(archived, POLICY.target, "2038-01-01 00:00:00")
         walk(archived, POLICY.target, place, Limits(10**6, 60, 100, 0.1), lock, Brakes(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0]
 

@@ -44,30 +44,10 @@ def test_closed_for_365_days_and_closed_still(chat: Engine, columns: dict[str, s
     assert deactivated(chat) == ([7] if goes else [])
 
 
-def test_a_row_exactly_at_the_cutoff_stays(chat: Engine) -> None:
-    policy = POLICIES["closed_conversations"]
-    with chat.begin() as connection:
-        for id_, closed_at in ((1, "'2025-06-01 00:00:00'"), (2, "'2025-05-31 23:59:59'")):
-            conversation(connection, id_, is_closed="1", closed_at=closed_at)
-        policy.target.write_keys(connection, [1, 2], "2025-06-01 00:00:00")
-    assert deactivated(chat) == [2]
-
-
 def test_what_was_deactivated_is_not_touched_again(chat: Engine) -> None:
     with chat.begin() as connection:
         conversation(connection, 7, **CLOSED)
     assert [run(chat).rows, run(chat).rows] == [1, 0]
-
-
-def test_one_that_is_reopened_after_it_was_found_stays_active(chat: Engine) -> None:
-    target = POLICIES["closed_conversations"].target
-    with chat.begin() as connection:
-        conversation(connection, 7, **CLOSED)
-    with chat.begin() as connection:
-        connection.execute(text("UPDATE conversations SET is_closed = 0, closed_at = NULL WHERE id = 7"))
-    with chat.begin() as connection:
-        assert target.write_keys(connection, [7], "2026-01-01 00:00:00") == 0
-    assert deactivated(chat) == []
 
 
 @pytest.fixture
