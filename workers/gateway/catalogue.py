@@ -58,6 +58,9 @@ def _id(name: str, value: object) -> int:
     # A template such as "{{$trigger.key}}" makes a text of a number.
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
         value = int(value)
+    # JSON knows no difference between 12 and 12.0.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_ID:
         raise BodyError(f"{name} must hold the id of a row in message_attachments: a whole number from 1.")
     return value

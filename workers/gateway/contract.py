@@ -38,7 +38,8 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
-    HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs, or the Idempotency-Key was used before.", {}),
+    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request.", {}),
+    HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
     HTTPStatus.TOO_MANY_REQUESTS: (
         "Too many requests of this token, or too many refused ones from this address.",
         _RETRY_AFTER,
@@ -60,7 +61,7 @@ def request(name: str) -> dict[str, Any]:
                 "in": "header",
                 "required": False,
                 "description": "A text of your own for this request, such as a UUID. A repeat within 15 minutes starts nothing "
-                "and gets the same answer; with another body it gets 422.",
+                "and gets the same answer; with another body it gets 409.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                 "example": _ID,
             }

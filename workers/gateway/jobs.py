@@ -1,8 +1,8 @@
 """`POST /v1/jobs/{job}`: who may start it, how often, with what; and what is answered."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -29,7 +29,7 @@ from workers.gateway.tokens import Token, TokensError, TokensFile, identify
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 5
-LONGEST_KEY = 255
+KEY = re.compile("[!-~]{1,255}")
 
 
 class Door:
@@ -125,10 +125,11 @@ def _later(name: str, what: str) -> ProblemError:
 
 
 def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("idempotency-key", "")
-    if len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable():
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII signs.")
-    return key
+    """Return the request's key, "" if it has none. Raise ProblemError."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not KEY.fullmatch(key):
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "Idempotency-Key must be 1 to 255 visible ASCII signs.")
+    return key or ""
 
 
 async def _publish(door: Door, name: str, body: dict[str, Any], key: str) -> Published:
@@ -140,10 +141,8 @@ async def _publish(door: Door, name: str, body: dict[str, Any], key: str) -> Pub
     fingerprint = sha256(orjson.dumps([name, body], option=orjson.OPT_SORT_KEYS)).hexdigest()
     published = await door.broker.publish(job, arguments, key=sha256(key.encode()).hexdigest(), fingerprint=fingerprint)
     if published.fingerprint != fingerprint:
-        raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "This Idempotency-Key was used for another request; make a new one for each."
-        )
-    return replace(published)
+        raise ProblemError(HTTPStatus.CONFLICT, "This Idempotency-Key was used for another request; make a new one for each.")
+    return published
 
 
 @asynccontextmanager

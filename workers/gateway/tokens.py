@@ -60,8 +60,8 @@ def parse(line: str) -> Token:
         raise ValueError("it does not begin with a name and a SHA-256 in hex")
     name, digest, *rest = words
     fields = dict(word.partition("=")[::2] for word in rest)
-    if len(fields) < len(rest) or fields.keys() - {"expires", "jobs"}:
-        raise ValueError("there is more in it than expires= and jobs=, each once")
+    if len(fields) < len(rest) or "" in fields.values() or fields.keys() - {"expires", "jobs"}:
+        raise ValueError("there is more in it than expires= and jobs=, each once and with a value")
     expires = datetime.fromisoformat(fields["expires"]) if "expires" in fields else NEVER
     if expires.tzinfo is None:
         raise ValueError("its expires= has no time zone, as in 2027-02-01T00:00:00+00:00")

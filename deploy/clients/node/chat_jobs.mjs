@@ -1,0 +1,116 @@
+/**
+ * Tell the chat workers that there is work: one file to copy into your project. Node 20 or newer, no dependency.
+ *
+ *     import { ChatJobs, NotNudgedError } from './chat_jobs.mjs'
+ *
+ *     const jobs = new ChatJobs('http://127.0.0.1:8080', process.env.CHAT_JOBS_TOKEN)
+ *     await transaction.commit()          // row first: the workers find it in MySQL
+ *     try {
+ *       await jobs.notifications()        // after inserting into chat_notifications
+ *       await jobs.attachments([12, 13])  // after inserting into message_attachments
+ *     } catch (error) {
+ *       if (!(error instanceof NotNudgedError)) throw error
+ *       // the sweep will do it: 5 s later (notifications) or 10 s (attachments)
+ *     }
+ */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** Nobody was told. Nothing is lost by it: the workers' sweep finds the rows. */
+export class NotNudgedError extends Error {}
+
+/** The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's. */
+export class RefusedError extends Error {}
+
+/** The gateway's client. A call tries again within its `milliseconds`, under one Idempotency-Key, so that it starts one job. */
+export class ChatJobs {
+  #url
+  #token
+  #milliseconds
+
+  /**
+   * @param {string} url  the gateway, as in http://127.0.0.1:8080
+   * @param {string} token  from `chat-workers gateway token NAME`
+   * @param {{ milliseconds?: number }} [options]  the longest that a call may take; 2000
+   */
+  constructor(url, token, { milliseconds = 2000 } = {}) {
+    this.#url = new URL(url).href.replace(/\/+$/, '')
+    this.#token = token
+    this.#milliseconds = milliseconds
+  }
+
+  /**
+   * Have the PENDING rows of chat_notifications sent now.
+   * @returns {Promise<string[]>} ids of tasks
+   * @throws {NotNudgedError | RefusedError}
+   */
+  notifications() {
+    return this.#start('notifications', {})
+  }
+
+  /**
+   * Have 1 to 100 rows of message_attachments scanned now.
+   * @param {number[]} attachmentIds
+   * @returns {Promise<string[]>} ids of tasks
+   * @throws {NotNudgedError | RefusedError}
+   */
+  attachments(attachmentIds) {
+    return this.#start('attachments', { attachment_ids: attachmentIds })
+  }
+
+  /**
+   * @param {string} job
+   * @param {object} body
+   * @returns {Promise<string[]>}
+   */
+  async #start(job, body) {
+    const endsAt = performance.now() + this.#milliseconds
+    const request = {
+      method: 'POST',
+      headers: {
+        Authorization: `Bearer ${this.#token}`,
+        'Content-Type': 'application/json',
+        'Idempotency-Key': randomUUID(),
+      },
+      body: JSON.stringify(body),
+    }
+    for (let pause = 100; ; pause *= 2) {
+      const { status, answer, retryAfter } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
+      if (status === 202) return answer.task_ids
+      const why = `${status || 'no answer'}: ${answer.detail ?? ''}`
+      if (status > 0 && status < 500 && status !== 408 && status !== 429) throw new RefusedError(why)
+      const wait = Math.max(retryAfter * 1000, pause * (0.5 + Math.random()))
+      if (performance.now() + wait >= endsAt) throw new NotNudgedError(why)
+      await sleep(wait)
+    }
+  }
+
+  /**
+   * @param {string} url
+   * @param {RequestInit} request
+   * @param {number} endsAt
+   * @returns {Promise<{ status: number, answer: any, retryAfter: number }>} status 0 if there was no answer
+   */
+  async #post(url, request, endsAt) {
+    try {
+      const signal = AbortSignal.timeout(Math.max(50, endsAt - performance.now()))
+      const response = await fetch(url, { ...request, signal })
+      const text = await response.text()
+      return { status: response.status, answer: parse(text), retryAfter: Number(response.headers.get('retry-after')) || 0 }
+    } catch (error) {
+      return { status: 0, answer: { detail: `${error.name}: ${error.cause?.message ?? error.message}` }, retryAfter: 0 }
+    }
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {any} what the text says; {} for a proxy's error page
+ */
+function parse(text) {
+  try {
+    return JSON.parse(text) ?? {}
+  } catch {
+    return {}
+  }
+}

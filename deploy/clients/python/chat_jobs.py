@@ -1,0 +1,147 @@
+"""Tell the chat workers that there is work: one file to copy into your project, over HTTP or through Celery.
+
+    from chat_jobs import HttpJobs, NotNudgedError
+
+    jobs = HttpJobs("http://127.0.0.1:8080", token)   # needs nothing but Python 3.11
+    jobs = CeleryJobs("redis://127.0.0.1:6379/0")     # needs celery[redis] and the right to write to Redis
+
+    connection.commit()                               # row first: the workers find it in MySQL
+    try:
+        jobs.notifications()                          # after inserting into chat_notifications
+        jobs.attachments([12, 13])                    # after inserting into message_attachments
+    except NotNudgedError as error:
+        log.info("the sweep will do it: %s", error)   # 5 s later (notifications) or 10 s (attachments)
+
+Both have the same methods, which return the ids of the tasks; a call takes `seconds` at most (HTTP) or about one (Celery).
+"""
+
+import http.client
+import json
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class NotNudgedError(Exception):
+    """Nobody was told. Nothing is lost by it: the workers' sweep finds the rows."""
+
+
+class RefusedError(Exception):
+    """The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's."""
+
+
+class HttpJobs:
+    """The gateway's client. A call tries again within its `seconds`, under one Idempotency-Key, so that it starts one job.
+
+    Safe to share between threads; each call has a connection of its own.
+    """
+
+    def __init__(self, url: str, token: str, *, seconds: float = 2.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{url!r} is no URL of the gateway; expected http://host:8080")
+        self._https = parts.scheme == "https"
+        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._token = token
+        self._seconds = seconds
+
+    def notifications(self) -> list[str]:
+        """Have the PENDING rows of chat_notifications sent now. Raise NotNudgedError or RefusedError."""
+        return self._start("notifications", {})
+
+    def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
+        """Have 1 to 100 rows of message_attachments scanned now. Raise NotNudgedError or RefusedError."""
+        return self._start("attachments", {"attachment_ids": list(attachment_ids)})
+
+    def _start(self, job: str, body: Mapping[str, Any]) -> list[str]:
+        ends_at = time.monotonic() + self._seconds
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": str(uuid.uuid4()),
+        }
+        pause = 0.1
+        while True:
+            try:
+                status, answer, retry_after = self._post(f"{self._prefix}/v1/jobs/{job}", json.dumps(body), headers, ends_at)
+            except (OSError, http.client.HTTPException) as error:
+                status, answer, retry_after = 0, {"detail": f"{type(error).__name__}: {error}"}, 0.0
+            if status == 202:
+                return [str(task_id) for task_id in answer["task_ids"]]
+            why = f"{status or 'no answer'}: {answer.get('detail', '')}"
+            if 0 < status < 500 and status not in {408, 429}:
+                raise RefusedError(why)
+            wait = max(retry_after, pause * random.uniform(0.5, 1.5))
+            if time.monotonic() + wait >= ends_at:
+                raise NotNudgedError(why)
+            time.sleep(wait)
+            pause *= 2
+
+    def _post(self, path: str, body: str, headers: dict[str, str], ends_at: float) -> tuple[int, dict[str, Any], float]:
+        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=max(0.05, ends_at - time.monotonic()))
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            content = response.read(1_000_000)
+            retry_after = response.headers.get("Retry-After", "")
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(content)
+        except ValueError:  # a proxy's error page
+            answer = {}
+        return (
+            response.status,
+            answer if isinstance(answer, dict) else {},
+            float(retry_after) if retry_after.isdecimal() else 0.0,
+        )
+
+
+class CeleryJobs:
+    """The broker's client: it knows names of tasks and queues, and no code of the workers. Make one per process and keep it."""
+
+    def __init__(self, broker_url: str, *, transport_options: Mapping[str, Any] | None = None) -> None:
+        from celery import Celery
+
+        # Not the current app: a project with a Celery of its own keeps it.
+        self._celery = Celery("chat-jobs", broker=broker_url, set_as_current=False)
+        self._celery.conf.update(
+            task_serializer="json",
+            task_ignore_result=True,
+            result_backend=None,
+            # A Redis that is down costs a web request a second, not the minutes of Celery's defaults.
+            broker_connection_timeout=0.5,
+            broker_transport_options={
+                "socket_connect_timeout": 0.5,
+                "socket_timeout": 0.5,
+                "retry_on_timeout": False,
+                # One more try to connect, at once; kombu would wait two seconds before it.
+                "max_retries": 1,
+                "interval_start": 0,
+                "socket_keepalive": True,
+                # The shortest of all apps on one Redis wins: this is the workers'.
+                "visibility_timeout": 12_600,
+                **(transport_options or {}),
+            },
+        )
+
+    def notifications(self) -> list[str]:
+        """Have the PENDING rows of chat_notifications sent now. Raise NotNudgedError."""
+        return [self._send("tasks.notifications.drain", "notifications", [], expires=60)]
+
+    def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
+        """Have rows of message_attachments scanned now. Raise NotNudgedError, after which some may have been called for."""
+        return [self._send("tasks.attachments.scan", "attachments", [each], expires=600) for each in attachment_ids]
+
+    def _send(self, task: str, queue: str, args: list[int], *, expires: int) -> str:
+        from kombu.exceptions import OperationalError
+
+        try:
+            sent = self._celery.send_task(task, args, queue=queue, expires=expires, ignore_result=True, retry=False)
+        except (OperationalError, OSError) as error:
+            raise NotNudgedError(f"Redis does not take the message: {error}") from error
+        return str(sent.id)

@@ -1,0 +1,123 @@
+"""Many nudges become few messages, and none is lost by it."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from workers.gateway.broker import BrokerDownError, Published
+from workers.gateway.nudges import Nudges
+
+from .conftest import Gateway, Queue
+
+
+def test_a_thousand_nudges_cost_one_message_while_no_worker_takes_it(
+    gateway: Gateway, token: str, notifications: Queue
+) -> None:
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda _: gateway.post("notifications", token), range(400)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len(notifications.messages()) == 1
+    assert {answer.json()["task_id"] for answer in answers} == {notifications.messages()[0]["headers"]["id"]}
+    assert sum(not answer.json()["coalesced"] for answer in answers) == 1
+
+
+def test_a_nudge_after_a_worker_has_taken_the_last_one_is_a_new_message(
+    gateway: Gateway, token: str, notifications: Queue
+) -> None:
+    """The worker may have looked before the row was there."""
+    first = gateway.post("notifications", token).json()
+    notifications.take()
+    second = gateway.post("notifications", token).json()
+    assert second["coalesced"] is False
+    assert second["task_id"] != first["task_id"]
+    assert len(notifications.messages()) == 1
+
+
+def test_a_redis_that_forgot_everything_gets_a_new_message(gateway: Gateway, token: str, notifications: Queue) -> None:
+    gateway.post("notifications", token)
+    notifications.redis.flushdb()
+    assert gateway.post("notifications", token).json()["coalesced"] is False
+    assert len(notifications.messages()) == 1
+
+
+def test_nudges_are_not_joined_to_a_message_that_is_about_to_expire(gateway: Gateway, token: str, notifications: Queue) -> None:
+    """The message lives for 60 s, what is remembered of it for 30 s."""
+    gateway.post("notifications", token)
+    key = "chat-workers:gateway:nudge:notifications"
+    assert 0 < notifications.redis.ttl(key) <= 30
+    notifications.redis.delete(key)
+    assert gateway.post("notifications", token).json()["coalesced"] is False
+    assert len(notifications.messages()) == 2
+
+
+def test_keys_and_coalescing_go_together(gateway: Gateway, token: str, notifications: Queue) -> None:
+    first, second = (gateway.post("notifications", token, headers={"Idempotency-Key": key}).json() for key in "ab")
+    assert (first["coalesced"], second["coalesced"]) == (False, True)
+    assert gateway.post("notifications", token, headers={"Idempotency-Key": "b"}).json() == second
+    assert len(notifications.messages()) == 1
+
+
+def test_a_queue_that_nobody_reads_does_not_grow_without_end(gateway: Gateway, token: str, attachments: Queue) -> None:
+    attachments.redis.lpush("attachments", *["{}"] * 9_999)
+    assert gateway.post("attachments", token, {"attachment_ids": [1, 2]}).status_code == 503
+    assert gateway.post("attachments", token, {"attachment_ids": [1]}).status_code == 202
+    refused = gateway.post("attachments", token, {"attachment_ids": [1]})
+    assert refused.status_code == 503
+    assert "no worker takes its messages" in refused.json()["detail"]
+
+
+def test_one_that_comes_while_a_message_is_on_its_way_is_in_the_next() -> None:
+    """The worker may have taken the first and looked before the second one's row was there."""
+
+    async def scene() -> tuple[list[Published], int]:
+        on_its_way, answered = asyncio.Event(), asyncio.Event()
+        sent = 0
+
+        async def publish() -> Published:
+            nonlocal sent
+            sent += 1
+            on_its_way.set()
+            await answered.wait()
+            return Published((str(sent),))
+
+        nudges = Nudges(publish)
+        first = asyncio.create_task(nudges.nudge())
+        await on_its_way.wait()
+        others = [asyncio.create_task(nudges.nudge()) for _ in range(10)]
+        answered.set()
+        return [await each for each in (first, *others)], sent
+
+    published, sent = asyncio.run(scene())
+    assert sent == 2
+    assert [each.task_ids[0] for each in published] == ["1"] + ["2"] * 10
+    assert [each.coalesced for each in published] == [False, False] + [True] * 9
+
+
+def test_all_who_share_a_message_learn_that_it_was_not_sent() -> None:
+    async def scene() -> list[object]:
+        async def publish() -> Published:
+            raise BrokerDownError("down")
+
+        nudges = Nudges(publish)
+        return await asyncio.gather(*(nudges.nudge() for _ in range(3)), return_exceptions=True)
+
+    found = asyncio.run(scene())
+    assert [type(each) for each in found] == [BrokerDownError] * 3
+
+
+def test_a_client_that_goes_away_takes_nobody_else_with_it() -> None:
+    async def scene() -> Published:
+        async def publish() -> Published:
+            await asyncio.sleep(0)
+            return Published(("1",))
+
+        nudges = Nudges(publish)
+        first, second = asyncio.create_task(nudges.nudge()), asyncio.create_task(nudges.nudge())
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        return await second
+
+    assert asyncio.run(scene()).task_ids == ("1",)
