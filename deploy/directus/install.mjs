@@ -76,14 +76,18 @@ function fieldMeta(field, table) {
 }
 
 /** Show a table in the app. What has settings already, ours or an operator's, is left alone; the tables themselves always are. */
-async function showTable(name, table, found, group) {
+async function showTable(name, table, found, listed) {
   const fields = (await api('GET', `/fields/${name}`)).filter((field) => field.meta === null)
   if (fields.length) {
     await api('PATCH', `/fields/${name}`, fields.map((field) => ({ field: field.field, meta: fieldMeta(field, table) })))
   }
-  const made = found.meta === null
-  if (made) await api('PATCH', `/collections/${name}`, { meta: { icon: table.icon, note: found.schema.comment, group } })
-  console.log(`table ${name}: ${made || fields.length ? 'is shown now' : 'is shown'}`)
+  if (!listed) {
+    const tabular = { fields: table.columns, sort: table.sort ? [table.sort] : [] }
+    await api('POST', '/presets', { collection: name, layout: 'tabular', layout_query: { tabular } })
+  }
+  const hidden = found.meta === null
+  if (hidden) await api('PATCH', `/collections/${name}`, { meta: { icon: table.icon, note: found.schema.comment, group: FOLDER } })
+  console.log(`table ${name}: ${hidden || fields.length || !listed ? 'is shown now' : 'is shown'}`)
 }
 
 async function installTables(tables) {
@@ -95,10 +99,12 @@ async function installTables(tables) {
       meta: { icon: 'engineering', note: 'What the chat workers note down. Only retention policies are for editing.', collapse: 'closed' },
     })
   }
+  const forAll = { user: { _null: true }, role: { _null: true }, bookmark: { _null: true } }
+  const presets = await api('GET', `/presets?limit=-1&fields=collection&filter=${encodeURIComponent(JSON.stringify(forAll))}`)
   for (const [name, table] of Object.entries(tables)) {
     const found = collections.get(name)
     if (!found) throw new Refused(`Directus sees no table ${name}: run \`chat-workers db migrate\`, then clear its cache or restart it`)
-    await showTable(name, table, found, FOLDER)
+    await showTable(name, table, found, presets.some((preset) => preset.collection === name))
   }
 }
 

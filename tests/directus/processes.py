@@ -14,7 +14,7 @@ import pytest
 
 from devstack.folder import PROJECT
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 STOP_SECONDS = 20
 
 

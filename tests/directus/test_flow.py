@@ -8,10 +8,10 @@ from sqlalchemy import Engine, text
 from devstack.emulators.client import Emulator
 from tasks.attachments.fitness import EICAR
 
-from .api import Api
-from .conftest import ADMIN_TOKEN
+from .api import ADMIN_TOKEN, Api
 from .processes import Program, wait_until
 
+BODY = "When can you deliver? 🚚"
 NOTIFICATION = {
     "conversation_id": 1,
     "message_id": 450,
@@ -19,7 +19,7 @@ NOTIFICATION = {
     "sender_id": 2,
     "notification_type": "MESSAGE",
     "title": "New message from John",
-    "body": "When can you deliver? 🚚",
+    "body": BODY,
     "device_tokens": ["token_abc123", "token_def456"],
 }
 
@@ -64,9 +64,7 @@ def test_attachments_are_scanned_alone_in_bulk_and_nested_in_their_message(api: 
     alone = api.create("message_attachments", attachment("label.txt"))
     bulk = api.create("message_attachments", [attachment("virus.bin"), attachment("label.txt")])
     keys = [alone["id"], *(row["id"] for row in bulk)]
-    wait_until(
-        lambda: verdicts(api, keys) == [(True, True), (True, False), (True, True)], "all three had their verdicts"
-    )
+    wait_until(lambda: verdicts(api, keys) == [(True, True), (True, False), (True, True)], "all three had their verdicts")
 
 
 def test_while_the_gateway_is_down_creation_works_and_the_sweep_delivers(
@@ -101,7 +99,7 @@ def test_the_flow_keeps_no_text_of_messages_and_no_token(
     log = (folder / "directus" / "directus.log").read_text()
     assert "Bearer" not in log
     assert ADMIN_TOKEN not in log
-    assert NOTIFICATION["body"] not in log
+    assert BODY not in log
 
 
 def test_of_the_loopback_network_only_the_gateway_can_be_reached_from_directus(api: Api) -> None:
