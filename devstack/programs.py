@@ -27,6 +27,8 @@ PROGRAMS = {
     # No services: what the tests look at pages and alert rules with, and what the benchmarks run beside the workers.
     "tests": {"chromium": "chromium", "chromedriver": "chromium-driver", "promtool": "prometheus"},
     "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit", "h2load": "nghttp2-client"},
+    # npm fetches Directus, and the Node that it needs; the compiler is for its one native module without a binary.
+    "directus": {"npm": "npm", "node": "nodejs", "g++": "g++", "make": "make"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 
