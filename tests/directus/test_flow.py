@@ -58,7 +58,7 @@ def test_many_notifications_in_one_request_are_all_pushed(api: Api, emulator: Em
     assert len(list(emulator.accepted())) == 40
 
 
-def test_attachments_are_scanned_alone_in_bulk_and_nested_in_their_message(api: Api, files: Path) -> None:
+def test_attachments_are_scanned_created_alone_and_in_bulk(api: Api, files: Path) -> None:
     (files / "label.txt").write_bytes(b"a shipping label")
     (files / "virus.bin").write_bytes(EICAR)
     alone = api.create("message_attachments", attachment("label.txt"))
