@@ -20,7 +20,7 @@ from tests.chaos.client import Client
 from tests.chaos.faults.base import Event, Play
 from tests.chaos.faults.table import FAULTS
 from tests.chaos.files import Files
-from tests.chaos.pushes import Pushes
+from tests.chaos.pushes import Nudges, Pushes, Readers
 from tests.chaos.scene import Scene, one
 
 # A retry's second step, a lease and a beat: what may still be waited for when all faults are over.
@@ -115,7 +115,9 @@ class Load:
         self.files = Files(*where, scene.uploads, rate=plan.files, seed=plan.seed)
         self.chores = Chores(*where, rows=5, seed=plan.seed)
         self.tapes = Tapes(*where, scene.disk.path / "backups", scene.disk.path / "kept")
-        self.clients: tuple[Client, ...] = (self.pushes, self.files, self.chores, self.tapes)
+        nudges = Nudges(*where, self.pushes.written)
+        readers = Readers(*where, self.pushes.written, rate=plan.rate, seed=plan.seed)
+        self.clients: tuple[Client, ...] = (self.pushes, nudges, readers, self.files, self.chores, self.tapes)
 
     def start(self) -> None:
         """Begin; the first pushes bring the messages that all other rows refer to."""
@@ -188,6 +190,7 @@ def _one(play: Play) -> None:
 def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float | None:
     """Wait, for so long at most, until nothing is left to do; return how long it took."""
     began = said = time.monotonic()
+    load.chores.tidy()
     while (waited := time.monotonic() - began) < QUIET_SECONDS:
         left = {
             name: one(scene.engine, query) for name, query in (("push", UNSETTLED), ("scan", UNSCANNED), ("delete", UNDELETED))

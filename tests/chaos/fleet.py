@@ -164,7 +164,7 @@ class Fleet:
         program, _, rest = command.partition(" ")
         words = f"exec {shlex.quote(sys.executable)} {'' if program == 'python' else f'-m {program} '}{rest}"
         environment = {key: os.environ[key] for key in KEPT if key in os.environ}
-        environment |= member.environment | {"PYTHONPATH": str(member.code)}
+        environment |= member.environment | {"PYTHONPATH": str(member.code), "PYTHONUNBUFFERED": "1"}
         if member.clock:
             environment |= {"LD_PRELOAD": str(faketime()), "FAKETIME": member.clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         member.ended_at = 0.0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,8 +23,8 @@ MESSAGES = "INSERT INTO messages (id, message_id, conversation_id, sender_id, me
 
 NUDGED = 0.8
 READ = 0.02
-# Rows that are read are among the last so many: some wait to be sent, some are being sent.
-RECENT = 2000
+# Rows that are read are among the last so many.
+RECENT = 1000
 
 
 @dataclass(slots=True)
@@ -34,6 +35,9 @@ class Written:
     """(first id, rows, Unix time of the commit)"""
     read: set[int] = field(default_factory=set)
     """Ids that were, or may have been, marked as read."""
+    newest: int = 0
+    nudge: threading.Event = field(default_factory=threading.Event)
+    """Set by a commit that is followed by a nudge."""
 
     @property
     def rows(self) -> int:
@@ -63,17 +67,6 @@ class Pushes(Client):
             cursor.executemany(MESSAGES, message_rows(self._pairs))
             self._messages = True
         self.insert(cursor, self._rows)
-        if self._chance.random() < NUDGED:
-            self.send("tasks.notifications.drain")
-        read = {
-            row
-            for row in range(max(1, self.next_id - RECENT), self.next_id)
-            if self._chance.random() < READ * self._rows / RECENT
-        }
-        if read:
-            # Noted before the statement: one that fails may have been done.
-            self.written.read |= read
-            cursor.execute(MARK_AS_READ, (tuple(read),))
 
     def insert(self, cursor: Cursor, count: int) -> None:
         """Insert rows under ids that are used once, whether the statement comes through or not."""
@@ -82,6 +75,9 @@ class Pushes(Client):
         marks = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s, %s)"] * count)
         cursor.execute(INSERT + marks, [value for row in rows for value in row])
         self.written.batches.append((first, count, time.time()))
+        self.written.newest = self.next_id - 1
+        if self._chance.random() < NUDGED:
+            self.written.nudge.set()
 
     def _row(self, number: int) -> tuple[object, ...]:
         conversation = self._chance.randrange(len(self._pairs))
@@ -90,6 +86,46 @@ class Pushes(Client):
         body = self._chance.choice(TEXTS)
         message = conversation + 1
         return number, message, message, recipient, sender, kind, "New message", body, self._devices[recipient]
+
+
+class Nudges(Client):
+    """Asks for a drain after commits: beside the inserts, for an API's request does not wait for Redis."""
+
+    seconds: ClassVar[float] = 0.05
+
+    def __init__(self, database_url: str, broker_url: str, written: Written) -> None:
+        super().__init__("nudges", database_url, broker_url)
+        self._written = written
+
+    def step(self, _cursor: Cursor) -> None:
+        if self._written.nudge.wait(0.5):
+            self._written.nudge.clear()
+            self.send("tasks.notifications.drain")
+
+
+class Readers(Client):
+    """Marks some of the newest notifications as read: some wait to be sent, some are being sent."""
+
+    seconds: ClassVar[float] = 0.25
+
+    def __init__(self, database_url: str, broker_url: str, written: Written, *, rate: float, seed: int) -> None:
+        """`rate` is that of the inserts."""
+        super().__init__("readers", database_url, broker_url)
+        self._written = written
+        self._rows = rate * self.seconds * READ
+        self._owed = 0.0
+        self._chance = random.Random(f"readers {seed}")
+
+    def step(self, cursor: Cursor) -> None:
+        newest = self._written.newest
+        self._owed += self._rows
+        if not newest or self._owed < 1:
+            return
+        read = {self._chance.randint(max(1, newest - RECENT), newest) for _ in range(int(self._owed))}
+        self._owed %= 1
+        # Noted before the statement: one that fails may have been done.
+        self._written.read |= read
+        cursor.execute(MARK_AS_READ, (tuple(read),))
 
 
 def message_rows(pairs: list[tuple[int, int]]) -> list[tuple[int, str, int, int, str]]:

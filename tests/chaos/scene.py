@@ -132,7 +132,7 @@ class Scene:
 
     def await_ready(self, seconds: float = 60) -> None:
         """Wait until each process has said that it works."""
-        words = {"beat": b"beat: Starting", "gateway": b""}
+        words = {"beat": b"is starting.", "gateway": b""}
         deadline = time.monotonic() + seconds
         for member in self.fleet.members.values():
             log = self.logs / f"{member.name}.log"
