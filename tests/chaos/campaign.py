@@ -27,6 +27,8 @@ from tests.chaos.scene import Scene, one
 QUIET_SECONDS = 300
 # Longer than any fault's bound: one that is still at it then has failed.
 LONGEST_FAULT_SECONDS = 120
+# From then on the report says what it is that is waited for.
+SOON_SECONDS = 60
 PAUSE_SECONDS = (0.5, 3.0)
 EPILOGUE_ROWS = 40
 
@@ -45,6 +47,10 @@ UNDELETED = """
          + (SELECT COUNT(*) FROM typing_indicators WHERE expires_at < NOW() - INTERVAL 3 SECOND)
 """
 
+WAITING = text("""
+    SELECT n.id, n.delivery_status, n.error_message, d.lease, d.due_at, d.waiting_on, d.claims, d.reason, d.devices
+    FROM worker_deliveries d LEFT JOIN chat_notifications n ON n.id = d.notification_id ORDER BY d.due_at LIMIT 1
+""")
 WRITE_TO_THE_DEAD = text("""
     INSERT INTO chat_notifications
       (id, conversation_id, message_id, recipient_id, sender_id, title, body, device_tokens)
@@ -201,8 +207,17 @@ def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float 
             said = time.monotonic()
             say(f"{waited:4.0f} s: left to do: " + ", ".join(f"{name} {count:,}" for name, count in left.items()))
             load.chores.tidy()
+            if waited > SOON_SECONDS:
+                say(f"       {_sample(scene.engine)}")
         time.sleep(0.5)
     return None
+
+
+def _sample(engine: Engine) -> str:
+    """Return one notification that is waited for, and why it waits."""
+    with engine.connect() as connection:
+        found = connection.execute(WAITING).mappings().first()
+    return "" if found is None else ", ".join(f"{key} {value}" for key, value in found.items())
 
 
 def _epilogue(scene: Scene, load: Load) -> list[Problem]:
