@@ -1,5 +1,6 @@
 """`python -m tests.chaos --seed N --minutes M [--faults name,…]`: exit code 0 if nothing was lost, stuck or wrong."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 
 from devstack.folder import PROJECT
-from tests.chaos import report
+from tests.chaos import report, volume
 from tests.chaos.campaign import Plan, run
 from tests.chaos.faults.table import FAULTS
 from tests.chaos.scene import Scene
@@ -25,8 +26,22 @@ RESULTS = PROJECT / "build" / "chaos"
 @click.option("--rate", type=float, default=200.0, show_default=True, help="Notifications a second.")
 @click.option("--files", type=float, default=2.0, show_default=True, help="Attachments a second.")
 @click.option("--old", default="", help="A commit whose code runs beside this one in rolling restarts.")
+@click.option("--steady", type=int, help="No faults: so many minutes at one rate, sampled each 10 s.")
+@click.option("--burst", type=int, help="No faults: so many rows within a minute.")
+@click.option("--backlog", type=int, help="No faults: so many rows that wait before the workers begin.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report there too.")
-def main(seed: int, minutes: float, faults: str, rate: float, files: float, old: str, json_file: Path | None) -> None:
+def main(
+    seed: int,
+    minutes: float,
+    faults: str,
+    rate: float,
+    files: float,
+    old: str,
+    steady: int | None,
+    burst: int | None,
+    backlog: int | None,
+    json_file: Path | None,
+) -> None:
     """Break everything, then count."""
     if faults == "list":
         for name, fault in FAULTS.items():
@@ -51,7 +66,14 @@ def main(seed: int, minutes: float, faults: str, rate: float, files: float, old:
             scene.old_code = checkout(old, Path(folder))
         scene.await_ready()
         say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
-        outcome = run(scene, Plan(seed, minutes * 60, rate, files, chosen), say)
+        plan = Plan(seed, minutes * 60, rate, files, chosen)
+        for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
+            if size is not None:
+                found = measure(scene, size, plan, say)
+                (json_file or results / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+                click.echo("\n".join(f"{key:22} {value}" for key, value in found.items() if key != "samples"))
+                return
+        outcome = run(scene, plan, say)
         report.write(outcome, command, results)
         if outcome.problems:
             for log in (scene.folder / "logs").glob("*.log"):

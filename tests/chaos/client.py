@@ -40,7 +40,7 @@ class Client(threading.Thread):
         due = time.monotonic()
         while not self._over.is_set():
             try:
-                self.step(self._cursor())
+                self.step(self.cursor())
             except (pymysql.Error, OSError):
                 self.failed += 1
                 self._forget()
@@ -62,7 +62,8 @@ class Client(threading.Thread):
             return False
         return True
 
-    def _cursor(self) -> Cursor:
+    def cursor(self) -> Cursor:
+        """Return a cursor of this client's connection, made anew if it was lost."""
         if self._connection is None:
             self._connection = connect(self._url)
         return self._connection.cursor()
