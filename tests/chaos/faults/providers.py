@@ -1,5 +1,6 @@
 """The push providers: down, slow, half-open, resetting, cutting answers, lying, refusing us, throttling."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,8 @@ def answer(
         finally:
             with suppress(EmulatorError):  # all rules were cleared meanwhile
                 emulator.clear(*rules)
+            # What is still out is taken when its answer is due, though nobody waits for it any more.
+            time.sleep(options.get("latency", 0))
 
     return run
 
