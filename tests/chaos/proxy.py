@@ -1,6 +1,8 @@
 """The network between two hosts: a TCP proxy on loopback that can be cut, filled with silence, or slowed down."""
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -96,6 +98,8 @@ class Proxy:
 
     def _reset(self) -> None:
         for writer in list(self._connections):
+            # Without lingering the kernel sends RST in place of FIN.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
