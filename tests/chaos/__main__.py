@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -53,9 +52,8 @@ def main(
     results = RESULTS / f"seed-{seed}"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    command = f"python -m tests.chaos {' '.join(sys.argv[1:])}"
-    if "--seed" not in command:
-        command += f" --seed {seed}"
+    command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g} --files {files:g}"
+    command += (f" --old {old}" if old else "") + (f" --faults {faults}" if faults else "")
     began = time.monotonic()
 
     def say(what: str) -> None:
