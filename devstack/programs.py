@@ -25,7 +25,7 @@ PROGRAMS = {
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},
     # No services: what the tests look at pages and alert rules with, and what the benchmarks run beside the workers.
-    "tests": {"chromium": "chromium", "chromedriver": "chromium-driver", "promtool": "prometheus", "faketime": "faketime"},
+    "tests": {"chromium": "chromium", "chromedriver": "chromium-driver", "promtool": "prometheus"},
     "bench": {"clamdscan": "clamdscan", "pt-archiver": "percona-toolkit", "h2load": "nghttp2-client"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}

@@ -131,8 +131,8 @@ class Scene:
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
 
     def await_ready(self, seconds: float = 60) -> None:
-        """Wait until each process has said that it works."""
-        words = {"beat": b"is starting.", "gateway": b""}
+        """Wait until each worker has said that it works."""
+        words = {"beat": b"", "gateway": b""}
         deadline = time.monotonic() + seconds
         for member in self.fleet.members.values():
             log = self.logs / f"{member.name}.log"
