@@ -16,6 +16,8 @@ CONTENTION = {1205: "lock wait timeout", 1213: "deadlock"}
 AWAY = {
     1040: "too many connections",
     1053: "server is shutting down",
+    1290: "server is read-only",  # as a primary is for a moment that is being demoted
+    1836: "server is read-only",
     1927: "connection was killed",
     2003: "cannot connect",
     2006: "server has gone away",

@@ -137,7 +137,11 @@ def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str,
     """Keep what is known of the devices in the worker-owned table, and what the providers said in the journal."""
     held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
     ours = [attempt for attempt in attempts if _id(attempt) in held]
-    parked = [{"id": _id(attempt), "ledger": attempt.ledger.stored() or None, "reason": why} for attempt in ours]
+    parked: list[dict[str, object]] = [{"id": _id(attempt), "reason": why} for attempt in ours]
+    for row, attempt in zip(parked, ours, strict=True):
+        if stored := attempt.ledger.stored():
+            # Left out otherwise: a JSON null is no SQL NULL, and COALESCE would take it for a ledger.
+            row["ledger"] = stored
     if parked:
         connection.execute(PARK, {"parked": _json(parked), "lease": lease, "seconds": seconds})
         journal.record_outcomes(connection, ours)

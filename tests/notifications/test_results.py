@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 
 from db.engine import get_engine
 from devstack.emulators.client import Emulator, Fault
+from devstack.stack import Stack
 from tasks.notifications import results, run
 from tests.acceptance.conftest import wait_until
 from tests.notifications.conftest import Accepted, Chat
@@ -123,6 +124,41 @@ def test_what_is_left_to_try_of_a_parked_row_keeps_its_time(api: Chat, emulator:
     run.retry_failed()
     assert api.status(row) == SENT
     assert sorted(token for _, token in accepted()) == ["bad", "good"]
+
+
+def test_a_row_without_a_ledger_is_parked_and_settled_too(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    row = api.notify("phone", is_read=1)
+    api.execute("""
+        CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW
+        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not now'
+    """)
+    try:
+        run.drain()
+    finally:
+        api.execute("DROP TRIGGER refuse")
+    assert api.rows("SELECT devices FROM worker_deliveries") == [{"devices": None}]
+    settle_what_is_parked(api)
+    assert api.status(row)[0] == "BOUNCED"
+    assert accepted() == []
+
+
+def test_results_wait_for_a_server_that_is_read_only(api: Chat, emulator: Emulator, accepted: Accepted, stack: Stack) -> None:
+    row = api.notify("phone")
+    writable = threading.Timer(2, set_read_only, (stack, 0))
+
+    def demote() -> None:
+        set_read_only(stack, 1)
+        writable.start()
+
+    in_flight(emulator, 1, demote)
+    writable.join()
+    assert api.status(row) == SENT
+    assert len(accepted()) == 1
+
+
+def set_read_only(stack: Stack, value: int) -> None:
+    with stack.mariadb.root() as cursor:
+        cursor.execute(f"SET GLOBAL read_only = {value}")
 
 
 def lock(connection: Any, row: int) -> None:

@@ -1,0 +1,94 @@
+"""`python -m tests.chaos --seed N --minutes M [--faults name,…]`: exit code 0 if nothing was lost, stuck or wrong."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from devstack.folder import PROJECT
+from tests.chaos import report, volume
+from tests.chaos.campaign import Plan, run
+from tests.chaos.faults.table import FAULTS
+from tests.chaos.scene import Scene
+
+RESULTS = PROJECT / "build" / "chaos"
+
+
+@click.command()
+@click.option("--seed", type=int, default=lambda: int(time.time()) % 100_000, help="Draws the faults; default: by the clock.")
+@click.option("--minutes", type=float, default=3.0, show_default=True, help="Of faults; the start and the audit come on top.")
+@click.option("--faults", default="", help="Only these, with commas; `list` shows them.")
+@click.option("--rate", type=float, default=200.0, show_default=True, help="Notifications a second.")
+@click.option("--files", type=float, default=2.0, show_default=True, help="Attachments a second.")
+@click.option("--old", default="", help="A commit whose code runs beside this one in rolling restarts.")
+@click.option("--steady", type=int, help="No faults: so many minutes at one rate, sampled each 10 s.")
+@click.option("--burst", type=int, help="No faults: so many rows within a minute.")
+@click.option("--backlog", type=int, help="No faults: so many rows that wait before the workers begin.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report there too.")
+def main(
+    seed: int,
+    minutes: float,
+    faults: str,
+    rate: float,
+    files: float,
+    old: str,
+    steady: int | None,
+    burst: int | None,
+    backlog: int | None,
+    json_file: Path | None,
+) -> None:
+    """Break everything, then count."""
+    if faults == "list":
+        for name, fault in FAULTS.items():
+            click.echo(f"{name:18} {fault.does}")
+        return
+    chosen = tuple(name for name in faults.split(",") if name) or tuple(FAULTS)
+    if unknown := [name for name in chosen if name not in FAULTS]:
+        raise click.UsageError(f"there is no fault {', '.join(unknown)}; --faults list shows them")
+    results = RESULTS / f"seed-{seed}"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g} --files {files:g}"
+    command += (f" --old {old}" if old else "") + (f" --faults {faults}" if faults else "")
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        click.echo(f"{time.monotonic() - began:6.1f} s  {what}")
+
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Scene(f"chaos-{seed}", results) as scene:
+        if old:
+            scene.old_code = checkout(old, Path(folder))
+        scene.await_ready()
+        say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
+        plan = Plan(seed, minutes * 60, rate, files, chosen)
+        for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
+            if size is not None:
+                found = measure(scene, size, plan, say)
+                (json_file or results / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+                click.echo("\n".join(f"{key:22} {value}" for key, value in found.items() if key != "samples"))
+                return
+        outcome = run(scene, plan, say)
+        report.write(outcome, command, results)
+        if outcome.problems:
+            for log in (scene.folder / "logs").glob("*.log"):
+                shutil.copy(log, results / f"service-{log.name}")
+            shutil.copy(scene.stack.fcm.data / "accepted.jsonl", results)
+    click.echo("\n" + report.text(outcome, command))
+    if json_file:
+        shutil.copy(results / "report.json", json_file)
+    raise SystemExit(1 if outcome.problems else 0)
+
+
+def checkout(commit: str, folder: Path) -> Path:
+    """Return a folder with the code of a commit."""
+    archive = subprocess.run(["git", "archive", commit], cwd=PROJECT, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "x", "-C", str(folder)], input=archive, check=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a fault is: its name, what it is done to, how long it may last, and what it may excuse."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tests.chaos.scene import Scene
+
+
+class Excuse(Enum):
+    """Which pushes a fault may have sent twice."""
+
+    NONE = "none"
+    """Not one: whoever was sending lived on and wrote its results, later."""
+    KILLED = "killed"
+    """Those whose rows were claimed when their sender was killed."""
+    UNANSWERED = "unanswered"
+    """Those that the provider took while its answers did not come through."""
+
+
+@dataclass(slots=True)
+class Event:
+    """A fault that was played. Times are Unix seconds; `in_flight` holds the rows that were claimed at its kills."""
+
+    fault: str
+    began: float
+    ended: float = 0.0
+    in_flight: list[tuple[float, set[int]]] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Play:
+    """One playing of a fault: what it is done to, the dice, and where it notes what it has cut short."""
+
+    scene: Scene
+    chance: random.Random
+    over: threading.Event
+    event: Event
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, unless the campaign is over."""
+        self.over.wait(seconds)
+
+    def killed(self) -> None:
+        """Note, right after a kill, which rows were in flight."""
+        self.event.in_flight.append((time.time(), self.scene.leased()))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line of the table. `run` plays it and takes it back; it is bounded by itself."""
+
+    target: str
+    """What it is done to: two faults at once are done to different things."""
+    does: str
+    run: Callable[[Play], None]
+    excuse: Excuse = Excuse.NONE

@@ -1,0 +1,101 @@
+"""The API's attachments: clean, infected, late, missing and too large files, and what each must end as."""
+
+import gzip
+import os
+import random
+import threading
+from collections import deque
+from pathlib import Path
+from typing import ClassVar
+
+from pymysql.cursors import Cursor
+
+from tasks.attachments.fitness import EICAR
+from tests.attachments.samples import PNG, tarred, zipped
+from tests.chaos.client import Client
+
+INSERT = (
+    "INSERT INTO message_attachments (id, message_id, file_name, file_url, file_size, uploaded_by_id)"
+    " VALUES (%s, %s, %s, %s, %s, 1)"
+)
+NUDGED = 0.7
+LATE_STEPS = 3
+# More than ATTACHMENTS_LARGEST_BYTES; a hole, so that it costs nothing.
+TOO_LARGE_BYTES = 26 << 20
+
+SERVED, INFECTED, BLOCKED, WAITING = (1, 1), (1, 0), (0, 0), None
+# kind: its share, and the flags that it must end with. What never arrives is tried for half an hour: it must not be served.
+KINDS = {
+    "clean": (0.70, SERVED),
+    "large": (0.02, SERVED),
+    "late": (0.03, SERVED),
+    "infected": (0.14, INFECTED),
+    "infected archive": (0.06, INFECTED),
+    "too large": (0.02, BLOCKED),
+    "missing": (0.03, WAITING),
+}
+
+
+class Files(Client):
+    """Uploads so many files a second."""
+
+    seconds: ClassVar[float] = 0.5
+
+    def __init__(self, database_url: str, broker_url: str, folder: Path, *, rate: float, seed: int) -> None:
+        super().__init__("files", database_url, broker_url)
+        self.kinds: dict[int, str] = {}
+        """What each attachment whose commit was answered is."""
+        self.sizes = 0
+        self._folder = folder
+        self._files = rate * self.seconds
+        self._owed = 0.0
+        self._next_id = 1
+        self._chance = random.Random(f"files {seed}")
+        self._late: deque[list[tuple[Path, bytes]]] = deque([[] for _ in range(LATE_STEPS)])
+
+    def step(self, cursor: Cursor) -> None:
+        for path, content in self._late.popleft():
+            path.write_bytes(content)
+        self._late.append([])
+        self._owed += self._files
+        while self._owed >= 1:
+            self._owed -= 1
+            self._upload(cursor)
+
+    def arrive(self) -> None:
+        """Let what is still on its way arrive."""
+        for files in self._late:
+            for path, content in files:
+                path.write_bytes(content)
+
+    def _upload(self, cursor: Cursor) -> None:
+        number, self._next_id = self._next_id, self._next_id + 1
+        kind = self._chance.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+        path = self._folder / f"{number}.bin"
+        content = self._content(kind, number)
+        if kind == "late":
+            self._late[-1].append((path, content))
+        elif kind != "missing":
+            path.write_bytes(content)
+        if kind == "too large":
+            os.truncate(path, TOO_LARGE_BYTES)
+        cursor.execute(
+            INSERT, (number, 1 + number % 1000, path.name, f"/{path.name}", None if kind == "late" else len(content) or None)
+        )
+        self.kinds[number] = kind
+        if self._chance.random() < NUDGED:
+            self.send("tasks.attachments.scan", number)
+
+    def _content(self, kind: str, number: int) -> bytes:
+        mark = f"{number} {threading.get_ident()}".encode()
+        match kind:
+            case "infected":
+                return EICAR
+            case "infected archive":
+                return zipped(EICAR, f"{number}.com") if number % 2 else gzip.compress(tarred(EICAR))
+            case "large":
+                return self._chance.randbytes(6 << 20)
+            case "clean" if number % 3 == 0:
+                return zipped(mark * 100, "hello.txt")
+            case _:
+                return PNG + mark

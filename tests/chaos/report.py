@@ -1,0 +1,132 @@
+"""What a campaign leaves behind: a table for people, JSON for machines, and how to play it again."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.audit.problem import Problem, Sort
+from tests.chaos.campaign import Outcome
+from tests.chaos.faults.base import Event
+from tests.chaos.faults.table import FAULTS
+
+# A problem is put to the faults that were at work from so long before the row was written until so long after.
+AROUND_SECONDS = 60
+SHOWN = 40
+
+
+@dataclass(slots=True)
+class Line:
+    """One fault over all its playings."""
+
+    played: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    repeated: int = 0
+    lost: int = 0
+    stuck: int = 0
+    wrong: int = 0
+
+
+def lines(outcome: Outcome) -> dict[str, Line]:
+    """Return the table: a line for each fault that was played."""
+    found = {name: Line() for name in FAULTS if any(event.fault == name for event in outcome.events)}
+    for event in outcome.events:
+        line = found[event.fault]
+        line.played += 1
+        line.seconds += event.ended - event.began
+        line.rows += sum(count for _, count, at in outcome.written if event.began <= at <= event.ended)
+    for name, repeats in outcome.pushes.excused.items():
+        found[name].repeated = repeats
+    for problem in outcome.problems:
+        for name in {event.fault for event in outcome.events if _may_be_of(problem, event)}:
+            setattr(found[name], problem.sort, getattr(found[name], problem.sort) + 1)
+    return found
+
+
+def totals(outcome: Outcome) -> dict[str, int]:
+    """Return how many problems there are of each sort."""
+    counted = Counter(problem.sort for problem in outcome.problems)
+    return {sort.value: counted[sort] for sort in Sort}
+
+
+def text(outcome: Outcome, command: str) -> str:
+    """Return the report for people; `command` plays the campaign again."""
+    table = lines(outcome)
+    width = max(map(len, table), default=5)
+    out = [f"{'fault':{width}}  played  seconds    rows  repeated  lost  stuck  wrong"]
+    out += [
+        f"{name:{width}}  {line.played:6}  {line.seconds:7.0f}  {line.rows:6,}  {line.repeated:8,}"
+        f"  {line.lost:4}  {line.stuck:5}  {line.wrong:5}"
+        for name, line in table.items()
+    ]
+    found, pushes = totals(outcome), outcome.pushes
+    quiet = (
+        "not all was done in time"
+        if outcome.settled_after is None
+        else f"all was done {outcome.settled_after:.0f} s after the last fault"
+    )
+    out += [
+        "",
+        f"seed {outcome.plan.seed}, {outcome.seconds:.0f} s of {len(outcome.events)} faults; {quiet}",
+        f"{outcome.notifications:,} notifications to {pushes.devices:,} devices: " + _counted(pushes.rows),
+        f"{pushes.accepted:,} pushes taken by the providers, {pushes.repeated:,} of them repeats,"
+        f" {sum(pushes.excused.values()):,} of what was in flight at a kill or had its answer cut off",
+        f"{outcome.attachments:,} attachments: " + _counted(outcome.files.verdicts),
+        f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified",
+        f"the disk was filled by {outcome.disk}; processes ended: {_counted(Counter(outcome.ends))}",
+        f"the API's own statements that were refused: {_counted(Counter(outcome.refused))}",
+        "",
+        ", ".join(f"{count} {sort}" for sort, count in found.items()),
+    ]
+    if outcome.problems:
+        out += ["", *(f"  {problem.sort}: {problem.what}" for problem in _various(outcome.problems)), "", f"again: {command}"]
+    return "\n".join(out)
+
+
+def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
+    """Return the report for machines."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "seed": outcome.plan.seed,
+        "seconds": round(outcome.seconds),
+        "settled_after_seconds": None if outcome.settled_after is None else round(outcome.settled_after),
+        **totals(outcome),
+        "notifications": outcome.notifications,
+        "devices": outcome.pushes.devices,
+        "accepted": outcome.pushes.accepted,
+        "repeated": outcome.pushes.repeated,
+        "repeats_excused": dict(outcome.pushes.excused),
+        "attachments": outcome.attachments,
+        "rows_deleted": outcome.doomed,
+        "dumps": outcome.tapes.dumps,
+        "archives": outcome.tapes.archives,
+        "disk": outcome.disk,
+        "faults": {
+            name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": FAULTS[name].does}
+            for name, line in lines(outcome).items()
+        },
+        "problems": [f"{problem.sort}: {problem.what}" for problem in outcome.problems[:1000]],
+    }
+
+
+def write(outcome: Outcome, command: str, folder: Path) -> None:
+    """Put both into a folder."""
+    (folder / "report.txt").write_text(text(outcome, command) + "\n")
+    (folder / "report.json").write_text(json.dumps(as_json(outcome, command), indent=1) + "\n")
+
+
+def _may_be_of(problem: Problem, event: Event) -> bool:
+    return bool(problem.at) and event.began - AROUND_SECONDS <= problem.at <= event.ended + AROUND_SECONDS
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name.strip()}" for name, count in counts.most_common() if count) or "none"
+
+
+def _various(problems: list[Problem]) -> list[Problem]:
+    """Return the first few of each sort."""
+    return [problem for sort in Sort for problem in [each for each in problems if each.sort is sort][:SHOWN]]

@@ -1,0 +1,181 @@
+"""The auditor is not easily pleased: each way in which a result can be false is found, and only what is excused is excused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from devstack.emulators.client import Accepted
+from tests.chaos.audit import files as files_audit
+from tests.chaos.audit import rows as rows_audit
+from tests.chaos.audit import tapes as tapes_audit
+from tests.chaos.audit.problem import Problem, Sort
+from tests.chaos.audit.pushes import Pushes, Row, judge
+from tests.chaos.chores import FIRST_OLD_ID
+from tests.chaos.faults.base import Event, Excuse
+from tests.chaos.pushes import Written
+
+LIVE_ONE = "token-1"
+NOON = 1_700_000_000.0
+SENT = Row(1, ("token-1", "dead-1"), "SENT", True, True, False, "1 of 2 dead", NOON)
+
+
+def push(at: float = NOON + 1, token: str = LIVE_ONE, row: int = 1) -> Accepted:
+    return Accepted(at, "fcm", token, str(row), None, "name")
+
+
+def account(
+    row: Row = SENT, *pushes: Accepted, read: bool = False, events: list[tuple[Event, Excuse]] | None = None, rows: int = 1
+) -> Pushes:
+    written = Written([(1, rows, NOON)], {1} if read else set())
+    return judge([row], pushes, written, events or [])
+
+
+def sorts(problems: list[Problem]) -> list[Sort]:
+    return [problem.sort for problem in problems]
+
+
+def test_a_row_whose_live_devices_were_served_is_no_problem() -> None:
+    assert account(SENT, push()).problems == []
+
+
+@pytest.mark.parametrize(
+    ("row", "pushes", "sort"),
+    [
+        (SENT, [], Sort.LOST),
+        (replace(SENT, status="FAILED", is_sent=False, message="gave up: 12 attempts"), [], Sort.LOST),
+        (replace(SENT, status="PENDING", is_sent=False), [], Sort.STUCK),
+        (replace(SENT, status="FAILED", message="1 of 1 to try again"), [push()], Sort.STUCK),
+        (replace(SENT, status="BOUNCED", is_sent=False, message="no device reached"), [], Sort.WRONG),
+        (replace(SENT, status="BOUNCED", is_sent=False, message="suppressed: already read"), [], Sort.WRONG),
+        (replace(SENT, is_sent=False), [push()], Sort.WRONG),
+        (replace(SENT, has_time=False), [push()], Sort.WRONG),
+        (SENT, [push(), push(token="dead-1")], Sort.WRONG),
+        (SENT, [push(), push(row=2)], Sort.WRONG),
+        (SENT, [push(), push(NOON + 70)], Sort.WRONG),
+    ],
+    ids=[
+        "sent to nobody",
+        "given up",
+        "never tried",
+        "still to be tried",
+        "bounced with a live device",
+        "suppressed, though nobody read it",
+        "SENT without is_sent",
+        "SENT without sent_at",
+        "taken by a dead device",
+        "a push of no row",
+        "sent twice without a reason",
+    ],
+)
+def test_a_false_result_is_found(row: Row, pushes: list[Accepted], sort: Sort) -> None:
+    assert sorts(account(row, *pushes).problems) == [sort]
+
+
+def test_a_row_that_is_gone_is_found() -> None:
+    assert [problem.what for problem in account(SENT, push(), rows=2).problems] == ["notification 2 is gone"]
+
+
+def test_a_row_that_was_read_in_time_may_be_suppressed() -> None:
+    row = replace(SENT, status="BOUNCED", is_sent=False, is_read=True, message="suppressed: already read")
+    assert account(row, read=True).problems == []
+
+
+def test_a_kill_excuses_a_repeat_of_what_was_in_flight_then_and_nothing_else() -> None:
+    kill = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {1})])
+    other = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {7})])
+    twice = (push(NOON + 1), push(NOON + 70))
+    assert account(SENT, *twice, events=[(kill, Excuse.KILLED)]).excused == {"kill-worker": 1}
+    assert sorts(account(SENT, *twice, events=[(other, Excuse.KILLED)]).problems) == [Sort.WRONG]
+    assert sorts(account(SENT, *twice, events=[(kill, Excuse.NONE)]).problems) == [Sort.WRONG]
+    late = (push(NOON + 9), push(NOON + 70))
+    assert sorts(account(SENT, *late, events=[(kill, Excuse.KILLED)]).problems) == [Sort.WRONG]
+
+
+def test_a_lost_answer_excuses_a_repeat_of_what_was_out_meanwhile() -> None:
+    cut = [(Event("push-mute", NOON, NOON + 5), Excuse.UNANSWERED)]
+    assert account(SENT, push(NOON + 1), push(NOON + 20), events=cut).problems == []
+    assert sorts(account(SENT, push(NOON + 9), push(NOON + 20), events=cut).problems) == [Sort.WRONG]
+
+
+@pytest.fixture
+def attachments(chat: Engine, tmp_path: Path) -> Engine:
+    """Attachments 1 (clean) and 2 (infected, with its copy), as they should be in the end."""
+    (tmp_path / "copy").write_bytes(b"")
+    sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    with chat.begin() as connection:
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+        for number, safe in ((1, 1), (2, 0)):
+            connection.execute(
+                text(
+                    "INSERT INTO message_attachments"
+                    " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, is_safe)"
+                    " VALUES (:id, 1, 'a', '/a', 1, 1, :safe)"
+                ),
+                {"id": number, "safe": safe},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO worker_scans (attachment_id, verdict, sha256, quarantine) VALUES (:id, 'x', :sha256, :where)"
+                ),
+                {"id": number, "sha256": sha256, "where": "" if safe else f"file://{tmp_path}/copy"},
+            )
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
+    return chat
+
+
+KINDS = {1: "clean", 2: "infected"}
+
+
+def test_attachments_with_true_verdicts_are_no_problem(attachments: Engine) -> None:
+    assert files_audit.judge(attachments, KINDS).problems == []
+
+
+@pytest.mark.parametrize(
+    ("corruption", "sort"),
+    [
+        ("UPDATE message_attachments SET is_safe = 1 WHERE id = 2", Sort.WRONG),
+        ("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 0 WHERE id = 1", Sort.WRONG),
+        ("UPDATE message_attachments SET scanned_for_virus = 0 WHERE id = 1", Sort.STUCK),
+        ("UPDATE worker_scans SET quarantine = 'pending' WHERE attachment_id = 2", Sort.STUCK),
+        ("UPDATE worker_scans SET sha256 = REPEAT('0', 64) WHERE attachment_id = 2", Sort.STUCK),
+        ("DELETE FROM message_attachments WHERE id = 1", Sort.WRONG),
+    ],
+    ids=["infected is served", "clean is blocked", "no verdict", "no copy", "another copy", "gone"],
+)
+def test_a_false_verdict_is_found(attachments: Engine, corruption: str, sort: Sort) -> None:
+    with attachments.begin() as connection:
+        connection.execute(text(corruption))
+    assert sorts(files_audit.judge(attachments, KINDS).problems) == [sort]
+
+
+def test_a_file_that_never_arrived_has_no_verdict(attachments: Engine) -> None:
+    assert sorts(files_audit.judge(attachments, {**KINDS, 1: "missing"}).problems) == [Sort.WRONG]
+
+
+def test_retention_may_take_what_is_old_and_read_and_nothing_else(chat: Engine) -> None:
+    left = FIRST_OLD_ID + 1
+    with chat.begin() as connection:
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+        connection.execute(
+            text(
+                "INSERT INTO chat_notifications"
+                " (id, conversation_id, message_id, recipient_id, sender_id, title, body, is_read, created_at)"
+                " VALUES (:id, 1, 1, 1, 1, 't', 'b', 1, NOW() - INTERVAL 100 DAY)"
+            ),
+            {"id": left},
+        )
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
+    found = rows_audit.judge(chat, kept={left + 1}, live={5})
+    assert [(problem.sort, problem.what) for problem in found] == [
+        (Sort.WRONG, f"retention has deleted notification {left + 1}"),
+        (Sort.STUCK, f"retention has left notification {left}"),
+        (Sort.WRONG, "the live typing indicator 5 is gone"),
+    ]
+
+
+def test_a_folder_without_a_whole_backup_is_found(tmp_path: Path) -> None:
+    (tmp_path / "backup_chat_20260101.sql.zst.manifest").write_text("{}\n")
+    found = tapes_audit.judge([tmp_path], [])
+    assert {problem.sort for problem in found.problems} == {Sort.STUCK, Sort.WRONG}
