@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIRECTUS := .devstack/directus
 
-.PHONY: setup demo test test-mysql test-directus lint lock bench clean
+.PHONY: setup demo test chaos test-mysql test-directus lint lock bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -25,6 +25,10 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/notifications tests/ops/test_grants.py
+
+chaos: setup  ## faults against the whole stack under load, then an audit; SEED=, MINUTES=, FAULTS=a,b
+	$(BIN)/python -m devstack install tests
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
 test-directus: setup  ## the Flow on a real Directus from npm; its first installation takes minutes
 	$(BIN)/python -m devstack install tests directus

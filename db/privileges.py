@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from db.migrate import VERSION_TABLE
+from db.models import CHAT_TABLES
 from db.needs import COLUMNS
 from db.transactions import error_code
 
@@ -23,19 +24,6 @@ PURPOSES: dict[Account, str] = {
 }
 # Refused for want of a right: on the database, the table, the column, or at large.
 DENIED = {1044, 1142, 1143, 1227}
-
-# Whose rows a backup reads whole. It sees a trigger only with the right to make one.
-BACKED_UP = (
-    "conversations",
-    "messages",
-    "message_reads",
-    "message_attachments",
-    "message_reactions",
-    "chat_participants",
-    "typing_indicators",
-    "conversation_settings",
-    "chat_notifications",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +81,7 @@ def needs(account: Account) -> list[Need]:
     if account == "deploy":
         return [Need(right, table, "db migrate") for table in (VERSION_TABLE, *own) for right in TO_MIGRATE]
     if account == "backup":
-        chat = [Need(right, table, "backups") for table in BACKED_UP for right in TO_DUMP]
+        chat = [Need(right, table, "backups") for table in CHAT_TABLES for right in TO_DUMP]
         return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD)]
     # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.
     reads = [

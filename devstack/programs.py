@@ -32,6 +32,7 @@ PROGRAMS = {
         "curl": "curl",
         "node": "nodejs",
         "systemd-analyze": "systemd",
+        "faketime": "faketime",
     },
     "bench": {
         "clamdscan": "clamdscan",

@@ -33,6 +33,13 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
+def scanners() -> Iterator[Stack]:
+    """clamd and S3, for the tests that scan, beside the services that all share."""
+    with Stack(f"attachments-{os.getpid()}", ["clamd", "s3"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
 def environment(stack: Stack) -> Iterator[dict[str, str]]:
     """The variables that point the workers at the stack, and at the database that `chat` empties; set in this process."""
     url = stack.mariadb.create_database(CHAT_DATABASE)

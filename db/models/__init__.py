@@ -13,6 +13,7 @@ from db.models.messages import Message
 from db.models.typing_indicators import TypingIndicator
 
 __all__ = [
+    "CHAT_TABLES",
     "Base",
     "Bid",
     "ChatNotification",
@@ -27,3 +28,17 @@ __all__ = [
     "TypingIndicator",
     "User",
 ]
+
+# In the reference's order. Foreign keys point both ways between the first two, so no order satisfies them all; a dump is
+# loaded with the checks off.
+CHAT_TABLES = (
+    "conversations",
+    "messages",
+    "message_reads",
+    "message_attachments",
+    "message_reactions",
+    "chat_participants",
+    "typing_indicators",
+    "conversation_settings",
+    "chat_notifications",
+)

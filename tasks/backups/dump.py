@@ -13,6 +13,7 @@ from pathlib import Path
 import zstandard
 from sqlalchemy import Engine, bindparam, text
 
+from db.models import CHAT_TABLES
 from tasks.backups import folder, manifest
 from tasks.backups.client import (
     DUMP_FLAGS,
@@ -29,7 +30,6 @@ from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.manifest import Manifest, Table
 from tasks.backups.passphrases import ITERATIONS
 from tasks.backups.scan import DumpScan
-from tasks.backups.tables import CHAT_TABLES
 
 PIPE_BYTES = 1 << 20
 LEVEL = 1  # of chat text the third makes hardly less, and takes twice as long

@@ -7,11 +7,12 @@ from pathlib import Path
 from sqlalchemy import Engine, bindparam, text
 
 from db.engine import create_engine
+from db.models import CHAT_TABLES
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, family_of, find_client, running
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.scan import only_tables
-from tasks.backups.tables import CHAT_TABLES, PARENT_TABLES
+from tasks.backups.tables import PARENT_TABLES
 from tasks.backups.verify import check_bytes, plain
 
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.

@@ -65,13 +65,10 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
     """
 
     def claim_of(queue: Queue) -> Claim:
-        claims, full, helped = 0, False, False
+        full, helped = False, False
 
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-            nonlocal claims, full, helped
-            claims += 1
-            if claims == 2 and not full:
-                return []  # the first claim took all there was, and what came since has a nudge of its own
+            nonlocal full, helped
             if full and rows > 1 and not helped:
                 helped = True
                 on_backlog()  # before the claim: were it slow, no lease would run meanwhile

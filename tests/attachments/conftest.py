@@ -1,6 +1,5 @@
 """A real clamd and an S3 endpoint for these tests, and a chat whose uploads lie in a folder."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,6 @@ from devstack.stack import Stack
 from settings import get_settings
 from tasks.attachments import run
 from tasks.attachments.run import Summary
-
-
-@pytest.fixture(scope="session")
-def scanners() -> Iterator[Stack]:
-    """clamd and S3, beside the services that all tests share."""
-    with Stack(f"attachments-{os.getpid()}", ["clamd", "s3"]) as stack:
-        yield stack
 
 
 @dataclass

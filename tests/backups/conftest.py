@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.engine import create_engine
+from db.models import CHAT_TABLES
 from devstack.chat import load_chat
 from devstack.stack import Stack
 from settings import get_settings
 from tasks.backups.run import Backups
-from tasks.backups.tables import CHAT_TABLES
 
 FEW_ITERATIONS = 1000
 PASSPHRASE = b"correct horse battery staple"

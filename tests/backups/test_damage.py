@@ -8,10 +8,10 @@ from typing import Literal
 import pytest
 from sqlalchemy import Engine, text
 
+from db.models import CHAT_TABLES
 from tasks.backups import folder, manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
-from tasks.backups.tables import CHAT_TABLES
 from tests.backups.conftest import PASSPHRASE, quiet
 
 DUMP = "backup_chat_20260102.sql.zst"

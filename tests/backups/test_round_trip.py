@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from db.models import CHAT_TABLES
 from tasks.backups import folder, restore, verify
 from tasks.backups.run import Backups
-from tasks.backups.tables import CHAT_TABLES
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
 
 

@@ -14,13 +14,13 @@ import boto3
 import pytest
 from sqlalchemy import Engine, text
 
+from db.models import CHAT_TABLES
 from devstack.stack import Stack
 from tasks.backups import folder, manifest
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.run import Backups
 from tasks.backups.ship import PART_BYTES, Bucket
-from tasks.backups.tables import CHAT_TABLES
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
 
 

@@ -5,11 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from settings import get_settings
-from tests.attachments.conftest import scanners
 from workers.cli.doctor import CHECKS
 from workers.doctor.report import Question, State, examine
-
-__all__ = ["scanners"]
 
 Said = dict[str, tuple[State, str]]
 Ask = Callable[..., Said]

@@ -8,7 +8,7 @@ from .conftest import Gateway
 
 COMMAND = [
     *(sys.executable, "-m", "schemathesis.cli", "run"),
-    *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1", "--workers", "2"),
+    *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1", "--workers", "1"),
     *("--include-path-regex", "^/v1/jobs/", "--continue-on-failure", "--warnings", "off"),
 ]
 

@@ -14,13 +14,13 @@ from devstack.emulators.client import Emulator
 from devstack.folder import PROJECT
 from devstack.stack import Stack
 from tests.acceptance.conftest import wait_until
-from tests.attachments.conftest import Uploads, folder, scanners, uploads
+from tests.attachments.conftest import Uploads, folder, uploads
 from tests.attachments.samples import PNG
 
 from .conftest import Gateway
 from .test_documentation import EXAMPLES
 
-__all__ = ["folder", "scanners", "uploads"]
+__all__ = ["folder", "uploads"]
 
 Celery = Callable[..., None]
 

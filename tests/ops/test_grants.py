@@ -12,7 +12,7 @@ from db.check import check_shared_schema
 from db.create import create_shared_schema
 from db.engine import create_engine, get_engine
 from db.migrate import VERSION_TABLE, migrate, newest_revision
-from db.privileges import BACKED_UP, DENIED, PURPOSES, Account, grants, missing, worker_tables
+from db.privileges import DENIED, PURPOSES, Account, grants, missing, worker_tables
 from db.transactions import error_code
 from devstack.chat import load_chat
 from devstack.emulators.client import Emulator
@@ -22,16 +22,13 @@ from settings import get_settings
 from tasks.attachments import run as attachments
 from tasks.attachments.fitness import EICAR
 from tasks.backups.run import Backups
-from tasks.backups.tables import CHAT_TABLES
 from tasks.notifications import run as notifications
 from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import expire
-from tests.attachments.conftest import reread, scanners
+from tests.attachments.conftest import reread
 from tests.backups.conftest import FEW_ITERATIONS, quiet
-
-__all__ = ["scanners"]
 
 DATABASE, DRILL, HOST, PREFIX = "test_least", "test_least_drill", "127.0.0.1", "least_"
 PASSWORD = "0f-least-Privilege"
@@ -129,10 +126,6 @@ def test_every_worker_owned_table_is_granted(environment: dict[str, str]) -> Non
     with get_engine().connect() as connection:
         made = set(connection.execute(text("SHOW TABLES LIKE 'worker\\_%'")).scalars())
     assert made == {*worker_tables(), VERSION_TABLE}
-
-
-def test_the_tables_that_are_backed_up_are_granted() -> None:
-    assert set(BACKED_UP) == set(CHAT_TABLES)
 
 
 @pytest.mark.parametrize("account", ["workers", "backup"])

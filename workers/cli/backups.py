@@ -13,11 +13,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
+from db.models import CHAT_TABLES
 from settings import get_settings
 from tasks.backups import folder, ledger, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.run import TIERS, Backups
-from tasks.backups.tables import CHAT_TABLES
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 MADE = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped"}

@@ -1,6 +1,7 @@
 """How messages get into Redis: as Celery writes them, over kombu's connection, in one atomic step, within a deadline."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 from settings import Settings
 from workers.celery_config import celery_config
 from workers.gateway.catalogue import Arguments, Job
+from workers.operations.queues import SENT_AT
 
 THREADS = 4
 # Publications that wait for a thread or for Redis; more are refused at once.
@@ -153,5 +155,6 @@ class Broker:
             "body_encoding": body_encoding,
             "delivery_tag": str(uuid4()),
         }
-        message = channel.prepare_message(body, 0, content_type, content_encoding, task.headers, properties)
+        headers = {**task.headers, SENT_AT: time.time()}
+        message = channel.prepare_message(body, 0, content_type, content_encoding, headers, properties)
         return str(dumps(message))

@@ -44,11 +44,13 @@ def drained(deployment: Deployment, emptied: Engine, environment: dict[str, str]
 @pytest.mark.usefixtures("drained")
 def test_what_the_processes_counted_adds_up(deployment: Deployment) -> None:
     found = deployment.scrape()
-    assert value(found, "notifications_settled_total", status="SENT") == ROWS
+    settled = value(found, "notifications_settled_total", status="SENT") or 0
+    assert settled >= ROWS
     sent = value(found, "deliveries_total", provider="fcm", outcome="sent", reason="")
     assert sent is not None
-    assert sent >= ROWS
-    assert value(found, "delivery_send_seconds_count", provider="fcm") == sent
+    assert sent >= settled
+    tried = sum(n for (name, labels), n in found.items() if name.endswith("deliveries_total") and ("provider", "fcm") in labels)
+    assert value(found, "delivery_send_seconds_count", provider="fcm") == tried
     assert (value(found, "tasks_total", task="tasks.notifications.drain", outcome="succeeded") or 0) >= 1
     assert (value(found, "task_queued_seconds_count", queue="notifications") or 0) >= 1
     assert value(found, "queue_consumers", queue="notifications") == 1
