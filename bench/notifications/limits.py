@@ -22,7 +22,7 @@ from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.journal import Attempt
-from tasks.notifications.ledger import State
+from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push, build_push
@@ -113,13 +113,16 @@ def _database(_rows: int) -> float:
     while claimed := queue.claim_fresh(BATCH):
         devices = [read_devices(notification.device_tokens).usable[0] for notification in claimed]
         queue.known_dead([device.key for device in devices])
-        queue.settle([_sent(notification, device) for notification, device in zip(claimed, devices, strict=True)])
+        sent = [_sent(notification, device) for notification, device in zip(claimed, devices, strict=True)]
+        queue.settle(sent, park_locked=True)
     return time.perf_counter() - began
 
 
 def _sent(notification: Notification, device: Device) -> Attempt:
     settlement = Settlement(notification.id, "SENT", True, None)
-    return Attempt(settlement, notification.recipient_id, ((device, Outcome(Kind.SENT)),), {device.key: (State.SENT, 1, "")})
+    ledger = Ledger()
+    ledger.entries[device.key] = Entry(State.SENT, attempts=1)
+    return Attempt(settlement, notification.recipient_id, ((device, Outcome(Kind.SENT)),), ledger)
 
 
 PARTS: dict[str, Callable[[int], float]] = {"client": _client, "database": _database}

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
+# Rows are locked for a moment by another process's look for rows to claim, and for longer by the API.
+LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(slots=True)
@@ -123,22 +125,36 @@ class Drain:
             self._progress.set()
 
     async def _settle(self) -> None:
-        """Write results as they come: whatever has gathered while the last write was under way goes into the next."""
+        """Write results as they come: whatever has gathered while the last write was under way goes into the next.
+
+        Rows that someone holds locked go into the next write again; if that lasts, they are parked.
+        """
         ended = False
+        locked: list[Attempt] = []
+        pauses = [*LOCKED_PAUSES]
         async with asyncio.TaskGroup() as announcing:
-            while not ended:
-                results = [await self._results.get()]
+            while not ended or locked:
+                results: list[Attempt | int | None] = [*locked]
+                if locked:
+                    await asyncio.sleep(pauses.pop(0))
+                else:
+                    pauses = [*LOCKED_PAUSES]
+                    results.append(await self._results.get())
                 while not self._results.empty():
                     results.append(self._results.get_nowait())
-                ended = None in results
+                ended = ended or None in results
                 attempts = [result for result in results if isinstance(result, Attempt)]
                 given_back = [result for result in results if isinstance(result, int)]
+                locked = []
                 if attempts:
-                    self._summary.rows.update(await asyncio.to_thread(self._queue.settle, attempts))
-                    announcing.create_task(asyncio.to_thread(self._announce, attempts))
+                    written, locked = await asyncio.to_thread(self._queue.settle, attempts, park_locked=not pauses)
+                    self._summary.rows.update(written)
+                    waiting = {id(attempt) for attempt in locked}
+                    settled = [attempt for attempt in attempts if id(attempt) not in waiting]
+                    announcing.create_task(asyncio.to_thread(self._announce, settled))
                 if given_back:
                     await asyncio.to_thread(self._queue.release, given_back)
                     self._summary.given_back += len(given_back)
                     self._summary.more = True
-                self._under_way -= len(attempts) + len(given_back)
+                self._under_way -= len(attempts) - len(locked) + len(given_back)
                 self._progress.set()

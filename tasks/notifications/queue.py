@@ -191,9 +191,9 @@ class Queue:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
         return [_notification(row, badges) for row in rows if not row["settled"]]
 
-    def settle(self, attempts: list[Attempt]) -> Counter[str]:
+    def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
         """Write what became of rows that this run holds the lease of; see tasks.notifications.results."""
-        return results.settle(self._engine, self._lease, attempts)
+        return results.settle(self._engine, self._lease, attempts, park_locked=park_locked)
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""

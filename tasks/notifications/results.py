@@ -73,29 +73,33 @@ PARK = text("""
 """)
 
 
-def settle(engine: Engine, lease: str, attempts: list[Attempt]) -> Counter[str]:
-    """Write the results of many rows in one transaction and return how many were written, by status. Safe to run twice.
+def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
+    """Write the results of many rows in one transaction. Safe to run twice.
 
-    Results that the shared table does not take are parked. A row whose lease has meanwhile passed to another run is left to
-    that run. Raise DBAPIError if not even parking is possible.
+    Return how many were written, by status, and the attempts whose rows someone else holds locked, for another try; with
+    `park_locked` those are parked too. Results that the shared table does not take are parked. A row whose lease has meanwhile
+    passed to another run is left to that run. Raise DBAPIError if not even parking is possible.
     """
 
-    def write(connection: Connection) -> Counter[str]:
+    def write(connection: Connection) -> tuple[Counter[str], list[Attempt]]:
         held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
         locked = _locked(connection, held)
         ours = [attempt for attempt in attempts if _id(attempt) in held]
         written = [attempt for attempt in ours if _id(attempt) not in locked]
         _write(connection, lease, written)
-        if locked:
-            _park(connection, lease, [a for a in ours if _id(a) in locked], "the row is locked", LOCKED_SECONDS)
-        return Counter(attempt.settlement.status for attempt in written)
+        left = [attempt for attempt in ours if _id(attempt) in locked]
+        if left and park_locked:
+            _park(connection, lease, left, "the row is locked", LOCKED_SECONDS)
+            left = []
+        return Counter(attempt.settlement.status for attempt in written), left
 
     try:
         return transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
     except DBAPIError as error:
         if _is_of_one_row(error) and len(attempts) > 1:
             half = len(attempts) // 2
-            return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
+            halves = [settle(engine, lease, part, park_locked=park_locked) for part in (attempts[:half], attempts[half:])]
+            return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
         log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
         why = f"database error {error_code(error)} at writing the result"
         transact(
@@ -103,7 +107,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt]) -> Counter[str]:
             lambda connection: _park(connection, lease, attempts, why, REFUSED_SECONDS),
             patience=PARK_PATIENCE_SECONDS,
         )
-        return Counter()
+        return Counter(), []
 
 
 def _is_of_one_row(error: DBAPIError) -> bool:

@@ -69,10 +69,11 @@ class MemoryQueue(Queue):
     def now(self) -> float:
         return NOW
 
-    def settle(self, attempts: list[Attempt]) -> Counter[str]:
+    def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
+        del park_locked
         self.on_settle(attempts)
         self.settled |= {attempt.settlement.notification_id: attempt for attempt in attempts}
-        return Counter(attempt.settlement.status for attempt in attempts)
+        return Counter(attempt.settlement.status for attempt in attempts), []
 
     def release(self, ids: list[int]) -> None:
         self.given_back += ids
