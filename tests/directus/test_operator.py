@@ -8,13 +8,14 @@ from typing import Literal
 
 import pytest
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver import Chrome, ChromeOptions, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 from sqlalchemy import Engine, text
 
 from devstack.programs import find
+from tests.browser import Driver
 
 from .api import ADMIN_EMAIL, ADMIN_PASSWORD, Api
 from .processes import chat_workers
@@ -107,7 +108,7 @@ def browser() -> Iterator[Chrome]:
         "--lang=en-US",
     ):
         options.add_argument(option)
-    with Chrome(options, ChromeService(find("chromedriver"))) as chrome:
+    with Chrome(options, Driver()) as chrome:
         yield chrome
 
 

@@ -1,14 +1,14 @@
 """`/docs` in a browser: it says what the document says, loads nothing from elsewhere, and has no errors."""
 
 import json
-import os
 from collections.abc import Iterator
 
 import httpx
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome, ChromeOptions
 
 from devstack.programs import ensure, find
+from tests.browser import Driver
 from workers.gateway.catalogue import CATALOGUE
 
 from .conftest import Gateway
@@ -22,7 +22,7 @@ def browser() -> Iterator[Chrome]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with Chrome(options, ChromeService(find("chromedriver"), log_output=os.devnull)) as chrome:
+    with Chrome(options, Driver()) as chrome:
         yield chrome
 
 

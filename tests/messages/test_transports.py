@@ -42,7 +42,7 @@ def over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = {"port": "0", "tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key)}
     options |= {"tls-auth-clients": "no", "save": "", "bind": "127.0.0.1", "dir": str(folder)}
     command = [find("redis-server"), *(part for name, value in options.items() for part in (f"--{name}", value))]
-    url = f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={folder}/ca.pem"
+    url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={folder}/ca.pem"
     with Popen(command, stdout=DEVNULL) as server:
         with Redis.from_url(url) as client:
             until_it_answers(client.ping)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
 from sqlalchemy import Engine
 
 from devstack.programs import ensure, find
 from tasks import broker
+from tests.browser import Driver
 from workers.operations import picture
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -39,7 +39,7 @@ def browser() -> Iterator[Chrome]:
         options.add_argument(argument)
     # What the pages log; a refused style or script is said there.
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options=options, service=Service(find("chromedriver")))
+    browser = Chrome(options=options, service=Driver())
     try:
         yield browser
     finally:
