@@ -1,6 +1,5 @@
 """The v1 message of FCM: firebase-admin encodes each shape of it once, each push fills in its values."""
 
-import re
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -16,48 +15,39 @@ _encode = messaging._MessagingService.encode_message
 _TITLE, _BODY, _DATA, _KEY, _THREAD = (f"<{name} of the push>" for name in ("title", "body", "data", "key", "thread"))
 _EXPIRES_AT, _TTL, _BADGE = 7_000_000_001, 7_000_002, 7_000_003
 _PLACES = {
-    orjson.dumps(place): name
-    for place, name in {
-        _TITLE: "title",
-        _BODY: "body",
-        _KEY: "key",
-        _THREAD: "thread",
-        str(_EXPIRES_AT): "expires_at",
-        str(_TTL): "ttl",
-        f"{_TTL}s": "ttl_seconds",
-        _BADGE: "badge",
-    }.items()
-} | {orjson.dumps({_DATA: _DATA}): "data"}
-_SPLIT = re.compile(b"(" + b"|".join(re.escape(place) for place in _PLACES) + b")")
+    orjson.dumps(_TITLE): b"%(title)b",
+    orjson.dumps(_BODY): b"%(body)b",
+    orjson.dumps({_DATA: _DATA}): b"%(data)b",
+    orjson.dumps(_KEY): b"%(key)b",
+    orjson.dumps(_THREAD): b"%(thread)b",
+    b"%d" % _EXPIRES_AT: b"%(expires_at)d",
+    b"%d" % _TTL: b"%(ttl)d",
+    b"%d" % _BADGE: b"%(badge)d",
+}
 
 
 def encode(push: Push, body: str) -> bytes:
     """Return the JSON of `message(push)`, with `body` for its body: the same bytes, in a tenth of the time."""
-    fixed, names = _template(badge=push.badge is not None, sound=push.sound)
-    ttl = b"%d" % push.ttl
-    values = {
-        "title": orjson.dumps(push.title),
-        "body": orjson.dumps(body),
-        "data": orjson.dumps(push.data),
-        "key": orjson.dumps(push.collapse_key),
-        "thread": orjson.dumps(push.thread),
-        "expires_at": b'"%d"' % int(push.expires_at),
-        "ttl": b'"' + ttl + b'"',
-        "ttl_seconds": b'"' + ttl + b's"',
-        "badge": b"%d" % (push.badge or 0),
+    return _template(push.badge is not None, push.sound) % {
+        b"title": orjson.dumps(push.title),
+        b"body": orjson.dumps(body),
+        b"data": orjson.dumps(push.data),
+        b"key": orjson.dumps(push.collapse_key),
+        b"thread": orjson.dumps(push.thread),
+        b"expires_at": int(push.expires_at),
+        b"ttl": push.ttl,
+        b"badge": push.badge,
     }
-    parts = [fixed[0]]
-    for name, text in zip(names, fixed[1:], strict=True):
-        parts += (values[name], text)
-    return b"".join(parts)
 
 
 @cache
-def _template(*, badge: bool, sound: bool) -> tuple[list[bytes], list[str]]:
-    """Return the fixed texts of a message, and which value goes between each two of them."""
+def _template(badge: bool, sound: bool) -> bytes:
+    """Return the JSON of a message with a place for each value, as bytes' `%` fills them in."""
     push = Push(_TITLE, _BODY, {_DATA: _DATA}, _KEY, _THREAD, _BADGE if badge else None, sound, _EXPIRES_AT, _TTL)
-    parts = _SPLIT.split(orjson.dumps(message(push)))
-    return parts[::2], [_PLACES[place] for place in parts[1::2]]
+    template = orjson.dumps(message(push)).replace(b"%", b"%%")
+    for value, place in _PLACES.items():
+        template = template.replace(value, place)
+    return template
 
 
 def message(push: Push) -> dict[str, Any]:
