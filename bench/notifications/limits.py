@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
+from pyreqwest.http import HeaderMap
 
 from bench.notifications.field import Field, Run, cpu_seconds
 from db.engine import get_engine
@@ -66,7 +67,7 @@ def _h2load(field: Field, rows: int) -> Run:
         body.write_bytes(b'{"message":' + fcm.prepare(push()) + b',"token":"token-h2load"}}')
         headers = ["-H", f"authorization: Bearer {token}", "-H", "content-type: application/json"]
         before = cpu_seconds(endpoint)
-        command = ["h2load", "-n", str(rows), "-c", "2", "-m", "100", "-t", "1", "-d", str(body), *headers, fcm._url]
+        command = ["h2load", "-n", str(rows), "-c", "2", "-m", "100", "-t", "1", "-d", str(body), *headers, str(fcm._url)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     found = re.search(r"finished in ([\d.]+)(m?s), ([\d.]+) req/s", done.stdout)
     succeeded = re.search(r"(\d+) succeeded", done.stdout)
@@ -89,7 +90,7 @@ def _client(rows: int) -> float:
 
     async def send() -> float:
         token = await fcm._token.get()
-        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        headers = HeaderMap({"authorization": f"Bearer {token}", "content-type": "application/json"})
         body = b'{"message":' + fcm.prepare(push()) + b',"token":"token-of-the-client-alone"}}'
         left = iter(range(rows))
 

@@ -1,14 +1,14 @@
 """How bytes reach a provider: one multiplexed HTTP/2 connection per host and process, with a deadline on each request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import RequestError, RequestTimeoutError
+from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
 
@@ -20,8 +20,7 @@ class NoAnswerError(Exception):
     """The request got no whole answer; whether the provider acted on it is unknown. The text says what happened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A provider's HTTP answer; `retry_after` is the header as it came."""
 
     status: int
@@ -49,8 +48,11 @@ class Transport:
             certificates=settings.ssl_cert_file,
         )
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Return the answer to one POST. Raise NoAnswerError where there was none."""
+    async def post(self, url: Url | str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Return the answer to one POST. Raise NoAnswerError where there was none.
+
+        A `Url` and a `HeaderMap` (pyreqwest.http) that many requests share are parsed once.
+        """
         request = self._client.post(url).headers(headers).body_bytes(body).build_streamed()
         try:
             async with request as response:
@@ -78,6 +80,11 @@ class Transport:
             ClientBuilder()
             .http2(True)
             .follow_redirects(False)
+            # Answers are too small to gain by it, and what is not unpacked cannot swell.
+            .gzip(False)
+            .brotli(False)
+            .zstd(False)
+            .deflate(False)
             .max_connections(self._in_flight)
             .timeout(timedelta(seconds=self._seconds))
             .connect_timeout(timedelta(seconds=min(5.0, self._seconds)))
