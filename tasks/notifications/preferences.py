@@ -1,6 +1,6 @@
 """What the recipient wants, looked up at send time: the first rule that holds suppresses the push."""
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 # Each join is by a primary or unique key: (conversation_id, user_id), (message_id, reader_id).
 JOINS = """
@@ -34,7 +34,7 @@ COLUMNS = """
 BADGES = text("""
     SELECT user_id, SUM(unread_count) AS unread FROM chat_participants
     WHERE user_id IN :users AND unread_count > 0 AND left_at IS NULL GROUP BY user_id
-""").bindparams(bindparam("users", expanding=True))
+""")
 
 
 def badges(connection: Connection, users: set[int]) -> dict[int, int]:

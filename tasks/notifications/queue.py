@@ -8,10 +8,9 @@ Times are the database's.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-import orjson
-from sqlalchemy import Connection, Engine, bindparam, text
-from sqlalchemy.engine import RowMapping
+from sqlalchemy import Connection, Engine, Row, text
 
 from db.transactions import transact
 from tasks.notifications import journal, preferences, results
@@ -37,15 +36,13 @@ CLAIM_FRESH = text("""
       AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id LIMIT 1) IS NULL
     ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
-LEASE_FRESH = """
+LEASE_FRESH = text("""
     INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims)
-    SELECT id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1
-    FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS claimed
-"""
-
+    SELECT id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1 FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids
+""")
 LEASED = text("""
     SELECT notification_id AS id FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease ORDER BY 1
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # Due rows, by idx_due (waiting_on, due_at): next attempts, and leases of workers that died. The shared rows are not locked.
 CLAIM_DUE = text("""
@@ -57,7 +54,7 @@ LEASE_DUE = text("""
     UPDATE worker_deliveries FORCE INDEX (PRIMARY)
     SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
     WHERE notification_id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # One row that an operator names, by its primary key.
 ENTER_ONE = text("""
@@ -83,7 +80,7 @@ LOAD = text(f"""
     FROM worker_deliveries d LEFT JOIN chat_notifications n ON n.id = d.notification_id {preferences.JOINS}
     WHERE d.notification_id IN :ids AND d.lease = :lease
     ORDER BY d.notification_id
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - constants of this project
+""")  # noqa: S608 - constants of this project
 PEEK = text(f"""
     SELECT n.id, 0 AS claims, NULL AS ledger, {NOTIFICATION} FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
@@ -91,11 +88,11 @@ NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
 FORGET = text("""
     DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
-""").bindparams(bindparam("ids", expanding=True))
+""")
 RELEASE = text("""
     UPDATE worker_deliveries FORCE INDEX (PRIMARY) SET lease = NULL, due_at = NOW(3), claims = claims - 1
     WHERE notification_id IN :ids AND lease = :lease
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 
 class Queue:
@@ -128,8 +125,10 @@ class Queue:
     def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
         """Lease the next rows behind `after`, passing over those that another worker got first."""
         while ids := [row.id for row in connection.execute(CLAIM_FRESH, {"after": after, "rows": rows})]:
-            connection.execute(text(LEASE_FRESH), {"ids": _json(ids), "lease": self._lease, "seconds": LEASE_SECONDS})
-            ours = [row.id for row in connection.execute(LEASED, {"ids": ids, "lease": self._lease})]
+            values = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
+            if connection.execute(LEASE_FRESH, values).rowcount == len(ids):
+                return ids
+            ours = [row.id for row in connection.execute(LEASED, values)]
             if ours:
                 return ours
             after = ids[-1]
@@ -174,22 +173,22 @@ class Queue:
     def peek(self, notification_id: int) -> Notification | None:
         """Return a row without claiming it, None where there is none."""
         with self._engine.connect() as connection:
-            row = connection.execute(PEEK, {"id": notification_id}).mappings().one_or_none()
-            return None if row is None else _notification(row, preferences.badges(connection, {row["recipient_id"]}))
+            row = connection.execute(PEEK, {"id": notification_id}).one_or_none()
+            return None if row is None else _notification(row, preferences.badges(connection, {row.recipient_id}))
 
     def _load(self, ids: list[int]) -> list[Notification]:
         if not ids:
             return []
 
-        def read(connection: Connection) -> tuple[Sequence[RowMapping], dict[int, int]]:
-            rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
-            return rows, preferences.badges(connection, {row["recipient_id"] for row in rows if not row["settled"]})
+        def read(connection: Connection) -> tuple[Sequence[Row[Any]], dict[int, int]]:
+            rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).all()
+            return rows, preferences.badges(connection, {row.recipient_id for row in rows if not row.settled})
 
         rows, badges = transact(self._engine, read)
-        settled = [row["id"] for row in rows if row["settled"]]
+        settled = [row.id for row in rows if row.settled]
         if settled:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
-        return [_notification(row, badges) for row in rows if not row["settled"]]
+        return [_notification(row, badges) for row in rows if not row.settled]
 
     def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
         """Write what became of rows that this run holds the lease of; see tasks.notifications.results."""
@@ -205,27 +204,25 @@ class Queue:
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters))
 
 
-def _notification(row: RowMapping, badges: dict[int, int]) -> Notification:
+def _notification(row: Row[Any], badges: dict[int, int]) -> Notification:
+    (row_id, claims, ledger, _, conversation, message, recipient, kind, title, body, device_tokens, is_sent, created_at,
+     suppressed, mobile, desktop, sound) = row  # fmt: skip
     return Notification(
-        id=row["id"],
-        conversation_id=row["conversation_id"],
-        message_id=row["message_id"],
-        recipient_id=row["recipient_id"],
-        notification_type=row["notification_type"] or "MESSAGE",
-        title=row["title"],
-        body=row["body"],
-        device_tokens=row["device_tokens"],
-        is_sent=bool(row["is_sent"]),
-        created_at=float(row["created_at"] or 0),
-        claims=row["claims"],
-        ledger=row["ledger"],
-        suppressed=row["suppressed"],
-        mobile=bool(row["mobile"]),
-        desktop=bool(row["desktop"]),
-        sound=bool(row["sound"]),
-        badge=badges.get(row["recipient_id"], 0),
+        id=row_id,
+        conversation_id=conversation,
+        message_id=message,
+        recipient_id=recipient,
+        notification_type=kind or "MESSAGE",
+        title=title,
+        body=body,
+        device_tokens=device_tokens,
+        is_sent=bool(is_sent),
+        created_at=float(created_at or 0),
+        claims=claims,
+        ledger=ledger,
+        suppressed=suppressed,
+        mobile=bool(mobile),
+        desktop=bool(desktop),
+        sound=bool(sound),
+        badge=badges.get(recipient, 0),
     )
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()

@@ -12,7 +12,7 @@ from collections import Counter
 
 import orjson
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from db.transactions import error_code, transact
@@ -37,12 +37,18 @@ TRIGGER_SIGNAL = 1644
 HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
-""").bindparams(bindparam("ids", expanding=True))
+""")
 # A row that someone else holds just now (the API in a long transaction) must not hold the others up.
 FREE = text("""
     SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
-""").bindparams(bindparam("ids", expanding=True))
-THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+""")
+THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids")
+# The many that every device took at once need no more than their ids.
+WRITE_SENT = text("""
+    UPDATE chat_notifications FORCE INDEX (PRIMARY)
+    SET delivery_status = 'SENT', error_message = NULL, sent_at = COALESCE(sent_at, NOW()), is_sent = 1
+    WHERE id IN :ids
+""")
 SETTLED = """
     JSON_TABLE(:settled, '$[*]' COLUMNS (
       id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
@@ -61,7 +67,7 @@ WRITE_RETRIES = text(f"""
 """)  # noqa: S608 - a constant of this module
 FORGET = text("""
     DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
-""").bindparams(bindparam("ids", expanding=True))
+""")
 # One statement for the rows that are parked. Without a ledger (nothing was sent) the one they had stays.
 PARK = text("""
     UPDATE JSON_TABLE(:parked, '$[*]' COLUMNS (
@@ -127,7 +133,12 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
     if not attempts:
         return
     settlements = [attempt.settlement for attempt in attempts]
-    connection.execute(WRITE_ROWS, {"settled": _json(settlements)})
+    sent = [settlement.notification_id for settlement in settlements if settlement.plainly_sent]
+    others = [settlement for settlement in settlements if not settlement.plainly_sent]
+    if sent:
+        connection.execute(WRITE_SENT, {"ids": sent})
+    if others:
+        connection.execute(WRITE_ROWS, {"settled": _json(others)})
     retries = [settlement for settlement in settlements if settlement.due is not None]
     if retries:
         connection.execute(WRITE_RETRIES, {"settled": _json(retries)})

@@ -23,7 +23,7 @@ LONGEST_MESSAGE = 2000
 LONGEST_REASON = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """What is written for one row. `due` (Unix seconds) is set while something can still be tried, with its ledger."""
 
@@ -36,6 +36,11 @@ class Settlement:
     waiting_on: str = ""
     """The one provider whose breaker or pause all its devices wait for, else empty."""
     reason: str = ""
+
+    @property
+    def plainly_sent(self) -> bool:
+        """True if nothing is to be said of the row but that it was sent."""
+        return self.status == "SENT" and self.error_message is None
 
 
 def suppressed(notification: Notification, why: str) -> Settlement:
@@ -53,9 +58,9 @@ def gave_up(notification: Notification, why: str) -> Settlement:
 def settle(notification: Notification, devices: Devices, ledger: Ledger) -> Settlement:
     """Settle a row by its ledger, which holds an entry for each of its usable devices."""
     entries = ledger.entries
-    waiting = {key: entry for key, entry in entries.items() if entry.state is State.WAITING}
-    reached = notification.is_sent or ledger.reached
     unserved = {key: entry for key, entry in entries.items() if entry.state is not State.SENT}
+    waiting = {key: entry for key, entry in unserved.items() if entry.state is State.WAITING}
+    reached = notification.is_sent or len(unserved) < len(entries)
 
     if waiting:
         due = min(entry.due for entry in waiting.values())
