@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -14,19 +15,17 @@ DEFAULT_PROVIDER = "fcm"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One address of a recipient. `key` is `provider:hash`: what ledgers and logs show in the token's place."""
 
     provider: str
     token: str
     key: str
-    options: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = MappingProxyType({})
     """What the provider needs beside the token, such as a Web Push subscription's keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class Devices:
+class Devices(NamedTuple):
     """The usable devices of a row, each once, and one sentence per kind of entry that was not usable."""
 
     usable: tuple[Device, ...] = ()

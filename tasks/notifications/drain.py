@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from tasks.notifications.delivery import Delivery, Job, NotTried
+from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
+from tasks.notifications.notification import Notification
 from tasks.notifications.providers.base import Provider
 from tasks.notifications.queue import START_SECONDS, Queue
+from tasks.notifications.senders import Senders
 
 log = structlog.get_logger(__name__)
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
+# While more rows are under way, results gather for so long before they are written.
+GATHER_SECONDS = 0.02
 # Rows are locked for a moment by another process's look for rows to claim, and for longer by the API.
 LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -51,14 +55,15 @@ class Drain:
         `announce` is told of attempts once they are settled.
         """
         self._queue = queue
+        self._providers = providers
         self._gate = gate
+        self._in_flight = in_flight
         self._batch_rows = batch_rows
         self._window = 3 * batch_rows
         self._stop = stop
         self._announce = announce
         self._run_seconds = run_seconds
         self._clock_offset = queue.now() - time.monotonic()
-        self._delivery = Delivery(providers, gate, in_flight, self._now)
         self._under_way = 0
         self._progress = asyncio.Event()
         self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
@@ -73,9 +78,10 @@ class Drain:
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
-            async with asyncio.TaskGroup() as rows:
+            async with asyncio.TaskGroup() as sending:
+                senders = Senders(self._providers, self._gate, sending, self._in_flight, self._now, self._conclude)
                 try:
-                    await self._claim(claim, rows)
+                    await self._claim(claim, senders)
                 except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
                     failure = error
             self._results.put_nowait(None)
@@ -84,7 +90,7 @@ class Drain:
         await asyncio.to_thread(self._gate.leave)
         return self._summary
 
-    async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], rows: asyncio.TaskGroup) -> None:
+    async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], senders: Senders) -> None:
         ends_at = time.monotonic() + self._run_seconds
         while not self._stop():
             if time.monotonic() > ends_at:
@@ -100,7 +106,7 @@ class Drain:
                 return
             self._under_way += len(jobs)
             for job in jobs:
-                rows.create_task(self._deliver(job, start_by))
+                self._begin(job, senders, start_by)
             if most == 1 or any(job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone
 
@@ -110,19 +116,33 @@ class Drain:
             self._progress.clear()
             await self._progress.wait()
 
-    async def _deliver(self, job: Job, start_by: float) -> None:
+    def _begin(self, job: Job, senders: Senders, start_by: float) -> None:
         def in_time() -> bool:
             return not self._stop() and time.monotonic() < start_by
 
         try:
-            self._results.put_nowait(await self._delivery.attempt(job, in_time))
-        except NotTried:
-            self._results.put_nowait(job.notification.id)
-        except Exception:
-            # The row keeps its lease and comes back when that ends, in ever smaller batches, and is given up at last.
-            log.exception("row left to its lease", notification_id=job.notification.id)
-            self._under_way -= 1
-            self._progress.set()
+            begun = begin(job, self._providers, self._now())
+        except Exception:  # noqa: BLE001 - one row's fault, logged there
+            self._leave(job.notification)
+            return
+        if isinstance(begun, Delivery):
+            senders.put(begun, in_time)
+        else:
+            self._results.put_nowait(begun)
+
+    def _conclude(self, delivery: Delivery) -> None:
+        try:
+            attempt = delivery.conclude(self._now())
+        except Exception:  # noqa: BLE001 - one row's fault, logged there
+            self._leave(delivery.notification)
+        else:
+            self._results.put_nowait(attempt or delivery.notification.id)
+
+    def _leave(self, notification: Notification) -> None:
+        """Leave a row to its lease: it comes back when that ends, in ever smaller batches, and is given up at last."""
+        log.exception("row left to its lease", notification_id=notification.id)
+        self._under_way -= 1
+        self._progress.set()
 
     async def _settle(self) -> None:
         """Write results as they come: whatever has gathered while the last write was under way goes into the next.
@@ -140,6 +160,8 @@ class Drain:
                 else:
                     pauses = [*LOCKED_PAUSES]
                     results.append(await self._results.get())
+                    if self._under_way > self._results.qsize() + 1:
+                        await asyncio.sleep(GATHER_SECONDS)
                 while not self._results.empty():
                     results.append(self._results.get_nowait())
                 ended = ended or None in results

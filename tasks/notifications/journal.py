@@ -15,7 +15,7 @@ from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.settlement import Settlement
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """One run's work on one row: what was settled, and what came back for the devices it tried."""
 

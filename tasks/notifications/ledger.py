@@ -61,6 +61,8 @@ class Ledger:
 
     def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
         """Return the devices to try now: neither served nor dead, and no sooner than they are due."""
+        if not self.entries:
+            return [*devices]
         return [device for device in devices if self._is_due(device.key, now)]
 
     def _is_due(self, key: str, now: float) -> bool:
@@ -85,5 +87,7 @@ class Ledger:
 
     def keep_only(self, devices: tuple[Device, ...]) -> None:
         """Forget devices that the row no longer names."""
+        if not self.entries:
+            return
         named = {device.key for device in devices}
         self.entries = {key: entry for key, entry in self.entries.items() if key in named}

@@ -1,16 +1,13 @@
 """One claimed row of `chat_notifications`, with what delivery needs to know about it."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal, NamedTuple
 
 NotificationType = Literal["MESSAGE", "MENTION", "SYSTEM"]
+LIFETIME_SECONDS = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A row as it was when it was claimed. Times are Unix seconds of the database's clock."""
-
-    LIFETIME_SECONDS: ClassVar[int] = 24 * 3600
 
     id: int
     conversation_id: int
@@ -36,4 +33,4 @@ class Notification:
     @property
     def expires_at(self) -> float:
         """When trying ends: nothing is sent later than this."""
-        return self.created_at + self.LIFETIME_SECONDS
+        return self.created_at + LIFETIME_SECONDS

@@ -1,7 +1,7 @@
 """What can come back for one device: the classes that every provider translates its answers into."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -36,8 +36,7 @@ class Kind(StrEnum):
 FINAL = frozenset({Kind.SENT, Kind.DEAD, Kind.FOREIGN, Kind.REFUSED})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer for one device: `reason` is for people and never holds a token or content.
 
     `retry_after` is in seconds. `everyone` says that the request to slow down is meant for all senders, not one device.

@@ -1,7 +1,7 @@
 """What a push says, whoever carries it: title, body, data, collapse key, badge, sound, lifetime."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import regex
 
@@ -14,8 +14,7 @@ ELLIPSIS = "…"
 _GRAPHEME = regex.compile(r"\X")
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(NamedTuple):
     """A notification in the words of push, before a provider shapes it."""
 
     title: str

@@ -7,18 +7,43 @@ from typing import Any
 import orjson
 import pytest
 
-from tasks.notifications.delivery import Delivery, Job, NotTried
+from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.devices import Devices
 from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.providers.base import Provider
+from tasks.notifications.senders import Senders
 from tasks.notifications.settlement import MOST_CLAIMS
 
 from .fakes import MemoryProvider, a_gate, a_job
 from .made import NOW, a_device, a_notification, key_of
 
 OPEN, PROBE, HELD = Admission.OPEN, Admission.PROBE, Admission.HELD
+
+
+def deliver(
+    job: Job,
+    providers: dict[str, Provider],
+    in_time: Callable[[], bool] = lambda: True,
+    *,
+    in_flight: int = 100,
+    **admissions: Admission,
+) -> Attempt | None:
+    """What became of a row, None if it was not begun."""
+    begun = begin(job, providers, NOW)
+    if isinstance(begun, Attempt):
+        return begun
+    done: list[Delivery] = []
+
+    async def send() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            Senders(providers, a_gate(**admissions), tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
+
+    asyncio.run(send())
+    assert done == [begun]
+    return begun.conclude(NOW)
 
 
 def attempt(
@@ -29,7 +54,9 @@ def attempt(
     fcm: Admission = OPEN,
     in_flight: int = 100,
 ) -> Attempt:
-    return asyncio.run(Delivery({"fcm": provider}, a_gate(fcm=fcm), in_flight, lambda: NOW).attempt(job, in_time))
+    result = deliver(job, {"fcm": provider}, in_time, in_flight=in_flight, fcm=fcm)
+    assert result
+    return result
 
 
 def a_ledger(**states: State) -> bytes:
@@ -103,9 +130,10 @@ def test_a_device_that_makes_its_provider_fail_costs_the_others_nothing() -> Non
 
 def test_a_row_that_a_provider_cannot_put_into_words_costs_the_other_providers_nothing() -> None:
     good, bad = MemoryProvider(), MemoryProvider({"prepare": TypeError("str is not valid UTF-8")})
-    delivery = Delivery({"fcm": good, "apns": bad}, a_gate(fcm=OPEN, apns=OPEN), 100, lambda: NOW)
     devices = Devices((a_device("phone"), a_device("tablet", "apns")))
-    assert asyncio.run(delivery.attempt(Job(a_notification(), devices), lambda: True)).settlement.is_sent
+    result = deliver(Job(a_notification(), devices), {"fcm": good, "apns": bad}, fcm=OPEN, apns=OPEN)
+    assert result
+    assert result.settlement.is_sent
     assert good.sent == ["phone"]
 
 
@@ -129,8 +157,7 @@ def test_a_device_that_was_held_is_not_counted_as_tried() -> None:
 
 def test_a_row_that_could_not_be_begun_in_time_goes_back_untouched() -> None:
     provider = MemoryProvider()
-    with pytest.raises(NotTried):
-        attempt(a_job(7, "phone", "tablet"), provider, lambda: False)
+    assert deliver(a_job(7, "phone", "tablet"), {"fcm": provider}, lambda: False, fcm=OPEN) is None
     assert provider.sent == []
 
 

@@ -1,0 +1,74 @@
+"""The requests under way: so many senders at most, each with one message at a time, for as long as there are messages."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from tasks.notifications import measures
+from tasks.notifications.delivery import Delivery
+from tasks.notifications.devices import Device
+from tasks.notifications.gate import Gate
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.providers import absent
+from tasks.notifications.providers.base import Provider
+
+log = structlog.get_logger(__name__)
+
+
+class Senders:
+    """Sends what is put in, in order. A sender's task ends when nothing waits, so that an idle run has none."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        gate: Gate,
+        tasks: asyncio.TaskGroup,
+        in_flight: int,
+        now: Callable[[], float],
+        done: Callable[[Delivery], None],
+    ) -> None:
+        """`now` returns the database's time in Unix seconds; `done` is told of a delivery when its last answer is in."""
+        self._providers = providers
+        self._gate = gate
+        self._tasks = tasks
+        self._free = in_flight
+        self._now = now
+        self._done = done
+        self._messages: deque[tuple[Delivery, Device, Callable[[], bool]]] = deque()
+
+    def put(self, delivery: Delivery, in_time: Callable[[], bool]) -> None:
+        """Have the devices of a delivery tried. A message that `in_time` forbids to begin is entered as None."""
+        for device in delivery.due:
+            self._messages.append((delivery, device, in_time))
+            if self._free:
+                self._free -= 1
+                self._tasks.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._messages:
+            delivery, device, in_time = self._messages.popleft()
+            outcome = await self._send(delivery, device) if in_time() else None
+            if delivery.enter(device, outcome):
+                self._done(delivery)
+        self._free += 1
+
+    async def _send(self, delivery: Delivery, device: Device) -> Outcome:
+        """Return what came back for one device."""
+        provider = self._providers.get(device.provider)
+        if provider is None:
+            return absent(device.provider)
+        if (why := self._gate.holds(device.provider)) is not None:
+            return Outcome(Kind.HELD, f"{device.provider} is held: {why}")
+        try:
+            prepared = delivery.push_for(device.provider, provider, self._now())
+            began = time.monotonic()
+            outcome = await provider.send(prepared, device)
+            measures.sent(device.provider, outcome, time.monotonic() - began)
+        except Exception as error:
+            log.exception("provider failed", provider=device.provider, device=device.key)
+            outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
+        self._gate.note(device.provider, outcome)
+        return outcome
