@@ -1,5 +1,6 @@
 """What the worker processes do at Celery's signals: log set-up, the stop request, the task's name in each log line."""
 
+import gc
 import signal
 import sys
 from typing import Any
@@ -30,6 +31,11 @@ from workers.operations import telling
 log = structlog.get_logger(__name__)
 
 
+# A drain makes some dozens of small objects a row, all of them gone soon and hardly any in a cycle: at Python's own threshold
+# the collector takes a fifth of its time (bench/results/notifications.txt, docs/decisions/speed.md).
+COLLECT_AFTER_OBJECTS = 20_000
+
+
 def _set_up_logging(**_: Any) -> None:
     logging.configure(get_settings())
 
@@ -45,6 +51,9 @@ def _start(sender: Any, **_: Any) -> None:
     except ConfigurationError as error:
         print(f"chat-workers: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
 
 
 def _start_child(**_: Any) -> None:
