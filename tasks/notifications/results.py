@@ -32,8 +32,13 @@ REFUSED_SECONDS = 30
 # Error 1644: a trigger's SIGNAL.
 TRIGGER_SIGNAL = 1644
 
-# Settling: first which of the rows this run still holds the lease of, for a result that comes too late changes nothing; then
-# one statement for all of them, by primary keys.
+# Settling, by primary keys: first whether all rows are still ours and free, which locks them and is nearly always so. Else
+# which of them this run still holds the lease of, for a result that comes too late changes nothing, and which are free.
+ALL_OURS_AND_FREE = text("""
+    SELECT COUNT(*) FROM worker_deliveries d FORCE INDEX (PRIMARY)
+    STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = d.notification_id
+    WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED
+""")
 HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
@@ -88,7 +93,11 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: 
     """
 
     def write(connection: Connection) -> tuple[Counter[str], list[Attempt]]:
-        held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
+        ids = {"ids": [_id(attempt) for attempt in attempts], "lease": lease}
+        if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() == len(attempts):
+            _write(connection, lease, attempts)
+            return Counter(attempt.settlement.status for attempt in attempts), []
+        held = {row.id for row in connection.execute(HELD, ids)}
         locked = _locked(connection, held)
         ours = [attempt for attempt in attempts if _id(attempt) in held]
         written = [attempt for attempt in ours if _id(attempt) not in locked]
