@@ -137,6 +137,17 @@ def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: P
         assert archive.unchanged(connection, [minute]) == []
 
 
+def test_an_archived_row_that_the_api_holds_waits_for_the_next_run(archived: Engine, folder: Path) -> None:
+    with archived.connect() as api:
+        api.execute(text("UPDATE chat_notifications SET title = 'held' WHERE id = 7"))
+        report = run_policy(archived, POLICY, by="t")
+        assert (report.rows, report.skipped, ids(archived, "chat_notifications")) == (299, 1, [7])
+        api.commit()
+    assert run_policy(archived, POLICY, by="t").rows == 1
+    assert restore(archived, folder).restored == 300
+    assert rows_of(archived)[6].title == "held"
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
