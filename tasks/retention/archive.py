@@ -23,7 +23,6 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from db.batches.target import Value
 from settings import ConfigurationError, get_settings
-from tasks.retention import ship
 from tasks.retention.policies import Policy
 
 FORMAT = 1
@@ -88,6 +87,8 @@ class Archive:
         except OSError as error:
             raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
         if self._s3_uri:
+            from tasks.retention import ship  # with boto3, which takes a while to load
+
             try:
                 ship.upload(path, f"{self._s3_uri}/{self._name}/{path.name}", self._touch)
             except ship.ShipError as error:
