@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from db.batches.brakes import Brakes
 from db.batches.size import next_size
 from db.batches.target import Target, Value
-from db.batches.turns import Turns
+from db.batches.turns import Turn
 from db.locks import Lock
 from db.transactions import transact
 
@@ -20,8 +20,6 @@ FIRST_BATCH_ROWS = 500
 # that wait for its CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers. And
 # between two of them a batch that has had its time ends, however many rows it was meant to take.
 STATEMENT_ROWS = 200
-# What so few rows leave to the server's purge is not worth a read view.
-TURNS_FROM_ROWS = 20_000
 HOLD_SECONDS = 0.25
 # While one key in so many matches, batches are ranges of keys instead of lists.
 DENSE = 2
@@ -117,8 +115,8 @@ def walk(
     whenever the process dies. `halt` is asked between batches and names a reason to end. Raise LockLostError when another
     run may have taken over; no batch is written then.
     """
-    with closing(Turns(engine, limits.turn_seconds if target.change is None else 0.0)) as turns:
-        return _walk(engine, target, place, limits, lock, brakes, turns, record, keeper, halt, progress)
+    with closing(Turn(engine, limits.turn_seconds if target.change is None else 0.0)) as turn:
+        return _walk(engine, target, place, limits, lock, brakes, turn, record, keeper, halt, progress)
 
 
 def _walk(
@@ -128,7 +126,7 @@ def _walk(
     limits: Limits,
     lock: Lock,
     brakes: Brakes,
-    turns: Turns,
+    turn: Turn,
     record: Record | None,
     keeper: Keeper | None,
     halt: Callable[[], str | None],
@@ -144,14 +142,12 @@ def _walk(
         if why := halt() or _bound(limits, state.rows, time.monotonic() - began):
             return Walked(state, why)
         if held := brakes.reason(lock.session):
-            turns.give_way()
-        elif state.rows >= TURNS_FROM_ROWS:
-            held = turns.reason(lock.session)
-        if held:
+            turn.close()
             progress(replace(state, held=held))
             time.sleep(HOLD_SECONDS)
             state = replace(state, held_seconds=state.held_seconds + HOLD_SECONDS)
             continue
+        turn.go_on(state.rows)
         room = min(size, limits.rows - state.rows)
         if dense and not keeper:
             # Where most rows match, the next ones are not looked at first: half the reading, and as exact.
