@@ -9,8 +9,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 LONGEST_NAME = 64  # MySQL refuses longer ones
+# A host that lost its power, or its way through a firewall, says no goodbye, and the server would keep its session for hours.
+# Every holder asks something over its lock's session more often than this.
+IDLE_SECONDS = 300
 
 TAKE = text("SELECT GET_LOCK(:name, 0), CONNECTION_ID(), IS_USED_LOCK(:name)")
+LIVE = text("SET SESSION wait_timeout = :seconds")
+TOUCH = text("SELECT 1")
 FREE = text("SELECT RELEASE_LOCK(:name)")
 HOLDER = text("SELECT IS_USED_LOCK(:name)")
 
@@ -36,6 +41,10 @@ class Lock:
         if connection.execute(HOLDER, {"name": self.name}).scalar() != self.holder:
             raise LockLostError(f"the lock {self.name} was lost with its connection")
 
+    def touch(self) -> None:
+        """Let the server see that the holder lives; for work that takes long without a look at the database."""
+        self.session.execute(TOUCH)
+
 
 def lock_name(engine: Engine, name: str) -> str:
     """Return the server's name for a lock of this database: named locks are shared by all databases of a server."""
@@ -44,15 +53,16 @@ def lock_name(engine: Engine, name: str) -> str:
 
 
 @contextmanager
-def hold(engine: Engine, name: str) -> Iterator[Lock]:
+def hold(engine: Engine, name: str, *, idle_seconds: int = IDLE_SECONDS) -> Iterator[Lock]:
     """Hold the lock `name` for as long as the context lasts. Raise LockedError at once if another session has it.
 
-    The server frees it when the session ends, also by SIGKILL. The connection never returns to the pool, since one that lies
-    there would keep its session, and whatever that still holds.
+    The server frees it when the session ends, also by SIGKILL, or has been silent for `idle_seconds`. The connection never
+    returns to the pool, since one that lies there would keep its session, and whatever that still holds.
     """
     full = lock_name(engine, name)
     session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
+        session.execute(LIVE, {"seconds": idle_seconds})
         taken, own_id, holder = session.execute(TAKE, {"name": full}).one()
         if taken != 1:
             raise LockedError(f"{name} is already running (database session {holder})")

@@ -1,7 +1,7 @@
 """The walk: find a batch without locks, write it in one short transaction, look around, go on; end cleanly at any bound."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,16 +11,15 @@ from sqlalchemy import Connection, Engine
 from db.batches.brakes import Brakes
 from db.batches.size import next_size
 from db.batches.target import Target, Value
-from db.batches.turns import Turns
+from db.batches.turns import Turn
 from db.locks import Lock
 from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
 # A batch is written in statements of so many rows, about 2 ms. Between two of them the server's thread sleeps, which lets those
-# that wait for its CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers.
+# that wait for its CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers. And
+# between two of them a batch that has had its time ends, however many rows it was meant to take.
 STATEMENT_ROWS = 200
-# What so few rows leave to the server's purge is not worth a read view.
-TURNS_FROM_ROWS = 20_000
 HOLD_SECONDS = 0.25
 # While one key in so many matches, batches are ranges of keys instead of lists.
 DENSE = 2
@@ -57,21 +56,22 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a walk has done so far. `held` is why it waits now, if it does."""
+    """What a walk has done so far. `skipped` rows were locked by others; `held` is why it waits now, if it does."""
 
     rows: int
     batches: int
     place: Place
+    skipped: int = 0
+    held_seconds: float = 0.0
     held: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """How a walk ended. `why` is "finished", or the bound, or the reason that `halt` gave; `held_seconds` it was braked."""
+    """How a walk ended. `why` is "finished", or the bound, or the reason that `halt` gave."""
 
     progress: Progress
     why: str
-    held_seconds: float
 
 
 class Keeper(Protocol):
@@ -81,7 +81,9 @@ class Keeper(Protocol):
         """Store the rows for good; no transaction is open meanwhile."""
 
     def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
-        """Lock the rows in the transaction of their delete; return the keys of those that are still as they were stored."""
+        """Lock the rows in the transaction of their delete, but for those that others hold; return the keys of those that are
+        still as they were stored.
+        """
 
 
 Record = Callable[[Connection, Place, int], None]
@@ -113,8 +115,8 @@ def walk(
     whenever the process dies. `halt` is asked between batches and names a reason to end. Raise LockLostError when another
     run may have taken over; no batch is written then.
     """
-    with closing(Turns(engine, limits.turn_seconds if target.change is None else 0.0)) as turns:
-        return _walk(engine, target, place, limits, lock, brakes, turns, record, keeper, halt, progress)
+    with closing(Turn(engine, limits.turn_seconds if target.change is None else 0.0)) as turn:
+        return _walk(engine, target, place, limits, lock, brakes, turn, record, keeper, halt, progress)
 
 
 def _walk(
@@ -124,31 +126,28 @@ def _walk(
     limits: Limits,
     lock: Lock,
     brakes: Brakes,
-    turns: Turns,
+    turn: Turn,
     record: Record | None,
     keeper: Keeper | None,
     halt: Callable[[], str | None],
     progress: Callable[[Progress], None],
 ) -> Walked:
-    began, held_seconds = time.monotonic(), 0.0
-    recorded_at = began
+    began = recorded_at = time.monotonic()
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
     dense = False
     while True:
         if state.place.finished:
-            return Walked(state, "finished", held_seconds)
+            return Walked(state, "finished")
         if why := halt() or _bound(limits, state.rows, time.monotonic() - began):
-            return Walked(state, why, held_seconds)
+            return Walked(state, why)
         if held := brakes.reason(lock.session):
-            turns.give_way()
-        elif state.rows >= TURNS_FROM_ROWS:
-            held = turns.reason(lock.session)
-        if held:
+            turn.close()
             progress(replace(state, held=held))
             time.sleep(HOLD_SECONDS)
-            held_seconds += HOLD_SECONDS
+            state = replace(state, held_seconds=state.held_seconds + HOLD_SECONDS)
             continue
+        turn.go_on(state.rows)
         room = min(size, limits.rows - state.rows)
         if dense and not keeper:
             # Where most rows match, the next ones are not looked at first: half the reading, and as exact.
@@ -164,17 +163,22 @@ def _walk(
             continue
         if keeper and keys:
             keeper.keep(keys)
-        batch = _Batch(target, keys, state.place, behind, lock, record, keeper)
+        batch = _Batch(target, keys, state.place, behind, limits.batch_seconds, lock, record, keeper)
         started = time.monotonic()
-        rows = transact(engine, batch.write)
+        done = transact(engine, batch.write)
         recorded_at = time.monotonic()
         took = recorded_at - started
-        dense = rows * DENSE >= batch.span
-        state = Progress(state.rows + rows, state.batches + 1, behind)
+        dense = done.rows * DENSE >= done.span
+        state = replace(
+            state,
+            rows=state.rows + done.rows,
+            batches=state.batches + 1,
+            place=done.place,
+            skipped=state.skipped + done.skipped,
+        )
         progress(state)
-        asked = room if keys is None else len(keys)
-        if asked == size or took > limits.batch_seconds:
-            size = next_size(asked, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+        if done.tried == size or took > limits.batch_seconds:
+            size = next_size(done.tried, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
         if limits.rest:
             time.sleep(took * limits.rest)
 
@@ -201,44 +205,71 @@ def _ahead(target: Target, place: Place, steps: int) -> Value:
 
 
 @dataclass(frozen=True, slots=True)
+class _Done:
+    """What one transaction did: it tried so many keys, the last of them `span` steps on, and came to `place`."""
+
+    rows: int
+    skipped: int
+    tried: int
+    span: int
+    place: Place
+
+
+@dataclass(slots=True)
 class _Batch:
-    """What one transaction does; it may be run twice. `keys` are those found, or None for all between the places."""
+    """What one transaction does; it may be run twice. `keys` are those found, or None for all between the places.
+
+    Rows that others hold are rare, and to look for them first takes a tenth of the time: so where the server can be told to
+    wait for no lock at all, which is MariaDB, they are looked for only when the batch has met one and is tried again.
+    """
 
     target: Target
     keys: list[Value] | None
     before: Place
     behind: Place
+    seconds: float
     lock: Lock
     record: Record | None
     keeper: Keeper | None
+    met_one: bool = False
 
-    @property
-    def span(self) -> int:
-        """How many keys lie between the places, up to the last that was found."""
-        until = self.keys[-1] if self.keys else self.behind.after
-        return self.target.key.steps(self.before.after, until)
-
-    def write(self, connection: Connection) -> int:
+    def write(self, connection: Connection) -> _Done:
+        """Write statement by statement until all is done or the time is up; there is always time for the first."""
         self.lock.check(connection)
-        rows = self._rows(connection)
+        target, cutoff, ends_at = self.target, self.behind.cutoff, time.monotonic() + self.seconds
+        place, rows, tried, span = self.before, 0, 0, 0
+        eager = not self.met_one and getattr(connection.dialect, "is_mariadb", False)
+        self.met_one = True  # if this is run again
+        look_back = not eager and (self.keys is None or not target.key.unique)
+        for keys, until in self._statements():
+            if tried and time.monotonic() > ends_at:
+                break
+            if keys is None:
+                wrote = target.write_range(connection, place.after, until, cutoff, eager=eager)
+                tried = span = target.key.steps(self.before.after, until)
+            else:
+                kept = self.keeper.unchanged(connection, keys) if self.keeper else keys
+                wrote = target.write_keys(connection, kept, cutoff, eager=eager)
+                look_back = look_back or wrote < len(keys)
+                tried, span = tried + len(keys), target.key.steps(self.before.after, keys[-1])
+            rows += wrote
+            place = replace(place, after=until)
+        skipped = target.still_there(connection, self.before.after, place.after, cutoff) if look_back else 0
         if self.record:
-            self.record(connection, self.behind, rows)
-        return rows
+            self.record(connection, place, rows)
+        return _Done(rows, skipped, tried, span, place)
 
-    def _rows(self, connection: Connection) -> int:
-        target, cutoff = self.target, self.behind.cutoff
-        rows = 0
+    def _statements(self) -> Iterator[tuple[list[Value] | None, Value | None]]:
+        """Yield the keys of each statement, None for all in its range, and the key that it comes to."""
         if self.keys is None:
             place = self.before
             while place.after != self.behind.after:
-                until = _ahead(target, replace(place, until=self.behind.after), STATEMENT_ROWS)
-                rows += target.write_range(connection, place.after, until, cutoff)
-                place = replace(place, after=until)
-            return rows
-        keys = self.keeper.unchanged(connection, self.keys) if self.keeper else self.keys
-        for first in range(0, len(keys), STATEMENT_ROWS):
-            rows += target.write_keys(connection, keys[first : first + STATEMENT_ROWS], cutoff)
-        return rows
+                place = replace(place, after=_ahead(self.target, replace(place, until=self.behind.after), STATEMENT_ROWS))
+                yield None, place.after
+            return
+        for first in range(0, len(self.keys), STATEMENT_ROWS):
+            keys = self.keys[first : first + STATEMENT_ROWS]
+            yield keys, keys[-1] if first + STATEMENT_ROWS < len(self.keys) else self.behind.after
 
 
 def _bound(limits: Limits, rows: int, seconds: float) -> str | None:

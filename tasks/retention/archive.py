@@ -11,7 +11,8 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +23,6 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from db.batches.target import Value
 from settings import ConfigurationError, get_settings
-from tasks.retention import ship
 from tasks.retention.policies import Policy
 
 FORMAT = 1
@@ -50,14 +50,25 @@ def destination(policy: Policy) -> Path:
 
 
 class Archive:
-    """Keeps the rows of one run, a file for each batch: `folder/policy/TIME-runN/000001.jsonl.gz`."""
+    """Keeps the rows of one run, a file for each batch: `folder/policy/TIME-runN/000001.jsonl.gz`. `touch` is called now and
+    then while a file is sent to S3.
+    """
 
-    def __init__(self, engine: Engine, policy: Policy, run: int, folder: Path, s3_uri: str | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        run: int,
+        folder: Path,
+        s3_uri: str | None,
+        touch: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._policy = policy
         self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-run{run}"
         self._folder = folder / self._name
         self._s3_uri = s3_uri
+        self._touch = touch
         self._batch = 0
         self._digests: dict[Value, bytes] = {}
         with engine.connect() as connection:
@@ -67,7 +78,7 @@ class Archive:
         """Store the rows durably. Raise ArchiveError if that fails."""
         with self._engine.connect() as connection:
             rows = self._read(connection, keys, lock=False)
-        self._digests = {row[0]: _digest(row[1]) for row in rows}
+        self._digests = _digests(rows)
         self._batch += 1
         path = self._folder / f"{self._batch:06d}{SUFFIX}"
         try:
@@ -76,21 +87,24 @@ class Archive:
         except OSError as error:
             raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
         if self._s3_uri:
+            from tasks.retention import ship  # with boto3, which takes a while to load
+
             try:
-                ship.upload(path, f"{self._s3_uri}/{self._name}/{path.name}")
+                ship.upload(path, f"{self._s3_uri}/{self._name}/{path.name}", self._touch)
             except ship.ShipError as error:
                 raise ArchiveError(str(error)) from error
 
     def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
-        """Lock the rows; return the keys of those that are as they were archived."""
-        return [key for key, row in self._read(connection, keys, lock=True) if self._digests.get(key) == _digest(row)]
+        """Lock the rows that no one else holds; return the keys whose rows are all there as they were archived."""
+        now = _digests(self._read(connection, keys, lock=True))
+        return [key for key, digest in now.items() if self._digests.get(key) == digest]
 
     def _read(self, connection: Connection, keys: Sequence[Value], *, lock: bool) -> list[tuple[Value, bytes]]:
         target = self._policy.target
         columns = ", ".join(f"`{name}`" for name in self._columns)
         statement = text(
             f"SELECT {target.key.column}, {columns} FROM {target.table} FORCE INDEX (PRIMARY)"  # noqa: S608 - names of the schema
-            f" WHERE {target.key.column} IN :keys ORDER BY {target.key.column}{' FOR UPDATE' if lock else ''}"
+            f" WHERE {target.key.column} IN :keys ORDER BY {target.key.column}{' FOR UPDATE SKIP LOCKED' if lock else ''}"
         ).bindparams(bindparam("keys", expanding=True))
         return [(row[0], encode(row[1:])) for row in connection.execute(statement, {"keys": list(keys)})]
 
@@ -110,8 +124,12 @@ def _plain(value: Any) -> Any:
     raise ArchiveError(f"a value of type {type(value).__name__} cannot be archived")
 
 
-def _digest(line: bytes) -> bytes:
-    return hashlib.sha256(line).digest()
+def _digests(rows: Iterable[tuple[Value, bytes]]) -> dict[Value, bytes]:
+    """Return a digest for each key, of all its rows together."""
+    lines: defaultdict[Value, list[bytes]] = defaultdict(list)
+    for key, line in rows:
+        lines[key].append(line)
+    return {key: hashlib.sha256(b"\n".join(sorted(of_key))).digest() for key, of_key in lines.items()}
 
 
 def write_file(path: Path, table: str, columns: Sequence[str], rows: Sequence[bytes]) -> None:
@@ -121,11 +139,15 @@ def write_file(path: Path, table: str, columns: Sequence[str], rows: Sequence[by
     foot = orjson.dumps({"rows": len(rows), "sha256": hashlib.sha256(lines).hexdigest()})
     aside = path.with_name(f".{path.name}.part")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(gzip.compress(lines + foot + b"\n", LEVEL, mtime=0))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(gzip.compress(lines + foot + b"\n", LEVEL, mtime=0))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # on a full disk what was begun would stay in the way
+        raise
     _sync_folder(path.parent)
 
 
@@ -182,9 +204,18 @@ def _row(line: bytes, columns: int) -> list[Any]:
     return [base64.b64decode(value["base64"]) if isinstance(value, dict) else value for value in values]
 
 
-def files_of(path: Path) -> Iterator[Path]:
-    """Yield the archive files of a path, newest first: of a row that was archived twice, the later state is the true one."""
-    if path.is_dir():
-        yield from sorted(path.rglob(f"*{SUFFIX}"), reverse=True)
-    else:
-        yield path
+def files_of(*paths: Path) -> list[Path]:
+    """Return the archive files of all paths, newest first wherever they lie: of a row that was archived twice, the later state
+    is the true one.
+    """
+    files = {file.resolve() for path in paths for file in (path.rglob(f"*{SUFFIX}") if path.is_dir() else (path,))}
+    return sorted(files, key=lambda file: (_written_at(file), file), reverse=True)
+
+
+def _written_at(path: Path) -> str:
+    """Return when an archive file was written, by its head; nothing for one that `read_file` will refuse."""
+    try:
+        with gzip.open(path) as file:
+            return str(_object(file.readline()).get("written_at"))
+    except (OSError, EOFError, ValueError, zlib.error):
+        return ""

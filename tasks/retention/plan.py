@@ -1,5 +1,7 @@
 """What a policy would do now: how many rows, how old, how long it would take, by which query plan. Nothing is locked."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,11 @@ GUESSED_ROWS_PER_SECOND = 10_000.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`why_not` says why no run would start now; `measured` whether `rows_per_second` comes from earlier runs."""
+    """`why_not` says why no run would start now; `measured` whether `rows_per_second` comes from earlier runs.
+
+    `scan_seconds` is how long the count took, which reads what a run reads; `rows_per_run` and `seconds_per_run` are the limits
+    of one run.
+    """
 
     policy: str
     does: str
@@ -27,12 +33,21 @@ class Plan:
     count: Count
     rows_per_second: float
     measured: bool
+    scan_seconds: float
+    rows_per_run: int
+    seconds_per_run: float
     explain: list[dict[str, Any]]
     why_not: str | None
 
     @property
     def seconds(self) -> float:
-        return self.count.rows / self.rows_per_second
+        """How long it takes to read the whole table and to write the rows."""
+        return self.scan_seconds + self.count.rows / self.rows_per_second
+
+    @property
+    def runs(self) -> int:
+        """How many runs it takes, each within its limits."""
+        return max(1, math.ceil(self.count.rows / self.rows_per_run), math.ceil(self.seconds / self.seconds_per_run))
 
 
 def plan(
@@ -46,14 +61,19 @@ def plan(
     place = start(engine, policy.target, cutoff)
     with engine.connect() as connection:
         explained = _explain(connection, policy.target, place)
+    began = time.monotonic()
+    counted = count(engine, policy.target, place, policy.age_column, seconds=seconds, progress=progress)
     return Plan(
         policy=policy.name,
         does=policy.does,
         age=now.texts["age"],
         cutoff=cutoff,
-        count=count(engine, policy.target, place, policy.age_column, seconds=seconds, progress=progress),
+        count=counted,
         rows_per_second=pace or GUESSED_ROWS_PER_SECOND,
         measured=pace is not None,
+        scan_seconds=time.monotonic() - began,
+        rows_per_run=now.rows_per_run,
+        seconds_per_run=now.minutes_per_run * 60.0,
         explain=explained,
         why_not=now.why_not(),
     )

@@ -56,8 +56,9 @@ POLICIES = {
             "sets is_active = false on conversations closed so long ago",
             Target(
                 "conversations",
-                # closed_at alone may be left over from before a reopening.
-                "closed_at < :cutoff AND is_closed = 1 AND is_active = 1",
+                # The reference's statement, but for one that was reopened: it keeps its closed_at, and people write in it.
+                "closed_at < :cutoff AND COALESCE(is_active, 1) = 1"
+                " AND (is_closed = 1 OR last_message_at IS NULL OR last_message_at <= closed_at)",
                 change="is_active = 0",
             ),
             "closed_at",

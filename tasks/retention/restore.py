@@ -34,16 +34,16 @@ class Restored:
 
 def policies_of(paths: Sequence[Path]) -> set[str]:
     """Return the names of the policies that would delete the rows of these archives again. Raise ArchiveError."""
-    tables = {read_file(file)[0] for path in paths for file in files_of(path)}
+    tables = {read_file(file)[0] for file in files_of(*paths)}
     return {policy.name for policy in POLICIES.values() if policy.deletes and policy.target.table in tables}
 
 
-def restore(engine: Engine, path: Path) -> Restored:
-    """Insert the rows of an archive file, or of all in a folder. May be run again. Raise ArchiveError before a file's first row
+def restore(engine: Engine, *paths: Path) -> Restored:
+    """Insert the rows of archive files, and of all in folders. May be run again. Raise ArchiveError before a file's first row
     if that file is not whole, or does not fit the table.
     """
     done = Restored()
-    for file in files_of(path):
+    for file in files_of(*paths):
         table, columns, rows = read_file(file)
         policy = _policy(file, table)
         with engine.connect() as connection:

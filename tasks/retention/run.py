@@ -1,5 +1,6 @@
 """One run of one policy: may it run now, from where, until when; the walk; the ledger."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +15,7 @@ from db.batches.brakes import CHECK_SECONDS, Brakes
 from db.batches.walk import Keeper, Limits, Place, Progress, Walked, start, walk
 from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
-from settings import get_settings
+from settings import ConfigurationError, get_settings
 from tasks.retention import ledger, rules
 from tasks.retention.archive import Archive, ArchiveError, destination
 from tasks.retention.policies import Policy
@@ -24,26 +25,30 @@ log = structlog.get_logger(__name__)
 
 
 class RunFailedError(Exception):
-    """A run could not go on; what it had done is done and in the ledger. The text is one sentence."""
+    """A run could not begin or go on; what it had done is done and in the ledger. The text is one sentence."""
+
+
+# What one policy's run may raise, and the next policy's run need not mind.
+FAILURES = (RunFailedError, RuleError, ConfigurationError)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did. `started` is False if it did not begin at all; `why` says why it ended or did not begin."""
+    """What a run did. `started` is False if it did not begin at all; `why` says why it ended or did not begin. `skipped` rows
+    were locked by others and wait for the next run.
+    """
 
     policy: str
     started: bool
     why: str
+    finished: bool = False
     run: int | None = None
     rows: int = 0
+    skipped: int = 0
     batches: int = 0
     seconds: float = 0.0
     held_seconds: float = 0.0
     cutoff: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self.why == "finished"
 
 
 def lock_of(policy: Policy) -> str:
@@ -56,28 +61,38 @@ def run_policy(
     *,
     by: str,
     any_hour: bool = False,
+    seconds: float = math.inf,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Report:
-    """Run one policy within its limits; return what was done. Raise RunFailedError, RuleError or ConfigurationError.
+    """Run one policy within its limits, and for `seconds` at most; return what was done. Raise one of FAILURES.
 
     Of two runs at once the second returns at once. A run first ends the walk that an earlier one left unfinished, with that
     one's cutoff, and then makes a walk of its own: "finished" means that every row was looked at since this run began.
     """
-    with engine.connect() as connection:
-        now = rules.read(connection, policy)
-    if why := now.why_not(any_hour=any_hour):
-        return Report(policy.name, False, why)
-    if now.archive:
-        destination(policy)  # a run that has no place for its archive does not begin
-    settings = get_settings()
-    brakes = Brakes.from_urls(settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls)
     try:
-        with closing(brakes), hold(engine, lock_of(policy)) as lock:
-            return _Run(engine, policy, now, lock, brakes, by, any_hour, stop, progress).run()
-    except LockedError:
         with engine.connect() as connection:
-            return Report(policy.name, False, f"already running, {ledger.running(connection, policy)}")
+            now = rules.read(connection, policy)
+        if why := now.why_not(any_hour=any_hour):
+            return Report(policy.name, False, why)
+        if now.archive:
+            destination(policy)  # a run that has no place for its archive does not begin
+        settings = get_settings()
+        brakes = Brakes.from_urls(
+            settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
+        )
+        try:
+            with closing(brakes), hold(engine, lock_of(policy)) as lock:
+                return _Run(engine, policy, now, lock, brakes, by, any_hour, seconds, stop, progress).run()
+        except LockedError:
+            with engine.connect() as connection:
+                return Report(policy.name, False, f"already running, {ledger.running(connection, policy)}")
+    except SQLAlchemyError as error:
+        raise RunFailedError(f"{policy.name} failed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
 @dataclass(slots=True)
@@ -89,10 +104,12 @@ class _Run:
     brakes: Brakes
     by: str
     any_hour: bool
+    seconds: float
     stop: Callable[[], bool]
     progress: Callable[[Progress], None]
     _asked_at: float = -1e9
     _answer: str | None = None
+    _held: float = 0.0
 
     def run(self) -> Report:
         began = time.monotonic()
@@ -103,26 +120,36 @@ class _Run:
         keeper = self._archive(entry.run) if self.rules.archive else None
         limits = self._limits()
         rows = batches = 0
-        held = 0.0
-        why = ""
         try:
             while True:
                 spent = replace(limits, rows=limits.rows - rows, seconds=limits.seconds - (time.monotonic() - began))
                 walked = self._walk(place, spent, entry, keeper)
                 rows, batches = rows + walked.progress.rows, batches + walked.progress.batches
-                held, why, place = held + walked.held_seconds, walked.why, walked.progress.place
-                if why != "finished" or left_over is None:
+                place = walked.progress.place
+                if walked.why != "finished" or left_over is None:
                     break
                 left_over, place = None, self._fresh()
                 transact(self.engine, partial(entry.move, place))
         except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
-            reason = f"failed: {error.orig if isinstance(error, DBAPIError) else error}"
-            self._close(entry, reason, held, None)
+            reason = f"failed: {_reason(error)}"
+            self._close(entry, reason, None)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
-        done = self._close(entry, why, held, place)
-        seconds = time.monotonic() - began
-        rows = rows if done is None else done
-        return Report(self.policy.name, True, why, entry.run, rows, batches, seconds, held, str(place.cutoff))
+        skipped = walked.progress.skipped  # by the last walk; what an earlier one skipped, this one has looked at again
+        why = f"{walked.why}; locked rows that wait for the next run: {skipped:,}" if skipped else walked.why
+        done = self._close(entry, why, place)
+        return Report(
+            policy=self.policy.name,
+            started=True,
+            why=why,
+            finished=walked.why == "finished",
+            run=entry.run,
+            rows=rows if done is None else done,
+            skipped=skipped,
+            batches=batches,
+            seconds=time.monotonic() - began,
+            held_seconds=self._held,
+            cutoff=str(place.cutoff),
+        )
 
     def _fresh(self) -> Place:
         with self.engine.connect() as connection:
@@ -130,13 +157,14 @@ class _Run:
         return start(self.engine, self.policy.target, cutoff)
 
     def _archive(self, run: int) -> Archive:
-        return Archive(self.engine, self.policy, run, destination(self.policy), get_settings().retention_archive_s3_uri)
+        s3_uri = get_settings().retention_archive_s3_uri
+        return Archive(self.engine, self.policy, run, destination(self.policy), s3_uri, self.lock.touch)
 
     def _limits(self) -> Limits:
         settings = get_settings()
         return Limits(
             rows=self.rules.rows_per_run,
-            seconds=self.rules.minutes_per_run * 60,
+            seconds=min(self.rules.minutes_per_run * 60, self.seconds),
             batch_rows=self.rules.batch_rows,
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
@@ -144,6 +172,12 @@ class _Run:
         )
 
     def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:
+        held_before = self._held
+
+        def progress(now: Progress) -> None:
+            self._held = held_before + now.held_seconds
+            self.progress(now)
+
         return walk(
             self.engine,
             self.policy.target,
@@ -154,7 +188,7 @@ class _Run:
             record=entry.record,
             keeper=keeper,
             halt=self._halt,
-            progress=self.progress,
+            progress=progress,
         )
 
     def _halt(self) -> str | None:
@@ -164,15 +198,15 @@ class _Run:
         if time.monotonic() - self._asked_at >= CHECK_SECONDS:
             now = rules.read(self.lock.session, self.policy)
             self._answer = now.why_not(any_hour=self.any_hour)
-            if self._answer is None and now.age != self.rules.age:
-                self._answer = "its age was changed"
+            if self._answer is None and now.texts != self.rules.texts:
+                self._answer = "its rules were changed"
             self._asked_at = time.monotonic()
         return self._answer
 
-    def _close(self, entry: ledger.Entry, why: str, held_seconds: float, place: Place | None) -> int | None:
+    def _close(self, entry: ledger.Entry, why: str, place: Place | None) -> int | None:
         """Write the end; return the ledger's rows, or None if the database is away: then the next run buries this one."""
         try:
-            return transact(self.engine, lambda c: entry.close(c, why, held_seconds, place))
+            return transact(self.engine, lambda c: entry.close(c, why, self._held, place))
         except DBAPIError as error:
             log.warning("end of the run not written", policy=self.policy.name, run=entry.run, error=str(error.orig))
             return None

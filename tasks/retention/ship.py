@@ -2,6 +2,9 @@
 
 import base64
 import hashlib
+import io
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+TOUCH_SECONDS = 10
 CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3})
 
 
@@ -23,15 +27,32 @@ def _client() -> Any:
     return boto3.client("s3", config=CONFIG)
 
 
-def upload(path: Path, uri: str) -> None:
-    """Put the file at `s3://bucket/key`; it is there whole once this returns. Raise ShipError."""
+class _Watched(io.BytesIO):
+    """A body that calls `touch` now and then as it is read, at each attempt anew."""
+
+    def __init__(self, content: bytes, touch: Callable[[], None]) -> None:
+        super().__init__(content)
+        self._touch = touch
+        self._touched_at = -1e9
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() - self._touched_at >= TOUCH_SECONDS:
+            self._touch()
+            self._touched_at = time.monotonic()
+        return super().read(size)
+
+
+def upload(path: Path, uri: str, touch: Callable[[], None]) -> None:
+    """Put the file at `s3://bucket/key`; it is there whole once this returns. Call `touch` at least each two minutes
+    meanwhile. Raise ShipError.
+    """
     where = urlsplit(uri)
     content = path.read_bytes()
     try:
         _client().put_object(
             Bucket=where.netloc,
             Key=where.path.lstrip("/"),
-            Body=content,
+            Body=_Watched(content, touch),
             ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
         )
     except (BotoCoreError, ClientError) as error:

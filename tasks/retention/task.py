@@ -1,18 +1,23 @@
 """Celery's entry points of retention: one task for each policy of the shared tables, one for the workers' own."""
 
+import time
+
 import structlog
-from celery import shared_task
+from celery import current_task, shared_task
 
 from db.engine import get_engine
 from tasks.retention.policies import POLICIES
-from tasks.retention.rules import RuleError
-from tasks.retention.run import RunFailedError, run_policy
+from tasks.retention.run import FAILURES, run_policy
 from tasks.shutdown import stop_requested
 
 log = structlog.get_logger(__name__)
 
-# A run ends by itself after its minutes (120 at most) and the batch then under way; the limit is for one that hangs.
-TIME_LIMIT_SECONDS = 2 * 3600 + 600
+# The runs of a task end by themselves after so long, and the batch then under way; the limit is for one that hangs.
+RUNS_SECONDS = 2 * 3600
+TIME_LIMIT_SECONDS = RUNS_SECONDS + 600
+
+# The header by which a message says who sent it, for the ledger; beat's own have none.
+STARTED_BY = "started_by"
 
 OWN_TABLES = ("delivery_history", "delivery_counts", "scan_events", "orphaned_scans", "retention_runs")
 
@@ -42,18 +47,29 @@ def purge_worker_tables() -> None:
 
 
 def _run(*names: str) -> None:
-    """Run the policies one after another; one that fails does not keep the next from running. Raise the last failure."""
+    """Run the policies one after another; one that fails does not keep the next from running. Raise the last failure.
+
+    Each has its share of the time that is left, so that one with much to do leaves some to those behind it.
+    """
     failure: Exception | None = None
-    for name in names:
+    deadline = time.monotonic() + RUNS_SECONDS
+    for nth, name in enumerate(names):
+        share = (deadline - time.monotonic()) / (len(names) - nth)
         try:
-            report = run_policy(get_engine(), POLICIES[name], by="beat", stop=stop_requested)
-        except (RunFailedError, RuleError) as error:
+            report = run_policy(get_engine(), POLICIES[name], by=_by(), seconds=share, stop=stop_requested)
+        except FAILURES as error:
             log.error("retention failed", policy=name, why=str(error))
             failure = error
             continue
-        if report.started and (report.rows or not report.finished):
+        if report.started and (report.rows or report.why != "finished"):
             log.info("retention", policy=name, rows=report.rows, seconds=round(report.seconds, 1), why=report.why)
         elif not report.started:
             log.info("retention did not run", policy=name, why=report.why)
     if failure:
         raise failure
+
+
+def _by() -> str:
+    """Return who sent the message, for the ledger: beat, or who gave the order by `schedule run`."""
+    headers = (current_task.request.headers if current_task else None) or {}
+    return str(headers.get(STARTED_BY) or "beat")

@@ -14,7 +14,7 @@ from db.batches.brakes import CHECK_SECONDS, RUNNING, Brakes
 from db.batches.count import count
 from db.batches.size import next_size
 from db.batches.target import MINUTE, Target
-from db.batches.walk import Limits, Place, Progress, Walked, find, start, walk
+from db.batches.walk import STATEMENT_ROWS, Limits, Place, Progress, Walked, find, start, walk
 from db.engine import create_engine
 from db.locks import hold
 from db.migrate import migrate
@@ -202,15 +202,54 @@ def test_what_record_stores_is_true_when_the_process_dies_at_any_batch(things: E
     assert rows == after
 
 
-def test_a_deadlock_or_lock_wait_is_tried_again(things: Engine) -> None:
+@pytest.mark.parametrize("step", [1, 10], ids=["dense", "sparse"])
+def test_a_row_that_the_api_holds_is_passed_over_and_counted_and_those_behind_it_go(things: Engine, step: int) -> None:
+    fill(things, range(step, 3001 * step, step))
+    with things.connect() as api:
+        api.execute(text(f"UPDATE things SET touched = 5 WHERE id IN ({700 * step}, {2000 * step})"))
+        walked = purge(things)
+        assert left(things) == [700 * step, 2000 * step]
+        api.commit()
+    assert (walked.why, walked.progress.rows, walked.progress.skipped) == ("finished", 2998, 2)
+    again = purge(things)
+    assert (again.progress.rows, again.progress.skipped) == (2, 0)
+
+
+def test_a_row_that_stays_and_that_the_api_holds_keeps_no_batch_waiting(things: Engine) -> None:
     fill(things, range(1, 1001))
     with things.connect() as api:
+        api.execute(text("UPDATE things SET age = '2026-06-01' WHERE id = 500"))
+        api.commit()
         api.execute(text("UPDATE things SET touched = 5 WHERE id = 500"))
-        release = threading.Timer(0.5, api.commit)
-        release.start()
-        assert purge(things).progress.rows == 1000
-        release.join()
-    assert left(things) == []
+        walked = purge(things)
+    assert (walked.progress.rows, walked.progress.skipped, left(things)) == (999, 0, [500])
+
+
+def test_rows_of_one_key_go_together_or_wait_together(things: Engine) -> None:
+    target = Target("counts", "minute < :cutoff", key=MINUTE)
+    with things.begin() as connection:
+        connection.execute(text("CREATE TABLE counts (minute DATETIME, what INT, held INT NULL, PRIMARY KEY (minute, what))"))
+        minutes = [f"('2025-12-31 03:{m:02d}:00', {w}, NULL)" for m in range(60) for w in range(3)]
+        connection.execute(text(f"INSERT INTO counts VALUES {', '.join(minutes)}"))
+    with things.connect() as api:
+        api.execute(text("UPDATE counts SET held = 1 WHERE minute = '2025-12-31 03:30:00' AND what = 1"))
+        walked = purge(things, target)
+        assert (walked.progress.rows, walked.progress.skipped) == (177, 3)
+
+
+def test_a_batch_that_has_had_its_time_is_committed_early(things: Engine) -> None:
+    """Each row takes the server a while, as it does when nothing of the table is in memory."""
+    fill(things, range(1, 1001))
+    with things.begin() as connection:
+        connection.execute(text("CREATE TRIGGER cold BEFORE DELETE ON things FOR EACH ROW DO SLEEP(0.001)"))
+    written: list[tuple[object, int]] = []
+    walked = purge(
+        things,
+        limits=replace(LIMITS, batch_seconds=0.05),
+        record=lambda _c, place, rows: written.append((place.after, rows)),
+    )
+    assert (written[0], walked.progress.rows, left(things)) == ((STATEMENT_ROWS, STATEMENT_ROWS), 1000, [])
+    assert max(rows for _, rows in written) == STATEMENT_ROWS
 
 
 def test_inserts_are_not_blocked_while_a_batch_is_open(things: Engine) -> None:
@@ -259,7 +298,7 @@ def test_it_waits_while_too_much_is_running_and_says_so(things: Engine) -> None:
     busy.join()
     assert held[0] is not None
     assert held[0] == f"{idle + 1} threads are running, more than {idle}"
-    assert walked.held_seconds > 0
+    assert walked.progress.held_seconds > 0
     assert left(things) == []
 
 

@@ -1,7 +1,10 @@
 """Archive before delete: no row goes that no file holds, and what a file holds can be put back as it was."""
 
 import gzip
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,62 @@ def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: E
     assert [row.title for row in rows_of(archived)] == ["renamed"]
 
 
+def test_of_a_row_that_two_folders_hold_the_later_state_comes_back_in_whatever_order_they_are_named(
+    archived: Engine, folder: Path
+) -> None:
+    places = [folder / "b", folder / "a"]  # the later one has the earlier name
+    for place, title in zip(places, ("first", "second"), strict=True):
+        with archived.begin() as connection:
+            connection.execute(text(f"UPDATE chat_notifications SET title = '{title}' WHERE id = 1"))
+        Archive(archived, POLICY, 1, place, None).keep([1])
+    for order in (places, places[::-1]):
+        with archived.begin() as connection:
+            connection.execute(text("DELETE FROM chat_notifications"))
+        assert restore(archived, *order).files == 2
+        assert [row.title for row in rows_of(archived)] == ["second"]
+
+
+def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: Path) -> None:
+    with chat.begin() as connection:
+        for reason in ("a", "b", "c"):
+            connection.execute(text(f"INSERT INTO worker_delivery_counts VALUES ('2025-01-01', 'fcm', 'sent', '{reason}', 1)"))
+    archive = Archive(chat, POLICIES["delivery_counts"], 1, folder, None)
+    minute = datetime.fromisoformat("2025-01-01")
+    archive.keep([minute])
+    with chat.begin() as connection:
+        assert archive.unchanged(connection, [minute]) == [minute]
+        connection.execute(text("UPDATE worker_delivery_counts SET devices = 2 WHERE reason = 'a'"))
+        assert archive.unchanged(connection, [minute]) == []
+
+
+def test_an_archived_row_that_the_api_holds_waits_for_the_next_run(archived: Engine, folder: Path) -> None:
+    with archived.connect() as api:
+        api.execute(text("UPDATE chat_notifications SET title = 'held' WHERE id = 7"))
+        report = run_policy(archived, POLICY, by="t")
+        assert (report.rows, report.skipped, ids(archived, "chat_notifications")) == (299, 1, [7])
+        api.commit()
+    assert run_policy(archived, POLICY, by="t").rows == 1
+    assert restore(archived, folder).restored == 300
+    assert rows_of(archived)[6].title == "held"
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tasks.retention.archive import write_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_file(Path(sys.argv[1]), "t", ["c"], [bytes(str(hash(n)), "ascii") for n in range(100_000)])
+except OSError:
+    sys.exit(3)
+"""
+
+
+def test_a_disk_that_is_full_is_left_no_fuller(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "000001.jsonl.gz")], check=False)
+    assert (done.returncode, list(tmp_path.iterdir())) == (3, [])
+
+
 def test_nothing_is_deleted_when_the_disk_takes_nothing(archived: Engine, folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
@@ -123,7 +182,7 @@ def test_nothing_is_deleted_without_a_folder_to_archive_into(archived: Engine) -
 @pytest.mark.parametrize("harm", ["cut short", "altered", "not ours"])
 def test_a_file_that_is_not_whole_is_not_restored(archived: Engine, folder: Path, harm: str) -> None:
     run_policy(archived, POLICY, by="t")
-    file = next(files_of(folder))
+    file = files_of(folder)[0]
     content = gzip.decompress(file.read_bytes())
     damaged = {
         "cut short": content[: len(content) // 2],
@@ -139,7 +198,7 @@ def test_a_file_that_is_not_whole_is_not_restored(archived: Engine, folder: Path
 def test_a_file_names_the_policy_that_would_delete_its_rows_again(archived: Engine, folder: Path) -> None:
     run_policy(archived, POLICY, by="t")
     assert policies_of([folder]) == {"read_notifications"}
-    table, columns, rows = read_file(next(files_of(folder)))
+    table, columns, rows = read_file(files_of(folder)[0])
     assert (table, columns[0], len(rows)) == ("chat_notifications", "id", 60)
 
 
@@ -161,6 +220,16 @@ def test_each_file_is_in_s3_too_before_its_rows_go(archived: Engine, folder: Pat
     assert sorted(keys) == sorted(f"retention/{file.relative_to(folder)}" for file in files_of(folder))
     body = bucket.get_object(Bucket="backups", Key=keys[0])["Body"].read()
     assert body == (folder / keys[0].removeprefix("retention/")).read_bytes()
+
+
+def test_a_slow_upload_is_heard_of_again_and_again(tmp_path: Path, bucket: Any) -> None:
+    """Or the server would take the run, whose lock is silent meanwhile, for dead."""
+    file = tmp_path / "file"
+    file.write_bytes(b"rows")
+    heard: list[None] = []
+    ship.upload(file, "s3://backups/retention/file", lambda: heard.append(None))
+    assert heard
+    assert bucket.get_object(Bucket="backups", Key="retention/file")["Body"].read() == b"rows"
 
 
 @pytest.mark.usefixtures("folder", "bucket")

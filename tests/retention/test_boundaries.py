@@ -48,7 +48,7 @@ CASES = {
     "closed_conversations": Case(
         lambda connection, id_, age: conversation(connection, id_, is_closed="1", closed_at=age),
         SECOND,
-        "UPDATE conversations SET is_closed = 0",
+        "UPDATE conversations SET is_closed = 0, last_message_at = NOW()",
         nullable=True,
         shared=True,
     ),

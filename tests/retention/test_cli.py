@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,19 @@ from sqlalchemy import Engine, text
 
 from beat_schedule import BEAT_SCHEDULE
 from settings import get_settings
-from tests.retention.rows import ids, notifications, parents
+from tasks.retention.task import STARTED_BY
+from tests.retention.rows import conversation, ids, notifications, parents
 from workers.cli import cli
+from workers.cli.live import who
 
 OLD = "NOW() - INTERVAL 91 DAY"
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_its_own() -> Iterator[None]:
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -36,6 +46,12 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(cli, arguments)
 
 
+def run_in_a_process(*arguments: str) -> "subprocess.Popen[str]":
+    program = "from workers.cli import main; main()"
+    command = [sys.executable, "-c", program, "retention", "run", *arguments, "--json"]
+    return subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
+
+
 def answer(*arguments: str) -> Any:
     result = call(*arguments, "--json")
     assert result.exit_code == 0, result.output
@@ -47,9 +63,16 @@ def test_plan_says_how_many_how_old_how_long_and_by_which_index(full: Engine) ->
     assert found["count"]["rows"] == 2500
     assert found["count"]["complete"]
     assert found["count"]["oldest"] == found["count"]["newest"]
-    assert found["seconds"] > 0
+    assert (found["runs"], found["scan_seconds"] > 0, found["seconds"] > found["scan_seconds"]) == (1, True, True)
     assert found["explain"][0]["key"] == "PRIMARY"
     assert len(ids(full, "chat_notifications")) == 2500
+
+
+@pytest.mark.usefixtures("full")
+def test_plan_says_how_many_runs_the_limits_make_of_it() -> None:
+    call("retention", "policy", "set", "read_notifications", "--rows-per-run", "1000")
+    assert answer("retention", "plan", "--policy", "read_notifications")[0]["runs"] == 3
+    assert ", in 3 runs" in call("retention", "plan", "--policy", "read_notifications").stdout
 
 
 def test_plan_waits_for_no_lock_and_takes_none(full: Engine) -> None:
@@ -107,6 +130,7 @@ def test_policies_are_set_and_taken_back() -> None:
         (("policy", "set", "read_notifications", "--age", "1s"), "is taken for a mistake"),
         (("policy", "set", "read_notifications", "--age", "soon"), "is no age"),
         (("policy", "set", "closed_conversations", "--archive"), "deletes nothing that could be archived"),
+        (("policy", "set", "read_notifications", "--archive"), "RETENTION_ARCHIVE_DIR is not set"),
         (("policy", "set", "read_notifications"), "nothing to set"),
         (("run", "--policy", "everything"), "there is no policy 'everything'"),
     ],
@@ -121,10 +145,8 @@ def test_restore_refuses_while_the_policy_would_delete_the_rows_again(
     full: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETENTION_ARCHIVE_DIR", str(tmp_path))
-    get_settings.cache_clear()
     call("retention", "policy", "set", "read_notifications", "--archive")
     call("retention", "run", "--policy", "read_notifications")
-    get_settings.cache_clear()
     refused = call("retention", "restore", str(tmp_path))
     assert refused.exit_code == 1
     assert "read_notifications would delete these rows again at its next run" in refused.stderr
@@ -136,13 +158,7 @@ def test_restore_refuses_while_the_policy_would_delete_the_rows_again(
 def test_ctrl_c_ends_a_run_cleanly_and_the_next_goes_on(full: Engine) -> None:
     with full.begin() as connection:
         connection.execute(text("REPLACE INTO worker_retention_policies (name, batch_rows) VALUES ('read_notifications', 1)"))
-    program = "from workers.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "retention", "run", "--policy", "read_notifications", "--json"],
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = run_in_a_process("--policy", "read_notifications")
     while len(ids(full, "chat_notifications")) == 2500:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -154,6 +170,32 @@ def test_ctrl_c_ends_a_run_cleanly_and_the_next_goes_on(full: Engine) -> None:
     assert answer("retention", "run", "--policy", "read_notifications")["runs"][0]["rows"] == 2500 - run["rows"]
 
 
+def test_a_policy_that_is_misconfigured_is_reported_and_the_others_run(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, archive) VALUES ('read_notifications', 1)"))
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, age) VALUES ('closed_conversations', 'soon')"))
+        conversation(connection, 7, is_closed="1", closed_at="NOW() - INTERVAL 366 DAY")
+        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+    result = call("retention", "run", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    nowhere, unreadable = found["failures"]
+    assert "RETENTION_ARCHIVE_DIR is not set" in nowhere
+    assert "'soon' is no age" in unreadable
+    assert {run["policy"]: run["rows"] for run in found["runs"]}["delivery_counts"] == 1
+
+
+def test_a_named_policy_that_ctrl_c_kept_from_starting_is_exit_code_1(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, batch_rows) VALUES ('read_notifications', 1)"))
+    process = run_in_a_process("--policy", "read_notifications", "--policy", "typing_indicators")
+    while len(ids(full, "chat_notifications")) == 2500:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, [run["policy"] for run in json.loads(out)["runs"]]) == (1, ["read_notifications"])
+
+
 @pytest.mark.usefixtures("environment")
 def test_a_schedule_entry_is_sent_to_its_queue_now(redis: Redis) -> None:
     sent = answer("schedule", "run", "typing-indicators-expire")
@@ -161,6 +203,7 @@ def test_a_schedule_entry_is_sent_to_its_queue_now(redis: Redis) -> None:
     (message,) = redis.lrange("housekeeping", 0, -1)
     assert json.loads(message)["headers"]["task"] == "tasks.typing_indicators.expire"
     assert json.loads(message)["headers"]["expires"] is not None
+    assert json.loads(message)["headers"][STARTED_BY] == who()
 
 
 @pytest.mark.usefixtures("environment", "redis")

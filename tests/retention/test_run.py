@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from db.batches.walk import Place
 from db.locks import hold
 from settings import get_settings
 from tasks.retention import ledger, rules
 from tasks.retention.policies import POLICIES
 from tasks.retention.rules import RuleError
-from tasks.retention.run import lock_of, run_policy
+from tasks.retention.run import RunFailedError, lock_of, run_policy
 from tests.retention.rows import ids, notification, notifications, parents
 
 POLICY = POLICIES["read_notifications"]
@@ -42,6 +43,19 @@ def set_rule(engine: Engine, **fields: Any) -> None:
 def latest(engine: Engine) -> dict[str, Any]:
     with engine.connect() as connection:
         return dict(ledger.history(connection, POLICY.name, 1)[0])
+
+
+def sleep_on_the_server(engine: Engine, seconds: float) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT SLEEP(:seconds)"), {"seconds": seconds})
+
+
+def cut(engine: Engine) -> None:
+    """Cut off the session of the run's lock."""
+    with engine.connect() as connection:
+        name = f"chat-workers:{engine.url.database}:{lock_of(POLICY)}"
+        if holder := connection.execute(text("SELECT IS_USED_LOCK(:n)"), {"n": name}).scalar():
+            connection.execute(text(f"KILL {holder}"))
 
 
 def test_the_ledger_says_who_when_how_many_and_why_it_ended(full: Engine) -> None:
@@ -117,6 +131,50 @@ def test_a_pause_ends_a_run_between_batches_and_keeps_others_from_starting(full:
         rules.resume(connection, POLICY)
     set_rule(full, batch_rows=None)
     assert run_policy(full, POLICY, by="t").rows == 2000 - report.rows
+
+
+@pytest.mark.parametrize("field", [{"archive": True}, {"rows_per_run": 4_000_000}, {"minutes_per_run": 7}, {"age": "80d"}])
+def test_a_run_whose_rules_are_changed_ends_and_the_next_obeys_them(full: Engine, field: dict[str, Any]) -> None:
+    set_rule(full, batch_rows=1)
+    report = run_policy(full, POLICY, by="t", progress=lambda _: set_rule(full, **field))
+    assert report.why == "its rules were changed"
+    assert 0 < report.rows < 2000
+    set_rule(full, batch_rows=None, archive=None)
+    assert run_policy(full, POLICY, by="t").rows == 2000 - report.rows
+
+
+def test_a_row_that_the_api_holds_waits_for_the_next_run_which_says_so(full: Engine) -> None:
+    with full.connect() as api:
+        api.execute(text("UPDATE chat_notifications SET title = 'held' WHERE id = 7"))
+        report = run_policy(full, POLICY, by="t")
+        api.commit()
+    assert (report.rows, report.skipped, report.finished) == (1999, 1, True)
+    assert latest(full)["ended_because"] == report.why == "finished; locked rows that wait for the next run: 1"
+    assert run_policy(full, POLICY, by="t").rows == 1
+
+
+def test_an_entry_whose_commits_answer_was_lost_is_made_once(full: Engine) -> None:
+    place = Place("2025-01-01", 0, 10)
+    with hold(full, lock_of(POLICY)):
+        for _ in range(2):
+            with full.begin() as connection:
+                ledger.Entry(connection, POLICY, "t", "rule", place)
+    with full.connect() as connection:
+        assert len(ledger.history(connection, POLICY.name, 10)) == 1
+
+
+def test_a_run_that_fails_still_says_how_long_it_was_held_back(full: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHES_MOST_RUNNING", "1")
+    get_settings.cache_clear()
+    busy = [threading.Thread(target=sleep_on_the_server, args=(full, 3)) for _ in range(3)]
+    for each in busy:
+        each.start()
+    with pytest.raises(RunFailedError):
+        run_policy(full, POLICY, by="t", progress=lambda now: cut(full) if now.held_seconds else None)
+    get_settings.cache_clear()
+    for each in busy:
+        each.join()
+    assert latest(full)["held_seconds"] > 0
 
 
 def test_a_worker_that_shuts_down_ends_its_run_after_the_batch(full: Engine) -> None:
@@ -200,17 +258,8 @@ def test_a_run_that_is_killed_and_started_again_ends_with_exactly_the_right_rows
 
 def test_a_run_that_loses_its_lock_stops_and_the_next_goes_on(full: Engine) -> None:
     set_rule(full, batch_rows=50)
-
-    def cut(_: object) -> None:
-        with full.connect() as connection:
-            holder = connection.execute(
-                text("SELECT IS_USED_LOCK(:n)"), {"n": f"chat-workers:{full.url.database}:{lock_of(POLICY)}"}
-            ).scalar()
-            if holder:
-                connection.execute(text(f"KILL {holder}"))
-
-    with pytest.raises(Exception, match="read_notifications failed: "):
-        run_policy(full, POLICY, by="t", progress=cut)
+    with pytest.raises(RunFailedError, match="read_notifications failed: "):
+        run_policy(full, POLICY, by="t", progress=lambda _: cut(full))
     assert latest(full)["ended_because"].startswith("failed: ")
     with hold(full, lock_of(POLICY)):
         pass

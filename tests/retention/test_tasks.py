@@ -4,8 +4,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from beat_schedule import BEAT_SCHEDULE
+from settings import ConfigurationError
+from tasks.retention import ledger
 from tasks.retention import task as retention
+from tasks.retention.policies import POLICIES
 from tasks.retention.rules import RuleError
+from tasks.retention.run import run_policy
 from tasks.typing_indicators import task as typing_indicators
 from tests.retention.rows import conversation, ids, notification, parents
 
@@ -59,3 +63,27 @@ def test_a_policy_that_fails_does_not_keep_the_next_from_running(chat: Engine) -
         retention.purge_worker_tables()
     with chat.connect() as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM worker_delivery_counts")).scalar() == 0
+
+
+def test_a_policy_that_has_no_place_for_its_archive_does_not_either(chat: Engine) -> None:
+    with chat.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, archive) VALUES ('delivery_history', 1)"))
+        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+    with pytest.raises(ConfigurationError, match="RETENTION_ARCHIVE_DIR is not set"):
+        retention.purge_worker_tables()
+    with chat.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_delivery_counts")).scalar() == 0
+
+
+def test_a_run_ends_with_the_time_that_its_task_has_left(chat: Engine) -> None:
+    with chat.begin() as connection:
+        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+    report = run_policy(chat, POLICIES["delivery_counts"], by="t", seconds=0)
+    assert (report.rows, report.why) == (0, "its time is up")
+
+
+def test_the_ledger_names_who_sent_the_message(chat: Engine) -> None:
+    retention.purge_notifications.apply(headers={retention.STARTED_BY: "ann@host"})
+    retention.purge_notifications.apply(headers={"celery_beat_task": "1"})
+    with chat.connect() as connection:
+        assert [run["started_by"] for run in ledger.history(connection, None, 2)] == ["beat", "ann@host"]

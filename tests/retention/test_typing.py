@@ -1,7 +1,5 @@
 """Typing indicators: the minute job takes what has expired, the sweep what expired ten seconds ago."""
 
-import threading
-
 from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
@@ -69,11 +67,17 @@ def test_a_row_that_is_renewed_while_the_job_runs_stays(chat: Engine) -> None:
     typing(chat, *["NOW() - INTERVAL 1 YEAR"] * 20)
     with chat.connect() as api:
         api.execute(text("UPDATE typing_indicators SET expires_at = NOW() + INTERVAL 5 SECOND WHERE id = 7"))
-        done = threading.Timer(0.5, api.commit)
-        done.start()
         assert expire(chat) == 19
-        done.join()
+        api.commit()
     assert ids(chat, "typing_indicators") == [7]
+
+
+def test_a_row_that_someone_is_typing_in_keeps_none_behind_it_from_expiring(chat: Engine) -> None:
+    typing(chat, *["NOW() - INTERVAL 1 YEAR"] * 20)
+    with chat.connect() as api:
+        api.execute(text("UPDATE typing_indicators SET expires_at = NOW() + INTERVAL 5 SECOND WHERE id = 7"))
+        assert expire(chat) == 19
+        assert ids(chat, "typing_indicators") == [7]
 
 
 def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:

@@ -1,29 +1,41 @@
-"""The `chat-workers` command: one module a command group."""
+"""The `chat-workers` command: one module a command group, loaded when it is used."""
 
 import sys
+from importlib import import_module
 
 import click
 from sqlalchemy.exc import DBAPIError
 
 from settings import ConfigurationError, get_settings
 from workers import logging
-from workers.cli import attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule, status
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+GROUPS = ("attachments", "backups", "db", "doctor", "gateway", "messages", "notifications", "retention", "schedule", "status")
+
+
+class LazyGroup(click.Group):
+    """Loads the module of a command when it is asked for: all of them, with what they import, take more than a second."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in GROUPS:
+            return None
+        command: click.Command = import_module(f"workers.cli.{name}").group
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Background workers of the chat: the operators' command line.
 
     Exit codes: 0 done, 1 the work failed, 2 bad usage or configuration.
     """
     logging.configure(get_settings())
-
-
-for module in (attachments, backups, db, doctor, gateway, messages, notifications, retention, schedule, status):
-    cli.add_command(module.group)
 
 
 def main() -> None:

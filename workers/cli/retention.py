@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
 from db.locks import is_held
+from settings import ConfigurationError
 from tasks.retention import ledger, rules
-from tasks.retention.archive import ArchiveError
+from tasks.retention.archive import ArchiveError, destination
 from tasks.retention.plan import Plan, plan
 from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.restore import policies_of, restore
 from tasks.retention.rules import FIELDS, RuleError, find_policy
-from tasks.retention.run import Report, RunFailedError, lock_of, run_policy
+from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from workers.cli.live import Live, asked_to_stop, who
 from workers.cli.table import duration, echo_table
 
@@ -78,7 +80,7 @@ def _show_plans(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> 
         for policy in policies or POLICIES.values():
             plans.append(plan(get_engine(), policy, seconds=seconds, progress=live.counting(policy)))
     if as_json:
-        _json([{**dataclasses.asdict(each), "seconds": each.seconds} for each in plans])
+        _json([{**dataclasses.asdict(each), "seconds": each.seconds, "runs": each.runs} for each in plans])
         return
     echo_table(("policy", "rows", "oldest", "newest", "older than", "takes", "now"), [_plan_row(each) for each in plans])
     for each in plans:
@@ -89,13 +91,17 @@ def _show_plans(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> 
 def _plan_row(each: Plan) -> tuple[object, ...]:
     count = each.count
     takes = f"{'' if each.measured else 'about '}{duration(each.seconds)}" if count.rows else "-"
+    if not count.complete:
+        takes = "unknown"
+    elif each.runs > 1:
+        takes += f", in {each.runs} runs"
     rows = f"{count.rows:,}" if count.complete else f"at least {count.rows:,}"
     return each.policy, rows, count.oldest or "-", count.newest or "-", each.age, takes, each.why_not or "would run"
 
 
 @group.command("run")
 @policy_option
-@click.option("--dry-run", is_flag=True, help="Count what would go; nothing is locked or written.")
+@click.option("--dry-run", is_flag=True, help="Count all that would go, however long it takes; nothing is locked or written.")
 @click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
 @as_json_option
 def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
@@ -104,7 +110,7 @@ def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_
     Exit code 1 if a run failed, or if a policy that you named did not run.
     """
     if dry_run:
-        _show_plans(policies, 600.0, as_json)
+        _show_plans(policies, math.inf, as_json)
         return
     reports: list[Report] = []
     failures: list[str] = []
@@ -116,16 +122,16 @@ def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_
                 reports.append(
                     run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=live.walking(policy))
                 )
-            except RunFailedError as error:
+            except FAILURES as error:
                 failures.append(str(error))
     if as_json:
-        _json({"runs": [{**dataclasses.asdict(r), "finished": r.finished} for r in reports], "failures": failures})
+        _json({"runs": [dataclasses.asdict(report) for report in reports], "failures": failures})
     else:
         for report in reports:
             click.echo(_sentence(report))
         for failure in failures:
             click.echo(failure, err=True)
-    if failures or (policies and not all(report.started for report in reports)):
+    if failures or (policies and sum(report.started for report in reports) < len(policies)):
         raise SystemExit(1)
 
 
@@ -135,7 +141,7 @@ def _sentence(report: Report) -> str:
     verb = "deleted" if POLICIES[report.policy].deletes else "changed"
     pace = f", {report.rows / report.seconds:,.0f} rows/s" if report.rows >= 1000 else ""
     held = f", held back for {duration(report.held_seconds)}" if report.held_seconds else ""
-    rest = "" if report.finished else "; the next run goes on from there"
+    rest = "" if report.finished else "; the next run goes on"
     return f"{report.policy}: {verb} {report.rows:,} rows in {duration(report.seconds)}{pace}{held}: {report.why}{rest}"
 
 
@@ -143,7 +149,7 @@ def _sentence(report: Report) -> str:
 @policy_option
 @as_json_option
 def pause_command(policies: tuple[Policy, ...], as_json: bool) -> None:
-    """Let no run start; one under way ends within a second, between two batches. All policies, unless named."""
+    """Let no run start; one under way ends behind its batch, mostly within a second. All policies, unless named."""
     chosen = policies or tuple(POLICIES.values())
     with get_engine().begin() as connection:
         for policy in chosen:
@@ -253,14 +259,16 @@ def policy_list(as_json: bool) -> None:
 @click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to the settings.")
 @as_json_option
 def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
-    """Set fields of a policy; the batch after the next second obeys."""
+    """Set fields of a policy; a run under way ends behind its batch, and the next one obeys."""
     changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(defaults)
     if not changes:
         raise click.UsageError("nothing to set; see --help for the fields")
     try:
+        if changes.get("archive") and policy.deletes:
+            destination(policy)
         with get_engine().begin() as connection:
             rules.change(connection, policy, changes)
-    except RuleError as error:
+    except (RuleError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from None
     if as_json:
         _json({"policy": policy.name, "set": changes})
@@ -281,17 +289,12 @@ def restore_command(paths: tuple[Path, ...], anyway: bool, as_json: bool) -> Non
             f"{', '.join(awake)} would delete these rows again at its next run; pause or disable it first"
             f" (`chat-workers retention pause --policy {awake[0]}`), or give --anyway"
         )
-    done = [restore(get_engine(), path) for path in paths]
-    files, restored, there = (sum(getattr(d, n) for d in done) for n in ("files", "restored", "already_there"))
-    refused: dict[str, int] = {}
-    for each in done:
-        for reason, rows in each.refused.items():
-            refused[reason] = refused.get(reason, 0) + rows
+    done = restore(get_engine(), *paths)
     if as_json:
-        _json({"files": files, "restored": restored, "already_there": there, "refused": refused})
+        _json(dataclasses.asdict(done))
     else:
-        click.echo(f"restored {restored:,} rows of {files} files; {there:,} were there already")
-        for reason, rows in refused.items():
+        click.echo(f"restored {done.restored:,} rows of {done.files} files; {done.already_there:,} were there already")
+        for reason, rows in done.refused.items():
             click.echo(f"refused {rows:,}: {reason}", err=True)
-    if refused:
+    if done.refused:
         raise SystemExit(1)

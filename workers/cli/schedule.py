@@ -9,6 +9,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
+from tasks.retention.task import STARTED_BY
+from workers.cli.live import who
 from workers.cli.table import duration, echo_table
 from workers.operations import beat
 from workers.operations.beat import LATE_SECONDS, Entry
@@ -48,7 +50,7 @@ def run_command(name: str, as_json: bool) -> None:
 
     entry = BEAT_SCHEDULE[name]
     try:
-        sent = app.send_task(entry["task"], retry=False, **entry["options"])
+        sent = app.send_task(entry["task"], retry=False, headers={STARTED_BY: who()}, **entry["options"])
     except OperationalError as error:
         raise click.ClickException(f"the broker at CELERY_BROKER_URL took nothing: {error}") from None
     if as_json:
