@@ -5,24 +5,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from redis import Redis
-from sqlalchemy import Engine
 
 from settings import get_settings
-from tests.operations.conftest import forget
-from workers.gateway.app import make_app
 from workers.gateway.operators import is_loopback
 
 TOKEN = "an-operators-token-of-some-length"
 ROUTES = ("/metrics", "/status")
-
-
-@pytest.fixture
-def gateway(chat: Engine, redis: Redis) -> Iterator[TestClient]:
-    forget()
-    with TestClient(make_app()) as client:
-        yield client
-    forget()
 
 
 @pytest.fixture
