@@ -1,5 +1,6 @@
 """The workers: each says every two seconds that it lives, which queues it takes from and what it is at; who is missing."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -105,18 +106,31 @@ class Heartbeat:
         """`controller` is Celery's WorkController."""
         self._controller = controller
         self._since = time.monotonic()
+        self._leaving = False
+        self._telling = threading.Lock()
 
     def beat(self) -> None:
-        """Announce this worker. A Redis that is away is Celery's to report."""
+        """Announce this worker, unless it is leaving. A Redis that is away is Celery's to report."""
         try:
-            announce(_client(), self._worker())
+            with self._telling:
+                if not self._leaving:
+                    announce(_client(), self._worker())
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
 
+    def leave(self) -> None:
+        """Begin to take this worker's name away: it takes no more tasks, and Celery's heartbeats end before its tasks do.
+
+        Called by the handler of SIGTERM, which may have cut into a heartbeat: another thread talks to Redis, after that one.
+        """
+        threading.Thread(target=self.end, name="leaving", daemon=True).start()
+
     def end(self) -> None:
         """Take this worker's name away: it was asked to stop."""
+        self._leaving = True
         try:
-            leave(_client(), self._controller.hostname)
+            with self._telling:
+                leave(_client(), self._controller.hostname)
         except RedisError as error:
             log.debug("heartbeat not taken away", reason=str(error))
 

@@ -34,6 +34,11 @@ def beat(**_: Any) -> None:
         heartbeat.beat()
 
 
+def leave(**_: Any) -> None:
+    for heartbeat in _heartbeat:
+        heartbeat.leave()
+
+
 def end(**_: Any) -> None:
     for heartbeat in _heartbeat:
         heartbeat.end()

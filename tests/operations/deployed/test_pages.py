@@ -19,7 +19,7 @@ from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from settings import ConfigurationError
 from tasks import counters
-from tests.operations.conftest import value
+from tests.operations.conftest import Samples, value
 from tests.operations.deployed.conftest import Deployment, eventually
 from workers.flower import read_users, readable
 from workers.operations.page import page
@@ -70,6 +70,30 @@ def test_what_a_worker_is_at_is_seen_while_it_is_at_it(
 
     eventually(at_it, "the drain was seen")
     emulator.clear()
+
+
+def test_a_worker_that_is_asked_to_stop_is_not_missed_while_it_ends_its_tasks(
+    deployment: Deployment, emptied: Engine, emulator: Emulator
+) -> None:
+    """A rolling restart is no alert, however long the last requests take."""
+    emulator.inject(Fault(kind="slow", latency=8))
+    with emptied.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=5, quiet=0, bad_tokens=0)
+    eventually(lambda: bool(value(deployment.scrape(), "worker_busy_processes", worker="main@test")), "it was at a drain")
+    deployment.ask_to_stop("worker")
+    scrapes: list[Samples] = []
+
+    def left() -> bool:
+        scrapes.append(deployment.scrape())
+        return value(scrapes[-1], "worker_up", worker="main@test") is None
+
+    eventually(left, "it had left")
+    assert (value(scrapes[-1], "queue_unacked_messages", queue="notifications") or 0) >= 1  # the drain goes on
+    deployment.stop("worker")
+    assert left()
+    emulator.clear()
+    deployment.start("worker")
+    eventually(lambda: bool(value(deployment.scrape(), "worker_up", worker="main@test")), "the next one was seen")
 
 
 @pytest.mark.usefixtures("drained")
