@@ -253,7 +253,7 @@ class Settings(BaseSettings):
     flower_basic_auth_file: Path | None = None
     """Lines user:password. Not set: one is made in FLOWER_DIR, and Flower listens on loopback only."""
     flower_dir: Path | None = None
-    """Where Flower keeps what it has seen, and that password; default: $XDG_STATE_HOME/chat-workers."""
+    """What Flower has seen, and that password; default: systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/chat-workers."""
     flower_read_only: bool = True
     """Flower shows, but cannot stop workers or start tasks."""
 

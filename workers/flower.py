@@ -115,12 +115,15 @@ def _make_password(path: Path) -> None:
 
 
 def _folder(settings: Settings) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = settings.flower_dir or state / "chat-workers"
+    """Return FLOWER_DIR, else what systemd gives the unit (StateDirectory=), else the user's own folder of this name."""
+    own = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    users = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "chat-workers"
+    folder = settings.flower_dir or (Path(own) if own else users)
     try:
+        folder = folder.expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"FLOWER_DIR cannot be made: {error}") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        raise ConfigurationError(f"FLOWER_DIR is not set, or cannot be made: {error}") from None
     return folder
 
 

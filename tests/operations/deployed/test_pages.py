@@ -17,10 +17,11 @@ from sqlalchemy import Engine
 from devstack.chat import load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
+from devstack.ports import free_port
 from settings import ConfigurationError
 from tasks import counters
 from tests.operations.conftest import Samples, value
-from tests.operations.deployed.conftest import Deployment, eventually
+from tests.operations.deployed.conftest import Deployment, answers, eventually
 from workers.flower import read_users, readable
 from workers.operations.page import page
 from workers.operations.picture import Picture
@@ -251,6 +252,31 @@ def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path)
     assert (ended.returncode, ended.stdout) == (2, "")
     sentence = "chat-workers: FLOWER_ADDRESS 0.0.0.0 is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
     assert ended.stderr.startswith(sentence)
+
+
+def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As docs/deployment.md installs it. Nobody, root neither, can make a folder in /proc."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if name not in {"FLOWER_DIR", "XDG_STATE_HOME"}}
+    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": str(port)}
+    with (tmp_path / "log").open("wb") as log:
+        flower = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers.app", "flower"],
+            env={**inherited, **environment, **own},
+            cwd=PROJECT,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        here = answers(f"http://127.0.0.1:{port}/healthcheck")
+        eventually(lambda: here() or flower.poll() is not None, "Flower answered or ended")
+        assert flower.poll() is None, (tmp_path / "log").read_text()
+        assert (tmp_path / "flower-password").exists()
+    finally:
+        flower.terminate()
+        flower.wait(20)
 
 
 @pytest.mark.parametrize(
