@@ -22,7 +22,8 @@ from settings import ConfigurationError
 from tasks import counters
 from tests.operations.conftest import Samples, value
 from tests.operations.deployed.conftest import Deployment, answers, eventually
-from workers.flower import read_users, readable
+from workers.flower import readable
+from workers.flower_login import read_users
 from workers.operations.page import page
 from workers.operations.picture import Picture
 from workers.operations.report import Table, Trouble
