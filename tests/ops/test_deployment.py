@@ -16,6 +16,8 @@ from devstack.programs import find
 DEPLOY = PROJECT / "deploy"
 PROCESSES = re.findall(r"^(\w+): ", (PROJECT / "Procfile").read_text(), re.MULTILINE)
 MOST_EXPOSED = 2.0
+DOCUMENTED = (PROJECT / "README.md").read_text() + (PROJECT / "docs/deployment.md").read_text()
+FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,32 @@ def test_run_names_the_processes_there_are() -> None:
     done = run("nonsense")
     assert done.returncode == 2
     assert all(process in done.stderr for process in PROCESSES)
+
+
+COMMANDS = re.findall(
+    r"^(?:runuser -u chat-workers -- )?(\S*honcho .*chat-workers doctor.*?)(?:  +#.*)?$", DOCUMENTED, re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_doctor_is_called_as_the_documents_say(environment: dict[str, str], tmp_path: Path, command: str) -> None:
+    """With no variable set but PATH, and the files of the environment where the documents have them."""
+    for name in ("env", "backups.env", ".env"):
+        lines = {**environment, "LOG_LEVEL": "ERROR", "BATCHES_REPLICA_URLS": f"{environment['DATABASE_URL']}?a=1&b=2;c"}
+        (tmp_path / name).write_text("".join(f"{variable}={value}\n" for variable, value in lines.items()))
+    here = command.replace("/etc/chat-workers/", f"{tmp_path}/").replace(".venv/bin/", "")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", here], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode in {0, 1}, done.stderr
+    assert re.search(r"^ok +database ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_no_document_calls_the_doctor_without_an_environment() -> None:
+    assert len(COMMANDS) == 3
+    for line in re.findall(r"^.*chat-workers doctor.*$", "\n".join(FENCED.findall(DOCUMENTED)), re.MULTILINE):
+        assert "honcho" in line or line.startswith("$ ") or "environment" in line, line
 
 
 def test_the_compose_file_runs_processes_of_the_procfile() -> None:
