@@ -412,6 +412,11 @@ def test_a_passphrase_that_others_may_read(ask: Ask, folder: Path, passphrase: P
     assert f"chmod 600 {passphrase}" in sentence
 
 
+@pytest.mark.parametrize(("bucket", "state"), [(None, "not configured"), ("s3://backups/chat", "WRONG")])
+def test_without_a_passphrase_nothing_is_shipped(ask: Ask, folder: Path, bucket: str | None, state: str) -> None:
+    assert ask("backups", backup_dir=folder, backup_passphrase_file=None, backup_s3_uri=bucket)["passphrase"][0] == state
+
+
 def test_a_bucket_that_is_not_there(ask: Ask) -> None:
     state, sentence = ask("S3", backup_s3_uri="s3://no-such-bucket/chat")["S3"]
     assert state == "WRONG"

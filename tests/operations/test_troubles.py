@@ -50,6 +50,7 @@ def well(redis: Redis, execute: Execute) -> None:
 @pytest.fixture
 def backups_are_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("BACKUP_DIR", str(tmp_path))
+    monkeypatch.setenv("BACKUP_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
@@ -166,6 +167,20 @@ def test_a_backup_that_is_set_up_and_was_never_made_is_a_trouble(look: Look, bac
         f"There is no recent {what}. None was ever done."
         for what in ("daily backup", "weekly backup", "monthly backup", "restore drill")
     }
+
+
+@pytest.mark.usefixtures("well", "backups_are_set_up")
+def test_archives_are_not_missed_where_there_is_no_passphrase_to_seal_them(
+    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BACKUP_PASSPHRASE_FILE")
+    get_settings.cache_clear()
+    for job in ("daily", "drill"):
+        execute("INSERT INTO worker_backup_runs (job, outcome, milliseconds) VALUES (%(job)s, 'done', 1)", job=job)
+    found = look()
+    assert not [t for t in found.troubles() if t.alert == "ChatWorkersBackupStale"]
+    scraped = samples(exposition(found).decode())
+    assert value(scraped, "backup_last_success_timestamp_seconds", backup="weekly", tier="none") is None
 
 
 @pytest.mark.usefixtures("well")
