@@ -235,6 +235,15 @@ def test_a_message_that_is_none_hides_nothing(look: Look, redis: Redis, junk: by
 
 
 @pytest.mark.usefixtures("well")
+def test_a_huge_message_is_not_fetched_at_each_look(look: Look, redis: Redis) -> None:
+    redis.lpush("notifications", b"x" * 5_000_000)
+    before = redis.info("stats")["total_net_output_bytes"]
+    found = samples(exposition(look()).decode())
+    assert value(found, "queue_messages", queue="notifications") == 1
+    assert redis.info("stats")["total_net_output_bytes"] - before < 500_000
+
+
+@pytest.mark.usefixtures("well")
 def test_a_redis_user_who_may_not_look_at_strays_sees_all_else(
     look: Look, redis: Redis, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
