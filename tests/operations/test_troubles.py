@@ -162,6 +162,28 @@ def test_each_condition_is_one_sentence(
 
 
 @pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(("url", "missed"), [("file:///srv/uploads", 1), ("", 0)])
+def test_uploads_are_missed_though_no_worker_has_made_entries_for_them(
+    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch, url: str, missed: int
+) -> None:
+    """Where uploads are scanned at all."""
+    for number, (scanned, age) in enumerate([(0, 600), (1, 600), (0, 10 * 86_400)], 1):
+        execute(
+            "INSERT INTO message_attachments"
+            " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, created_at) VALUES (%(id)s, 1, 'a', '/a', 1, %(scanned)s, NOW() - INTERVAL %(age)s SECOND)",
+            id=number, scanned=scanned, age=age,
+        )  # fmt: skip
+    monkeypatch.setenv("ATTACHMENTS_URL", url)
+    get_settings.cache_clear()
+    found = look()
+    get_settings.cache_clear()
+    assert [t.sentence for t in found.troubles() if t.alert == "ChatWorkersScansOverdue"] == [
+        "1 uploads wait for their scan, the oldest for 10 min; they are not served meanwhile."
+    ] * missed
+    assert value(samples(exposition(found).decode()), "attachments_due", lane="uploads") == missed
+
+
+@pytest.mark.usefixtures("well")
 def test_a_backup_that_is_set_up_and_was_never_made_is_a_trouble(look: Look, backups_are_set_up: None) -> None:
     assert {t.sentence for t in look().troubles() if t.alert == "ChatWorkersBackupStale"} == {
         f"There is no recent {what}. None was ever done."
