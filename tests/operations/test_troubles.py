@@ -170,7 +170,8 @@ def test_uploads_are_missed_though_no_worker_has_made_entries_for_them(
     for number, (scanned, age) in enumerate([(0, 600), (1, 600), (0, 10 * 86_400)], 1):
         execute(
             "INSERT INTO message_attachments"
-            " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, created_at) VALUES (%(id)s, 1, 'a', '/a', 1, %(scanned)s, NOW() - INTERVAL %(age)s SECOND)",
+            " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, created_at)"
+            " VALUES (%(id)s, 1, 'a', '/a', 1, %(scanned)s, NOW() - INTERVAL %(age)s SECOND)",
             id=number, scanned=scanned, age=age,
         )  # fmt: skip
     monkeypatch.setenv("ATTACHMENTS_URL", url)
