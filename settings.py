@@ -253,7 +253,7 @@ class Settings(BaseSettings):
     flower_basic_auth_file: Path | None = None
     """Lines user:password. Not set: one is made in FLOWER_DIR, and Flower listens on loopback only."""
     flower_dir: Path | None = None
-    """Where Flower keeps what it has seen, and that password; default: $XDG_STATE_HOME/chat-workers."""
+    """What Flower has seen, and that password; default: systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/chat-workers."""
     flower_read_only: bool = True
     """Flower shows, but cannot stop workers or start tasks."""
 
@@ -266,6 +266,13 @@ class Settings(BaseSettings):
     """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318; OpenTelemetry's other variables are honoured too."""
     sentry_dsn: SecretStr | None = None
     sentry_environment: str = "production"
+
+    @property
+    def backup_tiers(self) -> tuple[str, ...]:
+        """What BACKUP_DIR is for: archives are sealed, so they need the passphrase, and only archives are shipped."""
+        sealed = self.backup_passphrase_file is not None
+        possible = {"daily": True, "weekly": sealed, "monthly": sealed and self.backup_s3_uri is not None}
+        return tuple(tier for tier, is_possible in possible.items() if is_possible)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -166,5 +166,21 @@ def _send(client: Redis, increments: dict[_Field, float]) -> None:
 
 
 def read(client: Redis) -> dict[_Field, float]:
-    """Return the sums over all processes, by field: one command."""
-    return {tuple(orjson.loads(key)): float(value) for key, value in client.hgetall(KEY).items()}
+    """Return the sums over all processes, by field: one command. Fields that are none of ours are left out."""
+    found = ((_field(key), float(value)) for key, value in client.hgetall(KEY).items())
+    return {field: amount for field, amount in found if field}
+
+
+# How many label values follow a name; a histogram's bucket is one of them.
+_LENGTHS = {metric.name: len(metric.labels) + isinstance(metric, Histogram) for metric in METRICS}
+
+
+def _field(key: bytes | str) -> _Field:
+    """Return the field that a key of the hash stands for, () if for none."""
+    try:
+        found = orjson.loads(key)
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+        return ()
+    return tuple(found) if found and _LENGTHS.get(found[0]) == len(found) - 1 else ()

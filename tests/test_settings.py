@@ -160,4 +160,4 @@ def test_every_variable_is_in_the_example_with_its_default() -> None:
         assert name.upper() in shown
         if field.default and not field.is_required():
             default = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)
-            assert shown[name.upper()] == default
+            assert shown[name.upper()].strip("'") == default

@@ -24,8 +24,13 @@ BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 
 
 def _configured_entries(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the beat entries of the jobs that the environment configures: nobody would take the others' messages."""
-    configured = {"tasks.attachments.": settings.attachments_url, "tasks.backups.": settings.backup_dir}
+    """Return the beat entries of the jobs that the environment configures: nobody would take, or could do, the others."""
+    configured = {
+        "tasks.attachments.": settings.attachments_url,
+        "tasks.backups.": settings.backup_dir,
+        "tasks.backups.weekly": "weekly" in settings.backup_tiers,
+        "tasks.backups.monthly": "monthly" in settings.backup_tiers,
+    }
     left_out = tuple(prefix for prefix, setting in configured.items() if not setting)
     return {name: entry for name, entry in schedule.BEAT_SCHEDULE.items() if not entry["task"].startswith(left_out)}
 

@@ -4,7 +4,6 @@ Flower reads `flowerconfig.py`, which asks here.
 """
 
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from settings import ConfigurationError, Settings, get_settings
+from workers.flower_login import login, make_password, read_users
 from workers.gateway.operators import is_loopback
 
 EXIT_CONFIGURATION = 2
-USER = "operator"
-SHORTEST_PASSWORD = 12
-LARGEST_FILE_BYTES = 64 * 1024
 SAVE_MILLISECONDS = 60_000
 MOST_TASKS = 20_000
 FORGET_WORKERS_SECONDS = 24 * 3600
@@ -62,12 +59,10 @@ def options() -> dict[str, Any]:
 
 
 def _authentication(settings: Settings, folder: Path) -> dict[str, Any]:
-    if os.environ.get("FLOWER_AUTH") and os.environ.get("FLOWER_AUTH_PROVIDER"):
-        return {}  # OAuth, by Flower's own variables
-    if settings.flower_basic_auth_file is not None:
+    if settings.flower_basic_auth_file is not None and login(settings) == "FLOWER_BASIC_AUTH_FILE":
         return {"basic_auth": read_users(settings.flower_basic_auth_file)}
-    if os.environ.get("FLOWER_BASIC_AUTH"):
-        return {}  # Flower's own variable
+    if login(settings):
+        return {}  # by variables that Flower reads itself
     if not is_loopback(settings.flower_address):
         raise ConfigurationError(
             f"FLOWER_ADDRESS {settings.flower_address} is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
@@ -75,52 +70,21 @@ def _authentication(settings: Settings, folder: Path) -> dict[str, Any]:
         )
     path = folder / "flower-password"
     if not path.exists():
-        _make_password(path)
+        make_password(path)
     print(f"Flower: user and password are in {path}", file=sys.stderr)
     return {"basic_auth": read_users(path)}
 
 
-def read_users(path: Path) -> list[str]:
-    """Return the lines user:password of a file that others cannot read. Raise ConfigurationError with a sentence."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o007:
-                raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} is open to everyone: chmod o= {path}")
-            lines = file.read(LARGEST_FILE_BYTES).decode().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE cannot be read: {error}") from None
-    users = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not users:
-        raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} names nobody; expected lines user:password")
-    for user in users:
-        name, _, password = user.partition(":")
-        if not name or len(password) < SHORTEST_PASSWORD:
-            raise ConfigurationError(
-                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password, {SHORTEST_PASSWORD} characters or longer"
-            )
-    return users
-
-
-def _make_password(path: Path) -> None:
-    """Write a password that only this user can read, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except OSError as error:
-        raise ConfigurationError(f"FLOWER_DIR cannot be written to: {error}") from None
-
-
 def _folder(settings: Settings) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = settings.flower_dir or state / "chat-workers"
+    """Return FLOWER_DIR, else what systemd gives the unit (StateDirectory=), else the user's own folder of this name."""
+    own = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    users = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "chat-workers"
+    folder = settings.flower_dir or (Path(own) if own else users)
     try:
+        folder = folder.expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"FLOWER_DIR cannot be made: {error}") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        raise ConfigurationError(f"FLOWER_DIR is not set, or cannot be made: {error}") from None
     return folder
 
 

@@ -112,6 +112,7 @@ def connect() -> None:
         (before_task_publish, telling.stamp),
         (worker_init, telling.start),
         (heartbeat_sent, telling.beat),
+        (worker_shutting_down, telling.leave),
         (worker_shutdown, telling.end),
         (task_prerun, telling.task_starts),
         (task_postrun, telling.task_ends),

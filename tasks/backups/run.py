@@ -94,8 +94,8 @@ class Backups:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest."""
         if tier is None:
             runs = ledger.last_runs(self.engine)
-            untried = [tier for tier in self.drillable() if ("drill", tier) not in runs]
-            tier = untried[0] if untried else min(self.drillable(), key=lambda tier: runs["drill", tier].tried)
+            untried = [tier for tier in self.settings.backup_tiers if ("drill", tier) not in runs]
+            tier = untried[0] if untried else min(self.settings.backup_tiers, key=lambda tier: runs["drill", tier].tried)
         with self._working(Run("drill", tier)) as (run, into):
             known = self.known_passphrases
             with source.unpacked(self._newest(tier, into), known, into, tick) as backup:
@@ -119,11 +119,6 @@ class Backups:
                 run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run
-
-    def drillable(self) -> list[str]:
-        """Return the tiers that this environment is set up for."""
-        sealed = self.settings.backup_passphrase_file is not None
-        return ["daily", *(["weekly"] if sealed else []), *(["monthly"] if sealed and self.settings.backup_s3_uri else [])]
 
     def plan(self) -> dict[str, list[Doomed]]:
         """Return what rotation would delete now, by tier."""

@@ -16,8 +16,8 @@ Ask = Callable[..., Said]
 def ask(environment: dict[str, str]) -> Ask:
     """Return what one check finds, by what was looked at, a sentence a line; with some settings changed."""
 
-    def of(check: str, *, offline: bool = False, seconds: float = 60, **changes: object) -> Said:
-        question = Question(get_settings().model_copy(update=changes), offline)
+    def of(check: str, *, offline: bool = False, only_backs_up: bool = False, seconds: float = 60, **changes: object) -> Said:
+        question = Question(get_settings().model_copy(update=changes), offline, only_backs_up)
         found = list(examine(question, {check: CHECKS[check]}, seconds=seconds))
         said: Said = {}
         for finding in found:

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from redis import Redis
@@ -18,9 +20,11 @@ from db.migrate import newest_revision
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.stack import Stack
-from settings import get_settings
-from tests.doctor.conftest import Ask
+from settings import ConfigurationError, get_settings
+from tests.doctor.conftest import Ask, Said
 from workers.doctor.report import Question, examine, ok
+from workers.doctor.secrets import environments
+from workers.flower import _authentication
 
 # The whole
 
@@ -254,9 +258,8 @@ def account(stack: Stack, tmp_path: Path) -> Path:
 
 def test_a_key_that_every_user_may_read(ask: Ask, account: Path) -> None:
     account.chmod(0o644)
-    said = ask("push", google_application_credentials=account)
-    assert said["secrets"][1].endswith(f"run: chmod o-rwx {account}")
-    assert said["fcm"][0] == "OK"
+    assert ask("secrets", google_application_credentials=account)["secrets"][1].endswith(f"run: chmod o-rwx {account}")
+    assert ask("push", google_application_credentials=account)["fcm"][0] == "OK"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "not JSON"])
@@ -270,7 +273,22 @@ def test_google_cannot_be_reached(ask: Ask, account: Path) -> None:
     changed = {**json.loads(account.read_text()), "token_uri": f"https://127.0.0.1:{free_port()}/token"}
     account.write_text(json.dumps(changed))
     assert ask("push", google_application_credentials=account)["fcm"][0] == "WRONG"
-    assert ask("push", google_application_credentials=account, offline=True)["fcm"][0] == "OK"
+    assert ask("push", google_application_credentials=account, offline=True)["fcm"][0] == "not tried"
+
+
+def test_a_host_for_backups_alone_is_one_that_is_said_to_be(ask: Ask, folder: Path) -> None:
+    """BACKUP_DIR on the host that does everything must not hide that GOOGLE_APPLICATION_CREDENTIALS was forgotten."""
+    everything = ask("push", backup_dir=folder, google_application_credentials=None)
+    assert everything["push"][0] == "WRONG"
+    assert everything["push"][1].startswith("GOOGLE_APPLICATION_CREDENTIALS is not set")
+    alone = ask("push", only_backs_up=True, backup_dir=folder, google_application_credentials=None)
+    assert {what: state for what, (state, _) in alone.items()} == {"push": "not tried"}
+
+
+def test_the_command_takes_the_word_for_a_host_for_backups_alone(environment: dict[str, str], folder: Path) -> None:
+    own = {**environment, "BACKUP_DIR": str(folder), "GOOGLE_APPLICATION_CREDENTIALS": ""}
+    said = json.loads(doctor(own, "--only", "backups", "--json").stdout)
+    assert [finding["state"] for finding in said if finding["what"] == "push"] == ["not tried"]
 
 
 # clamd and uploads
@@ -302,10 +320,77 @@ def test_signatures_that_are_old(ask: Ask, scanners: Stack, tmp_path: Path, monk
     assert said["signatures"][1].startswith("they are 10 days old; see that freshclam runs")
 
 
+# Folders
+
+
 def test_a_folder_of_uploads_that_is_not_mounted(ask: Ask, tmp_path: Path) -> None:
-    state, sentence = ask("uploads", attachments_url=f"file://{tmp_path}/none")["uploads"]
+    state, sentence = ask("folders", attachments_url=f"file://{tmp_path}/none")["uploads"]
     assert state == "WRONG"
     assert "mount it on this host too" in sentence
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that the workers' user may read and not write, root's own where the tests run as root."""
+    with TemporaryDirectory(prefix="chat-workers-") as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def unprivileged(ask: Callable[[], Said]) -> Said:
+    """Return what is said to a process that is not root: to root everything is open."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        if os.geteuid() == 0:
+            os.setuid(65_534)
+        os.write(writer, json.dumps(ask()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    return {what: (state, sentence) for what, (state, sentence) in said.items()}
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "state"),
+    [
+        ("uploads", {"attachments_url": "file://{}"}, "OK"),
+        ("uploads", {"attachments_url": "file://{}", "attachments_quarantine_url": "s3://infected/chat"}, "OK"),
+        (
+            "uploads",
+            {
+                "attachments_url": "file://{}",
+                "attachments_quarantine_url": "s3://infected/chat",
+                "attachments_quarantine": "move",
+            },
+            "WRONG",
+        ),
+        ("quarantine", {"attachments_quarantine_url": "file://{}"}, "WRONG"),
+        ("archive", {"retention_archive_dir": "{}"}, "WRONG"),
+        ("archive", {"retention_archive_dir": "{}/made/by/the/first"}, "WRONG"),
+    ],
+)
+def test_a_folder_that_may_not_be_used_as_its_job_needs(
+    ask: Ask, read_only: Path, what: str, changes: dict[str, str], state: str
+) -> None:
+    own: dict[str, object] = {name: value.format(read_only) for name, value in changes.items()}
+    if "retention_archive_dir" in own:
+        own["retention_archive_dir"] = Path(str(own["retention_archive_dir"]))
+    said = unprivileged(lambda: ask("folders", **own))
+    assert said[what][0] == state
+    assert state == "OK" or f"{read_only} (" in said[what][1]
+
+
+def test_a_folder_of_archives_is_made_by_the_first(ask: Ask, tmp_path: Path) -> None:
+    assert ask("folders", retention_archive_dir=tmp_path / "archive")["archive"][0] == "OK"
+
+
+def test_root_is_told_that_rights_were_not_tried(ask: Ask) -> None:
+    assert ("user" in ask("user")) == (os.geteuid() == 0)
+    assert unprivileged(lambda: ask("user")) == {}
 
 
 # Backups and S3
@@ -327,6 +412,11 @@ def test_a_passphrase_that_others_may_read(ask: Ask, folder: Path, passphrase: P
     assert f"chmod 600 {passphrase}" in sentence
 
 
+@pytest.mark.parametrize(("bucket", "state"), [(None, "not configured"), ("s3://backups/chat", "WRONG")])
+def test_without_a_passphrase_nothing_is_shipped(ask: Ask, folder: Path, bucket: str | None, state: str) -> None:
+    assert ask("backups", backup_dir=folder, backup_passphrase_file=None, backup_s3_uri=bucket)["passphrase"][0] == state
+
+
 def test_a_bucket_that_is_not_there(ask: Ask) -> None:
     state, sentence = ask("S3", backup_s3_uri="s3://no-such-bucket/chat")["S3"]
     assert state == "WRONG"
@@ -338,18 +428,93 @@ def test_s3_that_is_away(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask("S3", backup_s3_uri="s3://backups/chat")["S3"][0] == "WRONG"
 
 
+# Secrets
+
+TOKENS = f"directus {'0' * 64}\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "content"),
+    [
+        ("gateway_operations_token_file", "an-operators-token-of-some-length\n"),
+        ("gateway_tokens_file", TOKENS),
+        ("flower_basic_auth_file", "ann:long-enough-for-all\n"),
+    ],
+)
+def test_a_file_of_logins_is_closed_and_of_use(ask: Ask, tmp_path: Path, variable: str, content: str) -> None:
+    path = tmp_path / "file"
+    path.write_text(content)
+    path.chmod(0o644)
+    assert ask("secrets", **{variable: path})["secrets"] == (
+        "WRONG",
+        f"{path} ({variable.upper()}) may be read by every user of this host; run: chmod o-rwx {path}",
+    )
+    path.chmod(0o640)
+    assert ask("secrets", **{variable: path})["secrets"][0] == "OK"
+    path.unlink()
+    state, sentence = ask("secrets", **{variable: path})["secrets"]
+    assert state == "WRONG"
+    assert sentence.startswith(variable.upper())
+
+
+def test_environment_files_that_others_may_read(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`.env` where one stands, and what the units of docs/deployment.md read."""
+    here, folder = tmp_path / "here", tmp_path / "etc"
+    files = [here / ".env", folder / "env", folder / "backups.env", folder / "firebase.json"]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch(mode=0o600)
+    monkeypatch.chdir(here)
+    assert ask("secrets")["secrets"][0] == "OK"
+    for path in files:
+        path.chmod(0o644)
+    assert f"chmod o-rwx {here}/.env" in ask("secrets")["secrets"][1]
+    assert [finding.sentence.rpartition(" ")[2] for finding in environments(here, folder)] == [str(path) for path in files[:3]]
+
+
 # What is open to others
 
 
-def test_what_others_could_reach(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert ask("exposure")["exposure"][0] == "OK"
-    Path(".env").write_text("DATABASE_URL=…")
-    Path(".env").chmod(0o644)
-    monkeypatch.setenv("FLOWER_ADDRESS", "0.0.0.0")  # noqa: S104 - what is to be found
-    said = ask("exposure", celery_broker_url="redis://redis.example:6379/0")
-    assert "chmod 600 .env" in said["secrets"][1]
-    assert "FLOWER_BASIC_AUTH" in said["flower"][1]
-    assert "redis.example" in said["redis login"][1]
-    monkeypatch.setenv("FLOWER_BASIC_AUTH", "ann:secret")
-    assert "flower" not in ask("exposure")
+@pytest.mark.parametrize(
+    ("variables", "file", "starts"),
+    [
+        ({}, False, False),
+        ({"FLOWER_AUTH": "ops@example.com"}, False, False),
+        ({"FLOWER_AUTH_PROVIDER": "flower.views.auth.GoogleAuth2LoginHandler"}, False, False),
+        ({"FLOWER_AUTH": "ops@example.com", "FLOWER_AUTH_PROVIDER": "flower.views.auth.GoogleAuth2LoginHandler"}, False, True),
+        ({"FLOWER_BASIC_AUTH": "ann:secret"}, False, True),
+        ({}, True, True),
+    ],
+)
+def test_a_flower_for_others_needs_a_login_as_flower_itself_sees_it(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], file: bool, starts: bool
+) -> None:
+    users = tmp_path / "users"
+    users.touch(mode=0o600)
+    users.write_text("ann:long-enough-for-all\n")
+    for name in ("FLOWER_AUTH", "FLOWER_AUTH_PROVIDER", "FLOWER_BASIC_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    own = {"flower_address": "0.0.0.0", "flower_basic_auth_file": users if file else None, "flower_dir": tmp_path}  # noqa: S104
+    assert ("flower" not in ask("exposure", **own)) == starts
+    settings = get_settings().model_copy(update=own)
+    with nullcontext() if starts else pytest.raises(ConfigurationError):
+        _authentication(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("redis://127.0.0.1:6379/0", set()),
+        ("redis://redis.example:6379/0", {"redis login", "redis TLS"}),
+        ("redis://workers:secret@redis.example:6379/0", {"redis TLS"}),
+        ("rediss://workers:secret@redis.example:6379/0", set()),
+        ("rediss://redis.example:6379/0", {"redis login"}),
+        ("sentinel://:secret@a.example:26379;sentinel://b.example:26379/0", set()),
+    ],
+)
+def test_a_redis_elsewhere_needs_a_password_and_tls(ask: Ask, url: str, wrong: set[str]) -> None:
+    said = ask("exposure", celery_broker_url=url)
+    assert {what for what, (state, _) in said.items() if state == "WRONG"} == wrong
+    assert all("redis.example" in said[what][1] for what in wrong)

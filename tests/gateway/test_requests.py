@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
-from workers.gateway import problems
+from workers.gateway import body, problems
 from workers.gateway.body import LARGEST_BYTES
 from workers.gateway.catalogue import CATALOGUE, MOST_AT_ONCE
 
@@ -118,6 +118,22 @@ def test_a_body_is_counted_as_it_comes(gateway: Gateway, token: str) -> None:
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         line.sendall(chunk * (LARGEST_BYTES // 0x10000) + chunk)
         assert status(line) == 413
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "1e3", "", "1_000", "\xb2"])
+def test_a_length_that_is_no_number_is_refused_whatever_server_lets_it_through(length: str) -> None:
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", length.encode("latin-1"))]}
+    with pytest.raises(problems.ProblemError) as refused:
+        asyncio.run(body.read(Request(scope)))
+    assert refused.value.status == 400
+
+
+def test_a_slash_too_many_leads_nowhere(gateway: Gateway, token: str) -> None:
+    """A redirect would go where the Host header says, before anybody was asked for a token."""
+    for method, path in (("GET", "/status/"), ("GET", "/metrics/"), ("POST", "/v1/jobs/notifications/")):
+        answer = httpx.request(method, gateway.url + path, headers={"Host": "elsewhere.example"})
+        assert (answer.status_code, answer.headers.get("Location")) == (404, None)
+        assert answer.headers["Content-Type"] == "application/problem+json"
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(gateway: Gateway, token: str) -> None:

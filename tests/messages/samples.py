@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from devstack.folder import PROJECT
+
 QUEUE = "housekeeping"
 TASK = "tasks.typing_indicators.expire"
 
@@ -19,13 +21,17 @@ HUGE = 20 * 2**20
 CELERY_NODE = tuple(Path(__file__).with_name("celery_node.jsonl").read_bytes().splitlines())
 
 
+# As printed.
+DOCUMENTED = (PROJECT / "docs/api.md").read_text().partition("<!-- tested: message -->\n```json\n")[2].partition("```")[0]
+
+
 def encoded(body: object) -> str:
     """Return a body as Celery encodes it."""
     return b64encode(json.dumps(body).encode()).decode()
 
 
 def message(*args: object, task: str = TASK, queue: str = QUEUE, **kwargs: object) -> dict[str, Any]:
-    """Return the message of docs/api.md, the smallest that is asked of the API."""
+    """Return a message with all that Celery's own have; docs/api.md has the smallest."""
     task_id = str(uuid4())
     return {
         "body": encoded([list(args), kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]),

@@ -19,6 +19,7 @@ from devstack.programs import find
 from tests.messages import samples
 from tests.messages.conftest import Worker
 from tests.messages.test_transports import until_it_answers
+from workers.operations import queues
 
 USERS = PROJECT / "deploy" / "redis" / "users.acl"
 PASSWORD = "of-this-test"
@@ -127,6 +128,24 @@ def test_a_worker_serves_the_api_and_nothing_it_does_is_denied(
         finally:
             worker.kill()
     assert guarded.denied() == []
+
+
+def test_the_workers_see_messages_that_name_no_queue_and_nothing_beside_them(
+    guarded: Guarded, environment: dict[str, str]
+) -> None:
+    """kombu keeps a list for each priority."""
+    guarded.denied()
+    lists = ["celery", *(f"celery\x06\x16{step}" for step in (3, 6, 9))]
+    with guarded.client("admin") as admin, guarded.client("workers") as redis:
+        for name in lists:
+            admin.lpush(name, samples.raw(samples.good()))
+        seen = {queue.name: queue.messages for queue in queues.read(redis).queues}
+        assert guarded.denied() == []
+        assert seen["celery"] == len(lists)
+        for refused in (("LPUSH", lists[1], "x"), ("LLEN", "celeryish"), ("LLEN", "celery-9"), ("LLEN", "celery\x06\x163x")):
+            with pytest.raises(NoPermissionError):
+                redis.execute_command(*refused)
+        admin.delete(*lists)
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from base64 import b64decode
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +50,24 @@ def test_what_celery_celery_node_and_the_documentation_send_is_accepted(app: "Ce
     assert examine(sent_by_celery(app, expires=60), app).args == []
     assert examine(sent_by_celery(app, headers={"traceparent": "00-1-2-01", "baggage": {"a": "b"}}), app).kwargs == {}
     assert examine(samples.raw(samples.scan("42")), app, "attachments").args == ["42"]
+
+
+def without_each(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the message without one of its fields, for each of them, however deep."""
+    for name, inner in message.items():
+        yield {key: value for key, value in message.items() if key != name}
+        if isinstance(inner, dict):
+            yield from ({**message, name: less} for less in without_each(inner))
+
+
+def test_the_smallest_message_of_the_documentation_can_lose_nothing(app: "Celery[Any]") -> None:
+    smallest = json.loads(samples.DOCUMENTED)
+    assert examine(samples.DOCUMENTED.encode(), app, "notifications").task == "tasks.notifications.drain"
+    lesser = list(without_each(smallest))
+    assert len(lesser) == 10
+    for message in lesser:
+        with pytest.raises(RefusedError):
+            examine(samples.raw(message), app, "notifications")
 
 
 @given(st.binary(max_size=300))

@@ -1,5 +1,6 @@
 """A real worker goes on: whatever is put on its queues is kept aside, and the good message behind it runs."""
 
+import json
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ def test_arguments_that_the_task_does_not_take_are_kept(worker: Worker, message:
     worker.wait_until(lambda: newest(worker).raw == samples.raw(message))
     assert (newest(worker).queue, newest(worker).defect) == ("attachments", "arguments")
     worker.run()
+
+
+def test_the_smallest_message_of_the_documentation_runs(worker: Worker) -> None:
+    """With a task of the queues that this worker reads."""
+    printed = samples.DOCUMENTED.replace("tasks.notifications.drain", samples.TASK).replace(
+        '"notifications"', f'"{samples.QUEUE}"'
+    )
+    worker.run(json.loads(printed))
 
 
 def test_the_worker_is_still_the_one_that_was_started_and_has_never_reconnected(worker: Worker) -> None:

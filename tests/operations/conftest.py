@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 from selenium.webdriver import Chrome, ChromeOptions
 from sqlalchemy import Engine
 
 from devstack.programs import ensure, find
 from tasks import broker
 from tests.browser import Driver
+from workers.gateway.app import make_app
 from workers.operations import picture
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -62,6 +65,15 @@ def fresh() -> picture.Picture:
 def forget() -> None:
     for cached in (picture._sources, picture._pings, picture._engine, broker.shared):
         cached.cache_clear()
+
+
+@pytest.fixture
+def gateway(chat: Engine, redis: Redis) -> Iterator[TestClient]:
+    """The gateway's application on an empty database and an empty Redis, without a server before it."""
+    forget()
+    with TestClient(make_app()) as client:
+        yield client
+    forget()
 
 
 @pytest.fixture

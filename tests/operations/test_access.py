@@ -5,24 +5,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from redis import Redis
-from sqlalchemy import Engine
 
 from settings import get_settings
-from tests.operations.conftest import forget
-from workers.gateway.app import make_app
 from workers.gateway.operators import is_loopback
 
 TOKEN = "an-operators-token-of-some-length"
 ROUTES = ("/metrics", "/status")
-
-
-@pytest.fixture
-def gateway(chat: Engine, redis: Redis) -> Iterator[TestClient]:
-    forget()
-    with TestClient(make_app()) as client:
-        yield client
-    forget()
 
 
 @pytest.fixture
@@ -67,6 +55,24 @@ def test_with_a_token_file_only_the_token_opens(
         assert gateway.get(route, headers={"Authorization": header.encode()}).status_code == 401, header
     path.write_text("another-token-of-some-length\n")
     assert gateway.get(route, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 401
+
+
+def test_strangers_who_try_tokens_are_slowed_down_and_lock_no_operator_out(
+    gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path), GATEWAY_REFUSALS_PER_MINUTE="3")
+    tries = [gateway.get(route, auth=("root", f"guess-{route}")) for route in ROUTES * 2]
+    assert [answer.status_code for answer in tries] == [401, 401, 401, 429]
+    assert 1 <= int(tries[-1].headers["Retry-After"]) <= 20
+    assert gateway.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_parameter_that_is_none_is_said_as_every_other_refusal_is(gateway: TestClient) -> None:
+    answer = gateway.get("/status?refresh=sometimes")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert answer.json()["detail"] == "refresh: Input should be 'on' or 'off'."
 
 
 @pytest.mark.parametrize("content", [None, "", "short\n", b"\xff" * 40])

@@ -14,7 +14,11 @@ from sqlalchemy import Engine
 
 from devstack.folder import PROJECT
 from devstack.programs import ensure, find
+from tasks import counters
 from tasks.counters import METRICS, Counter
+from tasks.notifications import measures
+from tasks.notifications.outcome import Kind, Outcome
+from workers.operations.counters import metrics
 from workers.operations.exposition import exposition
 from workers.operations.picture import Picture
 
@@ -210,6 +214,63 @@ def rule_test(alert: str, tmp_path: Path) -> Path:
 def test_it_fires_once_its_condition_has_lasted(promtool: str, tmp_path: Path, alert: str) -> None:
     ran = subprocess.run([promtool, "test", "rules", rule_test(alert, tmp_path)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def fail_a_delivery() -> None:
+    measures.sent("fcm", Outcome(Kind.SENT), 0.1)
+    measures.sent("fcm", Outcome(Kind.UNAVAILABLE, "fcm 503 UNAVAILABLE"), 0.1)
+
+
+# Alert: one event, how many of them happen within a minute, and in how many minutes.
+FIRST_EVENTS: dict[str, tuple[Callable[[], None], int, int]] = {
+    "ChatWorkersInfectedUpload": (lambda: counters.add(counters.SCANS, "infected"), 1, 1),
+    "ChatWorkersTasksFailing": (lambda: counters.add(counters.TASKS, "tasks.backups.daily", "failed"), 3, 1),
+    "ChatWorkersDeliveriesFailing": (fail_a_delivery, 30, 10),
+}
+
+
+@pytest.mark.parametrize("alert", FIRST_EVENTS)
+def test_it_fires_for_the_first_events_ever(promtool: str, redis: Redis, tmp_path: Path, alert: str) -> None:
+    """The series are those that the gateway shows of an empty Redis, and shows again after each minute's events."""
+    event, times, minutes = FIRST_EVENTS[alert]
+    counters._forget_the_parents_increments()
+    counters.flush_to(lambda: redis)
+    scrapes = [shown(redis)] * 5
+    for _ in range(minutes):
+        for _ in range(times):
+            event()
+        counters.flush(at_once=True)
+        scrapes.append(shown(redis))
+    scrapes += [scrapes[-1]] * 10
+    asked = names(ALERTS[alert]["expr"])
+    series = [
+        {"series": name, "values": " ".join("_" if name not in scrape else f"{scrape[name]:g}" for scrape in scrapes)}
+        for name in sorted({name for scrape in scrapes for name in scrape})
+        if name.partition("{")[0] in asked
+    ]
+    bare = {**ALERTS[alert], "annotations": {}}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "bare", "rules": [bare]}]}))
+    # One that fires makes a sample of ALERTS, whatever its labels.
+    fires = {
+        "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+        "eval_time": f"{5 + minutes}m",
+        "exp_samples": [{"labels": "{}", "value": 1}],
+    }
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": [fires]}
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [case]}))
+    ran = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def shown(redis: Redis) -> dict[str, float]:
+    """Return the counters as a scrape has them, by series."""
+    found = {}
+    for family in metrics(counters.read(redis)):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{text}"' for name, text in sample.labels.items())
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
 
 
 def test_the_rules_are_sound(promtool: str) -> None:

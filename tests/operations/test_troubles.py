@@ -50,6 +50,7 @@ def well(redis: Redis, execute: Execute) -> None:
 @pytest.fixture
 def backups_are_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("BACKUP_DIR", str(tmp_path))
+    monkeypatch.setenv("BACKUP_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
@@ -161,11 +162,48 @@ def test_each_condition_is_one_sentence(
 
 
 @pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(("url", "missed"), [("file:///srv/uploads", 1), ("", 0)])
+def test_uploads_are_missed_though_no_worker_has_made_entries_for_them(
+    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch, url: str, missed: int
+) -> None:
+    """Where uploads are scanned at all."""
+    for number, (scanned, age) in enumerate([(0, 600), (1, 600), (0, 10 * 86_400)], 1):
+        execute(
+            "INSERT INTO message_attachments"
+            " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, created_at)"
+            " VALUES (%(id)s, 1, 'a', '/a', 1, %(scanned)s, NOW() - INTERVAL %(age)s SECOND)",
+            id=number, scanned=scanned, age=age,
+        )  # fmt: skip
+    monkeypatch.setenv("ATTACHMENTS_URL", url)
+    get_settings.cache_clear()
+    found = look()
+    get_settings.cache_clear()
+    assert [t.sentence for t in found.troubles() if t.alert == "ChatWorkersScansOverdue"] == [
+        "1 uploads wait for their scan, the oldest for 10 min; they are not served meanwhile."
+    ] * missed
+    assert value(samples(exposition(found).decode()), "attachments_due", lane="uploads") == missed
+
+
+@pytest.mark.usefixtures("well")
 def test_a_backup_that_is_set_up_and_was_never_made_is_a_trouble(look: Look, backups_are_set_up: None) -> None:
     assert {t.sentence for t in look().troubles() if t.alert == "ChatWorkersBackupStale"} == {
         f"There is no recent {what}. None was ever done."
         for what in ("daily backup", "weekly backup", "monthly backup", "restore drill")
     }
+
+
+@pytest.mark.usefixtures("well", "backups_are_set_up")
+def test_archives_are_not_missed_where_there_is_no_passphrase_to_seal_them(
+    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BACKUP_PASSPHRASE_FILE")
+    get_settings.cache_clear()
+    for job in ("daily", "drill"):
+        execute("INSERT INTO worker_backup_runs (job, outcome, milliseconds) VALUES (%(job)s, 'done', 1)", job=job)
+    found = look()
+    assert not [t for t in found.troubles() if t.alert == "ChatWorkersBackupStale"]
+    scraped = samples(exposition(found).decode())
+    assert value(scraped, "backup_last_success_timestamp_seconds", backup="weekly", tier="none") is None
 
 
 @pytest.mark.usefixtures("well")
@@ -217,6 +255,15 @@ def test_a_message_that_is_none_hides_nothing(look: Look, redis: Redis, junk: by
     redis.lpush("notifications", junk)
     found = samples(exposition(look()).decode())
     assert value(found, "queue_messages", queue="notifications") == 1
+
+
+@pytest.mark.usefixtures("well")
+def test_a_huge_message_is_not_fetched_at_each_look(look: Look, redis: Redis) -> None:
+    redis.lpush("notifications", b"x" * 5_000_000)
+    before = redis.info("stats")["total_net_output_bytes"]
+    found = samples(exposition(look()).decode())
+    assert value(found, "queue_messages", queue="notifications") == 1
+    assert redis.info("stats")["total_net_output_bytes"] - before < 500_000
 
 
 @pytest.mark.usefixtures("well")

@@ -6,16 +6,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from devstack.folder import PROJECT
 from devstack.programs import find
+from workers.gateway.operators import is_loopback
 
 DEPLOY = PROJECT / "deploy"
 PROCESSES = re.findall(r"^(\w+): ", (PROJECT / "Procfile").read_text(), re.MULTILINE)
 MOST_EXPOSED = 2.0
+DOCUMENTED = (PROJECT / "README.md").read_text() + (PROJECT / "docs/deployment.md").read_text()
+FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,32 @@ def test_run_names_the_processes_there_are() -> None:
     assert all(process in done.stderr for process in PROCESSES)
 
 
+COMMANDS = re.findall(
+    r"^(?:runuser -u chat-workers -- )?(\S*honcho .*chat-workers doctor.*?)(?:  +#.*)?$", DOCUMENTED, re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_doctor_is_called_as_the_documents_say(environment: dict[str, str], tmp_path: Path, command: str) -> None:
+    """With no variable set but PATH, and the files of the environment where the documents have them."""
+    for name in ("env", "backups.env", ".env"):
+        lines = {**environment, "LOG_LEVEL": "ERROR", "BATCHES_REPLICA_URLS": f"{environment['DATABASE_URL']}?a=1&b=2;c"}
+        (tmp_path / name).write_text("".join(f"{variable}={value}\n" for variable, value in lines.items()))
+    here = command.replace("/etc/chat-workers/", f"{tmp_path}/").replace(".venv/bin/", "")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", here], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode in {0, 1}, done.stderr
+    assert re.search(r"^ok +database ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_no_document_calls_the_doctor_without_an_environment() -> None:
+    assert len(COMMANDS) == 3
+    for line in re.findall(r"^.*chat-workers doctor.*$", "\n".join(FENCED.findall(DOCUMENTED)), re.MULTILINE):
+        assert "honcho" in line or line.startswith("$ ") or "environment" in line, line
+
+
 def test_the_compose_file_runs_processes_of_the_procfile() -> None:
     services = yaml.safe_load((DEPLOY / "container/compose.yaml").read_text())["services"]
     ours = {name: service for name, service in services.items() if name != "redis"}
@@ -77,6 +107,71 @@ def test_the_compose_file_runs_processes_of_the_procfile() -> None:
     assert set(ours) == set(PROCESSES) - {"flower"}
     assert all(service["command"] == name for name, service in ours.items())
     assert "noeviction" in services["redis"]["command"]
+
+
+def in_compose(name: str) -> tuple[dict[str, str], list[str], "dict[str, object]"]:
+    """Return the environment of a service, where something is mounted in it, and the service."""
+    found = yaml.safe_load((DEPLOY / "container/compose.yaml").read_text())
+    service = found["services"][name]
+    mounts = [volume.split(":")[1] for volume in service.get("volumes", [])]
+    assert set(service["secrets"]) <= found["secrets"].keys()
+    return service["environment"], mounts + [f"/run/secrets/{secret}" for secret in service["secrets"]], service
+
+
+def lies_in(path: str, mounts: list[str]) -> bool:
+    return any(Path(path).is_relative_to(mount) for mount in mounts)
+
+
+@pytest.mark.parametrize("process", sorted(set(PROCESSES) - {"flower"}))
+def test_a_containers_addresses_and_files_are_those_inside(process: str) -> None:
+    environment, mounts, _ = in_compose(process)
+    assert urlsplit(environment["CELERY_BROKER_URL"]).hostname == "redis"  # the service's name
+    assert lies_in(environment["GOOGLE_APPLICATION_CREDENTIALS"], mounts)
+
+
+def test_the_gateways_container_serves_operators_and_clients() -> None:
+    """Beyond loopback both routes need a token; without its mount the gateway would refuse everyone."""
+    environment, mounts, service = in_compose("gateway")
+    assert not is_loopback(environment["GATEWAY_ADDRESS"])
+    assert all(str(port).startswith("127.0.0.1:") for port in service["ports"])  # type: ignore[attr-defined]
+    for variable in ("GATEWAY_TOKENS_FILE", "GATEWAY_OPERATIONS_TOKEN_FILE"):
+        assert lies_in(environment[variable], mounts)
+
+
+# The folders of .env.example that a process writes to.
+WRITTEN = [
+    ("attachments", "ATTACHMENTS_QUARANTINE_URL"),
+    ("backups", "BACKUP_DIR"),
+    ("housekeeping", "RETENTION_ARCHIVE_DIR"),
+]
+EXAMPLE = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", (PROJECT / ".env.example").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("process", "variable"), WRITTEN)
+def test_a_process_may_write_where_the_example_has_it_write(process: str, variable: str) -> None:
+    folder = EXAMPLE[variable].removeprefix("file://")
+    _, mounts, service = in_compose(process)
+    assert lies_in(folder, mounts)
+    assert not any(f"{mount}:ro" in str(service["volumes"]) for mount in mounts if lies_in(folder, [mount]))
+    drop_ins = "".join(path.read_text() for path in (DEPLOY / f"systemd/chat-workers@{process}.service.d").glob("*.conf"))
+    let = [path.removeprefix("-") for path in re.findall(r"^ReadWritePaths=(.*)$", drop_ins, re.MULTILINE)]
+    assert lies_in(folder, let)
+
+
+def test_the_backups_container_has_the_passphrase() -> None:
+    environment, mounts, _ = in_compose("backups")
+    assert lies_in(environment["BACKUP_PASSPHRASE_FILE"], mounts)
+
+
+def test_no_image_holds_what_git_does_not() -> None:
+    """`.env` above all. Docker reads .dockerignore alone; Podman prefers .containerignore and falls back on it: one file."""
+    assert not (PROJECT / ".containerignore").exists()
+
+    def entries(name: str) -> set[str]:
+        lines = (PROJECT / name).read_text().splitlines()
+        return {line.removeprefix("**/").rstrip("/") for line in lines if not line.startswith("#")}
+
+    assert entries(".gitignore") | {".git", ".env"} <= entries(".dockerignore")
 
 
 def test_the_image_copies_what_is_there_and_ends_as_a_user_without_rights() -> None:

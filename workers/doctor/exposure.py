@@ -1,45 +1,47 @@
-"""What is open to others: addresses that processes listen on, a Redis without a password, a readable .env."""
+"""What is open to others: addresses that processes listen on, a Redis without a password, or talked to in the clear."""
 
-import os
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from settings import Settings
 from workers.doctor.report import Finding, Question, ok, wrong
-
-LOOPBACK = {"127.0.0.1", "::1", "localhost", ""}
-FLOWER_LOGINS = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_AUTH_PROVIDER")
+from workers.flower_login import login
+from workers.gateway.operators import is_loopback
 
 
 def exposure(question: Question) -> Iterator[Finding]:
     """Find out who else can reach what."""
     settings = question.settings
-    found = [*_flower(), *_redis(settings.celery_broker_url), *_environment_file(Path(".env"))]
+    found = [*_flower(settings), *_redis(settings.celery_broker_url)]
     yield from found
-    if settings.gateway_address not in LOOPBACK:
+    if not is_loopback(settings.gateway_address):
         yield ok("gateway", f"listens on {settings.gateway_address}:{settings.gateway_port}: let a firewall say who reaches it")
     if not found:
         yield ok("exposure", "Flower and Redis are not open to others")
 
 
-def _flower() -> Iterator[Finding]:
-    address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
-    if address not in LOOPBACK and not any(os.environ.get(name) for name in FLOWER_LOGINS):
+def _flower(settings: Settings) -> Iterator[Finding]:
+    if not is_loopback(settings.flower_address) and login(settings) is None:
         yield wrong(
-            "flower", f"FLOWER_ADDRESS is {address} without a login: anyone there can end workers; set FLOWER_BASIC_AUTH"
+            "flower",
+            f"FLOWER_ADDRESS is {settings.flower_address} and nobody could log in, so that it does not start; set"
+            " FLOWER_BASIC_AUTH_FILE, or FLOWER_AUTH together with FLOWER_AUTH_PROVIDER",
         )
 
 
 def _redis(url: str) -> Iterator[Finding]:
     first = urlsplit(url.split(";")[0])
-    if (first.hostname or "") not in LOOPBACK and not first.password:
+    if is_loopback(first.hostname or "localhost"):
+        return
+    if not first.password:
         yield wrong(
             "redis login",
             f"CELERY_BROKER_URL has no password for {first.hostname}: who writes to Redis can start any task; use an ACL user",
         )
-
-
-def _environment_file(path: Path) -> Iterator[Finding]:
-    if path.exists() and path.stat().st_mode & stat.S_IRWXO:
-        yield wrong("secrets", f"{path.resolve()} may be read by every user of this host; run: chmod 600 {path}")
+    # Sentinels know no TLS here: docs/security.md.
+    if first.scheme == "redis":
+        yield wrong(
+            "redis TLS",
+            f"{first.hostname} is talked to in the clear, the password too; use rediss:// (docs/security.md), unless nobody"
+            " else is on the network in between",
+        )

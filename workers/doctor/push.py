@@ -1,26 +1,22 @@
-"""Push providers: the files of their keys, whether they can be read by us and by no one else, and a token from Google."""
+"""Push providers: whether their keys are keys, and a token from Google."""
 
 import asyncio
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
-from settings import ConfigurationError, Settings
+from settings import ConfigurationError
 from tasks.notifications.providers import configured_providers
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
-from workers.doctor.report import Finding, Question, not_configured, ok, wrong
+from workers.doctor.report import Finding, Question, not_configured, not_tried, ok, wrong
 
 TOKEN_SECONDS = 15.0
-OTHERS = stat.S_IRWXO
 
 
 def push(question: Question) -> Iterator[Finding]:
     """Find out about FCM, APNs and Web Push."""
     settings = question.settings
     if question.only_backs_up:
-        yield not_configured("push", "GOOGLE_APPLICATION_CREDENTIALS is not set, BACKUP_DIR is: a host for backups alone")
+        yield not_tried("push", "the backups process sends nothing (--only backups)")
         return
-    yield from _files(settings)
     try:
         configured = configured_providers(settings)
     except ConfigurationError as error:
@@ -34,29 +30,11 @@ def push(question: Question) -> Iterator[Finding]:
             yield not_configured(name, f"{variable} is not set")
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
-    files = {
-        "GOOGLE_APPLICATION_CREDENTIALS": settings.google_application_credentials,
-        "APNS_KEY_FILE": settings.apns_key_file,
-        "VAPID_KEY_FILE": settings.vapid_key_file,
-    }
-    for variable, path in files.items():
-        if path and (mode := _mode(path)) is not None and mode & OTHERS:
-            yield wrong("secrets", f"{path} ({variable}) may be read by every user of this host; run: chmod o-rwx {path}")
-
-
-def _mode(path: Path) -> int | None:
-    try:
-        return path.stat().st_mode
-    except OSError:
-        return None  # configured_providers says what is the matter with it
-
-
 def _fcm(question: Question) -> Iterator[Finding]:
     account = question.settings.google_application_credentials
     assert account is not None  # noqa: S101 - configured_providers has looked
     if question.offline:
-        yield ok("fcm", "the service account is one; Google was not asked (--offline)")
+        yield not_tried("fcm", "the service account is one; Google was not asked (--offline)")
         return
     token = AccessToken(account, question.settings.ssl_cert_file)
     try:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from settings import Settings
 
-State = Literal["OK", "WRONG", "not configured"]
+State = Literal["OK", "WRONG", "not configured", "not tried"]
 # The longest sums up a check's own deadlines: clamd looks at its largest file meanwhile.
 DEADLINE_SECONDS = 60.0
 
@@ -24,15 +24,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the doctor is asked: `offline` leaves out what would call a provider."""
+    """What the doctor is asked."""
 
     settings: Settings
     offline: bool = False
-
-    @property
-    def only_backs_up(self) -> bool:
-        """Whether this is the environment of the backups process alone, whose account is another."""
-        return self.settings.backup_dir is not None and self.settings.google_application_credentials is None
+    """Leave out what would call a provider."""
+    only_backs_up: bool = False
+    """This is the environment of the backups process alone, whose account in the database is another."""
 
 
 Check = Callable[[Question], Iterable[Finding]]
@@ -48,6 +46,10 @@ def wrong(what: str, sentence: str) -> Finding:
 
 def not_configured(what: str, sentence: str) -> Finding:
     return Finding(what, "not configured", sentence)
+
+
+def not_tried(what: str, sentence: str) -> Finding:
+    return Finding(what, "not tried", sentence)
 
 
 @dataclass(slots=True)

@@ -1,9 +1,7 @@
-"""clamd and the uploads: whether it answers, with recent signatures, believably and for files as large as are allowed."""
+"""clamd: whether it answers, with recent signatures, believably and for files as large as are allowed."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.fitness import faults
@@ -33,27 +31,6 @@ def clamd(question: Question) -> Iterator[Finding]:
         yield ok(
             "clamd limits", f"files of up to {settings.attachments_largest_bytes:,} bytes, and it tells what it cannot look at"
         )
-
-
-def uploads(question: Question) -> Iterator[Finding]:
-    """Find out whether the folders of attachments and quarantine are there, where they are folders."""
-    settings = question.settings
-    yield from _folder("uploads", "ATTACHMENTS_URL", settings.attachments_url, os.R_OK | os.X_OK)
-    if settings.attachments_quarantine_url:
-        yield from _folder("quarantine", "ATTACHMENTS_QUARANTINE_URL", settings.attachments_quarantine_url, os.W_OK | os.X_OK)
-
-
-def _folder(what: str, variable: str, url: str | None, access: int) -> Iterator[Finding]:
-    if url is None or not url.startswith("file://"):
-        return
-    path = Path(url.removeprefix("file://"))
-    if not path.is_dir():
-        yield wrong(what, f"{variable} names {path}, which is no folder here; mount it on this host too")
-    elif not os.access(path, access):
-        verb = "write" if access & os.W_OK else "read"
-        yield wrong(what, f"{path} ({variable}) may not be {verb} by user {os.geteuid()}; give its group the right")
-    else:
-        yield ok(what, str(path))
 
 
 def _signatures(made: datetime | None) -> Finding:

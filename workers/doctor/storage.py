@@ -36,7 +36,13 @@ def backups(question: Question) -> Iterator[Finding]:
         return
     yield from _folder(settings)
     try:
-        if settings.backup_passphrase_file is None:
+        if settings.backup_passphrase_file is None and settings.backup_s3_uri is not None:
+            yield wrong(
+                "passphrase",
+                "BACKUP_S3_URI is set and BACKUP_PASSPHRASE_FILE is not: only sealed archives are shipped, so nothing is;"
+                " make a passphrase (docs/backups.md)",
+            )
+        elif settings.backup_passphrase_file is None:
             yield not_configured(
                 "passphrase", "BACKUP_PASSPHRASE_FILE is not set: no weekly archive is made, nothing is signed"
             )

@@ -18,7 +18,10 @@ SECONDS = 5
 async def read(request: Request) -> bytes:
     """Return the body. Raise ProblemError: 400, 408 or 413."""
     # What is announced as too large is not waited for; what is not announced is counted as it comes.
-    if int(request.headers.get("content-length", 0)) > LARGEST_BYTES:
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal():  # a server in front of this application may let it through
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "Content-Length is no number.", {"Connection": "close"})
+    if int(announced) > LARGEST_BYTES:
         raise _too_large()
     content = bytearray()
     try:

@@ -50,6 +50,13 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+_SHUT: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
+    HTTPStatus.UNAUTHORIZED: ("No token, or a wrong one.", _CHALLENGE),
+    HTTPStatus.FORBIDDEN: ("The gateway is reached by others and has no operators' token: nobody is let in.", {}),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("The file with the operators' token cannot be used.", {}),
+}
+
 
 def request(name: str) -> dict[str, Any]:
     """Return what is sent to a job: the idempotency key and the body."""
@@ -93,6 +100,18 @@ def responses(name: str) -> dict[int | str, dict[str, Any]]:
             "content": {"application/json": {"schema": accepted, "example": example}},
         }
     }
-    for status, (description, headers) in _REFUSALS.items():
-        found[status.value] = {"description": description, "headers": headers, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    return found
+    return {**found, **_problems(_REFUSALS)}
+
+
+def operations(*media_types: str, invalid: str = "") -> dict[int | str, dict[str, Any]]:
+    """Return what an operators' route is answered with, and what is `invalid` about a request, if anything can be."""
+    refusals = {**_SHUT, HTTPStatus.UNPROCESSABLE_ENTITY: (invalid, {})} if invalid else _SHUT
+    found = {"description": "What is asked for.", "content": {media_type: {} for media_type in media_types}}
+    return {200: found, **_problems(refusals)}
+
+
+def _problems(refusals: dict[HTTPStatus, tuple[str, dict[str, Any]]]) -> dict[int | str, dict[str, Any]]:
+    return {
+        status.value: {"description": description, "headers": headers, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        for status, (description, headers) in refusals.items()
+    }

@@ -14,7 +14,11 @@ async def alive() -> str:
     return "ok\n"
 
 
-@router.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "A dependency is away."}})
+@router.get(
+    "/readyz",
+    response_class=PlainTextResponse,
+    responses={503: {"description": "A dependency is away.", "content": {"text/plain": {}}}},
+)
 def ready() -> PlainTextResponse:
     """Answer 200 while the database and the broker answer, 503 if not, within two seconds; a line for each.
 

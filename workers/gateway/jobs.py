@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
-from math import ceil
 from typing import Any
 
 import structlog
@@ -21,7 +20,7 @@ from workers.gateway.broker import Broker, BrokerDownError, Published, QueueFull
 from workers.gateway.catalogue import CATALOGUE, Arguments, BodyError
 from workers.gateway.limits import Buckets, neighbourhood
 from workers.gateway.nudges import Nudges
-from workers.gateway.problems import ProblemError
+from workers.gateway.problems import ProblemError, wait
 from workers.gateway.tokens import Token, TokensError, TokensFile, identify
 
 log = structlog.get_logger(__name__)
@@ -54,10 +53,10 @@ class Door:
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         token, valid = identify(self._current(), presented.strip() if scheme.lower() == "bearer" else "", datetime.now(UTC))
         if valid:
-            _wait(self._requests.take(token.name), "This token has")
+            wait(self._requests.take(token.name), "This token has")
             return token
         address = neighbourhood(request.client.host if request.client else "")
-        _wait(self._refusals.take(address), "Your address has")
+        wait(self._refusals.take(address), "Your address has")
         log.warning("refused", address=address, token=token.name, path=request.url.path)
         raise ProblemError(
             HTTPStatus.UNAUTHORIZED,
@@ -82,15 +81,6 @@ class Door:
 
 def _closed(why: str) -> ProblemError:
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Jobs cannot be started: {why}.", {"Retry-After": "60"})
-
-
-def _wait(seconds: float, who: str) -> None:
-    if seconds:
-        raise ProblemError(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            f"{who} made too many requests; Retry-After says for how many seconds to wait.",
-            {"Retry-After": str(ceil(seconds))},
-        )
 
 
 async def start(name: str, request: Request) -> Response:

@@ -3,13 +3,19 @@
 import base64
 import binascii
 import ipaddress
+from functools import cache
 from hmac import compare_digest
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import Depends, Header, HTTPException
+import structlog
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPBearer
 
 from settings import ConfigurationError, get_settings
+from workers.gateway.limits import Buckets, neighbourhood
+from workers.gateway.problems import wait
+
+log = structlog.get_logger(__name__)
 
 SHORTEST_TOKEN = 16
 LARGEST_FILE_BYTES = 4096
@@ -36,11 +42,16 @@ def read_token(path: Path) -> str:
     return token
 
 
-def admit(authorization: Annotated[str | None, Header()] = None) -> None:
+@cache
+def _refusals(per_minute: int) -> Buckets:
+    return Buckets(per_minute)
+
+
+async def admit(request: Request) -> None:
     """Let a request pass that bears the token, as Bearer (Prometheus) or as the password of any user (a browser).
 
     Without GATEWAY_OPERATIONS_TOKEN_FILE a gateway that listens on loopback is open, and one that others reach is shut. The
-    file is read at each request: a new token holds at once.
+    file is read at each request: a new token holds at once. Refusals count against an address; the token always opens.
     """
     settings = get_settings()
     if settings.gateway_operations_token_file is None:
@@ -53,7 +64,10 @@ def admit(authorization: Annotated[str | None, Header()] = None) -> None:
         token = read_token(settings.gateway_operations_token_file)
     except ConfigurationError as error:
         raise HTTPException(503, str(error)) from None
-    if not compare_digest(_presented(authorization or "").encode(), token.encode()):
+    if not compare_digest(_presented(request.headers.get("authorization", "")).encode(), token.encode()):
+        address = neighbourhood(request.client.host if request.client else "")
+        wait(_refusals(settings.gateway_refusals_per_minute).take(address), "Your address has")
+        log.warning("refused", address=address, path=request.url.path)
         raise HTTPException(401, "the operators' token is needed", headers=CHALLENGE)
 
 
@@ -69,4 +83,8 @@ def _presented(authorization: str) -> str:
     return ""
 
 
-Operators = Depends(admit)
+# The second is for the OpenAPI document alone.
+Operators = (
+    Depends(admit),
+    Depends(HTTPBearer(auto_error=False, scheme_name="operator", description="The token of GATEWAY_OPERATIONS_TOKEN_FILE.")),
+)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import orjson
 import structlog
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,16 @@ class ProblemError(Exception):
         self.status = status
         self.detail = detail
         self.headers = headers or {}
+
+
+def wait(seconds: float, who: str) -> None:
+    """Raise 429 if `who` has to wait, as Buckets.take says."""
+    if seconds:
+        raise ProblemError(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"{who} made too many requests; Retry-After says for how many seconds to wait.",
+            {"Retry-After": str(ceil(seconds))},
+        )
 
 
 def _render(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> Response:
@@ -51,5 +63,17 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return _render(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway has a fault; its log has the details.", {})
 
 
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Answer what a route's parameters do not allow."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's signature is Starlette's
+    first = error.errors()[0]
+    return _render(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first['loc'][-1]}: {first['msg']}.", {})
+
+
 Handler = Callable[[Request, Exception], Any]
-HANDLERS: dict[int | type[Exception], Handler] = {ProblemError: _problem, HTTPException: _http, Exception: _unforeseen}
+HANDLERS: dict[int | type[Exception], Handler] = {
+    ProblemError: _problem,
+    HTTPException: _http,
+    RequestValidationError: _invalid,
+    Exception: _unforeseen,
+}

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
 from workers.cli.output import plain
+from workers.gateway import contract
 from workers.gateway.operators import Operators
 from workers.operations.page import POLICY, page
 from workers.operations.picture import look
 
-router = APIRouter(tags=["operations"], dependencies=[Operators])
+router = APIRouter(tags=["operations"], dependencies=[*Operators])
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -22,7 +23,11 @@ HEADERS = {
 }
 
 
-@router.get("/status", response_class=HTMLResponse)
+@router.get(
+    "/status",
+    response_class=HTMLResponse,
+    responses=contract.operations("text/html", "application/json", invalid="`refresh` is neither on nor off."),
+)
 def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()] = "") -> Response:
     """Answer within two seconds, whatever is away."""
     picture = look()

@@ -77,9 +77,7 @@ def read(connection: Connection) -> Backups:
 
 def _expected() -> list[str]:
     settings = get_settings()
-    if not settings.backup_dir:
-        return []
-    return [job for job in OLDEST if job != "monthly" or settings.backup_s3_uri]
+    return [*settings.backup_tiers, "drill"] if settings.backup_dir else []
 
 
 def metrics(found: Backups) -> Iterator[Metric]:

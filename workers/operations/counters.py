@@ -2,14 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from redis import Redis
 
+from beat_schedule import BEAT_SCHEDULE
 from tasks import counters
-from tasks.counters import METRICS, Counter, Histogram
+from tasks.attachments.verdicts import UNVERIFIED, VERDICTS
+from tasks.counters import DELIVERIES, METRICS, SCANS, TASKS, Counter, Histogram
+from tasks.notifications.measures import PROVIDERS
+from tasks.notifications.outcome import Kind
+from workers.gateway.catalogue import CATALOGUE
 from workers.operations.report import PREFIX, Section
+from workers.operations.telling import OUTCOMES
+
+# All there are start by the clock or by the API.
+TASK_NAMES = {entry["task"] for entry in BEAT_SCHEDULE.values()} | {job.task for job in CATALOGUE.values()}
 
 Sums = dict[tuple[str, ...], float]
 
@@ -19,10 +29,23 @@ def read(client: Redis) -> Sums:
     return counters.read(client)
 
 
+def _zeros() -> Sums:
+    """Return the series that alerts ask for, at 0.
+
+    A series that first appears at 1 has increased by nothing, for all that Prometheus knows: so each is there before its first
+    event, and again once Redis has lost its data. Reasons of deliveries are not known beforehand; an alert sums over them.
+    """
+    return {
+        **{(SCANS.name, verdict.name): 0 for verdict in (*VERDICTS.values(), UNVERIFIED)},
+        **{(TASKS.name, *labels): 0 for labels in product(TASK_NAMES, OUTCOMES)},
+        **{(DELIVERIES.name, provider, kind.value, ""): 0 for provider, kind in product(PROVIDERS, Kind)},
+    }
+
+
 def metrics(sums: Sums) -> Iterator[Metric]:
-    """Yield all that tasks/counters.py lists, empty where nothing was counted yet."""
+    """Yield all that tasks/counters.py lists; what is not known beforehand is missing until it was counted."""
     by_name: dict[str, Sums] = defaultdict(dict)
-    for (name, *rest), amount in sorted(sums.items()):
+    for (name, *rest), amount in sorted((_zeros() | sums).items()):
         by_name[name][tuple(rest)] = amount
     for metric in METRICS:
         found = by_name[metric.name]

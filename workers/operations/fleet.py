@@ -1,5 +1,6 @@
 """The workers: each says every two seconds that it lives, which queues it takes from and what it is at; who is missing."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, cast
 import orjson
 import structlog
 from prometheus_client.metrics_core import Metric
+from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -27,19 +29,33 @@ MOST_RUNNING = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A task that runs, and for how long."""
+
+    task: str
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process with its pool's children. `running` are its tasks: name, id and seconds since the start."""
+    """One worker process with its pool's children. `busy` of them run tasks; `running` are the MOST_RUNNING oldest of these."""
 
     name: str
     alive: bool
     queues: list[str] = field(default_factory=list)
     processes: int = 0
     up_seconds: float = 0
-    running: list[dict[str, Any]] = field(default_factory=list)
+    busy: int = 0
+    running: list[Running] = field(default_factory=list)
 
     @property
     def longest_seconds(self) -> float:
-        return max((float(task["seconds"]) for task in self.running), default=0.0)
+        return max((task.seconds for task in self.running), default=0.0)
+
+
+# Fields that a newer worker tells beside these are not looked at.
+_WORKER = TypeAdapter(Worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +87,16 @@ def read(client: Redis) -> Fleet:
     """Return the workers: two round trips."""
     names = sorted(name.decode() for name in cast(list[bytes], client.zrevrange(NAMES, 0, MOST_WORKERS - 1)))
     found = client.mget([ALIVE + name for name in names]) if names else []
-    return Fleet([
-        Worker(**orjson.loads(raw)) if raw else Worker(name, alive=False)
-        for name, raw in zip(names, found, strict=True)
-    ])  # fmt: skip
+    return Fleet([_worker(name, raw) for name, raw in zip(names, found, strict=True)])
+
+
+def _worker(name: str, raw: bytes | str | None) -> Worker:
+    if raw is None:
+        return Worker(name, alive=False)
+    try:
+        return _WORKER.validate_json(raw)
+    except ValidationError:
+        return Worker(name, alive=True)  # its key is there, so it lives; what it says cannot be read
 
 
 class Heartbeat:
@@ -84,18 +106,31 @@ class Heartbeat:
         """`controller` is Celery's WorkController."""
         self._controller = controller
         self._since = time.monotonic()
+        self._leaving = False
+        self._telling = threading.Lock()
 
     def beat(self) -> None:
-        """Announce this worker. A Redis that is away is Celery's to report."""
+        """Announce this worker, unless it is leaving. A Redis that is away is Celery's to report."""
         try:
-            announce(_client(), self._worker())
+            with self._telling:
+                if not self._leaving:
+                    announce(_client(), self._worker())
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
 
+    def leave(self) -> None:
+        """Begin to take this worker's name away: it takes no more tasks, and Celery's heartbeats end before its tasks do.
+
+        Called by the handler of SIGTERM, which may have cut into a heartbeat: another thread talks to Redis, after that one.
+        """
+        threading.Thread(target=self.end, name="leaving", daemon=True).start()
+
     def end(self) -> None:
         """Take this worker's name away: it was asked to stop."""
+        self._leaving = True
         try:
-            leave(_client(), self._controller.hostname)
+            with self._telling:
+                leave(_client(), self._controller.hostname)
         except RedisError as error:
             log.debug("heartbeat not taken away", reason=str(error))
 
@@ -110,9 +145,9 @@ class Heartbeat:
             queues=sorted(self._controller.app.amqp.queues.consume_from),
             processes=self._controller.concurrency,
             up_seconds=round(time.monotonic() - self._since),
+            busy=len(started),
             running=[
-                {"task": request.name, "id": request.id, "seconds": max(round(now - start, 1), 0)}
-                for request, start in started[:MOST_RUNNING]
+                Running(request.name, request.id, max(round(now - start, 1), 0)) for request, start in started[:MOST_RUNNING]
             ],
         )
 
@@ -129,7 +164,7 @@ def metrics(found: Fleet) -> Iterator[Metric]:
     yield gauge("worker_up", "1 if the worker has said so lately, 0 if it was lost.", [(k, w.alive) for k, w in rows], "worker")
     alive = [(k, w) for k, w in rows if w.alive]
     yield gauge("worker_processes", "Children of the worker's pool.", [(k, w.processes) for k, w in alive], "worker")
-    yield gauge("worker_busy_processes", "Tasks that run now.", [(k, len(w.running)) for k, w in alive], "worker")
+    yield gauge("worker_busy_processes", "Tasks that run now.", [(k, w.busy) for k, w in alive], "worker")
     yield gauge(
         "worker_longest_task_seconds",
         "How long the oldest of them has run.",
@@ -157,8 +192,8 @@ def tables(found: Fleet) -> Iterator[Table]:
                 worker.name,
                 f"up for {duration(worker.up_seconds)}" if worker.alive else "LOST",
                 ", ".join(worker.queues) or "-",
-                f"{len(worker.running)} of {worker.processes}" if worker.alive else "-",
-                ", ".join(f"{task['task']} for {duration(task['seconds'])}" for task in worker.running) or "-",
+                f"{worker.busy} of {worker.processes}" if worker.alive else "-",
+                ", ".join(f"{task.task} for {duration(task.seconds)}" for task in worker.running) or "-",
             )
             for worker in found.workers
         ),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,8 @@ from workers.operations import attachments, backups, beat, counters, fleet, mess
 from workers.operations.redis import client
 from workers.operations.report import Section, Table, Trouble
 from workers.operations.source import Reading, Source, together
+
+log = structlog.get_logger(__name__)
 
 # One line here brings a part into the metrics, the page and the command.
 FROM_DATABASE: tuple[Section, ...] = (notifications.SECTION, attachments.SECTION, backups.SECTION, retention.SECTION)
@@ -144,6 +147,9 @@ def _reading(name: str, read: Callable[[], Any]) -> Reading:
         value = read()
     except (SQLAlchemyError, RedisError) as error:
         return Reading(name, fault=_words(error), seconds=time.monotonic() - began)
+    except Exception as error:  # whatever one part trips over, the others are still asked for
+        log.exception("a part of the picture could not be read", part=name)
+        return Reading(name, fault=f"{type(error).__name__}: {_words(error)}", seconds=time.monotonic() - began)
     return Reading(name, value, seconds=time.monotonic() - began)
 
 

@@ -7,6 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 # Scrapes and pages of this long share one reading.
 KEEP_SECONDS = 2.0
 DEADLINE_SECONDS = 2.0
@@ -30,7 +34,7 @@ class Source:
     """MySQL or Redis, with the sections that are read from it, one after another."""
 
     def __init__(self, names: tuple[str, ...], read: Callable[[], Iterator[Reading]]) -> None:
-        """`read` yields a reading for each name and raises nothing that a source that is away could raise."""
+        """`read` yields a reading for each name. If it raises all the same, what it has not come to is a fault."""
         self.names = names
         self._read = read
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
@@ -60,12 +64,14 @@ class Source:
             except TimeoutError:
                 late = f"no answer within {DEADLINE_SECONDS:g} s"
                 return [found.get(name) or Reading(name, fault=late, seconds=DEADLINE_SECONDS) for name in self.names]
-        return [found[name] for name in self.names]
+        return [found.get(name) or Reading(name, fault="its reading broke off; the log says why") for name in self.names]
 
     def _refresh(self, found: dict[str, Reading]) -> None:
         try:
             for reading in self._read():
                 found[reading.name] = reading
+        except Exception:
+            log.exception("a source could not be read to its end", parts=self.names)
         finally:
             with self._lock:
                 self._running, self._read_at = None, time.monotonic()

@@ -15,6 +15,8 @@ _heartbeat: list[Heartbeat] = []
 # When this process's task began; a pool's child runs one at a time.
 _began: dict[str, float] = {}
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried"}
+KILLED = "killed"
+OUTCOMES = (*_OUTCOMES.values(), KILLED)
 
 
 def stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
@@ -32,6 +34,11 @@ def start(sender: Any, **_: Any) -> None:
 def beat(**_: Any) -> None:
     for heartbeat in _heartbeat:
         heartbeat.beat()
+
+
+def leave(**_: Any) -> None:
+    for heartbeat in _heartbeat:
+        heartbeat.leave()
 
 
 def end(**_: Any) -> None:
@@ -58,5 +65,5 @@ def task_ends(task_id: str, task: Task[Any, Any], state: str | None = None, **_:
 def task_killed(sender: Task[Any, Any], exception: BaseException, **_: Any) -> None:
     """Count a task whose process was killed: no one else is left to say so but the worker's main process."""
     if isinstance(exception, TimeLimitExceeded | WorkerLostError):
-        counters.add(counters.TASKS, sender.name, "killed")
+        counters.add(counters.TASKS, sender.name, KILLED)
         counters.flush(at_once=True)

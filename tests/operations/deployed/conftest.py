@@ -22,7 +22,7 @@ from tests.operations.conftest import Samples, samples, value
 
 COMMANDS = {
     "worker": "-m celery -A workers.app worker -Q notifications,housekeeping -n main@test -c 2 --without-mingle",
-    "beat": "-m celery -A workers.app beat",
+    "beat": "-m workers.beat",
     "gateway": "-m workers.gateway",
     "flower": "-m celery -A workers.app flower",
 }
@@ -60,6 +60,10 @@ class Deployment:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def ask_to_stop(self, name: str) -> None:
+        """Send a process SIGTERM, as a supervisor does, and do not wait for its end."""
+        self._processes[name].terminate()
 
     def stop(self, name: str) -> None:
         """End a process as a supervisor does."""

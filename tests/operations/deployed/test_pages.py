@@ -17,11 +17,13 @@ from sqlalchemy import Engine
 from devstack.chat import load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
+from devstack.ports import free_port
 from settings import ConfigurationError
 from tasks import counters
-from tests.operations.conftest import value
-from tests.operations.deployed.conftest import Deployment, eventually
-from workers.flower import read_users, readable
+from tests.operations.conftest import Samples, value
+from tests.operations.deployed.conftest import Deployment, answers, eventually
+from workers.flower import readable
+from workers.flower_login import read_users
 from workers.operations.page import page
 from workers.operations.picture import Picture
 from workers.operations.report import Table, Trouble
@@ -70,6 +72,30 @@ def test_what_a_worker_is_at_is_seen_while_it_is_at_it(
 
     eventually(at_it, "the drain was seen")
     emulator.clear()
+
+
+def test_a_worker_that_is_asked_to_stop_is_not_missed_while_it_ends_its_tasks(
+    deployment: Deployment, emptied: Engine, emulator: Emulator
+) -> None:
+    """A rolling restart is no alert, however long the last requests take."""
+    emulator.inject(Fault(kind="slow", latency=8))
+    with emptied.begin() as connection:
+        load_chat(connection, users=50, conversations=60, notifications=5, quiet=0, bad_tokens=0)
+    eventually(lambda: bool(value(deployment.scrape(), "worker_busy_processes", worker="main@test")), "it was at a drain")
+    deployment.ask_to_stop("worker")
+    scrapes: list[Samples] = []
+
+    def left() -> bool:
+        scrapes.append(deployment.scrape())
+        return value(scrapes[-1], "worker_up", worker="main@test") is None
+
+    eventually(left, "it had left")
+    assert (value(scrapes[-1], "queue_unacked_messages", queue="notifications") or 0) >= 1  # the drain goes on
+    deployment.stop("worker")
+    assert left()
+    emulator.clear()
+    deployment.start("worker")
+    eventually(lambda: bool(value(deployment.scrape(), "worker_up", worker="main@test")), "the next one was seen")
 
 
 @pytest.mark.usefixtures("drained")
@@ -227,6 +253,31 @@ def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path)
     assert (ended.returncode, ended.stdout) == (2, "")
     sentence = "chat-workers: FLOWER_ADDRESS 0.0.0.0 is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
     assert ended.stderr.startswith(sentence)
+
+
+def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """As docs/deployment.md installs it. Nobody, root neither, can make a folder in /proc."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if name not in {"FLOWER_DIR", "XDG_STATE_HOME"}}
+    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": str(port)}
+    with (tmp_path / "log").open("wb") as log:
+        flower = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers.app", "flower"],
+            env={**inherited, **environment, **own},
+            cwd=PROJECT,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        here = answers(f"http://127.0.0.1:{port}/healthcheck")
+        eventually(lambda: here() or flower.poll() is not None, "Flower answered or ended")
+        assert flower.poll() is None, (tmp_path / "log").read_text()
+        assert (tmp_path / "flower-password").exists()
+    finally:
+        flower.terminate()
+        flower.wait(20)
 
 
 @pytest.mark.parametrize(

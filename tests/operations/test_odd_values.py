@@ -1,0 +1,153 @@
+"""An odd value in Redis, whoever wrote it, costs at most its own part of /metrics and /status."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import orjson
+import pytest
+from celery.worker.state import active_requests
+from fastapi.testclient import TestClient
+from redis import Redis
+
+from devstack.folder import PROJECT
+from tasks import counters
+from tests.operations.conftest import Samples, samples, value
+from workers.operations import fleet
+from workers.operations.queues import HEADS
+from workers.operations.source import Reading, Source, together
+
+Write = Callable[[Redis], object]
+
+
+def unacked(entry: bytes) -> Write:
+    return lambda redis: redis.hset("unacked", "tag", entry)
+
+
+def heartbeat(raw: bytes) -> Write:
+    def write(redis: Redis) -> None:
+        fleet.announce(redis, fleet.Worker("odd@test", alive=True))
+        redis.set(f"{fleet.ALIVE}odd@test", raw)
+
+    return write
+
+
+def counted(field: bytes) -> Write:
+    return lambda redis: redis.hset(counters.KEY, field, 1)
+
+
+HARMLESS = {
+    "unacked, cut short": unacked(b"{"),
+    "unacked, no text": unacked(b"\xff"),
+    "unacked, too few": unacked(b"[1]"),
+    "unacked, a number": unacked(b"1"),
+    "unacked, an object": unacked(b"{}"),
+    "a heartbeat cut short": heartbeat(b"{"),
+    "a heartbeat of another shape": heartbeat(b'{"name": "odd@test", "alive": true, "queues": null, "running": [5]}'),
+    "a heartbeat that is a list": heartbeat(b"[1]"),
+    "a head's time that is none": lambda redis: redis.hset(HEADS, "tag", "soon"),
+    "a counter cut short": counted(b"["),
+    "a counter without labels": counted(b'["deliveries"]'),
+    "a counter with a number for a label": counted(b'["scans", 5]'),
+    "a counter that nobody knows": counted(b'["brand_new", "x"]'),
+}
+# What cannot be read around: the part is missing, and says so.
+COSTLY = {
+    "beat": lambda redis: redis.hset("chat-workers:beat:notifications-drain", "meta", "{"),
+    "queues": lambda redis: redis.set("unacked", "x"),
+    "counters": lambda redis: redis.hset(counters.KEY, b'["scans", "clean"]', "many"),
+}
+
+
+def up(found: Samples) -> dict[str, float]:
+    return {dict(labels)["collector"]: number for (name, labels), number in found.items() if name.endswith("collector_up")}
+
+
+@pytest.mark.parametrize("write", HARMLESS.values(), ids=HARMLESS.keys())
+def test_an_entry_that_cannot_be_read_hides_nothing(gateway: TestClient, redis: Redis, write: Write) -> None:
+    write(redis)
+    scraped = gateway.get("/metrics")
+    assert scraped.status_code == 200
+    assert set(up(samples(scraped.text)).values()) == {1}
+    assert gateway.get("/status").status_code == 200
+    assert gateway.get("/status", headers={"Accept": "application/json"}).json()["sections"]["workers"].keys() == {"workers"}
+
+
+@pytest.mark.parametrize("part", COSTLY)
+def test_what_cannot_be_read_costs_its_own_part_and_says_so(gateway: TestClient, redis: Redis, part: str) -> None:
+    COSTLY[part](redis)
+    for _ in range(2):  # the second shares the reading of the first
+        scraped = gateway.get("/metrics")
+        assert scraped.status_code == 200
+        assert [name for name, ok in up(samples(scraped.text)).items() if not ok] == [part]
+        shown = gateway.get("/status")
+        assert shown.status_code == 200
+        assert f"What lies in {part} cannot be read" in shown.text
+
+
+def test_a_newer_workers_heartbeat_is_read_as_far_as_it_is_known(gateway: TestClient, redis: Redis) -> None:
+    heartbeat(
+        orjson.dumps({
+            "name": "odd@test", "alive": True, "queues": ["backups"], "processes": 3, "mood": "good",
+            "running": [{"task": "tasks.backups.daily", "id": "1", "seconds": 7.5, "host": "x"}],
+        })
+    )(redis)  # fmt: skip
+    found = samples(gateway.get("/metrics").text)
+    assert value(found, "worker_processes", worker="odd@test") == 3
+    assert value(found, "worker_longest_task_seconds", worker="odd@test") == 7.5
+
+
+@dataclass(eq=False)
+class Request:
+    """So much of Celery's request as a heartbeat tells of."""
+
+    id: str
+    name: str = "tasks.notifications.drain"
+    time_start: float = 1.0
+
+
+def test_more_tasks_than_are_named_are_counted() -> None:
+    """The oldest are told one by one; how many there are is told of all."""
+    requests = [Request(str(number)) for number in range(25)]
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from={"notifications": None})))
+    controller = SimpleNamespace(hostname="big@test", concurrency=32, app=app)
+    for request in requests:
+        active_requests.add(request)
+    try:
+        told = fleet.Heartbeat(controller)._worker()
+    finally:
+        for request in requests:
+            active_requests.discard(request)
+    assert (told.busy, len(told.running)) == (25, fleet.MOST_RUNNING)
+
+
+def test_the_command_shows_the_rest(redis: Redis, environment: dict[str, str]) -> None:
+    COSTLY["beat"](redis)
+    unacked(b"{")(redis)
+    done = subprocess.run(
+        [sys.executable, "-c", "from workers.cli import main; main()", "status"],
+        env={**os.environ, **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "What lies in beat cannot be read" in done.stdout
+    assert "Queues" in done.stdout
+
+
+def test_a_source_that_breaks_off_is_a_fault_of_what_it_had_not_come_to() -> None:
+    def read() -> Iterator[Reading]:
+        yield Reading("one", value=1)
+        raise RuntimeError("unforeseen")
+
+    source = Source(("one", "two"), read)
+    for _ in range(2):
+        one, two = together((source,))
+        assert one.value == 1
+        assert two.fault == "its reading broke off; the log says why"
