@@ -59,8 +59,12 @@ class Accepted(NamedTuple):
     name: str
     connection: str = ""
     """The sender's "address:port"."""
+    digest: str = ""
+    """Of its title and body, see `answers.digest_of`."""
     torn: bool = False
     """Its answer was cut off on purpose."""
+    waited: float = 0.0
+    """So many seconds it was made to wait before it was taken."""
 
 
 @dataclass(frozen=True, slots=True)

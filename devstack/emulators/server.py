@@ -78,7 +78,8 @@ class Server:
         if answer is None or answer.outcome == "accepted":
             answer = provider.accepted(message)
         if answer.accepts and provider.logged and not message.dry_run:
-            self._log.append(provider.name, message, connection, time.time(), torn=answer.ending is not Ending.WHOLE)
+            torn = answer.ending is not Ending.WHOLE
+            self._log.append(provider.name, message, connection, time.time(), torn=torn, waited=latency)
         return answer
 
     async def _send(self, answer: Answer, request: Request, exchange: Exchange) -> None:

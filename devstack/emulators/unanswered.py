@@ -7,7 +7,9 @@ from typing import NamedTuple
 from devstack.emulators.client import Accepted
 from devstack.emulators.connections import STREAMS_PER_CONNECTION
 
-# Longer than a sender waits for an answer, with what it takes to get there.
+# What comes later finds nobody who waits for it.
+PATIENCE_SECONDS = 10.0
+# Longer than that, with what it takes to get there.
 ANSWER_SECONDS = 12.0
 # Clocks are read a moment before or after what they stand for.
 MARGIN_SECONDS = 0.5
@@ -22,7 +24,7 @@ class Cut(NamedTuple):
 
 
 def unanswered(accepted: Iterable[Accepted], cuts: Iterable[Cut]) -> set[Accepted]:
-    """Return the messages whose answers were torn, or may have been on their way when their connection was cut.
+    """Return the messages whose answers were torn or late, or may have been on their way when their connection was cut.
 
     `accepted` is in the log's order. Before a cut no more answers can be on their way than a connection has streams.
     """
@@ -32,7 +34,7 @@ def unanswered(accepted: Iterable[Accepted], cuts: Iterable[Cut]) -> set[Accepte
     found: set[Accepted] = set()
     recent = {id(cut): deque[Accepted](maxlen=STREAMS_PER_CONNECTION) for each in by_connection.values() for cut in each}
     for message in accepted:
-        if message.torn:
+        if message.torn or message.waited >= PATIENCE_SECONDS:
             found.add(message)
         for cut in by_connection.get(message.connection, ()):
             if cut.began - ANSWER_SECONDS <= message.t < cut.began:
