@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine, text
 
 from devstack.chat import conversation_pairs
+from devstack.emulators.unanswered import unanswered
 from devstack.probe import http_status
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import pushes as pushes_audit
@@ -251,6 +252,7 @@ def _judge(
         scene.emulator.accepted(),
         load.pushes.written,
         [(event, FAULTS[event.fault].excuse) for event in events],
+        unanswered(scene.emulator.accepted(), scene.cuts()),
     )
     files = files_audit.judge(engine, load.files.kinds)
     passphrase = (scene.folder / "passphrase").read_bytes().split()

@@ -83,7 +83,8 @@ class Pushes(Client):
         conversation = self._chance.randrange(len(self._pairs))
         sender, recipient = self._pairs[conversation] if self._chance.random() < 0.5 else self._pairs[conversation][::-1]
         kind = "MENTION" if self._chance.random() < 0.1 else "MESSAGE"
-        body = self._chance.choice(TEXTS)
+        # No two say the same: the audit finds one that was sent with the words of another.
+        body = f"{self._chance.choice(TEXTS)} ({number})"
         message = conversation + 1
         return number, message, message, recipient, sender, kind, "New message", body, self._devices[recipient]
 

@@ -17,6 +17,7 @@ from db.engine import create_engine
 from db.migrate import migrate
 from devstack.chat import DEAD, load_chat
 from devstack.emulators.client import Emulator, Fault
+from devstack.emulators.unanswered import Cut
 from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.chaos.disk import Disk
@@ -138,6 +139,11 @@ class Scene:
             log = self.logs / f"{member.name}.log"
             while words.get(member.role, b" ready.") not in log.read_bytes() and time.monotonic() < deadline:
                 time.sleep(0.1)
+
+    def cuts(self) -> list[Cut]:
+        """Return which connections to the providers were cut, by themselves or by the network, and when."""
+        resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]
+        return [*resets, *(cut for name, proxy in self.network.items() if name.startswith("provider") for cut in proxy.cuts)]
 
     def leased(self, patience: float = 30) -> set[int]:
         """Return the ids of notifications that some run holds now: what is in flight. Waits so long for the database."""
