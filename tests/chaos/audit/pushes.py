@@ -28,8 +28,9 @@ ROWS = text(f"""
 LEFT = text("SELECT COUNT(*) FROM worker_deliveries")
 # The emulator's clock and ours are one; its log is rounded to milliseconds.
 MARGIN_SECONDS = 1.0
-# Whoever got no answer waits for so long at least (retry_policy.py): what comes sooner has another reason.
-SOONEST_SECONDS = 10.0
+# Whoever got no answer waits for 10 s at least (retry_policy.py), and a late push is taken some seconds after its sender gave
+# up: what comes sooner has another reason.
+SOONEST_SECONDS = 5.0
 # And for so long at most: the first five steps of that ladder with their jitter, and a lease.
 LATEST_SECONDS = 600.0
 
