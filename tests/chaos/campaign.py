@@ -15,6 +15,7 @@ from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import pushes as pushes_audit
 from tests.chaos.audit import rows as rows_audit
 from tests.chaos.audit import tapes as tapes_audit
+from tests.chaos.audit import writes as writes_audit
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.chores import Chores, Tapes
 from tests.chaos.client import Client
@@ -264,6 +265,7 @@ def _judge(
         *files.problems,
         *rows_audit.judge(engine, load.chores.kept, load.chores.live),
         *tapes.problems,
+        *writes_audit.judge(events, FAULTS, (at for _, _, at in load.pushes.written.batches)),
         *gateway(scene),
         *problems,
         *(

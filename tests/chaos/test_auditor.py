@@ -11,10 +11,11 @@ from devstack.emulators.client import Accepted
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import rows as rows_audit
 from tests.chaos.audit import tapes as tapes_audit
+from tests.chaos.audit import writes as writes_audit
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.audit.pushes import Pushes, Row, judge
 from tests.chaos.chores import FIRST_OLD_ID
-from tests.chaos.faults.base import Event, Excuse
+from tests.chaos.faults.base import Event, Excuse, Fault
 from tests.chaos.pushes import Written
 
 LIVE_ONE = "token-1"
@@ -227,6 +228,18 @@ def test_retention_may_take_what_is_old_and_read_and_nothing_else(chat: Engine) 
         (Sort.STUCK, f"retention has left notification {left}"),
         (Sort.WRONG, "the live typing indicator 5 is gone"),
     ]
+
+
+def test_a_fault_during_which_the_api_could_not_write_is_found_unless_its_database_was_away() -> None:
+    faults = {
+        "locks": Fault("database", "", lambda _: None),
+        "away": Fault("database", "", lambda _: None, stops_writes=True),
+        "beat": Fault("beat", "", lambda _: None),
+    }
+    locks, away, beat = Event("locks", NOON, NOON + 5), Event("away", NOON + 30, NOON + 35), Event("beat", NOON + 31, NOON + 36)
+    found = writes_audit.judge([locks, away, beat], faults, [NOON - 1, NOON + 6])
+    assert [(problem.sort, problem.what) for problem in found] == [(Sort.STUCK, "the API could not write for the 5 s of locks")]
+    assert writes_audit.judge([locks, away, beat], faults, [NOON + 1]) == []
 
 
 def test_a_folder_without_a_whole_backup_is_found(tmp_path: Path) -> None:
