@@ -64,7 +64,7 @@ def main(
             scene.old_code = checkout(old, Path(folder))
         scene.await_ready()
         say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
-        plan = Plan(seed, minutes * 60, rate, files, chosen)
+        plan = Plan(seed, minutes * 60, rate, files, chosen, commit_of("HEAD"), commit_of(old) if old else "")
         for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
             if size is not None:
                 found = measure(scene, size, plan, say)
@@ -81,6 +81,16 @@ def main(
     if json_file:
         shutil.copy(results / "report.json", json_file)
     raise SystemExit(1 if outcome.problems else 0)
+
+
+def commit_of(name: str) -> str:
+    """Return a commit's short hash, with a mark if HEAD's files were changed since; "unknown" outside of a repository."""
+    git = ["git", "-C", str(PROJECT)]
+    found = subprocess.run([*git, "rev-parse", "--short", name], check=False, capture_output=True, text=True)
+    if found.returncode:
+        return "unknown"
+    changed = name == "HEAD" and subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+    return found.stdout.strip() + (" with changes" if changed else "")
 
 
 def checkout(commit: str, folder: Path) -> Path:

@@ -71,6 +71,9 @@ class Plan:
     rate: float = 200
     files: float = 2.0
     faults: tuple[str, ...] = tuple(FAULTS)
+    commit: str = "unknown"
+    old: str = ""
+    """The commit that runs on host B in rolling restarts; empty: this one."""
 
 
 @dataclass(slots=True)

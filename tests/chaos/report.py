@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.audit.problem import Problem, Sort
-from tests.chaos.campaign import Outcome
+from tests.chaos.campaign import Outcome, Plan
 from tests.chaos.faults.base import Event
 from tests.chaos.faults.table import FAULTS
 
@@ -46,6 +46,12 @@ def lines(outcome: Outcome) -> dict[str, Line]:
     return found
 
 
+def what(name: str, plan: Plan) -> str:
+    """Return what a fault does, as it was played."""
+    beside = {"rolling-restart": f", host B on {plan.old} meanwhile" if plan.old else ", all of one version"}
+    return FAULTS[name].does + beside.get(name, "")
+
+
 def totals(outcome: Outcome) -> dict[str, int]:
     """Return how many problems there are of each sort."""
     counted = Counter(problem.sort for problem in outcome.problems)
@@ -70,6 +76,7 @@ def text(outcome: Outcome, command: str) -> str:
     )
     out += [
         "",
+        f"commit {outcome.plan.commit}" + (f", beside {outcome.plan.old}" if outcome.plan.old else ""),
         f"seed {outcome.plan.seed}, {outcome.seconds:.0f} s of {len(outcome.events)} faults; {quiet}",
         f"{outcome.notifications:,} notifications to {pushes.devices:,} devices: " + _counted(pushes.rows),
         f"{pushes.accepted:,} pushes taken by the providers, {pushes.repeated:,} of them repeats,"
@@ -90,6 +97,8 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
     """Return the report for machines."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": outcome.plan.commit,
+        "old_commit": outcome.plan.old or None,
         "command": command,
         "seed": outcome.plan.seed,
         "seconds": round(outcome.seconds),
@@ -106,7 +115,7 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         "archives": outcome.tapes.archives,
         "disk": outcome.disk,
         "faults": {
-            name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": FAULTS[name].does}
+            name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": what(name, outcome.plan)}
             for name, line in lines(outcome).items()
         },
         "problems": [f"{problem.sort}: {problem.what}" for problem in outcome.problems[:1000]],

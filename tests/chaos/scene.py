@@ -132,13 +132,9 @@ class Scene:
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
 
     def await_ready(self, seconds: float = 60) -> None:
-        """Wait until each worker has said that it works."""
-        words = {"beat": b"", "gateway": b""}
-        deadline = time.monotonic() + seconds
-        for member in self.fleet.members.values():
-            log = self.logs / f"{member.name}.log"
-            while words.get(member.role, b" ready.") not in log.read_bytes() and time.monotonic() < deadline:
-                time.sleep(0.1)
+        """Wait, for so long at most for each, until the workers have said that they work."""
+        for name in self.fleet.members:
+            self.fleet.await_ready(name, seconds=seconds)
 
     def cuts(self) -> list[Cut]:
         """Return which connections to the providers were cut, by themselves or by the network, and when."""

@@ -18,7 +18,7 @@ FAULTS = {
     "clock-worker": Fault(
         "notifications", "a notifications worker whose clock is off by up to 2 h", processes.move_clock(*PUSH)
     ),
-    "rolling-restart": Fault("notifications", "rolling restart, two versions side by side", processes.roll),
+    "rolling-restart": Fault("notifications", "rolling restart", processes.roll),
     "kill-other": Fault("others", "SIGKILL of the attachments, housekeeping or backups worker", processes.kill_all(*OTHER)),
     "kill-other-child": Fault("others", "SIGKILL of one of their pool children", processes.kill_child(*OTHER)),
     "freeze-other": Fault("others", "SIGSTOP of one of them for 2-8 s", processes.freeze(*OTHER)),
