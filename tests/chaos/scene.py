@@ -22,7 +22,9 @@ from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Fleet
+from tests.chaos.gateway import Gateway
 from tests.chaos.proxy import Mode, Proxy
+from workers.gateway import tokens
 
 SERVICES = ("mariadb", "redis", "fcm", "clamd", "s3")
 # Host A has all roles and reaches the services directly; host B has a second notifications worker and a second beat.
@@ -92,6 +94,8 @@ class Scene:
         passphrase.write_text(secrets.token_hex(16) + "\n")
         identity = self.emulator.apns_identity
         self.gateway_port = free_port()
+        tokens_file = self.folder / "gateway-tokens"
+        self._gateway_token = tokens.issue(tokens_file, "chaos")
         return {
             **self.stack.environment,
             "APNS_KEY_FILE": str(self.emulator.apns_key_file),
@@ -110,6 +114,7 @@ class Scene:
             "ATTACHMENTS_PROCESSES": "1",
             "HOUSEKEEPING_PROCESSES": "2",
             "GATEWAY_PORT": str(self.gateway_port),
+            "GATEWAY_TOKENS_FILE": str(tokens_file),
         }
 
     def _host_a(self) -> dict[str, str]:
@@ -130,6 +135,10 @@ class Scene:
     def push_url(self) -> str:
         """The origin that browsers' subscriptions name."""
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
+
+    def gateway(self) -> Gateway:
+        """Return a client of the gateway's."""
+        return Gateway(f"http://127.0.0.1:{self.gateway_port}", self._gateway_token)
 
     def await_ready(self, seconds: float = 60) -> None:
         """Wait, for so long at most for each, until the workers have said that they work."""

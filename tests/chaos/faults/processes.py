@@ -68,6 +68,22 @@ def freeze(*roles: str) -> Callable[[Play], None]:
     return run
 
 
+def freeze_child(*roles: str) -> Callable[[Play], None]:
+    """SIGSTOP one child of a pool for a while; its main process and its sisters go on."""
+
+    def run(play: Play) -> None:
+        children = play.scene.fleet.children(_one(play, roles))
+        for pid in play.chance.sample(children, min(len(children), 1)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    play.wait(play.chance.uniform(2, 8))
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+
+    return run
+
+
 def terminate(*roles: str) -> Callable[[Play], None]:
     """SIGTERM a main process and await its end in good order and its next start."""
 
