@@ -94,7 +94,9 @@ class Scene:
         passphrase.write_text(secrets.token_hex(16) + "\n")
         identity = self.emulator.apns_identity
         self.gateway_port = free_port()
-        tokens_file = self.folder / "gateway-tokens"
+        # In a folder of its own: whoever adds a token locks the folder, and the stack holds a lock on its own.
+        tokens_file = self.folder / "gateway" / "tokens"
+        tokens_file.parent.mkdir()
         self._gateway_token = tokens.issue(tokens_file, "chaos")
         return {
             **self.stack.environment,
