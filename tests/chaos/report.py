@@ -1,10 +1,8 @@
 """What a campaign leaves behind: a table for people, JSON for machines, and how to play it again."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tests.chaos.audit.problem import Problem, Sort
@@ -123,12 +121,6 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         },
         "problems": [f"{problem.sort}: {problem.what}" for problem in outcome.problems[:1000]],
     }
-
-
-def write(outcome: Outcome, command: str, folder: Path) -> None:
-    """Put both into a folder."""
-    (folder / "report.txt").write_text(text(outcome, command) + "\n")
-    (folder / "report.json").write_text(json.dumps(as_json(outcome, command), indent=1) + "\n")
 
 
 def _may_be_of(problem: Problem, event: Event) -> bool:
