@@ -18,6 +18,8 @@ from tests.chaos.scene import Scene
 
 RESULTS = PROJECT / "build" / "chaos"
 PUBLISHED = PROJECT / "bench" / "results"
+# Figures and words do not change what a campaign runs.
+CODE = (".", ":(exclude)bench/results", ":(exclude)docs")
 
 
 @click.command()
@@ -92,12 +94,12 @@ def save(name: str, lines: str, found: dict[str, Any], *folders: Path) -> None:
 
 
 def commit_of(name: str) -> str:
-    """Return a commit's short hash, with a mark if HEAD's files were changed since; "unknown" outside of a repository."""
+    """Return a commit's short hash, with a mark if HEAD's code was changed since; "unknown" outside of a repository."""
     git = ["git", "-C", str(PROJECT)]
     found = subprocess.run([*git, "rev-parse", "--short", name], check=False, capture_output=True, text=True)
     if found.returncode:
         return "unknown"
-    changed = name == "HEAD" and subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+    changed = name == "HEAD" and subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *CODE], check=False).returncode
     return found.stdout.strip() + (" with changes" if changed else "")
 
 

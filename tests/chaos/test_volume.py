@@ -4,11 +4,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from sqlalchemy import Engine
 
+from devstack.chat import load_chat
 from devstack.folder import PROJECT
-from tests.chaos.volume import FEWEST_SAMPLES, TABLES, Sample, judge
+from tests.chaos.scene import Scene
+from tests.chaos.volume import FEWEST_SAMPLES, TABLES, Sample, Sampler, await_done, judge
 
 SAMPLE = Sample(0, 100, 1000, 0.5, 1.5, 900, 30, 5, dict.fromkeys(TABLES, 0))
 
@@ -50,6 +55,14 @@ def test_what_grows_is_found(name: str, by: float) -> None:
 
 def test_a_few_samples_tell_no_drift() -> None:
     assert judge(samples(p50=1)[-3 * FEWEST_SAMPLES + 1 :]) == []
+
+
+def test_what_is_left_when_patience_ends_is_not_called_done(chat: Engine) -> None:
+    scene, sampler = cast(Scene, SimpleNamespace(engine=chat)), cast(Sampler, None)
+    assert await_done(scene, sampler, [], print, patience=0) == []
+    with chat.begin() as connection:
+        load_chat(connection, users=10, conversations=10, notifications=3)
+    assert await_done(scene, sampler, [], print, patience=0) == ["3 rows were not done after 0 s"]
 
 
 @pytest.mark.timeout(300)

@@ -102,9 +102,9 @@ def steady(scene: Scene, minutes: int, plan: Plan, say: Callable[[str], None]) -
         samples.append(sampler.take())
         say(line(samples[-1]))
     load.end()
-    flat = judge(samples)
-    left = _await_done(scene, sampler, samples, say)
-    return {"drift": drift(samples)} | _summary(scene, load, plan, samples, [*left, *flat])
+    found, growing = drift(samples), judge(samples)
+    left = await_done(scene, sampler, samples, say)
+    return {"drift": found} | _summary(scene, load, plan, samples, [*left, *growing])
 
 
 def burst(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def burst(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> di
             say(line(samples[-1]))
     inserted = time.monotonic() - began
     load.end()
-    left = _await_done(scene, sampler, samples, say)
+    left = await_done(scene, sampler, samples, say)
     return _pace(load, inserted, time.monotonic() - began) | _summary(scene, load, plan, samples, left)
 
 
@@ -141,7 +141,7 @@ def backlog(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> 
     for name in workers:
         scene.fleet.signal_all(name, signal.SIGCONT)
     samples: list[Sample] = []
-    left = _await_done(scene, sampler, samples, say)
+    left = await_done(scene, sampler, samples, say)
     return _pace(load, inserted, time.monotonic() - began) | _summary(scene, load, plan, samples, left)
 
 
@@ -187,12 +187,14 @@ def _value(sample: Sample, name: str) -> float:
     return float(sample.tables[name] if name in sample.tables else getattr(sample, name))
 
 
-def _await_done(scene: Scene, sampler: Sampler, samples: list[Sample], say: Callable[[str], None]) -> list[str]:
-    """Go on sampling until all is done; return what was left to do when patience was at its end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def await_done(
+    scene: Scene, sampler: Sampler, samples: list[Sample], say: Callable[[str], None], patience: int = PATIENCE_SECONDS
+) -> list[str]:
+    """Go on sampling until all is done; return what was left to do when patience, in seconds, was at its end."""
+    deadline = time.monotonic() + patience
     while left := one(scene.engine, UNSETTLED) + one(scene.engine, UNSCANNED):
         if time.monotonic() > deadline:
-            return [f"{left:,} rows were not done after {PATIENCE_SECONDS:,} s"]
+            return [f"{left:,} rows were not done after {patience:,} s"]
         time.sleep(SAMPLE_SECONDS)
         samples.append(sampler.take())
         say(line(samples[-1]))
