@@ -29,7 +29,7 @@ from tests.chaos.scene import Scene, one
 # A retry's second step, a lease and a beat: what may still be waited for when all faults are over.
 QUIET_SECONDS = 300
 # Longer than any fault's bound: one that is still at it then has failed.
-LONGEST_FAULT_SECONDS = 120
+LONGEST_FAULT_SECONDS = 180
 # From then on the report says what it is that is waited for.
 SOON_SECONDS = 60
 PAUSE_SECONDS = (0.5, 3.0)
