@@ -47,6 +47,8 @@ def test_the_api_writes_on_while_the_newest_rows_are_locked(play: Play, pushes: 
         while not locked:
             cursor.execute("SELECT COALESCE(MAX(trx_rows_locked), 0) FROM information_schema.innodb_trx")
             [(locked,)] = cursor.fetchall()
+            assert fault.is_alive()
+            time.sleep(0.2)  # InnoDB shows what it has shown before to whoever asks ten times a second
     before = pushes.written.rows
     pushes.insert(pushes.cursor(), 50)
     assert pushes.written.rows == before + 50
