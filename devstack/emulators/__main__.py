@@ -17,6 +17,7 @@ from devstack.emulators import apns, fcm, oauth, subscriptions
 from devstack.emulators.answers import Provider
 from devstack.emulators.apns import Apns
 from devstack.emulators.certificates import ensure_certificates
+from devstack.emulators.connections import STREAMS_PER_CONNECTION
 from devstack.emulators.control import Control
 from devstack.emulators.counters import Counters
 from devstack.emulators.fcm import Fcm
@@ -26,8 +27,6 @@ from devstack.emulators.server import Server
 from devstack.emulators.webpush import WebPush
 
 _ADDRESS = "127.0.0.1"
-# What Google's front ends announce: a client that wants more in flight must open a second connection or wait.
-_STREAMS_PER_CONNECTION = 100
 
 
 async def serve(folder: Path, port: int, *, plain: bool) -> None:
@@ -62,7 +61,7 @@ def _http_server(application: Server, port: int, certificate: Path | None = None
         port=port,
         interface=Interfaces.RSGI,
         http=HTTPModes.auto,
-        http2_settings=HTTP2Settings(max_concurrent_streams=_STREAMS_PER_CONNECTION),
+        http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_PER_CONNECTION),
         websockets=False,
         backlog=1024,
         log_level=LogLevels.error,

@@ -1,5 +1,6 @@
 """What an endpoint may answer: a status, headers, a body, and how the connection ends."""
 
+import zlib
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -43,6 +44,8 @@ class Message(NamedTuple):
     collapse: str | None
     name: str
     """The provider's own name for the message: what the sender gets back."""
+    digest: str = ""
+    """Of what it says, see `digest_of`."""
     dry_run: bool = False
 
 
@@ -86,6 +89,14 @@ def notification_id_of(payload: dict[str, Any]) -> str | None:
     data = payload.get("data")
     found = payload.get("notification_id") or (data.get("notification_id") if isinstance(data, dict) else None)
     return None if found is None else str(found)
+
+
+def digest_of(words: Any) -> str:
+    """Given an object with a title and a body, return a few digits that tell its words from others: no content is logged."""
+    if not isinstance(words, dict):
+        return ""
+    title, body = words.get("title"), words.get("body")
+    return f"{zlib.crc32(f'{title} {body}'.encode()):08x}"
 
 
 _BAD_GATEWAY_PAGE = (

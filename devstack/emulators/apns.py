@@ -15,7 +15,7 @@ import jwt
 import orjson
 
 from devstack.emulators import apns_answers
-from devstack.emulators.answers import Answer, Message, Request, notification_id_of
+from devstack.emulators.answers import Answer, Message, Request, digest_of, notification_id_of
 from devstack.emulators.files import write_whole
 from devstack.emulators.keys import ensure_key
 
@@ -96,6 +96,7 @@ class Apns:
             notification_id_of(payload),
             request.headers.get("apns-collapse-id"),
             request.headers.get("apns-id") or str(uuid.uuid4()).upper(),
+            digest_of(_alert_of(payload)),
         )
 
     def accepted(self, message: Message) -> Answer:
@@ -156,6 +157,11 @@ def _header_refusal(request: Request) -> str | None:
         if value is not None and not fits(value):
             return reason
     return None
+
+
+def _alert_of(payload: dict[str, Any]) -> Any:
+    aps = payload.get("aps")
+    return aps.get("alert") if isinstance(aps, dict) else None
 
 
 def _object_of(body: bytes) -> dict[str, Any] | None:

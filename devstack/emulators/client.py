@@ -57,6 +57,14 @@ class Accepted(NamedTuple):
     notification_id: str | None
     collapse: str | None
     name: str
+    connection: str = ""
+    """The sender's "address:port"."""
+    digest: str = ""
+    """Of its title and body, see `answers.digest_of`."""
+    torn: bool = False
+    """Its answer was cut off on purpose."""
+    waited: float = 0.0
+    """So many seconds it was made to wait before it was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class Stats:
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
     per_second: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """(Unix second, requests that arrived in it), seconds without any left out."""
+    resets: list[tuple[str, float]] = field(default_factory=list)
+    """(connection, Unix time) of each connection that was reset on purpose."""
 
     @property
     def token_calls(self) -> int:

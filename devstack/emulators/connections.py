@@ -1,4 +1,4 @@
-"""How a client's TCP connection is reset from this process, as a crashed server or a dropped route would.
+"""A client's TCP connection: what it carries at once, and its reset, as by a crashed server or a dropped route.
 
 The HTTP server keeps its sockets to itself, so the connection is found among the process's own descriptors by the
 client's address. With SO_LINGER 0 the server's own close then sends a RST instead of an orderly end.
@@ -7,10 +7,33 @@ client's address. With SO_LINGER 0 the server's own close then sends a RST inste
 import os
 import socket
 import struct
+import time
 from pathlib import Path
+
+# What Google's front ends announce: a client that wants more in flight must open a second connection or wait.
+STREAMS_PER_CONNECTION = 100
 
 _DESCRIPTORS = Path("/proc/self/fd")
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+# Long enough for what was read from a connection to be handled, too short for its port to come round again.
+_REMEMBERED_SECONDS = 10.0
+
+
+class Resets:
+    """The connections that were reset a moment ago, by the client's "address:port"."""
+
+    def __init__(self) -> None:
+        self._gone: dict[str, float] = {}
+
+    def __contains__(self, client: str) -> bool:
+        return bool(self._gone) and time.monotonic() - self._gone.get(client, -_REMEMBERED_SECONDS) < _REMEMBERED_SECONDS
+
+    def reset(self, client: str) -> bool:
+        """Reset a client's connection; return False if that was done before, or the connection is not there."""
+        if client in self or not reset_connection(client):
+            return False
+        self._gone[client] = time.monotonic()
+        return True
 
 
 def reset_connection(client: str) -> bool:

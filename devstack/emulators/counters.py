@@ -18,6 +18,8 @@ class Counters:
         self._outcomes: dict[str, dict[str, int]] = {}
         self._per_second: dict[str, dict[int, int]] = {}
         self._peak = self.in_flight
+        self.resets: list[tuple[str, float]] = []
+        """(connection, Unix time in seconds)"""
 
     def begin(self, provider: str, now: float) -> None:
         self.in_flight += 1
@@ -40,6 +42,7 @@ class Counters:
             "in_flight": self.in_flight,
             "peak_in_flight": self._peak,
             "outcomes": self._outcomes,
+            "resets": self.resets,
             "per_second": {provider: list(series.items()) for provider, series in self._per_second.items()},
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from devstack.emulators import fcm_answers
-from devstack.emulators.answers import JSON_UTF8, Answer, Message, Request
+from devstack.emulators.answers import JSON_UTF8, Answer, Message, Request, digest_of
 from devstack.emulators.fcm_message import TARGETS, Violation, violations_of
 from devstack.emulators.oauth import PROJECT, OAuth
 
@@ -87,6 +87,7 @@ class Fcm:
             data.get("notification_id"),
             android.get("collapse_key") or android.get("collapseKey"),
             _DRY_RUN_NAME if dry_run else f"projects/{PROJECT}/messages/0:{self._started}%{next(self._numbers):016x}",
+            digest_of(message.get("notification")),
             dry_run,
         )
 

@@ -5,13 +5,14 @@ import time
 from typing import Protocol
 
 from devstack.emulators.answers import Answer, Ending, Headers, Message, Provider, Request
-from devstack.emulators.connections import reset_connection
+from devstack.emulators.connections import Resets
 from devstack.emulators.control import PREFIX as CONTROL_PREFIX
 from devstack.emulators.control import Control
 from devstack.emulators.counters import Counters
 from devstack.emulators.log import FLUSH_SECONDS, AcceptedLog
 
 _NO_SUCH_PATH = Answer("not_found", 404, [], b"")
+_GONE = Answer("gone", 0, [], b"", ending=Ending.RESET)
 # The answer to a torn request promises this many bytes more than it has, so that no client takes it for whole.
 _MISSING_BYTES = 64
 # Long enough for the server to notice that the connection is gone before the handler ends and answers into it.
@@ -34,6 +35,7 @@ class Server:
         self._control = control
         self._log = log
         self._counters = counters
+        self._resets = Resets()
 
     async def __call__(self, request: Request, exchange: Exchange) -> None:
         path = request.path
@@ -56,29 +58,34 @@ class Server:
         outcome = "broken"
         try:
             received = provider.receive(request, await exchange())
-            answer = await self._verdict(provider, received) if isinstance(received, Message) else received
+            answer = await self._verdict(provider, received, request.client) if isinstance(received, Message) else received
             outcome = answer.outcome
         finally:
             # Before the answer goes out, so that a client that has it finds it counted.
             self._counters.end(provider.name, outcome)
         await self._send(answer, request, exchange)
 
-    async def _verdict(self, provider: Provider, message: Message) -> Answer:
+    async def _verdict(self, provider: Provider, message: Message, connection: str) -> Answer:
         book = self._control.books[provider.name]
         rule = book.match(message.token) if book.rules else None
         latency = self._control.latency + (rule.latency if rule else 0.0)
         if latency:
             await asyncio.sleep(latency)
+        # What was read from a connection before it was reset reaches us after: a server that is down accepts nothing.
+        if connection in self._resets:
+            return _GONE
         answer = rule.answer() if rule else None
         if answer is None or answer.outcome == "accepted":
             answer = provider.accepted(message)
         if answer.accepts and provider.logged and not message.dry_run:
-            self._log.append(provider.name, message, time.time())
+            torn = answer.ending is not Ending.WHOLE
+            self._log.append(provider.name, message, connection, time.time(), torn=torn, waited=latency)
         return answer
 
     async def _send(self, answer: Answer, request: Request, exchange: Exchange) -> None:
         if answer.ending is Ending.RESET:
-            reset_connection(request.client)
+            if self._resets.reset(request.client):
+                self._counters.resets.append((request.client, time.time()))
             await asyncio.sleep(_RESET_SECONDS)
             return
         headers = answer.headers

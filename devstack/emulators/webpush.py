@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from devstack.emulators import webpush_answers
-from devstack.emulators.answers import Answer, Message, Request, notification_id_of
+from devstack.emulators.answers import Answer, Message, Request, digest_of, notification_id_of
 from devstack.emulators.keys import ensure_key
 from devstack.emulators.subscriptions import PATH_PREFIX, Browser, browser, decode, encode
 
@@ -60,7 +60,7 @@ class WebPush:
             payload = _decrypted(receiver, body) if body else {}
         except (http_ece.ECEException, ValueError):
             return Answer("undecryptable", 201, [("location", name)], b"")
-        return Message(token, notification_id_of(payload), request.headers.get("topic"), name)
+        return Message(token, notification_id_of(payload), request.headers.get("topic"), name, digest_of(payload))
 
     def accepted(self, message: Message) -> Answer:
         return Answer("accepted", 201, [("location", message.name)], b"", accepts=True)

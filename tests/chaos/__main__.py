@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +17,9 @@ from tests.chaos.faults.table import FAULTS
 from tests.chaos.scene import Scene
 
 RESULTS = PROJECT / "build" / "chaos"
+PUBLISHED = PROJECT / "bench" / "results"
+# Figures and words do not change what a campaign runs.
+CODE = (".", ":(exclude)bench/results", ":(exclude)docs")
 
 
 @click.command()
@@ -28,7 +32,7 @@ RESULTS = PROJECT / "build" / "chaos"
 @click.option("--steady", type=int, help="No faults: so many minutes at one rate, sampled each 10 s.")
 @click.option("--burst", type=int, help="No faults: so many rows within a minute.")
 @click.option("--backlog", type=int, help="No faults: so many rows that wait before the workers begin.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report there too.")
+@click.option("--publish", is_flag=True, help="Write the report into bench/results too.")
 def main(
     seed: int,
     minutes: float,
@@ -39,7 +43,7 @@ def main(
     steady: int | None,
     burst: int | None,
     backlog: int | None,
-    json_file: Path | None,
+    publish: bool,
 ) -> None:
     """Break everything, then count."""
     if faults == "list":
@@ -64,23 +68,39 @@ def main(
             scene.old_code = checkout(old, Path(folder))
         scene.await_ready()
         say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
-        plan = Plan(seed, minutes * 60, rate, files, chosen)
+        plan = Plan(seed, minutes * 60, rate, files, chosen, commit_of("HEAD"), commit_of(old) if old else "")
         for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
             if size is not None:
-                found = measure(scene, size, plan, say)
-                (json_file or results / "report.json").write_text(json.dumps(found, indent=1) + "\n")
-                click.echo("\n".join(f"{key:22} {value}" for key, value in found.items() if key != "samples"))
-                return
+                found = {"command": f"{command} --{measure.__name__} {size}"} | measure(scene, size, plan, say)
+                lines = "\n".join(f"{key:22} {value}" for key, value in found.items() if key != "samples")
+                save(measure.__name__, lines, found, results, *([PUBLISHED] if publish else []))
+                raise SystemExit(1 if found["problems"] else 0)
         outcome = run(scene, plan, say)
-        report.write(outcome, command, results)
+        lines = report.text(outcome, command)
+        save("chaos", lines, report.as_json(outcome, command), results, *([PUBLISHED] if publish else []))
         if outcome.problems:
             for log in (scene.folder / "logs").glob("*.log"):
                 shutil.copy(log, results / f"service-{log.name}")
             shutil.copy(scene.stack.fcm.data / "accepted.jsonl", results)
-    click.echo("\n" + report.text(outcome, command))
-    if json_file:
-        shutil.copy(results / "report.json", json_file)
     raise SystemExit(1 if outcome.problems else 0)
+
+
+def save(name: str, lines: str, found: dict[str, Any], *folders: Path) -> None:
+    """Show a report, and put it into folders, for people and for machines."""
+    click.echo("\n" + lines)
+    for folder in folders:
+        (folder / f"{name}.txt").write_text(lines + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def commit_of(name: str) -> str:
+    """Return a commit's short hash, with a mark if HEAD's code was changed since; "unknown" outside of a repository."""
+    git = ["git", "-C", str(PROJECT)]
+    found = subprocess.run([*git, "rev-parse", "--short", name], check=False, capture_output=True, text=True)
+    if found.returncode:
+        return "unknown"
+    changed = name == "HEAD" and subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *CODE], check=False).returncode
+    return found.stdout.strip() + (" with changes" if changed else "")
 
 
 def checkout(commit: str, folder: Path) -> Path:

@@ -3,30 +3,33 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, text
 
 from devstack.chat import conversation_pairs
+from devstack.emulators.unanswered import unanswered
 from devstack.probe import http_status
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import pushes as pushes_audit
 from tests.chaos.audit import rows as rows_audit
 from tests.chaos.audit import tapes as tapes_audit
+from tests.chaos.audit import writes as writes_audit
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.chores import Chores, Tapes
 from tests.chaos.client import Client
 from tests.chaos.faults.base import Event, Play
 from tests.chaos.faults.table import FAULTS
 from tests.chaos.files import Files
+from tests.chaos.gateway import Gateway
 from tests.chaos.pushes import Nudges, Pushes, Readers
 from tests.chaos.scene import Scene, one
 
 # A retry's second step, a lease and a beat: what may still be waited for when all faults are over.
 QUIET_SECONDS = 300
 # Longer than any fault's bound: one that is still at it then has failed.
-LONGEST_FAULT_SECONDS = 120
+LONGEST_FAULT_SECONDS = 180
 # From then on the report says what it is that is waited for.
 SOON_SECONDS = 60
 PAUSE_SECONDS = (0.5, 3.0)
@@ -69,6 +72,9 @@ class Plan:
     rate: float = 200
     files: float = 2.0
     faults: tuple[str, ...] = tuple(FAULTS)
+    commit: str = "unknown"
+    old: str = ""
+    """The commit that runs on host B in rolling restarts; empty: this one."""
 
 
 @dataclass(slots=True)
@@ -92,6 +98,8 @@ class Outcome:
     ends: dict[str, int]
     disk: str
     written: list[tuple[int, int, float]] = field(default_factory=list)
+    gateway: tuple[int, int] = (0, 0)
+    """Calls of the gateway that started something, and those that it could not take then."""
 
 
 def run(scene: Scene, plan: Plan, say: Callable[[str], None]) -> Outcome:
@@ -118,10 +126,11 @@ class Load:
         with scene.engine.connect() as connection:
             pairs = conversation_pairs(connection)
         self.pushes = Pushes(*where, scene.push_url, pairs, rate=plan.rate, seed=plan.seed)
-        self.files = Files(*where, scene.uploads, rate=plan.files, seed=plan.seed)
+        self.files = Files(*where, scene.uploads, scene.gateway(), rate=plan.files, seed=plan.seed)
         self.chores = Chores(*where, rows=5, seed=plan.seed)
         self.tapes = Tapes(*where, scene.disk.path / "backups", scene.disk.path / "kept")
-        nudges = Nudges(*where, self.pushes.written)
+        nudges = Nudges(*where, self.pushes.written, scene.gateway(), seed=plan.seed)
+        self.gateways = (nudges.gateway, self.files.gateway)
         readers = Readers(*where, self.pushes.written, rate=plan.rate, seed=plan.seed)
         self.clients: tuple[Client, ...] = (self.pushes, nudges, readers, self.files, self.chores, self.tapes)
 
@@ -251,6 +260,7 @@ def _judge(
         scene.emulator.accepted(),
         load.pushes.written,
         [(event, FAULTS[event.fault].excuse) for event in events],
+        unanswered(scene.emulator.accepted(), scene.cuts()),
     )
     files = files_audit.judge(engine, load.files.kinds)
     passphrase = (scene.folder / "passphrase").read_bytes().split()
@@ -262,7 +272,8 @@ def _judge(
         *files.problems,
         *rows_audit.judge(engine, load.chores.kept, load.chores.live),
         *tapes.problems,
-        *gateway(scene),
+        *writes_audit.judge(events, FAULTS, (at for _, _, at in load.pushes.written.batches)),
+        *gateway(scene, load.gateways),
         *problems,
         *(
             Problem(Sort.WRONG, f"the fault {event.fault} could not be played: {event.error}")
@@ -286,11 +297,15 @@ def _judge(
         dict(scene.fleet.ends),
         scene.disk.kind,
         load.pushes.written.batches,
+        (sum(each.started for each in load.gateways), sum(each.missed for each in load.gateways)),
     )
 
 
-def gateway(scene: Scene) -> list[Problem]:
-    """Return a problem if the gateway does not answer."""
-
-    answered = http_status(scene.gateway_port, "GET", "/healthz") == 200
-    return [] if answered else [Problem(Sort.STUCK, "the gateway does not answer")]
+def gateway(scene: Scene, clients: Sequence[Gateway]) -> list[Problem]:
+    """Return what is wrong with the gateway: it does not answer, has started nothing, or refused what was right."""
+    found = [Problem(Sort.WRONG, f"the gateway refused a good call: {why}") for client in clients for why in client.refused]
+    if http_status(scene.gateway_port, "GET", "/healthz") != 200:
+        found.append(Problem(Sort.STUCK, "the gateway does not answer"))
+    if not all(client.started for client in clients):
+        found.append(Problem(Sort.STUCK, "the gateway has started nothing"))
+    return found

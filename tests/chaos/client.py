@@ -15,6 +15,8 @@ from sqlalchemy import make_url
 # An API gives up on a statement or a message sooner than a worker.
 DATABASE_SECONDS = 10
 BROKER_SECONDS = 2
+# Of the messages for the workers; the others go to Redis.
+BY_GATEWAY = 0.5
 
 
 class Client(threading.Thread):

@@ -12,7 +12,8 @@ from pymysql.cursors import Cursor
 
 from tasks.attachments.fitness import EICAR
 from tests.attachments.samples import PNG, tarred, zipped
-from tests.chaos.client import Client
+from tests.chaos.client import BY_GATEWAY, Client
+from tests.chaos.gateway import Gateway
 
 INSERT = (
     "INSERT INTO message_attachments (id, message_id, file_name, file_url, file_size, uploaded_by_id)"
@@ -41,8 +42,9 @@ class Files(Client):
 
     seconds: ClassVar[float] = 0.5
 
-    def __init__(self, database_url: str, broker_url: str, folder: Path, *, rate: float, seed: int) -> None:
+    def __init__(self, database_url: str, broker_url: str, folder: Path, gateway: Gateway, *, rate: float, seed: int) -> None:
         super().__init__("files", database_url, broker_url)
+        self.gateway = gateway
         self.kinds: dict[int, str] = {}
         """What each attachment whose commit was answered is."""
         self.sizes = 0
@@ -58,9 +60,11 @@ class Files(Client):
             path.write_bytes(content)
         self._late.append([])
         self._owed += self._files
+        uploaded = []
         while self._owed >= 1:
             self._owed -= 1
-            self._upload(cursor)
+            uploaded.append(self._upload(cursor))
+        self._tell([number for number in uploaded if self._chance.random() < NUDGED])
 
     def arrive(self) -> None:
         """Let what is still on its way arrive."""
@@ -68,7 +72,14 @@ class Files(Client):
             for path, content in files:
                 path.write_bytes(content)
 
-    def _upload(self, cursor: Cursor) -> None:
+    def _tell(self, ids: list[int]) -> None:
+        if ids and self._chance.random() < BY_GATEWAY:
+            self.gateway.attachments(ids)
+        else:
+            for number in ids:
+                self.send("tasks.attachments.scan", number)
+
+    def _upload(self, cursor: Cursor) -> int:
         number, self._next_id = self._next_id, self._next_id + 1
         kind = self._chance.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
         path = self._folder / f"{number}.bin"
@@ -83,8 +94,7 @@ class Files(Client):
             INSERT, (number, 1 + number % 1000, path.name, f"/{path.name}", None if kind == "late" else len(content) or None)
         )
         self.kinds[number] = kind
-        if self._chance.random() < NUDGED:
-            self.send("tasks.attachments.scan", number)
+        return number
 
     def _content(self, kind: str, number: int) -> bytes:
         mark = f"{number} {threading.get_ident()}".encode()

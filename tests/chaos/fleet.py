@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ STOP_SECONDS = 60
 # The parent-death signal fires when the thread that started the child ends (prctl(2)): this one lives as long as the process.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-spawner")
 
+# What a process says when it works; the others say nothing.
+READY = defaultdict(lambda: b" ready.", {"beat": b"", "gateway": b""})
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -54,13 +56,12 @@ class Member:
 class Fleet:
     """A context in which the members run and are kept running."""
 
-    def __init__(self, members: dict[str, tuple[str, dict[str, str]]], logs: Path) -> None:
+    def __init__(self, members: dict[str, tuple[str, dict[str, str]]], logs: Path, code: Path = PROJECT) -> None:
         """`members` names for each member its entry in the Procfile and the environment it runs in."""
         self.logs = logs
-        self.members = {name: Member(name, role, environment) for name, (role, environment) in members.items()}
+        self.members = {name: Member(name, role, environment, code) for name, (role, environment) in members.items()}
         self.ends: Counter[str] = Counter()
         """Exit statuses that were not asked for by a fault, by member and status."""
-        self._commands = dict(parse_procfile((PROJECT / "Procfile").read_text()).processes)
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="fleet", daemon=True)
 
@@ -136,6 +137,19 @@ class Fleet:
             self.signal_all(name, signal.SIGKILL)
         self.await_started(name, before)
 
+    def await_ready(self, name: str, log_from: int = 0, seconds: float = 60) -> bool:
+        """Wait until the member has said that it works, behind a position of its log; return False if it does not."""
+        deadline = time.monotonic() + seconds
+        while READY[self.members[name].role] not in self.log(name).read_bytes()[log_from:]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def log(self, name: str) -> Path:
+        """Return where a member writes."""
+        return self.logs / f"{name}.log"
+
     def memory(self) -> dict[str, int]:
         """Return each member's memory in bytes, its children's included; shared pages are counted by their share (PSS)."""
         found = {}
@@ -159,7 +173,10 @@ class Fleet:
                     self._start(member)
 
     def _start(self, member: Member) -> None:
-        command = self._commands[member.role].replace("@%h", f"@{member.name}")
+        # Of the version that it runs: its entry may have been another then.
+        command = (
+            parse_procfile((member.code / "Procfile").read_text()).processes[member.role].replace("@%h", f"@{member.name}")
+        )
         # The interpreter by its own path: a console script would import the checkout that it was installed from.
         program, _, rest = command.partition(" ")
         words = f"exec {shlex.quote(sys.executable)} {'' if program == 'python' else f'-m {program} '}{rest}"
@@ -168,7 +185,7 @@ class Fleet:
         if member.clock:
             environment |= {"LD_PRELOAD": str(faketime()), "FAKETIME": member.clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         member.ended_at = 0.0
-        with (self.logs / f"{member.name}.log").open("ab") as log:
+        with self.log(member.name).open("ab") as log:
             member.process = _spawner.submit(
                 subprocess.Popen,
                 ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", words],

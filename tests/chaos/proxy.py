@@ -4,12 +4,15 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
+
+from devstack.emulators.unanswered import Cut
 
 CHUNK = 65_536
 DELAY_SECONDS = 0.2
@@ -29,12 +32,20 @@ class Mode(Enum):
     """Everything passes DELAY_SECONDS later."""
 
 
+# In these, answers do not pass.
+CLOSED = {Mode.CUT, Mode.SILENT, Mode.MUTE}
+
+
 class Proxy:
     """A listener on a free loopback port that forwards to another one; `mode` may be changed at any time."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
+        self.cuts: list[Cut] = []
+        """The connections on which answers were held back or lost, by their address at the target."""
+        self._closed_at = 0.0
+        self._open_to: set[str] = set()
         self._mode = Mode.OPEN
         self._may_pass = asyncio.Event()
         self._may_answer = asyncio.Event()
@@ -81,6 +92,10 @@ class Proxy:
 
     async def _set(self, mode: Mode) -> None:
         was, self._mode = self._mode, mode
+        if was not in CLOSED:
+            self._closed_at = time.time()
+        if was in CLOSED or mode in CLOSED:
+            self._note_cuts(self._open_to)
         if mode is Mode.CUT and self._server is not None:
             self._server.close()
             self._server = None
@@ -92,12 +107,18 @@ class Proxy:
             self._reset()
         self._pass_on()
 
+    def _note_cuts(self, addresses: Iterable[str]) -> None:
+        now = time.time()
+        self.cuts += [Cut(address, self._closed_at, now) for address in addresses]
+
     def _pass_on(self) -> None:
         for event, closed in ((self._may_pass, {Mode.SILENT}), (self._may_answer, {Mode.SILENT, Mode.MUTE})):
             (event.clear if self._mode in closed else event.set)()
 
     def _reset(self) -> None:
         for writer in list(self._connections):
+            if writer.transport.is_closing():
+                continue
             # Without lingering the kernel sends RST in place of FIN.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -108,6 +129,8 @@ class Proxy:
             try:
                 behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.target)
                 self._connections.add(behind_writer)
+                address = "{}:{}".format(*behind_writer.get_extra_info("sockname"))
+                self._open_to.add(address)
                 try:
                     await asyncio.gather(
                         self._forward(reader, behind_writer, self._may_pass),
@@ -115,6 +138,9 @@ class Proxy:
                     )
                 finally:
                     self._connections.discard(behind_writer)
+                    self._open_to.discard(address)
+                    if self._mode in CLOSED:
+                        self._note_cuts([address])
                     behind_writer.transport.abort()
             finally:
                 self._connections.discard(writer)

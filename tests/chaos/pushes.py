@@ -12,7 +12,8 @@ from pymysql.cursors import Cursor
 
 from devstack.chat import DEAD, LIVE, TEXTS
 from devstack.emulators.subscriptions import subscription
-from tests.chaos.client import Client
+from tests.chaos.client import BY_GATEWAY, Client
+from tests.chaos.gateway import Gateway
 
 INSERT = (
     "INSERT INTO chat_notifications"
@@ -83,7 +84,8 @@ class Pushes(Client):
         conversation = self._chance.randrange(len(self._pairs))
         sender, recipient = self._pairs[conversation] if self._chance.random() < 0.5 else self._pairs[conversation][::-1]
         kind = "MENTION" if self._chance.random() < 0.1 else "MESSAGE"
-        body = self._chance.choice(TEXTS)
+        # No two say the same: the audit finds one that was sent with the words of another.
+        body = f"{self._chance.choice(TEXTS)} ({number})"
         message = conversation + 1
         return number, message, message, recipient, sender, kind, "New message", body, self._devices[recipient]
 
@@ -93,14 +95,19 @@ class Nudges(Client):
 
     seconds: ClassVar[float] = 0.05
 
-    def __init__(self, database_url: str, broker_url: str, written: Written) -> None:
+    def __init__(self, database_url: str, broker_url: str, written: Written, gateway: Gateway, *, seed: int) -> None:
         super().__init__("nudges", database_url, broker_url)
+        self.gateway = gateway
         self._written = written
+        self._chance = random.Random(f"nudges {seed}")
 
     def step(self, _cursor: Cursor) -> None:
         if self._written.nudge.wait(0.5):
             self._written.nudge.clear()
-            self.send("tasks.notifications.drain")
+            if self._chance.random() < BY_GATEWAY:
+                self.gateway.notifications()
+            else:
+                self.send("tasks.notifications.drain")
 
 
 class Readers(Client):

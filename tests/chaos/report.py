@@ -1,14 +1,12 @@
 """What a campaign leaves behind: a table for people, JSON for machines, and how to play it again."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tests.chaos.audit.problem import Problem, Sort
-from tests.chaos.campaign import Outcome
+from tests.chaos.campaign import Outcome, Plan
 from tests.chaos.faults.base import Event
 from tests.chaos.faults.table import FAULTS
 
@@ -46,6 +44,12 @@ def lines(outcome: Outcome) -> dict[str, Line]:
     return found
 
 
+def what(name: str, plan: Plan) -> str:
+    """Return what a fault does, as it was played."""
+    beside = {"rolling-restart": f", host B on {plan.old} meanwhile" if plan.old else ", all of one version"}
+    return FAULTS[name].does + beside.get(name, "")
+
+
 def totals(outcome: Outcome) -> dict[str, int]:
     """Return how many problems there are of each sort."""
     counted = Counter(problem.sort for problem in outcome.problems)
@@ -70,6 +74,7 @@ def text(outcome: Outcome, command: str) -> str:
     )
     out += [
         "",
+        f"commit {outcome.plan.commit}" + (f", beside {outcome.plan.old}" if outcome.plan.old else ""),
         f"seed {outcome.plan.seed}, {outcome.seconds:.0f} s of {len(outcome.events)} faults; {quiet}",
         f"{outcome.notifications:,} notifications to {pushes.devices:,} devices: " + _counted(pushes.rows),
         f"{pushes.accepted:,} pushes taken by the providers, {pushes.repeated:,} of them repeats,"
@@ -77,6 +82,7 @@ def text(outcome: Outcome, command: str) -> str:
         f"{outcome.attachments:,} attachments: " + _counted(outcome.files.verdicts),
         f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified",
         f"the disk was filled by {outcome.disk}; processes ended: {_counted(Counter(outcome.ends))}",
+        "calls of the gateway: {:,} taken, {:,} that it could not take then".format(*outcome.gateway),
         f"the API's own statements that were refused: {_counted(Counter(outcome.refused))}",
         "",
         ", ".join(f"{count} {sort}" for sort, count in found.items()),
@@ -90,6 +96,8 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
     """Return the report for machines."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": outcome.plan.commit,
+        "old_commit": outcome.plan.old or None,
         "command": command,
         "seed": outcome.plan.seed,
         "seconds": round(outcome.seconds),
@@ -102,21 +110,17 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         "repeats_excused": dict(outcome.pushes.excused),
         "attachments": outcome.attachments,
         "rows_deleted": outcome.doomed,
+        "gateway_calls_taken": outcome.gateway[0],
+        "gateway_calls_missed": outcome.gateway[1],
         "dumps": outcome.tapes.dumps,
         "archives": outcome.tapes.archives,
         "disk": outcome.disk,
         "faults": {
-            name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": FAULTS[name].does}
+            name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": what(name, outcome.plan)}
             for name, line in lines(outcome).items()
         },
         "problems": [f"{problem.sort}: {problem.what}" for problem in outcome.problems[:1000]],
     }
-
-
-def write(outcome: Outcome, command: str, folder: Path) -> None:
-    """Put both into a folder."""
-    (folder / "report.txt").write_text(text(outcome, command) + "\n")
-    (folder / "report.json").write_text(json.dumps(as_json(outcome, command), indent=1) + "\n")
 
 
 def _may_be_of(problem: Problem, event: Event) -> bool:

@@ -17,11 +17,14 @@ from db.engine import create_engine
 from db.migrate import migrate
 from devstack.chat import DEAD, load_chat
 from devstack.emulators.client import Emulator, Fault
+from devstack.emulators.unanswered import Cut
 from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Fleet
+from tests.chaos.gateway import Gateway
 from tests.chaos.proxy import Mode, Proxy
+from workers.gateway import tokens
 
 SERVICES = ("mariadb", "redis", "fcm", "clamd", "s3")
 # Host A has all roles and reaches the services directly; host B has a second notifications worker and a second beat.
@@ -91,6 +94,10 @@ class Scene:
         passphrase.write_text(secrets.token_hex(16) + "\n")
         identity = self.emulator.apns_identity
         self.gateway_port = free_port()
+        # In a folder of its own: whoever adds a token locks the folder, and the stack holds a lock on its own.
+        tokens_file = self.folder / "gateway" / "tokens"
+        tokens_file.parent.mkdir()
+        self._gateway_token = tokens.issue(tokens_file, "chaos")
         return {
             **self.stack.environment,
             "APNS_KEY_FILE": str(self.emulator.apns_key_file),
@@ -109,6 +116,7 @@ class Scene:
             "ATTACHMENTS_PROCESSES": "1",
             "HOUSEKEEPING_PROCESSES": "2",
             "GATEWAY_PORT": str(self.gateway_port),
+            "GATEWAY_TOKENS_FILE": str(tokens_file),
         }
 
     def _host_a(self) -> dict[str, str]:
@@ -130,14 +138,19 @@ class Scene:
         """The origin that browsers' subscriptions name."""
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
 
+    def gateway(self) -> Gateway:
+        """Return a client of the gateway's."""
+        return Gateway(f"http://127.0.0.1:{self.gateway_port}", self._gateway_token)
+
     def await_ready(self, seconds: float = 60) -> None:
-        """Wait until each worker has said that it works."""
-        words = {"beat": b"", "gateway": b""}
-        deadline = time.monotonic() + seconds
-        for member in self.fleet.members.values():
-            log = self.logs / f"{member.name}.log"
-            while words.get(member.role, b" ready.") not in log.read_bytes() and time.monotonic() < deadline:
-                time.sleep(0.1)
+        """Wait, for so long at most for each, until the workers have said that they work."""
+        for name in self.fleet.members:
+            self.fleet.await_ready(name, seconds=seconds)
+
+    def cuts(self) -> list[Cut]:
+        """Return which connections to the providers were cut, by themselves or by the network, and when."""
+        resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]
+        return [*resets, *(cut for name, proxy in self.network.items() if name.startswith("provider") for cut in proxy.cuts)]
 
     def leased(self, patience: float = 30) -> set[int]:
         """Return the ids of notifications that some run holds now: what is in flight. Waits so long for the database."""

@@ -1,5 +1,6 @@
 """The auditor is not easily pleased: each way in which a result can be false is found, and only what is excused is excused."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,26 +11,33 @@ from devstack.emulators.client import Accepted
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import rows as rows_audit
 from tests.chaos.audit import tapes as tapes_audit
+from tests.chaos.audit import writes as writes_audit
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.audit.pushes import Pushes, Row, judge
 from tests.chaos.chores import FIRST_OLD_ID
-from tests.chaos.faults.base import Event, Excuse
+from tests.chaos.faults.base import Event, Excuse, Fault
 from tests.chaos.pushes import Written
 
 LIVE_ONE = "token-1"
 NOON = 1_700_000_000.0
-SENT = Row(1, ("token-1", "dead-1"), "SENT", True, True, False, "1 of 2 dead", NOON)
+WORDS = "5f3c1a20"
+SENT = Row(1, ("token-1", "dead-1"), WORDS, "SENT", True, True, False, "1 of 2 dead", NOON)
 
 
-def push(at: float = NOON + 1, token: str = LIVE_ONE, row: int = 1) -> Accepted:
-    return Accepted(at, "fcm", token, str(row), None, "name")
+def push(at: float = NOON + 1, token: str = LIVE_ONE, row: int = 1, *, collapse: str = "1", digest: str = WORDS) -> Accepted:
+    return Accepted(at, "fcm", token, str(row), collapse, "name", "127.0.0.1:1", digest)
 
 
 def account(
-    row: Row = SENT, *pushes: Accepted, read: bool = False, events: list[tuple[Event, Excuse]] | None = None, rows: int = 1
+    row: Row = SENT,
+    *pushes: Accepted,
+    read: bool = False,
+    events: list[tuple[Event, Excuse]] | None = None,
+    rows: int = 1,
+    cut: Collection[Accepted] = (),
 ) -> Pushes:
     written = Written([(1, rows, NOON)], {1} if read else set())
-    return judge([row], pushes, written, events or [])
+    return judge([row], pushes, written, events or [], cut)
 
 
 def sorts(problems: list[Problem]) -> list[Sort]:
@@ -54,6 +62,11 @@ def test_a_row_whose_live_devices_were_served_is_no_problem() -> None:
         (SENT, [push(), push(token="dead-1")], Sort.WRONG),
         (SENT, [push(), push(row=2)], Sort.WRONG),
         (SENT, [push(), push(NOON + 70)], Sort.WRONG),
+        (replace(SENT, tokens=("dead-1",)), [], Sort.WRONG),
+        (replace(SENT, is_read=True, message="suppressed: already read"), [], Sort.LOST),
+        (SENT, [push(), push(token="token-2")], Sort.WRONG),
+        (SENT, [push(digest="another")], Sort.WRONG),
+        (SENT, [push(collapse="")], Sort.WRONG),
     ],
     ids=[
         "sent to nobody",
@@ -67,6 +80,11 @@ def test_a_row_whose_live_devices_were_served_is_no_problem() -> None:
         "taken by a dead device",
         "a push of no row",
         "sent twice without a reason",
+        "SENT, though all its devices are dead",
+        "SENT to nobody, though suppressed",
+        "taken by a device of another row",
+        "sent with the words of another row",
+        "sent without a collapse key",
     ],
 )
 def test_a_false_result_is_found(row: Row, pushes: list[Accepted], sort: Sort) -> None:
@@ -93,10 +111,47 @@ def test_a_kill_excuses_a_repeat_of_what_was_in_flight_then_and_nothing_else() -
     assert sorts(account(SENT, *late, events=[(kill, Excuse.KILLED)]).problems) == [Sort.WRONG]
 
 
-def test_a_lost_answer_excuses_a_repeat_of_what_was_out_meanwhile() -> None:
-    cut = [(Event("push-mute", NOON, NOON + 5), Excuse.UNANSWERED)]
-    assert account(SENT, push(NOON + 1), push(NOON + 20), events=cut).problems == []
-    assert sorts(account(SENT, push(NOON + 9), push(NOON + 20), events=cut).problems) == [Sort.WRONG]
+MUTE = [(Event("push-mute", NOON, NOON + 5), Excuse.UNANSWERED)]
+
+
+def test_a_lost_answer_excuses_one_repeat_of_what_was_out_meanwhile() -> None:
+    first, second = push(NOON + 1), push(NOON + 20)
+    assert account(SENT, first, second, events=MUTE, cut=[first]).problems == []
+    assert account(SENT, first, second, events=MUTE, cut=[first]).excused == {"push-mute": 1}
+
+
+FIVE_AT_ONCE = [push(NOON + second) for second in range(1, 6)]
+AGAIN = push(NOON + 20)
+
+
+@pytest.mark.parametrize(
+    ("pushes", "answered", "wrong"),
+    [
+        ([push(NOON + 1), AGAIN], [push(NOON + 1)], 1),
+        ([push(NOON + 9), AGAIN], [], 1),
+        ([push(NOON + 1), push(NOON + 900)], [], 1),
+        ([push(NOON + 1), push(NOON + 20, collapse="2")], [], 1),
+        (FIVE_AT_ONCE, [], 4),
+        ([push(NOON - 9), push(NOON + 4), AGAIN], [], 1),
+    ],
+    ids=[
+        "its answer came through",
+        "it went out when all was well again",
+        "it was sent again a quarter of an hour later",
+        "it was sent again under another collapse key",
+        "it was sent again sooner than the ladder allows",
+        "it was sent three times over one fault",
+    ],
+)
+def test_a_lost_answer_excuses_nothing_else(pushes: list[Accepted], answered: list[Accepted], wrong: int) -> None:
+    found = account(SENT, *pushes, events=MUTE, cut=set(pushes) - set(answered))
+    assert sorts(found.problems) == [Sort.WRONG] * wrong
+
+
+def test_a_kill_excuses_one_repeat_only() -> None:
+    kill = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {1}), (NOON + 2.5, {1})])
+    found = account(SENT, push(NOON + 1), push(NOON + 2), push(NOON + 3), events=[(kill, Excuse.KILLED)])
+    assert sorts(found.problems) == [Sort.WRONG]
 
 
 @pytest.fixture
@@ -173,6 +228,18 @@ def test_retention_may_take_what_is_old_and_read_and_nothing_else(chat: Engine) 
         (Sort.STUCK, f"retention has left notification {left}"),
         (Sort.WRONG, "the live typing indicator 5 is gone"),
     ]
+
+
+def test_a_fault_during_which_the_api_could_not_write_is_found_unless_its_database_was_away() -> None:
+    faults = {
+        "locks": Fault("database", "", lambda _: None),
+        "away": Fault("database", "", lambda _: None, stops_writes=True),
+        "beat": Fault("beat", "", lambda _: None),
+    }
+    locks, away, beat = Event("locks", NOON, NOON + 5), Event("away", NOON + 30, NOON + 35), Event("beat", NOON + 31, NOON + 36)
+    found = writes_audit.judge([locks, away, beat], faults, [NOON - 1, NOON + 6])
+    assert [(problem.sort, problem.what) for problem in found] == [(Sort.STUCK, "the API could not write for the 5 s of locks")]
+    assert writes_audit.judge([locks, away, beat], faults, [NOON + 1]) == []
 
 
 def test_a_folder_without_a_whole_backup_is_found(tmp_path: Path) -> None:

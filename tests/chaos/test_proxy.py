@@ -56,6 +56,19 @@ def test_a_cut_resets_what_is_there_and_refuses_what_is_new(proxy: Proxy) -> Non
         assert echo(connection) == b"hello"
 
 
+@pytest.mark.parametrize("mode", [Mode.CUT, Mode.SILENT, Mode.MUTE])
+def test_the_connections_that_were_cut_are_known(proxy: Proxy, mode: Mode) -> None:
+    with closing(connect(proxy)) as connection:
+        echo(connection)
+        proxy.set(Mode.SLOW)
+        proxy.set(Mode.OPEN)
+        assert proxy.cuts == []
+        proxy.set(mode)
+        proxy.set(Mode.OPEN)
+    assert {cut.connection.partition(":")[0] for cut in proxy.cuts} == {"127.0.0.1"}
+    assert all(cut.began <= cut.ended for cut in proxy.cuts)
+
+
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.MUTE])
 def test_a_half_open_connection_is_taken_and_says_nothing(proxy: Proxy, mode: Mode) -> None:
     proxy.set(mode)

@@ -1,4 +1,4 @@
-"""Load without faults: a steady state with everything flat, a burst, a backlog; sampled each ten seconds."""
+"""Load without faults: a steady state with everything flat, a burst, a backlog; sampled each ten seconds, then audited."""
 
 import math
 import signal
@@ -6,12 +6,15 @@ import statistics
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
 
-from tests.chaos.campaign import UNSETTLED, Load, Plan
+from tests.chaos.audit import files as files_audit
+from tests.chaos.audit import pushes as pushes_audit
+from tests.chaos.campaign import UNSCANNED, UNSETTLED, Load, Plan
 from tests.chaos.scene import Scene, one
 
 SAMPLE_SECONDS = 10
@@ -20,6 +23,24 @@ PATIENCE_SECONDS = 2 * 3600
 BURST_SECONDS = 60
 BACKLOG_STATEMENT_ROWS = 5000
 TABLES = ("worker_deliveries", "worker_delivery_history", "worker_dead_devices", "worker_scans")
+# A third with fewer samples says nothing of a drift.
+FEWEST_SAMPLES = 4
+# How much may be added from the second third to the last: a factor, and what is noise in any case.
+FLAT = {
+    "waiting": (1.5, 500),
+    "p50": (1.5, 0.3),
+    "p99": (2.0, 1.0),
+    "worker_mb": (1.1, 20),
+    "redis_keys": (1.5, 20),
+    "redis_mb": (1.2, 1),
+    # The queue itself is as long as what waits; the other tables hold what was done, and grow by as much in either third.
+    "worker_deliveries": (1.5, 500),
+    "worker_delivery_history": (1.5, 500),
+    "worker_dead_devices": (1.5, 100),
+    "worker_scans": (1.5, 100),
+}
+SHOWN_SAMPLES = 30
+SHOWN_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +102,14 @@ def steady(scene: Scene, minutes: int, plan: Plan, say: Callable[[str], None]) -
         samples.append(sampler.take())
         say(line(samples[-1]))
     load.end()
-    samples += _until_done(scene, sampler, say)
-    return {"rows": load.pushes.written.rows, "drift": drift(samples), "samples": [asdict(each) for each in samples]}
+    found, growing = drift(samples), judge(samples)
+    left = await_done(scene, sampler, samples, say)
+    return {"drift": found} | _summary(scene, load, plan, samples, [*left, *growing])
 
 
 def burst(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Insert the rows within a minute; return how long it took until all were settled."""
-    load = Load(scene, Plan(plan.seed, 0, rate=rows / BURST_SECONDS, files=plan.files))
+    load = Load(scene, replace(plan, rate=rows / BURST_SECONDS))
     sampler = Sampler(scene, load)
     began = time.monotonic()
     load.start()
@@ -99,8 +121,8 @@ def burst(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> di
             say(line(samples[-1]))
     inserted = time.monotonic() - began
     load.end()
-    samples += _until_done(scene, sampler, say)
-    return _summary(load, inserted, time.monotonic() - began, samples)
+    left = await_done(scene, sampler, samples, say)
+    return _pace(load, inserted, time.monotonic() - began) | _summary(scene, load, plan, samples, left)
 
 
 def backlog(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -118,8 +140,9 @@ def backlog(scene: Scene, rows: int, plan: Plan, say: Callable[[str], None]) -> 
     say(f"{load.pushes.written.rows:,} rows wait; the workers go on")
     for name in workers:
         scene.fleet.signal_all(name, signal.SIGCONT)
-    samples = _until_done(scene, sampler, say)
-    return _summary(load, inserted, time.monotonic() - began, samples)
+    samples: list[Sample] = []
+    left = await_done(scene, sampler, samples, say)
+    return _pace(load, inserted, time.monotonic() - began) | _summary(scene, load, plan, samples, left)
 
 
 def line(sample: Sample) -> str:
@@ -132,36 +155,79 @@ def line(sample: Sample) -> str:
     )
 
 
-def drift(samples: list[Sample]) -> dict[str, float]:
-    """Return, for what has to stay flat, the last third's median over the second third's; 1 is perfectly flat."""
+def drift(samples: list[Sample]) -> dict[str, tuple[float, float]]:
+    """Return, for what has to stay flat, the second third's median and the last third's.
+
+    Of a table that grows with what was done it is how much it grew within either; too few samples are no drift.
+    """
     third = len(samples) // 3
-    if not third:
+    if third < FEWEST_SAMPLES:
         return {}
+    middle, last = samples[third - 1 : 2 * third], samples[2 * third - 1 : 3 * third]
     found = {}
-    for name in ("p50", "p99", "worker_mb", "redis_keys", "redis_mb"):
-        values = [getattr(each, name) for each in samples]
-        before, after = statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
-        found[name] = round(after / before, 2) if before else 1.0
+    for name in FLAT:
+        before, after = ([_value(each, name) for each in part] for part in (middle, last))
+        if name in TABLES[1:]:
+            found[name] = (before[-1] - before[0], after[-1] - after[0])
+        else:
+            found[name] = (round(statistics.median(before), 3), round(statistics.median(after), 3))
     return found
 
 
-def _until_done(scene: Scene, sampler: Sampler, say: Callable[[str], None]) -> list[Sample]:
-    samples: list[Sample] = []
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while one(scene.engine, UNSETTLED) and time.monotonic() < deadline:
+def judge(samples: list[Sample]) -> list[str]:
+    """Return what is not flat."""
+    return [
+        f"not flat: {name} was {before:g} in the second third and {after:g} in the last"
+        for name, (before, after) in drift(samples).items()
+        if after > before * FLAT[name][0] + FLAT[name][1]
+    ]
+
+
+def _value(sample: Sample, name: str) -> float:
+    return float(sample.tables[name] if name in sample.tables else getattr(sample, name))
+
+
+def await_done(
+    scene: Scene, sampler: Sampler, samples: list[Sample], say: Callable[[str], None], patience: int = PATIENCE_SECONDS
+) -> list[str]:
+    """Go on sampling until all is done; return what was left to do when patience, in seconds, was at its end."""
+    deadline = time.monotonic() + patience
+    while left := one(scene.engine, UNSETTLED) + one(scene.engine, UNSCANNED):
+        if time.monotonic() > deadline:
+            return [f"{left:,} rows were not done after {patience:,} s"]
         time.sleep(SAMPLE_SECONDS)
         samples.append(sampler.take())
         say(line(samples[-1]))
-    return samples
+    return []
 
 
-def _summary(load: Load, inserted: float, seconds: float, samples: list[Sample]) -> dict[str, Any]:
+def _pace(load: Load, inserted: float, seconds: float) -> dict[str, Any]:
     return {
-        "rows": load.pushes.written.rows,
         "inserted_in_seconds": round(inserted),
         "done_after_seconds": round(seconds),
         "rows_a_second": round(load.pushes.written.rows / seconds),
-        "samples": [asdict(each) for each in samples],
+    }
+
+
+def _summary(scene: Scene, load: Load, plan: Plan, samples: list[Sample], problems: list[str]) -> dict[str, Any]:
+    """Return what was found, with an audit: no fault excuses anything."""
+    pushes = pushes_audit.judge(pushes_audit.read_rows(scene.engine), scene.emulator.accepted(), load.pushes.written, [])
+    files = files_audit.judge(scene.engine, load.files.kinds)
+    audited = [*pushes.problems, *pushes_audit.left_over(scene.engine), *files.problems]
+    problems = [*problems, *(f"{each.sort}: {each.what}" for each in audited)]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": plan.commit,
+        "rows": load.pushes.written.rows,
+        "devices": pushes.devices,
+        "accepted": pushes.accepted,
+        "repeated": pushes.repeated,
+        "attachments": len(load.files.kinds),
+        "most_waiting": max((each.waiting for each in samples), default=0),
+        "most_worker_mb": max((each.worker_mb for each in samples), default=0),
+        "found": len(problems),
+        "problems": problems[:SHOWN_PROBLEMS],
+        "samples": [asdict(each) for each in samples[:: math.ceil(len(samples) / SHOWN_SAMPLES) or 1]],
     }
 
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from pyreqwest.client import SyncClient
 
+from devstack.emulators.answers import digest_of
 from devstack.emulators.apns_answers import REFUSALS
 from devstack.emulators.client import Emulator, Fault
 
@@ -55,6 +56,13 @@ def test_a_push_is_accepted_with_its_id_echoed_and_logged(send_apns: SendApns, e
     [accepted] = emulator.accepted()
     assert (accepted.provider, accepted.token, accepted.notification_id) == ("apns", DEVICE, "7")
     assert (accepted.collapse, accepted.name) == ("n-7", apns_id)
+
+
+def test_the_words_of_a_push_are_logged_as_a_digest(send_apns: SendApns, emulator: Emulator) -> None:
+    send_apns(payload={"aps": {"alert": {"title": "Hello", "body": "Gate 7"}}})
+    send_apns(payload={"aps": {"alert": {"title": "Hello", "body": "Gate 8"}}})
+    first, second = emulator.accepted()
+    assert first.digest == digest_of({"title": "Hello", "body": "Gate 7"}) != second.digest
 
 
 def test_an_id_is_made_up_where_none_is_given(send_apns: SendApns) -> None:

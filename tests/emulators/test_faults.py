@@ -1,5 +1,6 @@
 """Which requests an injected fault meets: by token, window, attempts and chance; and how each kind looks on the wire."""
 
+import threading
 import time
 from email.utils import parsedate_to_datetime
 from itertools import count
@@ -12,6 +13,7 @@ from devstack.emulators.answers import TRANSPORT_FAULTS, Ending
 from devstack.emulators.client import Emulator, EmulatorError, Fault
 from devstack.emulators.faults import FaultBook
 from devstack.emulators.fcm import Fcm
+from devstack.emulators.unanswered import Cut, unanswered
 
 from .senders import Send, bearer, client_of, fcm_sender
 
@@ -132,6 +134,54 @@ def test_a_cut_connection_is_a_transport_error_whether_or_not_the_message_was_ac
     tokens = [accepted.token for accepted in emulator.accepted()]
     assert tokens == (["cut", "fine"] if TRANSPORT_FAULTS[kind].accepts else ["fine"])
     assert emulator.stats().count(kind) == 1
+
+
+def test_a_connection_that_was_reset_takes_nothing_more(emulator: Emulator) -> None:
+    """What was under way on it is not accepted either, though its fault is over by then."""
+    emulator.inject(Fault(kind="slow", token="late", latency=1.0), Fault(kind="reset", token="cut"))
+    with client_of(emulator) as client:
+        send = fcm_sender(emulator, client, f"Bearer {bearer(emulator)}")
+        send({"token": "first"})
+        results: list[object] = []
+
+        def late() -> None:
+            try:
+                results.append(send({"token": "late"}).status)
+            except RequestError:
+                results.append("no answer")
+
+        thread = threading.Thread(target=late)
+        thread.start()
+        while not emulator.stats().in_flight:
+            time.sleep(0.01)
+        with pytest.raises(RequestError):
+            send({"token": "cut"})
+        emulator.clear()
+        thread.join()
+        while emulator.stats().in_flight:
+            time.sleep(0.01)
+
+    assert results == ["no answer"]
+    assert [accepted.token for accepted in emulator.accepted()] == ["first"]
+    assert (emulator.stats().count("reset"), emulator.stats().count("gone")) == (1, 1)
+
+
+def test_the_messages_that_a_cut_may_have_left_unanswered_are_known(emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="reset", token="reset"), Fault(kind="accepted_cut", token="torn"))
+    with client_of(emulator) as client, client_of(emulator) as another:
+        authorization = f"Bearer {bearer(emulator)}"
+        send, send_by_another = (fcm_sender(emulator, each, authorization) for each in (client, another))
+        send_by_another({"token": "on another connection"})
+        send({"token": "just before"})
+        with pytest.raises(RequestError):
+            send({"token": "torn"})
+        with pytest.raises(RequestError):
+            send({"token": "reset"})
+
+    cuts = [Cut(connection, at, at) for connection, at in emulator.stats().resets]
+    assert len(cuts) == 1
+    assert {message.token for message in unanswered(emulator.accepted(), cuts)} == {"just before", "torn"}
+    assert {message.token for message in unanswered(emulator.accepted(), [])} == {"torn"}
 
 
 def test_hits_are_counted_and_a_rule_can_be_cleared_by_its_id(send: Send, emulator: Emulator) -> None:

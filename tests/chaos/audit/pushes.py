@@ -1,32 +1,38 @@
 """Notifications: what each row promises, what the providers really took, and which repeats a kill or a lost answer excuses."""
 
 import json
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from sqlalchemy import Engine, text
 
 from devstack.chat import DEAD
+from devstack.emulators.answers import digest_of
 from devstack.emulators.client import Accepted
+from devstack.emulators.unanswered import ANSWER_SECONDS
+from tasks.notifications.queue import LEASE_SECONDS
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.chores import FIRST_OLD_ID
 from tests.chaos.faults.base import Event, Excuse
 from tests.chaos.pushes import Written
 
 ROWS = text(f"""
-    SELECT id, device_tokens, delivery_status AS status, is_sent, sent_at IS NOT NULL AS has_time, is_read,
+    SELECT id, device_tokens, title, body, delivery_status AS status, is_sent, sent_at IS NOT NULL AS has_time, is_read,
            COALESCE(error_message, '') AS message, UNIX_TIMESTAMP(created_at) AS created_at
     FROM chat_notifications WHERE id < {FIRST_OLD_ID}
 """)
 LEFT = text("SELECT COUNT(*) FROM worker_deliveries")
 # The emulator's clock and ours are one; its log is rounded to milliseconds.
 MARGIN_SECONDS = 1.0
-# A request that is out when the answers stop has been out for no longer than its deadline and what settles it.
-REQUEST_SECONDS = 12.0
-
-Key = tuple[str, str]
+# Whoever got no answer waits for 10 s at least (retry_policy.py), and a late push is taken some seconds after its sender gave
+# up: what comes sooner has another reason.
+SOONEST_SECONDS = 5.0
+# And for so long at most: the first five steps of that ladder with their jitter, and a lease.
+LATEST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,22 @@ class Row:
 
     id: int
     tokens: tuple[str, ...]
+    digest: str
     status: str
     is_sent: bool
     has_time: bool
     is_read: bool
     message: str
     created_at: float
+
+
+class Taking(NamedTuple):
+    """A push that a provider took. `cut`: its answer may not have come through."""
+
+    at: float
+    collapse: str
+    digest: str
+    cut: bool
 
 
 @dataclass(slots=True)
@@ -61,7 +77,8 @@ def read_rows(engine: Engine) -> Iterator[Row]:
         for row in connection.execute(ROWS):
             yield Row(
                 row.id,
-                tuple(token_of(entry) for entry in json.loads(row.device_tokens)),
+                tuple(sys.intern(token_of(entry)) for entry in json.loads(row.device_tokens)),
+                sys.intern(digest_of({"title": row.title, "body": row.body})),
                 row.status,
                 bool(row.is_sent),
                 bool(row.has_time),
@@ -78,26 +95,34 @@ def token_of(entry: object) -> str:
     return str(entry.get("token") or str(entry["endpoint"]).rpartition("/")[2])
 
 
-def judge(rows: Iterable[Row], accepted: Iterable[Accepted], written: Written, events: list[tuple[Event, Excuse]]) -> Pushes:
-    """Hold the rows against what the providers took."""
-    account, takings = Pushes(), defaultdict[Key, list[float]](list)
+def judge(
+    rows: Iterable[Row],
+    accepted: Iterable[Accepted],
+    written: Written,
+    events: list[tuple[Event, Excuse]],
+    unanswered: Collection[Accepted] = frozenset(),
+) -> Pushes:
+    """Hold the rows against what the providers took; `unanswered` are the pushes whose answers may have been cut off."""
+    account, takings = Pushes(), defaultdict[str, dict[str, list[Taking]]](dict)
     for push in accepted:
-        takings[str(push.notification_id), push.token].append(push.t)
-    account.accepted = sum(map(len, takings.values()))
-    seen: dict[int, float] = {}
+        taking = Taking(push.t, sys.intern(push.collapse or ""), sys.intern(push.digest), push in unanswered)
+        takings[str(push.notification_id)].setdefault(sys.intern(push.token), []).append(taking)
+        account.accepted += 1
+    seen: set[int] = set()
     for row in rows:
-        seen[row.id] = row.created_at
+        seen.add(row.id)
+        taken = takings.pop(str(row.id), {})
         account.rows[f"{row.status} {row.message.partition(':')[0]}" if row.status != "SENT" else "SENT"] += 1
         account.devices += len(row.tokens)
-        account.problems += _of_row(row, takings, written)
+        account.problems += [*_of_row(row, taken.keys(), written), *_of_pushes(row, taken)]
+        for token, times in taken.items():
+            _repeats(account, row.id, token, sorted(times), events)
     for first, count, at in written.batches:
         missing = [number for number in range(first, first + count) if number not in seen]
         account.problems += [Problem(Sort.WRONG, f"notification {number} is gone", at) for number in missing]
-    for (number, token), times in takings.items():
-        if int(number) not in seen:
-            account.problems.append(Problem(Sort.WRONG, f"a push of notification {number}, which is not there", times[0]))
-        elif len(times) > 1:
-            _repeats(account, int(number), token, sorted(times), events)
+    for number, taken in takings.items():
+        [at, *_] = (times[0].at for times in taken.values())
+        account.problems.append(Problem(Sort.WRONG, f"a push of notification {number}, which is not there", at))
     return account
 
 
@@ -108,50 +133,73 @@ def left_over(engine: Engine) -> list[Problem]:
     return [Problem(Sort.STUCK, f"{left} entries are left in worker_deliveries")] if left else []
 
 
-def _of_row(row: Row, takings: dict[Key, list[float]], written: Written) -> list[Problem]:
+def _of_row(row: Row, taken: Collection[str], written: Written) -> list[Problem]:
+    """Hold what a row says against the tokens that got a push of it."""
     live = [token for token in row.tokens if not token.startswith(DEAD)]
-    taken = [token for token in live if takings.get((str(row.id), token))]
+    missed = [token for token in live if token not in taken]
     name, problems = f"notification {row.id}", []
+    # One whose push went out, whose worker was then killed and whose row was then read is both sent and unwanted.
     unwanted = row.message.startswith("suppressed:") and row.is_read and row.id in written.read
     match row.status:
         case "SENT":
             if not row.is_sent or not row.has_time:
                 problems.append(Problem(Sort.WRONG, f"{name} is SENT without is_sent or sent_at", row.created_at))
-            if len(taken) < len(live) and not unwanted:
-                sentence = (
-                    f"{name} is SENT, but {len(live) - len(taken)} of its {len(live)} devices never got it: {row.message}"
-                )
+            if not live:
+                problems.append(Problem(Sort.WRONG, f"{name} is SENT, and has no live device", row.created_at))
+            elif missed and (not unwanted or missed == live):
+                sentence = f"{name} is SENT, but {len(missed)} of its {len(live)} devices never got it: {row.message}"
                 problems.append(Problem(Sort.LOST, sentence, row.created_at))
         case "BOUNCED":
-            # One whose push went out, whose worker was then killed and whose row was then read is both sent and unwanted.
             if live and not unwanted:
                 problems.append(Problem(Sort.WRONG, f"{name} is BOUNCED with live devices: {row.message}", row.created_at))
         case "FAILED" if row.message.startswith("gave up:"):
             problems.append(Problem(Sort.LOST, f"{name} was given up: {row.message}", row.created_at))
         case _:
             problems.append(Problem(Sort.STUCK, f"{name} is still {row.status}: {row.message}", row.created_at))
-    dead = [token for token in row.tokens if token.startswith(DEAD) and takings.get((str(row.id), token))]
-    return problems + [Problem(Sort.WRONG, f"{name} was taken by the dead device {token}", row.created_at) for token in dead]
+    return problems
 
 
-def _repeats(account: Pushes, number: int, token: str, times: list[float], events: list[tuple[Event, Excuse]]) -> None:
-    """Count a device's further pushes, each under the fault that cut short the one before it."""
+def _of_pushes(row: Row, taken: dict[str, list[Taking]]) -> Iterator[Problem]:
+    """Yield what is wrong with the pushes of a row: to whom they went, what they said, under which collapse key."""
+    name = f"notification {row.id}"
+    for token, times in taken.items():
+        if token not in row.tokens:
+            yield Problem(Sort.WRONG, f"{name} was taken by {token}, which is no device of its row", times[0].at)
+        elif token.startswith(DEAD):
+            yield Problem(Sort.WRONG, f"{name} was taken by the dead device {token}", times[0].at)
+        for taking in times:
+            if taking.digest != row.digest:
+                yield Problem(Sort.WRONG, f"{name} was taken by {token} with words that are not its own", taking.at)
+    keys = {taking.collapse for times in taken.values() for taking in times}
+    if len(keys) > 1 or "" in keys:
+        yield Problem(Sort.WRONG, f"{name} was sent under other collapse keys: {', '.join(sorted(keys))}", row.created_at)
+
+
+def _repeats(account: Pushes, number: int, token: str, times: list[Taking], events: list[tuple[Event, Excuse]]) -> None:
+    """Count a device's further pushes, each under the fault that cut short the one before it; a fault cuts short one."""
+    events = list(events)
     for before, after in pairwise(times):
         account.repeated += 1
-        excuse = next((event.fault for event, excuse in events if _excuses(event, excuse, number, before, after)), None)
-        if excuse:
-            account.excused[excuse] += 1
+        found = next((each for each in events if _excuses(*each, number, before, after.at)), None)
+        if found:
+            events.remove(found)
+            account.excused[found[0].fault] += 1
         else:
-            sentence = f"notification {number} was sent again to {token} after {after - before:.1f} s, and nothing excuses it"
-            account.problems.append(Problem(Sort.WRONG, sentence, before))
+            seconds = after.at - before.at
+            sentence = f"notification {number} was sent again to {token} after {seconds:.1f} s, and nothing excuses it"
+            account.problems.append(Problem(Sort.WRONG, sentence, before.at))
 
 
-def _excuses(event: Event, excuse: Excuse, number: int, before: float, after: float) -> bool:
-    """Return whether a fault has cut short the push that was taken at `before`, so that it went out again at `after`."""
+def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: float) -> bool:
+    """Return whether a fault has cut short the push that was taken `before`, so that it went out again at `after`."""
+    if after - before.at > LATEST_SECONDS:
+        return False
     if excuse is Excuse.KILLED:
         return any(
-            before <= at + MARGIN_SECONDS and after >= at - MARGIN_SECONDS and number in ids for at, ids in event.in_flight
+            at - LEASE_SECONDS <= before.at <= at + MARGIN_SECONDS and after >= at - MARGIN_SECONDS and number in ids
+            for at, ids in event.in_flight
         )
     if excuse is Excuse.UNANSWERED:
-        return event.began - REQUEST_SECONDS <= before <= event.ended + MARGIN_SECONDS and after >= event.began
+        during = event.began - ANSWER_SECONDS <= before.at <= event.ended + MARGIN_SECONDS
+        return before.cut and during and after - before.at >= SOONEST_SECONDS
     return False

@@ -50,6 +50,10 @@ class Play:
         self.event.in_flight.append((time.time(), self.scene.leased()))
 
 
+class ToothlessError(Exception):
+    """The fault was played and did nothing; the text says what was expected of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A line of the table. `run` plays it and takes it back; it is bounded by itself."""
@@ -59,3 +63,5 @@ class Fault:
     does: str
     run: Callable[[Play], None]
     excuse: Excuse = Excuse.NONE
+    stops_writes: bool = False
+    """The API itself cannot write meanwhile."""

@@ -3,16 +3,20 @@
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pymysql
 
+from db.transactions import CONTENTION
 from tests.chaos.client import connect
-from tests.chaos.faults.base import Play
+from tests.chaos.faults.base import Play, ToothlessError
 
 FEWEST_CONNECTIONS = 10  # the least that max_connections takes
+TOO_MANY_CONNECTIONS = 1040
 # Of the newest notifications: some wait, some are being sent.
 NEWEST = "SELECT id FROM chat_notifications WHERE id < 1000000000 ORDER BY id DESC LIMIT %s"
+UNREAD = "UPDATE chat_notifications SET read_at = NULL WHERE id = %s AND is_read = 0"
 
 
 def kill(play: Play) -> None:
@@ -49,15 +53,25 @@ def stutter(play: Play) -> None:
 
 
 def exhaust_connections(play: Play) -> None:
-    """Cut all connections and take no more than a few new ones."""
+    """Cut all connections and take no more than a few new ones; another service of the API's takes what it can get of them."""
+    refused = 0
     with play.scene.stack.mariadb.root() as cursor:
         cursor.execute(f"SET GLOBAL max_connections = {FEWEST_CONNECTIONS}")
         try:
             for _ in range(3):
                 cut_connections(cursor)
-                play.wait(play.chance.uniform(1, 2))
+                with ExitStack() as taken:
+                    try:
+                        while True:
+                            taken.enter_context(connect(play.scene.engine.url))
+                    except pymysql.OperationalError as error:
+                        # MariaDB's Connection_errors_max_connections does not count them all.
+                        refused += error.args[0] == TOO_MANY_CONNECTIONS
+                    play.wait(play.chance.uniform(1, 2))
         finally:
             cursor.execute("SET GLOBAL max_connections = 300")
+    if not refused:
+        raise ToothlessError("no connection was refused with error 1040")
 
 
 def cut_connections(cursor: pymysql.cursors.Cursor) -> None:
@@ -99,19 +113,32 @@ def lock_rows(play: Play) -> None:
 
 
 def deadlock(play: Play) -> None:
-    """Update the newest notifications in random order, row by row in one transaction, over and over."""
-    connection = connect(play.scene.engine.url)
+    """Let two clients update the newest notifications in random order, row by row in one transaction, over and over."""
     ends_at = time.monotonic() + play.chance.uniform(3, 8)
-    with connection, connection.cursor() as cursor:
-        while time.monotonic() < ends_at and not play.over.is_set():
-            cursor.execute(NEWEST, (400,))
-            ids = [row[0] for row in cursor.fetchall()]
-            with suppress(pymysql.OperationalError):
-                connection.begin()
-                for number in random.sample(ids, min(len(ids), 30)):
-                    cursor.execute("UPDATE chat_notifications SET read_at = NULL WHERE id = %s AND is_read = 0", (number,))
-                connection.commit()
-            connection.rollback()
+
+    def update() -> None:
+        connection = connect(play.scene.engine.url)
+        with connection, connection.cursor() as cursor:
+            while time.monotonic() < ends_at and not play.over.is_set():
+                cursor.execute(NEWEST, (100,))
+                ids = [row[0] for row in cursor.fetchall()]
+                try:
+                    connection.begin()
+                    for number in random.sample(ids, min(len(ids), 30)):
+                        cursor.execute(UNREAD, (number,))
+                    connection.commit()
+                except pymysql.OperationalError as error:
+                    if error.args[0] not in CONTENTION:
+                        raise
+                    connection.rollback()
+
+    with play.scene.stack.mariadb.root() as cursor:
+        before = _status(cursor, "Innodb_deadlocks")
+        with ThreadPoolExecutor(2) as clients:
+            for client in [clients.submit(update) for _ in range(2)]:
+                client.result()
+        if _status(cursor, "Innodb_deadlocks") == before and not play.over.is_set():
+            raise ToothlessError("no deadlock came about")
 
 
 def alter(play: Play) -> None:
@@ -120,6 +147,12 @@ def alter(play: Play) -> None:
         cursor.execute("USE truck2_db")
         cursor.execute("SET SESSION lock_wait_timeout = 20")
         cursor.execute("ALTER TABLE chat_notifications ENGINE = InnoDB, ALGORITHM = COPY")
+
+
+def _status(cursor: pymysql.cursors.Cursor, name: str) -> int:
+    cursor.execute("SHOW GLOBAL STATUS LIKE %s", (name,))
+    [(_, value)] = cursor.fetchall()
+    return int(value)
 
 
 def lock_table(table: str) -> Callable[[Play], None]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from devstack.folder import PROJECT
-from tests.chaos.faults.base import Play
+from tests.chaos.faults.base import Play, ToothlessError
+from tests.chaos.scene import HOST_B
 
 WORKERS = ("notifications", "attachments", "housekeeping", "backups")
 OFFSETS = ("+90s", "-90s", "+2h", "-2h")
@@ -67,6 +68,22 @@ def freeze(*roles: str) -> Callable[[Play], None]:
     return run
 
 
+def freeze_child(*roles: str) -> Callable[[Play], None]:
+    """SIGSTOP one child of a pool for a while; its main process and its sisters go on."""
+
+    def run(play: Play) -> None:
+        children = play.scene.fleet.children(_one(play, roles))
+        for pid in play.chance.sample(children, min(len(children), 1)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    play.wait(play.chance.uniform(2, 8))
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+
+    return run
+
+
 def terminate(*roles: str) -> Callable[[Play], None]:
     """SIGTERM a main process and await its end in good order and its next start."""
 
@@ -93,14 +110,21 @@ def move_clock(*roles: str) -> Callable[[Play], None]:
 def roll(play: Play) -> None:
     """Restart both notifications workers and both beats one by one; host B runs the old version for a while, if any."""
     fleet, old = play.scene.fleet, play.scene.old_code
-    for name in ("notifications-b", "beat-b"):
+    written = fleet.log("notifications-b").stat().st_size
+    for name in HOST_B:
         fleet.roll(name, code=old or PROJECT)
+    starts = [fleet.members[name].starts for name in HOST_B]
     try:
+        ready = fleet.await_ready("notifications-b", written)
         fleet.roll("notifications-a")
         play.wait(play.chance.uniform(2, 5))
         fleet.roll("beat-a")
+        # Another fault may kill the beat meanwhile, but not twice.
+        again = [fleet.members[name].starts - started for name, started in zip(HOST_B, starts, strict=True)]
+        if not ready or again[0] or again[1] > 1:
+            raise ToothlessError(f"{' and '.join(HOST_B)} did not stay up; their logs say why")
     finally:
-        for name in ("notifications-b", "beat-b"):
+        for name in HOST_B:
             fleet.roll(name, code=PROJECT)
 
 

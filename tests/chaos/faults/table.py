@@ -14,14 +14,16 @@ FAULTS = {
     ),
     "kill-child": Fault("notifications", "SIGKILL of notifications pool children", processes.kill_child(*PUSH), K),
     "freeze-worker": Fault("notifications", "SIGSTOP of a notifications worker for 2-8 s", processes.freeze(*PUSH)),
+    "freeze-child": Fault("notifications", "SIGSTOP of a notifications pool child for 2-8 s", processes.freeze_child(*PUSH)),
     "terminate-worker": Fault("notifications", "SIGTERM of a notifications worker", processes.terminate(*PUSH)),
     "clock-worker": Fault(
         "notifications", "a notifications worker whose clock is off by up to 2 h", processes.move_clock(*PUSH)
     ),
-    "rolling-restart": Fault("notifications", "rolling restart, two versions side by side", processes.roll),
+    "rolling-restart": Fault("notifications", "rolling restart", processes.roll),
     "kill-other": Fault("others", "SIGKILL of the attachments, housekeeping or backups worker", processes.kill_all(*OTHER)),
     "kill-other-child": Fault("others", "SIGKILL of one of their pool children", processes.kill_child(*OTHER)),
     "freeze-other": Fault("others", "SIGSTOP of one of them for 2-8 s", processes.freeze(*OTHER)),
+    "freeze-other-child": Fault("others", "SIGSTOP of one of their pool children for 2-8 s", processes.freeze_child(*OTHER)),
     "terminate-other": Fault("others", "SIGTERM of one of them", processes.terminate(*OTHER)),
     "clock-other": Fault("others", "one of them whose clock is off by up to 2 h", processes.move_clock(*OTHER)),
     "kill-beat": Fault("beat", "SIGKILL of a beat", processes.kill_all("beat")),
@@ -29,19 +31,25 @@ FAULTS = {
     "terminate-beat": Fault("beat", "SIGTERM of a beat", processes.terminate("beat")),
     "clock-beat": Fault("beat", "a beat whose clock is off by up to 2 h", processes.move_clock("beat")),
     "kill-gateway": Fault("gateway", "SIGKILL of the gateway", processes.kill_all("gateway")),
+    "freeze-gateway": Fault("gateway", "SIGSTOP of the gateway for 2-8 s", processes.freeze("gateway")),
     "terminate-gateway": Fault("gateway", "SIGTERM of the gateway", processes.terminate("gateway")),
-    "db-kill": Fault("database", "SIGKILL of MariaDB, down for up to 5 s", database.kill),
-    "db-restart": Fault("database", "restart of MariaDB", database.restart),
-    "db-pause": Fault("database", "MariaDB hangs for 2-8 s", database.pause),
+    "db-kill": Fault("database", "SIGKILL of MariaDB, down for up to 5 s", database.kill, stops_writes=True),
+    "db-restart": Fault("database", "restart of MariaDB", database.restart, stops_writes=True),
+    "db-pause": Fault("database", "MariaDB hangs for 2-8 s", database.pause, stops_writes=True),
     "db-slow": Fault("database", "MariaDB runs a quarter of the time", database.stutter),
-    "db-connections": Fault("database", "max_connections reached, all connections cut", database.exhaust_connections),
+    "db-connections": Fault(
+        "database", "max_connections reached, all connections cut", database.exhaust_connections, stops_writes=True
+    ),
     "db-cut": Fault("database", "all connections killed, several times", database.cut),
-    "db-read-only": Fault("database", "read_only for 2-8 s", database.read_only),
+    "db-read-only": Fault("database", "read_only for 2-8 s", database.read_only, stops_writes=True),
     "db-row-locks": Fault("database", "the API holds row locks on up to 1,000 rows for 3-12 s", database.lock_rows),
     "db-deadlocks": Fault("database", "the API's transactions lock rows in random order", database.deadlock),
-    "db-alter": Fault("database", "chat_notifications is rebuilt", database.alter),
+    "db-alter": Fault("database", "chat_notifications is rebuilt", database.alter, stops_writes=True),
     "db-table-lock": Fault(
-        "database", "metadata lock on chat_notifications for 2-15 s", database.lock_table("chat_notifications")
+        "database",
+        "metadata lock on chat_notifications for 2-15 s",
+        database.lock_table("chat_notifications"),
+        stops_writes=True,
     ),
     "db-lease-lock": Fault(
         "database", "metadata lock on worker_deliveries for 2-15 s", database.lock_table("worker_deliveries")
