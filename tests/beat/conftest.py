@@ -28,7 +28,7 @@ if os.environ.get("BEAT_TEST_SCHEDULE") != "real":
         "daily": beat_schedule.entry("tests.daily", beat_schedule.every(86400), expires=60),
     }
 workers.celery_config.BEAT_LOOP_SECONDS = 0.5
-workers.celery_config.BEAT_LOCK_SECONDS = 2
+workers.celery_config.BEAT_LOCK_SECONDS = 5
 """
 
 
