@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Gateway
 
 COMMAND = [
@@ -13,13 +15,14 @@ COMMAND = [
 ]
 
 
+@pytest.mark.timeout(240)
 def test_schemathesis_finds_no_fault(gateway: Gateway, token: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--header", f"Authorization: Bearer {token}", f"{gateway.url}/openapi.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
