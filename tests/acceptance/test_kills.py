@@ -41,7 +41,7 @@ def test_twenty_thousand_rows_survive_random_kills(
 
     allowed: dict[Device, int] = {}
     for kill in range(KILLS):
-        workers = [start_worker(f"{name}-{kill}") for name in ("left", "right")]
+        workers = _start_both(start_worker, str(kill))
         sent = emulator.stats().requests()
         tick()
         tick()
@@ -56,8 +56,7 @@ def test_twenty_thousand_rows_survive_random_kills(
             # The kill took the result of what was accepted, so it is sent once more.
             allowed[device] = min(accepted[device], allowed.get(device, 1)) + 1
 
-    for name in ("left", "right"):
-        start_worker(f"{name}-last")
+    _start_both(start_worker, "last")
 
     def ticked() -> bool:
         tick()
@@ -77,6 +76,11 @@ def test_twenty_thousand_rows_survive_random_kills(
     # A reset takes the answers to others along that were on their way over its connection.
     assert beyond <= IN_FLIGHT * emulator.stats().count("reset")
     assert _one(chat, "SELECT COUNT(*) FROM worker_deliveries") == 0
+
+
+def _start_both(start_worker: Callable[..., Worker], name: str) -> list[Worker]:
+    workers = [start_worker(f"{side}-{name}", wait=False) for side in ("left", "right")]
+    return [worker.wait_ready() for worker in workers]
 
 
 def _done(engine: Engine) -> bool:
