@@ -3,6 +3,7 @@
 import os
 
 from selenium.webdriver import ChromeService
+from selenium.webdriver.common.utils import is_url_connectable
 
 from devstack.programs import find
 
@@ -16,3 +17,6 @@ class Driver(ChromeService):
     @property
     def service_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def is_connectable(self) -> bool:
+        return bool(is_url_connectable(self.port, "127.0.0.1"))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
@@ -20,6 +21,10 @@ from settings import get_settings
 
 SERVICES = ("mariadb", "redis", "fcm", "s3")
 CHAT_DATABASE = "test_chat"
+
+# Laws are checked on the same examples in every run, however slow the machine: a failure is a fault, never luck.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ async def serve(folder: Path, port: int, *, plain: bool) -> None:
     stopping = asyncio.create_task(_signalled())
     ended, _ = await asyncio.wait([serving, flushing, stopping], return_when=asyncio.FIRST_COMPLETED)
     flushing.cancel()
+    application.hurry()
     http.stop()
     await serving
     # Last, since requests that were under way may have been accepted until now.

@@ -134,7 +134,7 @@ class Emulator:
         """Given a number >= 0, return that browser's subscription: the same keys in every run."""
         return subscription(self.base_url, number)
 
-    def wait_ready(self, seconds: float = 15.0) -> "Emulator":
+    def wait_ready(self, seconds: float = 60.0) -> "Emulator":
         """Wait until it serves and return it. Raise EmulatorError if it does not within `seconds`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

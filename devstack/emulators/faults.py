@@ -6,6 +6,7 @@ thousands of exact tokens or a few prefixes cost the request one dictionary look
 
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from fnmatch import translate
 from itertools import count
@@ -23,11 +24,12 @@ class UnknownFaultError(ValueError):
 
 
 class Rule:
-    """One injected fault, live until its window ends or it is cleared. Times are seconds."""
+    """One injected fault, live until its window ends or it is cleared. Times are seconds; the window counts from `now`."""
 
     def __init__(
         self,
         answer: Answer,
+        now: float,
         *,
         token: str = "*",  # noqa: S107 - a glob
         start: float = 0.0,
@@ -40,7 +42,6 @@ class Rule:
         retry_after_date: bool = False,
         since: float | None = None,
     ) -> None:
-        now = time.monotonic()
         gone_since = int((time.time() if since is None else since) * 1000)
         self.id = 0
         self.hits = 0
@@ -87,8 +88,11 @@ class Rule:
 class FaultBook:
     """The rules of one provider."""
 
-    def __init__(self, provider: str, kinds: dict[str, Answer], ids: "count[int]") -> None:
+    def __init__(
+        self, provider: str, kinds: dict[str, Answer], ids: "count[int]", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._provider = provider
+        self._clock = clock
         self._kinds = kinds
         self._ids = ids
         self.clear()
@@ -104,7 +108,7 @@ class FaultBook:
         if kind not in self._kinds:
             known = ", ".join(sorted(self._kinds))
             raise UnknownFaultError(f"{self._provider} has no fault {kind!r}; it has: {known}")
-        rule = Rule(self._kinds[kind], **options)
+        rule = Rule(self._kinds[kind], self._clock(), **options)
         rule.id = next(self._ids)
         self.rules[rule.id] = rule
         self._index(rule)
@@ -123,7 +127,7 @@ class FaultBook:
 
     def match(self, token: str) -> Rule | None:
         """Given a device token, return the newest rule that hits this attempt, or None."""
-        now = time.monotonic()
+        now = self._clock()
         candidates = [
             *self._exact.get(token, ()),
             *(rule for length, by_prefix in self._prefixes.items() for rule in by_prefix.get(token[:length], ())),

@@ -10,7 +10,7 @@ from devstack.emulators.client import Emulator
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 
-_STOP_SECONDS = 10
+_STOP_SECONDS = 30
 
 
 @contextmanager
@@ -26,4 +26,9 @@ def running(folder: Path, port: int | None = None, *, plain: bool = False) -> It
         yield Emulator(f"{'http' if plain else 'https'}://127.0.0.1:{port}", folder).wait_ready()
     finally:
         process.terminate()
-        process.wait(_STOP_SECONDS)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise

@@ -36,6 +36,8 @@ class Server:
         self._log = log
         self._counters = counters
         self._resets = Resets()
+        self._late: set[asyncio.Future[None]] = set()
+        self._in_a_hurry = False
 
     async def __call__(self, request: Request, exchange: Exchange) -> None:
         path = request.path
@@ -46,6 +48,12 @@ class Server:
         body = await exchange()
         answer = self._control.answer(request, body) if path.startswith(CONTROL_PREFIX) else _NO_SUCH_PATH
         exchange.response_bytes(answer.status, answer.headers, answer.body)
+
+    def hurry(self) -> None:
+        """Give every late answer now, and no other late: the HTTP server stops only when all are given."""
+        self._in_a_hurry = True
+        for late in self._late:
+            _wake(late)
 
     async def keep_flushing(self) -> None:
         """Write the log out a few times per second, for as long as the emulator runs."""
@@ -69,8 +77,8 @@ class Server:
         book = self._control.books[provider.name]
         rule = book.match(message.token) if book.rules else None
         latency = self._control.latency + (rule.latency if rule else 0.0)
-        if latency:
-            await asyncio.sleep(latency)
+        if latency and not self._in_a_hurry:
+            await self._be_late(latency)
         # What was read from a connection before it was reset reaches us after: a server that is down accepts nothing.
         if connection in self._resets:
             return _GONE
@@ -81,6 +89,17 @@ class Server:
             torn = answer.ending is not Ending.WHOLE
             self._log.append(provider.name, message, connection, time.time(), torn=torn, waited=latency)
         return answer
+
+    async def _be_late(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        late: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, late)
+        self._late.add(late)
+        try:
+            await late
+        finally:
+            timer.cancel()
+            self._late.discard(late)
 
     async def _send(self, answer: Answer, request: Request, exchange: Exchange) -> None:
         if answer.ending is Ending.RESET:
@@ -94,3 +113,8 @@ class Server:
             # Without "close" an HTTP/1.1 client would wait for the missing bytes until the connection idles out.
             headers = [*headers, ("content-length", promised), ("connection", "close")]
         exchange.response_bytes(answer.status, headers, answer.body)
+
+
+def _wake(late: "asyncio.Future[None]") -> None:
+    if not late.done():
+        late.set_result(None)

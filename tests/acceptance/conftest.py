@@ -66,10 +66,10 @@ def start_worker(environment: dict[str, str], redis: Redis, tmp_path: Path) -> I
     """Start workers that are gone after the test."""
     started: list[Worker] = []
 
-    def start(name: str = "worker", processes: int = 2) -> Worker:
+    def start(name: str = "worker", processes: int = 2, *, wait: bool = True) -> Worker:
         with (tmp_path / f"{name}.log").open("wb") as log:
             started.append(Worker(environment, name, log, processes))
-        return started[-1].wait_ready()
+        return started[-1].wait_ready() if wait else started[-1]
 
     yield start
     for worker in started:

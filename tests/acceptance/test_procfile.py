@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from redis import Redis
@@ -93,7 +94,8 @@ def test_beat_and_a_worker_drain_a_row_that_nobody_nudged(
 
     wait_until(sent, "the row was sent")
     assert sorted(message.token for message in emulator.accepted()) == ["token_abc", "token_def"]
-    registered = command("celery", "-A", "workers.app", "inspect", "registered")
+    node = f"notifications@{gethostname()}"
+    registered = command("celery", "-A", "workers.app", "inspect", "--timeout", "20", "--destination", node, "registered")
     assert "tasks.notifications.drain" in registered.stdout
     assert "tasks.notifications.retry_failed" in registered.stdout
     honcho.send_signal(signal.SIGTERM)

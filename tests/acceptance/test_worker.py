@@ -59,16 +59,21 @@ def test_a_worker_without_credentials_stops_at_its_start_with_a_sentence(environ
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("chat-workers: GOOGLE_APPLICATION_CREDENTIALS ")
 
 
-def test_a_message_reaches_its_own_queue_only(redis: Redis, send: Send, start_worker: StartWorker) -> None:
+def test_a_worker_takes_from_its_own_queue_only(
+    chat: Engine, redis: Redis, send: Send, start_worker: StartWorker, nudge: Nudge, load: Load
+) -> None:
     start_worker()
     send("tasks.attachments.scan", 1)
+    load(1)
+    nudge()
+    wait_until(lambda: settled(chat), "the worker had taken what is its own")
     assert redis.llen("attachments") == 1
     assert [redis.llen(name) for name in ("notifications", "housekeeping", "backups")] == [0, 0, 0]
 
@@ -83,10 +88,10 @@ def test_sigterm_in_mid_drain_ends_soon_and_repeats_nothing(
     worker.send(signal.SIGTERM)
     assert worker.process.wait(20) == 0
     assert not settled(chat)
-    start_worker("next")
     with chat.connect() as connection:
-        released = connection.execute(text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL")).scalar()
-    assert released == 0
+        leased = connection.execute(text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL")).scalar()
+    assert leased == 0
+    start_worker("next")  # which finds the nudge that the stopped drain left for the rest
     _wait_until_sent(chat, tick)
     counted = audit(chat, emulator)
     assert (counted.lost, counted.repeated, counted.unfinished) == (0, 0, 0)

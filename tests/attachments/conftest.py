@@ -1,6 +1,7 @@
 """A real clamd and an S3 endpoint for these tests, and a chat whose uploads lie in a folder."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ class Uploads:
     def make_due(self) -> None:
         """Let the time of all next tries and leases have come."""
         self.execute("UPDATE worker_scans SET due_at = NOW(3) WHERE due_at IS NOT NULL")
+
+
+def being_scanned(path: Path) -> bool:
+    """Return whether a scan in this process is at the file: it has it open and has read from it."""
+    for handle in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if handle.readlink() == path:
+                position = Path(f"/proc/self/fdinfo/{handle.name}").read_text().split()[1]
+                return position != "0"
+    return False
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """(1, 1) is about exactly the bytes that were scanned: what happens when content changes, and when it is known already."""
 
 import os
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pytest
 
 from devstack.stack import Stack
 from tasks.attachments.fitness import EICAR
+from tests.acceptance.conftest import wait_until
 
-from .conftest import Uploads
+from .conftest import Uploads, being_scanned
 from .samples import PNG, zipped
 
 
@@ -39,19 +39,21 @@ def forge_times(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def in_mid_scan(clamd: Any, change: Any) -> Iterator[None]:
-    """While the body scans, with clamd hanging, let `change` happen, and clamd go on after it."""
-    clamd.pause()
+def in_mid_scan(clamd: Any, path: Path, change: Callable[[], None]) -> Iterator[None]:
+    """While the body scans the file, with clamd hanging, let `change` happen, and clamd go on after it."""
 
     def act() -> None:
-        time.sleep(0.3)
-        change()
-        clamd.resume()
+        try:
+            wait_until(lambda: being_scanned(path), "the file was being scanned")
+            change()
+        finally:
+            clamd.resume()
 
-    thread = threading.Thread(target=act)
-    thread.start()
-    yield
-    thread.join()
+    clamd.pause()
+    with ThreadPoolExecutor(1) as thread:
+        acting = thread.submit(act)
+        yield
+        acting.result()
 
 
 @pytest.mark.parametrize("change", [replace_file, write_in_place, append, forge_times])
@@ -60,7 +62,7 @@ def test_content_that_changes_in_mid_scan_is_scanned_again(uploads: Uploads, sca
     uploads.scan(uploads.add(b"warm"))
     path = uploads.path(attachment)
 
-    with in_mid_scan(scanners.clamd, lambda: change(path, EICAR)):
+    with in_mid_scan(scanners.clamd, path, lambda: change(path, EICAR)):
         uploads.scan(attachment)
 
     infected = change is not append  # this signature is tied to the file's beginning
@@ -71,8 +73,9 @@ def test_content_that_changes_in_mid_scan_is_scanned_again(uploads: Uploads, sca
 def test_content_that_goes_away_in_mid_scan_has_no_verdict(uploads: Uploads, scanners: Stack) -> None:
     attachment = uploads.add(PNG)
     uploads.scan(uploads.add(b"warm"))
+    path = uploads.path(attachment)
 
-    with in_mid_scan(scanners.clamd, uploads.path(attachment).unlink):
+    with in_mid_scan(scanners.clamd, path, path.unlink):
         uploads.scan(attachment)
 
     assert uploads.flags(attachment) == (0, 1)
@@ -87,7 +90,7 @@ def test_a_row_that_names_another_file_by_the_end_of_its_scan_is_scanned_anew(up
     def rename() -> None:
         uploads.execute("UPDATE message_attachments SET file_url = '/files/other' WHERE id = :id", id=attachment)
 
-    with in_mid_scan(scanners.clamd, rename):
+    with in_mid_scan(scanners.clamd, uploads.path(attachment), rename):
         uploads.scan(attachment)
     assert uploads.flags(attachment) == (0, 1)
     uploads.sweep()

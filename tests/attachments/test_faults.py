@@ -14,8 +14,9 @@ from devstack.stack import Stack
 from tasks.attachments import fitness, run
 from tasks.attachments.clamd import Clamd
 from tasks.attachments.fitness import EICAR
+from tests.acceptance.conftest import wait_until
 
-from .conftest import Uploads, reread
+from .conftest import Uploads, being_scanned, reread
 from .samples import PNG
 
 FILES = [PNG, EICAR, os.urandom(2**20), b"hello"]
@@ -64,11 +65,12 @@ def test_a_clamd_that_is_away_costs_one_try_each_not_a_queue_of_them(uploads: Up
 @pytest.mark.parametrize("fault", ["kill", "pause", "restart", "reload"])
 def test_a_clamd_that_fails_in_mid_scan_leaves_no_false_verdict(uploads: Uploads, clamd: Any, fault: str) -> None:
     attachments = [uploads.add(content) for content in FILES]
+    paths = [uploads.path(attachment) for attachment in attachments]
     uploads.scan(uploads.add(b"warm"))
     clamd.pause()
     sweep = threading.Thread(target=uploads.sweep)
     sweep.start()
-    time.sleep(0.3)
+    wait_until(lambda: all(map(being_scanned, paths)), "all files were being scanned")
     if fault == "kill":
         clamd.kill()
         clamd.start()
@@ -105,11 +107,12 @@ def test_a_database_that_fails_in_mid_scan_loses_no_attachment(
     uploads: Uploads, scanners: Stack, stack: Stack, fault: str
 ) -> None:
     attachments = [uploads.add(content) for content in FILES]
+    paths = [uploads.path(attachment) for attachment in attachments]
     uploads.scan(uploads.add(b"warm"))
     scanners.clamd.pause()
     sweep = threading.Thread(target=uploads.sweep)
     sweep.start()
-    time.sleep(0.3)
+    wait_until(lambda: all(map(being_scanned, paths)), "all files were being scanned")
     if fault == "kill":
         stack.mariadb.kill()
         scanners.clamd.resume()
@@ -164,11 +167,12 @@ def test_content_that_keeps_killing_workers_is_blocked(uploads: Uploads) -> None
 
 def test_a_result_that_comes_after_its_lease_has_passed_on_changes_nothing(uploads: Uploads, scanners: Stack) -> None:
     attachment = uploads.add(PNG)
+    path = uploads.path(attachment)
     uploads.scan(uploads.add(b"warm"))
     scanners.clamd.pause()
     scan = threading.Thread(target=uploads.scan, args=[attachment])
     scan.start()
-    time.sleep(0.3)
+    wait_until(lambda: being_scanned(path), "the file was being scanned")
     uploads.execute("UPDATE worker_scans SET lease = 'another' WHERE attachment_id = :id", id=attachment)
     scanners.clamd.resume()
     scan.join()

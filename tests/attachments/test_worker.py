@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,16 +21,24 @@ from tasks.attachments.fitness import EICAR
 from .conftest import Uploads
 from .samples import PNG
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def worker(uploads: Uploads, redis: Redis) -> Iterator["subprocess.Popen[bytes]"]:
     assert uploads
     assert redis
     command = ["celery", "-A", "workers.app", "worker", "-Q", "attachments", "--concurrency", "1"]
-    process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     yield process
     process.terminate()
-    process.wait(20)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture
@@ -38,7 +48,7 @@ def producer(environment: dict[str, str]) -> Iterator["Celery[Any]"]:
         yield app
 
 
-def until(true: Callable[[], bool], seconds: float = 40) -> None:
+def until(true: Callable[[], bool], seconds: float = 90) -> None:
     ends_at = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends_at
@@ -76,7 +86,9 @@ def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
     attachment = uploads.add(EICAR)
     producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
     until(lambda: _leased(uploads, attachment))
-    for child in subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False).stdout.split():
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    assert children
+    for child in children:
         os.kill(int(child), signal.SIGKILL)
     scanners.clamd.resume()
 

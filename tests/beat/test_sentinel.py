@@ -64,16 +64,17 @@ def failover(tmp_path: Path) -> Iterator[Failover]:
         master = start("--port", str(first), *both)
         start("--port", str(second), "--replicaof", "127.0.0.1", str(first), "--repl-diskless-sync-delay", "0", *both)
         for port in (first, second):
-            wait_until(lambda port=port: b"NOAUTH" in tcp_answer(port, b"PING\r\n"), "Redis answered", 20)  # type: ignore[misc]
-        with Redis(port=second, password=PASSWORD) as replica:
-            wait_until(lambda: replica.info()["master_link_status"] == "up", "the replica followed", 20)
+            wait_until(lambda port=port: b"NOAUTH" in tcp_answer(port, b"PING\r\n"), "Redis answered")  # type: ignore[misc]
+        with Redis(host="127.0.0.1", port=second, password=PASSWORD) as replica:
+            wait_until(lambda: replica.info()["master_link_status"] == "up", "the replica followed")
         start(str(configuration), "--sentinel")
-        with Redis(port=sentinel, password=SENTINEL_PASSWORD) as asked:
-            wait_until(lambda: bool(tcp_answer(sentinel, b"PING\r\n")), "the sentinel answered", 20)
-            wait_until(lambda: len(asked.sentinel_slaves(MASTER)) == 1, "the sentinel knew the replica", 30)
+        with Redis(host="127.0.0.1", port=sentinel, password=SENTINEL_PASSWORD) as asked:
+            wait_until(lambda: bool(tcp_answer(sentinel, b"PING\r\n")), "the sentinel answered")
+            wait_until(lambda: len(asked.sentinel_slaves(MASTER)) == 1, "the sentinel knew the replica")
         yield Failover(master, (first, second), sentinel)
 
 
+@pytest.mark.timeout(240)
 def test_a_worker_and_beat_survive_a_failover_of_the_master(
     failover: Failover,
     chat: Engine,
@@ -91,11 +92,11 @@ def test_a_worker_and_beat_survive_a_failover_of_the_master(
     worker = start_worker()
     beat = start_beat(BEAT_TEST_SCHEDULE="real")
     load(20)
-    wait_until(lambda: sent(chat) == 20, "beat and the worker sent the rows", 30)
+    wait_until(lambda: sent(chat) == 20, "beat and the worker sent the rows")
     failover.master.kill()
     failover.master.wait()
     load(20)
-    wait_until(lambda: sent(chat) == 40, "they went on with the promoted replica", 60)
+    wait_until(lambda: sent(chat) == 40, "they went on with the promoted replica")
     assert worker.process.poll() is None
     assert beat.process.poll() is None
 

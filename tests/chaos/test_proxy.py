@@ -27,8 +27,8 @@ def proxy() -> Iterator[Proxy]:
         server.shutdown()
 
 
-def connect(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=1)
+def connect(proxy: Proxy, timeout: float = 10) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=timeout)
 
 
 def echo(connection: socket.socket) -> bytes:
@@ -72,7 +72,7 @@ def test_the_connections_that_were_cut_are_known(proxy: Proxy, mode: Mode) -> No
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.MUTE])
 def test_a_half_open_connection_is_taken_and_says_nothing(proxy: Proxy, mode: Mode) -> None:
     proxy.set(mode)
-    with closing(connect(proxy)) as connection, pytest.raises(TimeoutError):
+    with closing(connect(proxy, timeout=1)) as connection, pytest.raises(TimeoutError):
         echo(connection)
     proxy.set(Mode.OPEN)
     with closing(connect(proxy)) as connection:

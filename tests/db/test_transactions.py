@@ -181,7 +181,7 @@ def test_patience_ends_with_the_error_that_the_database_gave(counters: Engine, h
     work = Work(1)
     began = time.monotonic()
     with pytest.raises(OperationalError) as raised:
-        transact(counters, work, patience=1.5)
+        transact(counters, work, patience=1.9)
     assert error_code(raised.value) == LOCK_WAIT
     assert work.attempts == 2  # the second began within the patience and waited its second for the lock
     assert time.monotonic() - began < 4

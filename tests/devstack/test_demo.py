@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 
 from devstack.chat import load_chat
@@ -35,6 +36,7 @@ def figure(output: str, of: str) -> int:
     return int(found[1].replace(",", ""))
 
 
+@pytest.mark.timeout(240)
 def test_the_demo_accounts_for_every_row_and_device_and_leaves_nothing() -> None:
     name = f"test-demo-{os.getpid()}"
     demo = subprocess.run(

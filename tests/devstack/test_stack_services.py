@@ -129,7 +129,7 @@ def test_redis_keeps_what_it_acknowledged_before_a_kill(stack: Stack) -> None:
 
 
 def test_a_paused_service_hangs_until_it_is_resumed(stack: Stack) -> None:
-    with Redis.from_url(stack.redis.url, socket_timeout=0.2, retry=None) as client:
+    with Redis.from_url(stack.redis.url, socket_timeout=2, retry=None) as client:
         client.ping()
         stack.redis.pause()
         with pytest.raises(RedisTimeoutError):

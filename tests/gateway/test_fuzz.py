@@ -6,7 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import Gateway
+
+pytestmark = pytest.mark.timeout(240)
 
 COMMAND = [
     *(sys.executable, "-m", "schemathesis.cli", "run"),
@@ -24,7 +28,7 @@ def fuzz(gateway: Gateway, token: str, paths: str, folder: Path) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

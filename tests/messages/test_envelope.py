@@ -18,7 +18,7 @@ from kombu.utils.json import dumps, loads
 
 from tests.messages import samples
 from workers.messages import call, envelope
-from workers.messages.contract import DEFECTS, RefusedError
+from workers.messages.contract import DEFECTS, MOST_RETRIES, RefusedError
 
 
 def examine(raw: bytes, app: "Celery[Any]", queue: str = samples.QUEUE) -> envelope.Call:
@@ -138,6 +138,7 @@ def taken_apart(raw: bytes, app: "Celery[Any]") -> None:
         hard, soft = request.time_limits
         assert {type(hard), type(soft)} <= {int, float, type(None)}
         assert request.revoked() in {True, False, None}
-        assert request._context.retries < 3 or request._context.retries >= 3
+        assert type(request._context.retries) is int
+        assert 0 <= request._context.retries <= MOST_RETRIES
         task.signature_from_request(request._context, retries=request._context.retries + 1)
         pickle.dumps(request.request_dict)

@@ -10,8 +10,8 @@ from tests.messages.conftest import Worker
 from workers.messages import rejected
 
 
-def newest(worker: Worker) -> rejected.Rejected:
-    return next(rejected.kept(worker.redis, 1))
+def newest(worker: Worker) -> rejected.Rejected | None:
+    return next(rejected.kept(worker.redis, 1), None)
 
 
 @pytest.mark.parametrize(("element", "defect"), [bad[1:] for bad in samples.BAD], ids=[bad[0] for bad in samples.BAD])
@@ -20,6 +20,7 @@ def test_what_is_bad_is_kept_and_the_good_message_behind_it_runs(worker: Worker,
     worker.push(raw)
     worker.run()
     kept = newest(worker)
+    assert kept
     assert (kept.queue, kept.defect, kept.size) == (samples.QUEUE, defect, len(raw))
     assert kept.raw == raw[: len(kept.raw)]
     assert kept.whole == (defect != "size")
@@ -28,8 +29,10 @@ def test_what_is_bad_is_kept_and_the_good_message_behind_it_runs(worker: Worker,
 @pytest.mark.parametrize("message", [m for _, m in samples.MISFITS], ids=[name for name, _ in samples.MISFITS])
 def test_arguments_that_the_task_does_not_take_are_kept(worker: Worker, message: dict[str, Any]) -> None:
     worker.push(message, "attachments")
-    worker.wait_until(lambda: newest(worker).raw == samples.raw(message))
-    assert (newest(worker).queue, newest(worker).defect) == ("attachments", "arguments")
+    worker.wait_until(lambda: (kept := newest(worker)) is not None and kept.raw == samples.raw(message))
+    kept = newest(worker)
+    assert kept
+    assert (kept.queue, kept.defect) == ("attachments", "arguments")
     worker.run()
 
 

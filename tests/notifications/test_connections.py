@@ -13,21 +13,31 @@ from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, Ac
 from tests.notifications.conftest import Accepted, Chat
 
 
+def worker_with(name: str, value: str) -> Iterator[None]:
+    """Have this process be a worker that was started with a variable of the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, value)
+        get_settings.cache_clear()
+        run.forget_process()
+        yield
+    get_settings.cache_clear()
+    run.forget_process()
+
+
 @pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A worker with three connections' worth of requests in flight and a short deadline on each."""
-    monkeypatch.setenv("NOTIFICATIONS_IN_FLIGHT", "300")
-    monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "1")
-    get_settings.cache_clear()
-    run.forget_process()
-    yield
-    monkeypatch.undo()
-    get_settings.cache_clear()
-    run.forget_process()
+def three_connections(environment: dict[str, str]) -> Iterator[None]:
+    """A worker with three connections' worth of requests in flight."""
+    yield from worker_with("NOTIFICATIONS_IN_FLIGHT", "300")
+
+
+@pytest.fixture
+def short_deadline(environment: dict[str, str]) -> Iterator[None]:
+    """A worker that waits a few seconds for an answer."""
+    yield from worker_with("NOTIFICATIONS_REQUEST_SECONDS", "3")
 
 
 def test_more_in_flight_than_a_connection_has_streams_costs_no_result(
-    limits: None, api: Chat, emulator: Emulator, accepted: Accepted
+    three_connections: None, api: Chat, emulator: Emulator, accepted: Accepted
 ) -> None:
     row = api.notify(*(f"phone-{number}" for number in range(900)))
     emulator.set(latency=0.05)
@@ -46,7 +56,7 @@ def test_a_connection_that_the_provider_closed_costs_no_attempt(api: Chat, emula
 
 
 def test_a_provider_that_goes_silent_costs_a_deadline_and_the_rows_are_sent_later(
-    limits: None, api: Chat, emulator: Emulator, stack: Stack
+    short_deadline: None, api: Chat, emulator: Emulator, stack: Stack
 ) -> None:
     api.notify("phone")
     run.drain()

@@ -221,7 +221,7 @@ def test_a_backlog_does_not_starve_the_retries(api: Chat, emulator: Emulator) ->
 def test_a_row_that_the_api_holds_locked_does_not_cost_its_neighbours_their_results(
     api: Chat, emulator: Emulator, accepted: Accepted
 ) -> None:
-    emulator.inject(Fault(kind="slow", latency=1))
+    emulator.inject(Fault(kind="slow", latency=3))
     held, other = api.notify("held"), api.notify("other")
     draining = threading.Thread(target=run.drain)
     with api.engine.connect() as connection:

@@ -35,7 +35,7 @@ def impatient(api: Chat, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def in_flight(emulator: Emulator, rows: int, meanwhile: Callable[[], None]) -> None:
     """Drain; do something while `rows` pushes are out; return when the run has ended."""
-    emulator.inject(Fault(kind="slow", latency=1))
+    emulator.inject(Fault(kind="slow", latency=3))
     draining = threading.Thread(target=run.drain)
     draining.start()
     wait_until(lambda: emulator.stats().in_flight == rows, "the pushes were in flight")
@@ -89,7 +89,7 @@ def test_a_parked_row_is_settled_as_sent_though_it_was_read_meanwhile(api: Chat,
 
 
 def test_a_dead_device_is_known_though_its_row_could_not_be_written(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="unregistered", latency=1))
+    emulator.inject(Fault(kind="unregistered", latency=3))
     row = api.notify("phone")
     draining = threading.Thread(target=run.drain)
     with api.engine.connect() as connection:
@@ -105,8 +105,8 @@ def test_a_dead_device_is_known_though_its_row_could_not_be_written(api: Chat, e
 
 
 def test_what_is_left_to_try_of_a_parked_row_keeps_its_time(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
-    emulator.inject(Fault(kind="unavailable", token="bad", latency=1))
-    emulator.inject(Fault(kind="slow", token="good", latency=1))
+    emulator.inject(Fault(kind="unavailable", token="bad", latency=3))
+    emulator.inject(Fault(kind="slow", token="good", latency=3))
     row = api.notify("good", "bad")
     draining = threading.Thread(target=run.drain)
     with api.engine.connect() as connection:

@@ -13,7 +13,7 @@ from devstack.programs import ensure, find
 from tasks import broker
 from tests.browser import Driver
 from workers.gateway.app import make_app
-from workers.operations import picture
+from workers.operations import picture, redis, source
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -50,11 +50,21 @@ def browser() -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def look(environment: dict[str, str]) -> Iterator[Callable[[], picture.Picture]]:
+def look_in_time(environment: dict[str, str]) -> Iterator[Callable[[], picture.Picture]]:
     """What looks now, in this process, with clients of this test's own."""
     forget()
     yield fresh
     forget()
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch, look_in_time: Callable[[], picture.Picture]) -> Callable[[], picture.Picture]:
+    """The same with all the time that a slow machine may take."""
+    monkeypatch.setattr(source, "DEADLINE_SECONDS", 20.0)
+    monkeypatch.setattr(picture, "STATEMENT_SECONDS", 20)
+    monkeypatch.setattr(picture, "READ_SECONDS", 20)
+    monkeypatch.setattr(redis, "SECONDS", 20.0)
+    return look_in_time
 
 
 def fresh() -> picture.Picture:

@@ -19,6 +19,12 @@ from workers.operations.source import DEADLINE_SECONDS, Reading, Source, togethe
 Look = Callable[[], Picture]
 
 
+@pytest.fixture
+def look(look_in_time: Look) -> Look:
+    """With the deadlines of production: they are what this is about."""
+    return look_in_time
+
+
 def up(found: Picture) -> dict[str, bool]:
     read = samples(exposition(found).decode())
     return {reading.name: bool(value(read, "collector_up", collector=reading.name)) for reading in found.readings}

@@ -72,8 +72,11 @@ def test_a_duration_lies_in_the_first_bucket_that_is_no_shorter(redis: Redis, se
 
 
 def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> None:
-    with Redis.from_url(stack.redis.url, socket_timeout=0.2, socket_connect_timeout=0.2) as client:
-        counters.flush_to(lambda: client)
+    with (
+        Redis.from_url(stack.redis.url, socket_timeout=0.2, socket_connect_timeout=0.2) as hasty,
+        Redis.from_url(stack.redis.url) as client,
+    ):
+        counters.flush_to(lambda: hasty)
         stack.redis.kill()
         try:
             counters.add(counters.SETTLED, "SENT", amount=2)
@@ -82,6 +85,7 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
             counters.flush(at_once=True)  # does not even ask
         finally:
             stack.redis.start()
+        counters.flush_to(lambda: client)
         client.delete(counters.KEY)
         counters._paused_until = 0.0
         counters.flush(at_once=True)

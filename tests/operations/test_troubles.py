@@ -70,7 +70,9 @@ def overdue_retries(execute: Execute, _redis: Redis) -> None:
 
 
 def open_breaker(execute: Execute, _redis: Redis) -> None:
-    execute("INSERT INTO worker_providers (provider, opened_at, reason) VALUES ('fcm', NOW(3) - INTERVAL 90 SECOND, 'fcm 503')")
+    execute(
+        "INSERT INTO worker_providers (provider, opened_at, reason) VALUES ('fcm', NOW(3) - INTERVAL 130 SECOND, 'fcm 503')"
+    )
 
 
 def failing_deliveries(execute: Execute, _redis: Redis) -> None:
@@ -136,7 +138,7 @@ def unknown_entry(_execute: Execute, redis: Redis) -> None:
     [
         (old_backlog, "ChatWorkersBacklogOld", "1 notifications wait to be sent, the oldest for 10 min"),
         (overdue_retries, "ChatWorkersRetriesOverdue", "due for another try, the first for 5 min"),
-        (open_breaker, "ChatWorkersBreakerOpen", "Nothing is sent to fcm for 90 s: fcm 503"),
+        (open_breaker, "ChatWorkersBreakerOpen", "Nothing is sent to fcm for 2 min: fcm 503"),
         (failing_deliveries, "ChatWorkersDeliveriesFailing", "40% of the messages"),
         (overdue_scans, "ChatWorkersScansOverdue", "1 uploads wait for their scan, the oldest for 10 min"),
         (unverified, "ChatWorkersAttachmentsUnverified", "could not be scanned"),

@@ -235,7 +235,7 @@ print(run_policy(get_engine(), POLICIES["read_notifications"], by="victim", prog
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_run_that_is_killed_and_started_again_ends_with_exactly_the_right_rows(full: Engine, attempt: int) -> None:
     chance = random.Random(attempt)
-    set_rule(full, batch_rows=20)
+    set_rule(full, batch_rows=2)
     victim = subprocess.Popen([sys.executable, "-c", PROGRAM], env=os.environ, stdout=subprocess.PIPE, text=True)
     assert victim.stdout is not None
     for _ in range(chance.randint(1, 30)):

@@ -38,11 +38,11 @@ def test_they_do_what_their_names_say(chat: Engine) -> None:
     with chat.begin() as connection:
         notification(connection, 1, created="NOW() - INTERVAL 91 DAY")
         conversation(connection, 7, is_closed="1", closed_at="NOW() - INTERVAL 366 DAY")
-        for id_ in (1, 2):
+        for id_, seconds in ((1, 1), (2, 60)):
             connection.execute(
                 text(
                     "INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at)"
-                    f" VALUES ({id_}, 1, 1, NOW() - INTERVAL {id_ * 8} SECOND)"
+                    f" VALUES ({id_}, 1, 1, NOW() - INTERVAL {seconds} SECOND)"
                 )
             )
     retention.purge_notifications()

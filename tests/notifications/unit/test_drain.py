@@ -5,10 +5,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tasks.notifications.delivery import Job
+from tasks.notifications.devices import Device
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.gate import Gate
 from tasks.notifications.health import Admission
@@ -117,9 +119,20 @@ def test_no_more_than_three_batches_are_under_way() -> None:
 
 def test_a_slow_device_holds_no_other_row_up() -> None:
     settled: list[int] = []
-    queue = MemoryQueue(lambda attempts: settled.extend(attempt.settlement.notification_id for attempt in attempts))
-    provider = MemoryProvider(slow={"phone-1": 0.2})
-    run(queue, provider, batches(jobs(1, 2, 3), jobs(4)))
+    others_are = threading.Event()
+
+    def note(attempts: list[Attempt]) -> None:
+        settled.extend(attempt.settlement.notification_id for attempt in attempts)
+        if {2, 3, 4} <= set(settled):
+            others_are.set()
+
+    class Slow(MemoryProvider):
+        async def send(self, prepared: Any, device: Device, *, dry_run: bool = False) -> Outcome:
+            if device.token == "phone-1":
+                await asyncio.to_thread(others_are.wait, 20)
+            return await super().send(prepared, device, dry_run=dry_run)
+
+    run(MemoryQueue(note), Slow(), batches(jobs(1, 2, 3), jobs(4)))
     assert settled[-1] == 1
 
 

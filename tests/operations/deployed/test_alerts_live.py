@@ -82,7 +82,7 @@ def pending(engine: Engine, rows: int, *, age: int = 0) -> None:
         )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emulator: Emulator, firing: Firing) -> None:
     assert firing() & CAUSED == set()
 

@@ -247,7 +247,7 @@ def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path)
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (2, "")
