@@ -22,7 +22,7 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from workers.gateway import tokens
 
-READY_SECONDS = 30
+READY_SECONDS = 90
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from devstack.folder import PROJECT
 from devstack.stack import Stack
 from tests.messages import samples
 
-WAIT_SECONDS = 40
+WAIT_SECONDS = 90
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def answers(url: str) -> Callable[[], bool]:
     return ask
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
     """Poll, more slowly than wait_until: each look is a scrape."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -113,10 +113,10 @@ def deployment(environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
     try:
         for name in COMMANDS:
             deployment.start(name)
-        eventually(answers(f"{deployment.gateway}/healthz"), "the gateway answered", 30)
-        eventually(answers(f"{deployment.flower}/healthcheck"), "Flower answered", 30)
-        eventually(lambda: bool(value(deployment.scrape(), "worker_up", worker="main@test")), "the worker was seen", 30)
-        eventually(lambda: bool(value(deployment.scrape(), "beat_up")), "beat was seen", 30)
+        eventually(answers(f"{deployment.gateway}/healthz"), "the gateway answered")
+        eventually(answers(f"{deployment.flower}/healthcheck"), "Flower answered")
+        eventually(lambda: bool(value(deployment.scrape(), "worker_up", worker="main@test")), "the worker was seen")
+        eventually(lambda: bool(value(deployment.scrape(), "beat_up")), "beat was seen")
         yield deployment
     finally:
         deployment.close()

@@ -106,4 +106,4 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
     deployment.start("beat")
     with chat.begin() as connection:
         connection.execute(text("DELETE FROM worker_backup_runs"))
-    eventually(lambda: firing() & CAUSED == set(), "all of them had ended", 60)
+    eventually(lambda: firing() & CAUSED == set(), "all of them had ended")
