@@ -122,6 +122,7 @@ def test_none_of_this_cost_the_worker_its_process_or_a_connection(worker: Worker
     assert "Connection to broker lost" not in worker.lines
 
 
+@pytest.mark.timeout(240)  # each of its waits may take WAIT_SECONDS
 def test_a_worker_that_starts_among_bad_messages_and_a_killed_one_s_runs_the_good(
     environment: dict[str, str], redis: Redis, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_worker_that_starts_among_bad_messages_and_a_killed_one_s_runs_the_goo
         second.kill()
 
 
+@pytest.mark.timeout(240)  # each of its waits may take WAIT_SECONDS
 def test_a_redis_that_restarts_among_bad_messages_finds_the_same_worker(
     environment: dict[str, str], stack: Stack, redis: Redis, tmp_path: Path
 ) -> None:
