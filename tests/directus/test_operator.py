@@ -8,14 +8,13 @@ from typing import Literal
 
 import pytest
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions, Keys
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 from sqlalchemy import Engine, text
 
-from devstack.programs import find
-from tests.browser import Driver
+from tests.browser import chromium
 
 from .api import ADMIN_EMAIL, ADMIN_PASSWORD, Api
 from .processes import chat_workers
@@ -93,22 +92,13 @@ def test_the_rights_of_directus_allow_an_operators_work_and_no_more(api: Api, da
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = find("chromium")
-    for option in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
+    with chromium(
         "--disable-background-networking",
-        "--no-first-run",
-        "--disable-gpu",
         "--force-prefers-reduced-motion",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--window-size=1500,800",
         "--lang=en-US",
-    ):
-        options.add_argument(option)
-    with Chrome(options, Driver()) as chrome:
+    ) as chrome:
         yield chrome
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import Chrome
 
-from devstack.programs import ensure, find
-from tests.browser import Driver
+from tests.browser import chromium
 from workers.gateway.catalogue import CATALOGUE
 
 from .conftest import Gateway
@@ -16,13 +15,7 @@ from .conftest import Gateway
 
 @pytest.fixture
 def browser() -> Iterator[Chrome]:
-    ensure(["tests"])
-    options = ChromeOptions()
-    options.binary_location = find("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with Chrome(options, Driver()) as chrome:
+    with chromium(logs=("browser", "performance")) as chrome:
         yield chrome
 
 

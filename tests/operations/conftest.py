@@ -6,12 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import Chrome
 from sqlalchemy import Engine
 
-from devstack.programs import ensure, find
 from tasks import broker
-from tests.browser import Driver
+from tests.browser import chromium
 from workers.gateway.app import make_app
 from workers.operations import picture, redis, source
 
@@ -35,18 +34,9 @@ def value(found: Samples, name: str, **labels: str) -> float | None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Chrome]:
     """A headless Chromium, one for all tests."""
-    ensure(["tests"])
-    options = ChromeOptions()
-    options.binary_location = find("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1200,1400"):
-        options.add_argument(argument)
-    # What the pages log; a refused style or script is said there.
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options=options, service=Driver())
-    try:
+    # What the pages log is kept; a refused style or script is said there.
+    with chromium("--window-size=1200,1400") as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 @pytest.fixture
