@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     """What one transaction of a batch job should take; its size adapts."""
     batches_rest: float = Field(default=0.0, ge=0, le=10)
     """Pause after each batch, as a share of the time that the batch took."""
-    batches_turn_seconds: float = Field(default=0.0, ge=0, le=300)
+    batches_turn_seconds: float = Field(default=30.0, ge=0, le=300)
     """How long, once a run, the server's own clearing away of deleted rows is kept waiting; 0: both at once."""
     batches_most_running: int = Field(default=25, ge=1)
     """Batch jobs wait while more threads than this are running on the server (Threads_running)."""

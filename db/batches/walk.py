@@ -16,10 +16,9 @@ from db.locks import Lock
 from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
-# A batch is written in statements of so many rows, about 2 ms. Between two of them the server's thread sleeps, which lets those
-# that wait for its CPU go first; a thread that never sleeps keeps it until the kernel's next tick, 4 ms on most servers. And
-# between two of them a batch that has had its time ends, however many rows it was meant to take.
-STATEMENT_ROWS = 200
+# A batch is written in statements of so many rows, some 15 ms. Between two of them a batch that has had its time ends, however
+# many rows it was meant to take.
+STATEMENT_ROWS = 1000
 HOLD_SECONDS = 0.25
 # While one key in so many matches, batches are ranges of keys instead of lists.
 DENSE = 2
