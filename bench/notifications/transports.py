@@ -17,6 +17,7 @@ import aiohttp
 import httpx
 import uvloop
 from firebase_admin import messaging
+from pyreqwest.http import HeaderMap
 
 from bench.notifications import firebase
 from bench.notifications.field import Field
@@ -68,15 +69,16 @@ async def _at_once(messages: int, post: Post) -> float:
 
 async def _request(fcm: Fcm) -> tuple[str, dict[str, str], bytes]:
     headers = {"authorization": f"Bearer {await fcm._token.get()}", "content-type": "application/json"}
-    return fcm._url, headers, b'{"message":' + fcm.prepare(push()) + b',"token":"token-of-a-transport"}}'
+    return str(fcm._url), headers, b'{"message":' + fcm.prepare(push()) + b',"token":"token-of-a-transport"}}'
 
 
 async def _pyreqwest(messages: int) -> float:
     fcm = from_settings(get_settings())
-    url, headers, body = await _request(fcm)
+    _, headers, body = await _request(fcm)
+    parsed = HeaderMap(headers)
 
     async def post() -> int:
-        return (await fcm._transport.post(url, headers, body)).status
+        return (await fcm._transport.post(fcm._url, parsed, body)).status
 
     return await _at_once(messages, post)
 
