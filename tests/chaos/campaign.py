@@ -26,8 +26,8 @@ from tests.chaos.gateway import Gateway
 from tests.chaos.pushes import Nudges, Pushes, Readers
 from tests.chaos.scene import Scene, one
 
-# A retry's second step, a lease and a beat: what may still be waited for when all faults are over.
-QUIET_SECONDS = 300
+# The second step of the slowest ladder, a lease and a beat: what may still be waited for when all faults are over.
+QUIET_SECONDS = 480
 # Longer than any fault's bound: one that is still at it then has failed.
 LONGEST_FAULT_SECONDS = 180
 # From then on the report says what it is that is waited for.

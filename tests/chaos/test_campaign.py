@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from devstack.folder import PROJECT
+from tasks.notifications.queue import LEASE_SECONDS
+from tasks.notifications.retry_policy import JITTER, LADDERS
+from tests.chaos.campaign import QUIET_SECONDS
 
 SEED = "7"
 # One or two of each kind, without those that make a push wait for minutes, as providers ask for.
@@ -24,3 +27,9 @@ def test_a_short_campaign_loses_nothing() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--seed", SEED, "--minutes", "0.8", "--rate", "100", "--faults", FAULTS]
     ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, timeout=470)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_campaign_waits_for_the_second_step_of_every_ladder() -> None:
+    """A row that met two faults is not stuck, it is not yet due."""
+    steps = [ladder.first * ladder.growth * JITTER[1] for ladder in LADDERS.values() if ladder.attempts]
+    assert max(steps) + LEASE_SECONDS < QUIET_SECONDS
