@@ -96,7 +96,8 @@ def _beat() -> NoReturn:
 
     from workers.app import app
 
-    logging.getLogger("celery.beat").addFilter(_without_traceback)
+    for name in ("celery.beat", "celery.utils.dispatch.signal"):
+        logging.getLogger(name).addFilter(_without_traceback)
     try:
         _say_if_nothing_is_remembered(app)
         # Called after RedBeat's own receiver, which waits for the lock: it was connected when redbeat was imported.
@@ -112,8 +113,11 @@ def _beat() -> NoReturn:
 
 
 def _say_that_it_is_our_turn(sender: Any, **_: Any) -> None:
-    if sender.scheduler.lock:
-        log.info("this beat holds the lock and sends; others stand by")
+    if not sender.scheduler.lock:
+        # Celery has swallowed and logged what RedBeat's receiver met; only what is no Exception gets past it.
+        log.error("beat ends: its lock could not be taken")
+        raise SystemExit(1)
+    log.info("this beat holds the lock and sends; others stand by")
 
 
 def _say_if_nothing_is_remembered(app: Any) -> None:

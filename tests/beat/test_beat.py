@@ -100,6 +100,21 @@ def test_a_beat_waits_for_a_redis_that_comes_later(stack: Stack, start_beat: Sta
     goes_on(ticks)
 
 
+def test_a_beat_that_cannot_take_its_lock_says_so_in_a_sentence_and_tries_again(
+    redis: Redis, start_beat: StartBeat, ticks: Count
+) -> None:
+    # All that it writes before is hashes and sorted sets: only the lock is refused, as by a Redis that goes away just then.
+    redis.acl_setuser("default", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", "-set"])
+    try:
+        beat = start_beat()
+        wait_until(lambda: beat.said("beat has ended and is started again"), "it ended")
+    finally:
+        redis.acl_setuser("default", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all"])
+    goes_on(ticks)
+    assert beat.said("beat ends: its lock could not be taken")
+    assert "Traceback" not in beat.log.read_text()
+
+
 def test_what_fell_due_while_no_beat_ran_is_sent_once(
     start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
 ) -> None:
