@@ -36,6 +36,8 @@ def make_app() -> Celery[Any]:
         print(f"chat-workers: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ExaminingAMQP)
+    # Else a thread other than the importing one has an app without our tasks and routes, and refuses every message.
+    celery.set_default()
     celery.conf.update(config)
     celery.autodiscover_tasks([f"tasks.{job}" for job in JOBS], related_name="task")
     signals.connect()
