@@ -14,9 +14,9 @@ from tests.chaos.campaign import QUIET_SECONDS
 SEED = "7"
 # One or two of each kind, without those that make a push wait for minutes, as providers ask for.
 FAULTS = (
-    "kill-worker,kill-child,freeze-worker,terminate-worker,kill-other,kill-beat,kill-gateway,freeze-gateway,freeze-child,db-kill,db-pause,db-connections,"
-    "db-read-only,db-row-locks,db-deadlocks,db-table-lock,redis-kill,redis-lose,redis-full,push-down,push-mute,push-cut,"
-    "push-denied,cut-off-database,cut-off-broker,clamd-kill,clamd-reload,disk-full"
+    "kill-worker,kill-child,freeze-worker,freeze-child,terminate-worker,terminate-child,kill-other,kill-beat,kill-gateway,"
+    "freeze-gateway,db-kill,db-pause,db-connections,db-read-only,db-row-locks,db-deadlocks,db-table-lock,redis-kill,redis-lose,"
+    "redis-full,push-down,push-mute,push-cut,push-denied,cut-off-database,cut-off-broker,clamd-kill,clamd-reload,disk-full"
 )
 
 

@@ -40,14 +40,14 @@ def kill_all(*roles: str) -> Callable[[Play], None]:
     return run
 
 
-def kill_child(*roles: str) -> Callable[[Play], None]:
-    """SIGKILL one or two children of a pool, as the kernel's out-of-memory killer does."""
+def signal_child(number: signal.Signals, *roles: str) -> Callable[[Play], None]:
+    """Signal one or two children of a pool: SIGKILL, as the kernel's out-of-memory killer does, or SIGTERM, as people do."""
 
     def run(play: Play) -> None:
         children = play.scene.fleet.children(_one(play, roles))
         for pid in play.chance.sample(children, min(len(children), play.chance.randint(1, 2))):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
             play.killed()
             play.wait(play.chance.uniform(0, 2))
 

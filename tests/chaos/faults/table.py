@@ -1,5 +1,7 @@
 """The faults, by name: what is done to what, for how long at most, and which repeats it may excuse."""
 
+from signal import SIGKILL, SIGTERM
+
 from tests.chaos.faults import broker, database, others, processes, providers
 from tests.chaos.faults.base import Excuse, Fault
 from tests.chaos.proxy import Mode
@@ -12,19 +14,21 @@ FAULTS = {
     "kill-parent": Fault(
         "notifications", "SIGKILL of a notifications worker, children orphaned", processes.kill_parent(*PUSH), K
     ),
-    "kill-child": Fault("notifications", "SIGKILL of notifications pool children", processes.kill_child(*PUSH), K),
+    "kill-child": Fault("notifications", "SIGKILL of notifications pool children", processes.signal_child(SIGKILL, *PUSH), K),
     "freeze-worker": Fault("notifications", "SIGSTOP of a notifications worker for 2-8 s", processes.freeze(*PUSH)),
     "freeze-child": Fault("notifications", "SIGSTOP of a notifications pool child for 2-8 s", processes.freeze_child(*PUSH)),
     "terminate-worker": Fault("notifications", "SIGTERM of a notifications worker", processes.terminate(*PUSH)),
+    "terminate-child": Fault("notifications", "SIGTERM of notifications pool children", processes.signal_child(SIGTERM, *PUSH)),
     "clock-worker": Fault(
         "notifications", "a notifications worker whose clock is off by up to 2 h", processes.move_clock(*PUSH)
     ),
     "rolling-restart": Fault("notifications", "rolling restart", processes.roll),
     "kill-other": Fault("others", "SIGKILL of the attachments, housekeeping or backups worker", processes.kill_all(*OTHER)),
-    "kill-other-child": Fault("others", "SIGKILL of one of their pool children", processes.kill_child(*OTHER)),
+    "kill-other-child": Fault("others", "SIGKILL of one of their pool children", processes.signal_child(SIGKILL, *OTHER)),
     "freeze-other": Fault("others", "SIGSTOP of one of them for 2-8 s", processes.freeze(*OTHER)),
     "freeze-other-child": Fault("others", "SIGSTOP of one of their pool children for 2-8 s", processes.freeze_child(*OTHER)),
     "terminate-other": Fault("others", "SIGTERM of one of them", processes.terminate(*OTHER)),
+    "terminate-other-child": Fault("others", "SIGTERM of their pool children", processes.signal_child(SIGTERM, *OTHER)),
     "clock-other": Fault("others", "one of them whose clock is off by up to 2 h", processes.move_clock(*OTHER)),
     "kill-beat": Fault("beat", "SIGKILL of a beat", processes.kill_all("beat")),
     "freeze-beat": Fault("beat", "SIGSTOP of a beat for 2-8 s", processes.freeze("beat")),
