@@ -72,8 +72,7 @@ def main(
         for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
             if size is not None:
                 found = {"command": f"{command} --{measure.__name__} {size}"} | measure(scene, size, plan, say)
-                lines = "\n".join(f"{key:22} {value}" for key, value in found.items() if key != "samples")
-                save(measure.__name__, lines, found, results, *([PUBLISHED] if publish else []))
+                save(measure.__name__, volume.text(found), found, results, *([PUBLISHED] if publish else []))
                 raise SystemExit(1 if found["problems"] else 0)
         outcome = run(scene, plan, say)
         lines = report.text(outcome, command)

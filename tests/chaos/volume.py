@@ -155,6 +155,14 @@ def line(sample: Sample) -> str:
     )
 
 
+def text(found: dict[str, Any]) -> str:
+    """Return a report for people: what was found, a line each, without the samples."""
+    lines = {key: value for key, value in found.items() if key not in {"drift", "samples"}}
+    for name, (before, after) in found.get("drift", {}).items():
+        lines[name] = f"{before:g} in the second third, {after:g} in the last"
+    return "\n".join(f"{key:24} {value}" for key, value in lines.items())
+
+
 def drift(samples: list[Sample]) -> dict[str, tuple[float, float]]:
     """Return, for what has to stay flat, the second third's median and the last third's.
 
