@@ -5,12 +5,12 @@ import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import http_ece
 import orjson
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
@@ -72,8 +72,8 @@ class WebPush:
     async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
         """POST to one subscription. Web Push cannot validate without delivering: a dry run ends before the request."""
         text, headers = prepared
-        origin = self._push_service(device.token)
-        if origin is None:
+        endpoint = self._endpoint(device.token)
+        if endpoint is None:
             # The endpoint came from a browser: whoever may register one must not make us call any host he likes.
             return Outcome(Kind.REFUSED, "webpush: the endpoint is at no host of WEBPUSH_HOSTS")
         try:
@@ -82,9 +82,9 @@ class WebPush:
             return Outcome(Kind.REFUSED, "webpush: the subscription's keys are unusable")
         if dry_run:
             return Outcome(Kind.HELD, "webpush cannot validate without delivering")
-        authorization = f"vapid t={self._token(origin)}, k={self._public_key}"
+        authorization = f"vapid t={self._token(endpoint.origin_ascii)}, k={self._public_key}"
         try:
-            answer = await self._transport.post(device.token, {**headers, "authorization": authorization}, body)
+            answer = await self._transport.post(endpoint, {**headers, "authorization": authorization}, body)
         except NoAnswerError as error:
             return Outcome(Kind.UNREACHABLE, f"webpush gave no answer: {error}")
         return classify(answer)
@@ -93,15 +93,18 @@ class WebPush:
         """Close all connections."""
         await self._transport.close()
 
-    def _push_service(self, endpoint: str) -> str | None:
-        """Return the origin of an endpoint at a known push service, None for any other."""
+    def _endpoint(self, endpoint: str) -> Url | None:
+        """Return an endpoint at a known push service, None for any other.
+
+        Parsed by what makes the request: another parser may see another host in it.
+        """
         try:
-            parts = urlsplit(endpoint)
-            host = parts.hostname or ""
+            url = Url(endpoint)
         except ValueError:
             return None
+        host = url.host_str or ""
         known = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self._hosts)
-        return f"https://{parts.netloc}" if known and parts.scheme == "https" and not parts.username else None
+        return url if known and url.scheme == "https" and not url.username and not url.password else None
 
     def _token(self, origin: str) -> str:
         """Return a VAPID token for a push service."""

@@ -1,0 +1,126 @@
+"""Where a subscription may make us send: only to a push service of WEBPUSH_HOSTS, whatever the text says."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pyreqwest.http import Url
+
+from settings import Settings
+from tasks.notifications.devices import read_devices
+from tasks.notifications.outcome import Kind
+from tasks.notifications.providers.transport import Answer, Transport
+from tasks.notifications.providers.webpush import WebPush
+
+from .made import json_values
+
+HOSTS = Settings.model_fields["webpush_hosts"].default
+KEYS = {
+    "p256dh": "BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM",
+    "auth": "tBHItJI5svbpez7KI4CCXg",
+}
+
+
+class Asked:
+    """A transport that notes what it was asked to call, as the real one would see it."""
+
+    def __init__(self) -> None:
+        self.urls: list[Url] = []
+
+    async def post(self, url: Url | str, *_: object) -> Answer:
+        self.urls.append(Url(url) if isinstance(url, str) else url)
+        return Answer(201, b"")
+
+
+@pytest.fixture(scope="module")
+def web_push(tmp_path_factory: pytest.TempPathFactory) -> WebPush:
+    key_file = tmp_path_factory.mktemp("vapid") / "key.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    settings = SimpleNamespace(
+        webpush_hosts=HOSTS, notifications_in_flight=1, notifications_request_seconds=1.0, ssl_cert_file=None
+    )
+    return WebPush(cast(Settings, settings), key_file, "mailto:ops@example.com")
+
+
+def send(web_push: WebPush, endpoint: str, keys: object = KEYS) -> tuple[Kind | None, list[Url]]:
+    """Return what became of a push to the endpoint, None if the row's reader takes no such device, and what was called."""
+    asked = Asked()
+    web_push._transport = cast(Transport, asked)
+    devices = read_devices(orjson.dumps([{"provider": "webpush", "endpoint": endpoint, "keys": keys}]))
+    if not devices.usable:
+        return None, asked.urls
+    return asyncio.run(web_push.send((b"{}", {}), devices.usable[0])).kind, asked.urls
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://fcm.googleapis.com/fcm/send/a", "https://FCM.googleapis.com:443/a", "https://web.push.apple.com/Q?a#b"],
+)
+def test_a_push_service_is_called(web_push: WebPush, endpoint: str) -> None:
+    kind, urls = send(web_push, endpoint)
+    assert kind is Kind.SENT
+    assert [str(url) for url in urls] == [str(Url(endpoint))]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://169.254.169.254/latest/meta-data",
+        "https://10.0.0.5\\.push.apple.com/admin",
+        "https://10.0.0.5\\@web.push.apple.com/admin",
+        "https://10.0.0.5#.push.apple.com/",
+        "https://10.0.0.5?.push.apple.com/",
+        "https://user:secret@web.push.apple.com/",
+        "https://:secret@web.push.apple.com/",
+        "https://push.apple.com/",
+        "https://a b.notify.windows.com/x",
+        "https://fcm.googleapis.com:abc/x",
+        "https://[::1/x",
+        "http://fcm.googleapis.com/x",
+        "fcm.googleapis.com/x",
+        "https:///x",
+    ],
+)
+def test_nothing_else_is_called_and_the_device_is_at_fault(web_push: WebPush, endpoint: str) -> None:
+    assert send(web_push, endpoint) == (Kind.REFUSED, [])
+
+
+PIECES = (
+    "https://",
+    "http://",
+    "10.0.0.5",
+    "web",
+    *HOSTS,
+    "/",
+    "\\",
+    "@",
+    ":",
+    "443",
+    "#",
+    "?",
+    "%2e",
+    ".",
+    "[::1]",
+    "xn--",
+    " ",
+)
+
+
+@given(
+    st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=10).map("".join), st.just(KEYS) | json_values(tuple(KEYS))
+)
+@example("https://10.0.0.5\\.push.apple.com", KEYS)
+def test_whatever_is_called_is_a_push_service(web_push: WebPush, endpoint: str, keys: object) -> None:
+    kind, urls = send(web_push, endpoint, keys)
+    assert kind in {None, Kind.SENT, Kind.REFUSED}
+    for url in urls:
+        host = url.host_str or ""
+        assert url.scheme == "https"
+        assert any(host == name or (name.startswith(".") and host.endswith(name)) for name in HOSTS)
