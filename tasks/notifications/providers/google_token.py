@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import math
+import re
 import time
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,9 @@ REFRESH_AHEAD_SECONDS = 300
 REQUEST_SECONDS = 10
 # A token endpoint that fails is asked again after this long, not once per message.
 FAILURE_HOLDS_SECONDS = 5
+# What google-auth meets in an answer that is not as it ought to be: it checks neither the types nor the encoding.
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
+_BEARER = re.compile(r"[\x21-\x7e]+")  # what a header may carry
 
 
 class CredentialsError(Exception):
@@ -42,8 +47,8 @@ class AccessToken:
         trusted = {"verify": str(certificates)} if certificates else {}
         self._request = partial(Request(requests.Session()), timeout=REQUEST_SECONDS, **trusted)
         self._refreshing = asyncio.Lock()
-        self._good_until = 0.0
-        self._failure: tuple[float, str] = (0.0, "")
+        self._token, self._good_until = "", 0.0
+        self._failure: tuple[float, str] = (-math.inf, "")
 
     async def get(self) -> str:
         """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
@@ -63,23 +68,31 @@ class AccessToken:
         if token == self._token:
             self._good_until = 0.0
 
-    @property
-    def _token(self) -> str:
-        return str(self._credential.token)
-
     async def _refresh(self) -> None:
-        failed_at, failure = self._failure
-        if time.monotonic() - failed_at < FAILURE_HOLDS_SECONDS:
-            raise CredentialsError(failure)
-        try:
-            await asyncio.to_thread(self._credential.refresh, self._request)
-        except (GoogleAuthError, requests.RequestException) as error:
-            reason = f"no access token from Google: {_root_cause(error)}"
-            self._failure = (time.monotonic(), reason)
-            if time.time() < self._good_until:
-                return  # the old one still works; try again on a later send
-            raise CredentialsError(reason) from None
-        self._good_until = self._credential.expiry.replace(tzinfo=UTC).timestamp()
+        """Fetch a token, unless that failed a moment ago. Raise CredentialsError without one, new or old, that is good."""
+        failed_at, why = self._failure
+        if time.monotonic() - failed_at >= FAILURE_HOLDS_SECONDS:
+            try:
+                await asyncio.to_thread(self._credential.refresh, self._request)
+                self._token, self._good_until = _checked(self._credential.token, self._credential.expiry)
+                return
+            except (GoogleAuthError, requests.RequestException) as error:
+                why = f"no access token from Google: {_root_cause(error)}"
+            except _MALFORMED as error:
+                why = f"no access token from Google: its answer cannot be read ({type(error).__name__})"
+            self._failure = (time.monotonic(), why)
+        if time.time() >= self._good_until:
+            raise CredentialsError(why)
+
+
+def _checked(token: object, expiry: datetime | None) -> tuple[str, float]:
+    """Return a token and its end in Unix seconds. Raise ValueError unless it can be sent and is good now."""
+    if not isinstance(token, str) or not _BEARER.fullmatch(token) or expiry is None:
+        raise ValueError("the answer holds no token")
+    good_until = expiry.replace(tzinfo=UTC).timestamp()
+    if good_until <= time.time():
+        raise ValueError("the token is of the past")
+    return token, good_until
 
 
 def _root_cause(error: BaseException) -> str:

@@ -1,0 +1,103 @@
+"""Whatever the token endpoint answers, there is a token that can be sent, or a sentence that opens the breaker."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devstack.emulators.oauth import ensure_service_account
+from tasks.notifications.providers import google_token
+from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken, CredentialsError
+
+from .made import json_values
+
+WORDS = ("access_token", "expires_in", "token_type", "error", "error_description", "id_token", "3599", "ya29.good")
+
+Answers = Callable[..., AccessToken]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Return a fresh AccessToken whose endpoint gives these answers, status and bytes, one after another."""
+    folder = tmp_path_factory.mktemp("account")
+    ensure_service_account(folder, "https://oauth2.googleapis.com/token")
+
+    def make(*answers: tuple[int, bytes]) -> AccessToken:
+        tokens = AccessToken(Path(folder) / "service-account.json")
+        waiting = iter(answers)
+
+        def request(*_: Any, **__: Any) -> SimpleNamespace:
+            status, data = next(waiting)
+            return SimpleNamespace(status=status, headers={}, data=data)
+
+        tokens._request = request  # type: ignore[assignment]
+        return tokens
+
+    return make
+
+
+def grant(**changes: Any) -> tuple[int, bytes]:
+    return 200, json.dumps({"access_token": "ya29.good", "expires_in": 3599, "token_type": "Bearer"} | changes).encode()
+
+
+ANSWERS: dict[str, tuple[int, bytes]] = {
+    "a page": (200, b"<html>Log in to the Wi-Fi</html>"),
+    "a list": (200, b"[]"),
+    "null": (200, b"null"),
+    "no token": (200, b'{"expires_in": 3599}'),
+    "no end": (200, b'{"access_token": "ya29.good"}'),
+    "an end in words": grant(expires_in="soon"),
+    "an end beyond all time": grant(expires_in=1e99),
+    "an end that has passed": grant(expires_in=-1),
+    "an empty token": grant(access_token=""),
+    "a token that is none": grant(access_token=None),
+    "a token of two lines": grant(access_token="ya29\r\nx-other: 1"),
+    "a token beyond ASCII": grant(access_token="ya29é"),
+    "no text": (200, b"\xff\xfe\x00"),
+    "an error without text": (500, b"\xff\xfe\x00"),
+    "a list of errors": (400, b"[]"),
+    "a page of an error": (404, b"<html>"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_without_a_usable_token_is_a_credentials_fault(answered: Answers, name: str) -> None:
+    tokens = answered(ANSWERS[name])
+    for _ in range(2):  # the second is told without asking again
+        with pytest.raises(CredentialsError, match="no access token from Google: "):
+            asyncio.run(tokens.get())
+
+
+@given(
+    st.sampled_from([200, 201, 204, 302, 400, 401, 403, 404]),
+    st.binary(max_size=200)
+    | json_values(WORDS).map(lambda value: json.dumps(value).encode())
+    | st.builds(lambda token, end: grant(access_token=token, expires_in=end)[1], json_values(WORDS), json_values(WORDS)),
+)
+def test_any_answer_ends_in_a_token_or_a_credentials_fault(answered: Answers, status: int, data: bytes) -> None:
+    try:
+        token = asyncio.run(answered((status, data)).get())
+    except CredentialsError:
+        return
+    assert token.isascii()
+    assert token.isprintable()
+    assert " " not in token
+
+
+def test_the_old_token_is_used_while_it_is_good_and_no_new_one_is_to_be_had(
+    answered: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = answered(grant(expires_in=REFRESH_AHEAD_SECONDS), ANSWERS["a page"], grant(access_token="ya29.new"))
+
+    async def ask() -> list[str]:
+        found = [await tokens.get() for _ in range(3)]
+        monkeypatch.setattr(google_token, "FAILURE_HOLDS_SECONDS", 0)
+        return [*found, await tokens.get()]
+
+    assert asyncio.run(ask()) == ["ya29.good", "ya29.good", "ya29.good", "ya29.new"]
