@@ -165,10 +165,12 @@ class HttpStorage:
         with self._lock:
             if address not in self._pools:
                 timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
+                # Always named: without one, http.client takes the end of an IPv6 address for it.
+                port = self._url.port or (443 if self._url.scheme == "https" else 80)
                 if self._url.scheme == "https":
                     self._pools[address] = HTTPSConnectionPool(
                         str(address),
-                        self._url.port,
+                        port,
                         timeout=timeout,
                         maxsize=self._connections,
                         ssl_context=ssl.create_default_context(),
@@ -176,9 +178,7 @@ class HttpStorage:
                         assert_hostname=self._url.hostname,
                     )
                 else:
-                    self._pools[address] = HTTPConnectionPool(
-                        str(address), self._url.port, timeout=timeout, maxsize=self._connections
-                    )
+                    self._pools[address] = HTTPConnectionPool(str(address), port, timeout=timeout, maxsize=self._connections)
             return self._pools[address]
 
 
