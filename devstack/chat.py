@@ -152,9 +152,10 @@ def _settings(chance: random.Random, pairs: list[tuple[int, int]], quiet: float)
 
 
 def _insert(connection: Connection, table: str, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
-    placeholders = "(" + ", ".join(["%s"] * len(columns)) + ")"
+    names, placeholders = ", ".join(columns), "(" + ", ".join(["%s"] * len(columns)) + ")"
     while chunk := list(islice(rows, CHUNK)):
-        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([placeholders] * len(chunk))}"  # noqa: S608
+        values = ", ".join([placeholders] * len(chunk))
+        statement = f"INSERT INTO {table} ({names}) VALUES {values}"  # noqa: S608 - constants of this module
         connection.exec_driver_sql(statement, tuple(value for row in chunk for value in row))
 
 

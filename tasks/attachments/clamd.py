@@ -108,7 +108,7 @@ class Clamd:
         """Return the version that clamd runs, at most VERSION_SECONDS old. Raise ClamdUnavailableError."""
         with self._lock:
             if self._version is None or time.monotonic() > self._version[0] + VERSION_SECONDS:
-                self._version = (time.monotonic(), self._ask_version())
+                self._version = (time.monotonic(), read_version(self._say_version()))
             return self._version[1]
 
     def forget_version(self) -> None:
@@ -118,24 +118,13 @@ class Clamd:
 
     def signatures_of(self) -> datetime | None:
         """Return when the signatures that clamd runs were made, in UTC; None without a daily database."""
-        built = self._say_version().removesuffix(b"\0").decode("ascii", "replace").split("/")[2:]
-        try:
-            return datetime.strptime(built[0], "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC) if built else None
-        except ValueError:
-            return None
+        return read_signatures(self._say_version())
 
     def _say_version(self) -> bytes:
         with self._connected() as connection:
             with _step("take the command"):
                 connection.sendall(b"zVERSION\0")
             return _read_reply(connection, COMMAND_SECONDS)
-
-    def _ask_version(self) -> Version:
-        reply = self._say_version()
-        match = VERSION.fullmatch(reply.removesuffix(b"\0").decode("ascii", "replace"))
-        if not match or not reply.endswith(b"\0"):
-            raise ClamdUnavailableError(f"what answers at CLAMD_URL is no clamd: it said {reply[:80]!r} to VERSION")
-        return Version(match["engine"], int(match["database"] or 0))
 
     @contextmanager
     def stream(self) -> Iterator[Stream]:
@@ -166,6 +155,23 @@ class Clamd:
             connection.close()
             raise
         return connection
+
+
+def read_version(reply: bytes) -> Version:
+    """Return what a reply to VERSION says. Raise ClamdUnavailableError if no clamd gives such a reply."""
+    match = VERSION.fullmatch(reply.removesuffix(b"\0").decode("ascii", "replace"))
+    if not match or not reply.endswith(b"\0"):
+        raise ClamdUnavailableError(f"what answers at CLAMD_URL is no clamd: it said {reply[:80]!r} to VERSION")
+    return Version(match["engine"], int(match["database"] or 0))
+
+
+def read_signatures(reply: bytes) -> datetime | None:
+    """Return when the signatures that a reply to VERSION names were made, in UTC; None where it names none."""
+    built = reply.removesuffix(b"\0").decode("ascii", "replace").split("/")[2:]
+    try:
+        return datetime.strptime(built[0], "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC) if built else None
+    except ValueError:
+        return None
 
 
 def _read_reply(connection: socket.socket, seconds: float) -> bytes:

@@ -13,14 +13,20 @@ from tasks.retention.policies import POLICIES, Policy
 TABLE = "worker_retention_policies"
 FIELDS = tuple(PolicySettings.model_fields)
 
-READ = text(f"SELECT {', '.join(FIELDS)}, paused_at, paused_by, HOUR(NOW()) AS hour FROM {TABLE} WHERE name = :name")  # noqa: S608
+READ = text(
+    f"SELECT {', '.join(FIELDS)}, paused_at, paused_by, HOUR(NOW()) AS hour"  # noqa: S608 - constants of this project
+    f" FROM {TABLE} WHERE name = :name"
+)
 HOUR = text("SELECT HOUR(NOW())")
 PAUSE = text(f"""
     INSERT INTO {TABLE} (name, paused_at, paused_by) VALUES (:name, NOW(3), :by)
     ON DUPLICATE KEY UPDATE paused_by = IF(paused_at IS NULL, VALUES(paused_by), paused_by),
                             paused_at = COALESCE(paused_at, VALUES(paused_at))
 """)  # noqa: S608 - a constant of this module
-RESUME = text(f"UPDATE {TABLE} SET paused_at = NULL, paused_by = NULL WHERE name = :name AND paused_at IS NOT NULL")  # noqa: S608
+RESUME = text(
+    f"UPDATE {TABLE} SET paused_at = NULL, paused_by = NULL"  # noqa: S608 - a constant of this module
+    " WHERE name = :name AND paused_at IS NOT NULL"
+)
 
 
 class RuleError(Exception):
@@ -131,7 +137,10 @@ def change(connection: Connection, policy: Policy, fields: dict[str, Any]) -> No
     values = ", ".join(f":{name}" for name in fields)
     updates = ", ".join(f"{name} = VALUES({name})" for name in fields)
     connection.execute(
-        text(f"INSERT INTO {TABLE} (name, {columns}) VALUES (:name, {values}) ON DUPLICATE KEY UPDATE {updates}"),  # noqa: S608
+        text(
+            f"INSERT INTO {TABLE} (name, {columns}) VALUES (:name, {values})"  # noqa: S608 - fields of PolicySettings
+            f" ON DUPLICATE KEY UPDATE {updates}"
+        ),
         {"name": policy.name, **fields},
     )
 

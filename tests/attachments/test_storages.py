@@ -1,6 +1,7 @@
 """Attachments behind HTTP and in S3: the bytes as stored, from the configured place and no other."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -180,6 +181,64 @@ def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str)
         check_address(ip_address(address), private_network=False)
     check_address(ip_address(address), private_network=True)
     check_address(ip_address("1.1.1.1"), private_network=False)
+
+
+PUBLIC, ALSO_PUBLIC = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+
+PORTS = {"http": 80, "https": 443}
+
+
+class Network:
+    """What names resolve to, an answer after the other, and where connections were tried; none comes about."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self.asked: list[str] = []
+        self.connected: list[tuple[str, int]] = []
+        resolve, left = socket.getaddrinfo, list(answers)
+
+        def getaddrinfo(host: str, port: int | None, *rest: Any, **named: Any) -> list[Any]:
+            try:
+                ip_address(host)
+            except ValueError:
+                self.asked.append(host)
+                return [entry for address in left.pop(0) for entry in resolve(address, port, *rest, **named)]
+            return list(resolve(host, port, *rest, **named))
+
+        def connect(_: socket.socket, address: tuple[Any, ...]) -> None:
+            self.connected.append(address[:2])
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.mark.parametrize("scheme", PORTS)
+@pytest.mark.parametrize("private", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1"])
+def test_a_name_that_comes_to_point_inside_is_connected_to_by_neither_answer(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, private: str
+) -> None:
+    network = Network(monkeypatch, [PUBLIC], [private])
+    storage = HttpStorage(f"{scheme}://files.example", token=None, private_network=False, connections=1)
+
+    # Checked and connected to is the same address: the name is not resolved again in between.
+    with pytest.raises(StorageUnavailableError, match="cannot be reached"), storage.open("/assets/1"):
+        pass
+    assert (network.asked, network.connected) == (["files.example"], [(PUBLIC, PORTS[scheme])])
+
+    with pytest.raises(StorageUnavailableError, match=f"resolves to .*{private}"), storage.open("/assets/1"):
+        pass
+    assert (network.asked, network.connected) == (["files.example"] * 2, [(PUBLIC, PORTS[scheme])])
+
+
+def test_a_private_address_among_public_ones_is_enough_for_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, [PUBLIC, "127.0.0.1"], [PUBLIC, ALSO_PUBLIC])
+    storage = HttpStorage("https://files.example", token=None, private_network=False, connections=1)
+    with pytest.raises(StorageUnavailableError, match=r"the private address 127\.0\.0\.1"), storage.open("/assets/1"):
+        pass
+    assert network.connected == []
+    with pytest.raises(StorageUnavailableError, match="cannot be reached"), storage.open("/assets/1"):
+        pass
+    assert network.connected == [(PUBLIC, 443), (ALSO_PUBLIC, 443)]
 
 
 @pytest.mark.parametrize("trusted", [True, False])

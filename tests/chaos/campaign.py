@@ -263,9 +263,7 @@ def _judge(
         unanswered(scene.emulator.accepted(), scene.cuts()),
     )
     files = files_audit.judge(engine, load.files.kinds)
-    passphrase = (scene.folder / "passphrase").read_bytes().split()
-    kept = scene.disk.path / "kept"
-    tapes = tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
+    tapes = backups(scene)
     problems = [
         *pushes.problems,
         *pushes_audit.left_over(engine),
@@ -299,6 +297,13 @@ def _judge(
         load.pushes.written.batches,
         (sum(each.started for each in load.gateways), sum(each.missed for each in load.gateways)),
     )
+
+
+def backups(scene: Scene) -> tapes_audit.Tapes:
+    """Return the account of all backups that were made."""
+    passphrase = (scene.folder / "passphrase").read_bytes().split()
+    kept = scene.disk.path / "kept"
+    return tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
 
 
 def gateway(scene: Scene, clients: Sequence[Gateway]) -> list[Problem]:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
+from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
+from tasks import counters
 from tasks.notifications import run
 from tests.acceptance.conftest import Worker, nudge, send, start_worker, wait_until
 from tests.notifications.conftest import Chat, api
@@ -27,6 +29,12 @@ TOKEN = "dQw4w9WgXcQ:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx-secret-token"
 DEAD = "dQw4w9WgXcQ:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx-dead-token"
 BODY = "When-can-you-deliver-the-surprise"
 TITLE = "A-secret-title"
+# APNs tokens and subscriptions are secrets in a URL's path.
+IPHONE, REFUSED_IPHONE, CUT_OFF_IPHONE = "5e" * 32, "4d" * 32, "3c" * 32
+BROWSER, REFUSED_BROWSER, CUT_OFF_BROWSER = 918_273_645, 918_273_646, 918_273_647
+# At hosts that WEBPUSH_HOSTS allows, but no request can be made of the first two, and nobody listens at the third.
+NO_HOST, NO_PORT, NOBODY, ELSEWHERE = "secret-no-host", "secret-no-port", "secret-nobody", "secret-elsewhere"
+FAILING = {NO_HOST: "https://a{b.push.test/", NO_PORT: "https://127.0.0.1:99999/", NOBODY: "https://127.0.0.1:1/"}
 
 
 @pytest.fixture
@@ -47,33 +55,120 @@ def broken(chat: Engine) -> Iterator[Engine]:
         connection.execute(text("ALTER TABLE worker_delivery_history_away RENAME TO worker_delivery_history"))
 
 
-def secrets_of(environment: dict[str, str]) -> list[str]:
+def secrets_of(environment: dict[str, str], emulator: Emulator) -> list[str]:
     password = make_url(environment["DATABASE_URL"]).password
-    return [TOKEN, DEAD, BODY, TITLE, str(password)]
+    phones = [TOKEN, DEAD, IPHONE, REFUSED_IPHONE, CUT_OFF_IPHONE]
+    browsers = [emulator.web_push_subscription(number) for number in (BROWSER, REFUSED_BROWSER, CUT_OFF_BROWSER)]
+    keys = [browser.p256dh for browser in browsers] + [browser.auth for browser in browsers]
+    endpoints = [browser.endpoint.rpartition("/")[2] for browser in browsers] + [*FAILING, ELSEWHERE]
+    return [*phones, *keys, *endpoints, BODY, TITLE, str(password)]
 
 
-def test_a_worker_that_fails_tells_what_failed_and_nothing_else(
-    api: Chat,
-    broken: Engine,
-    emulator: Emulator,
-    environment: dict[str, str],
-    receiver: Sink,
-    start_worker: Callable[..., Worker],
-    nudge: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    base = f"127.0.0.1:{receiver.port}"
+def devices(emulator: Emulator) -> list[object]:
+    """Return devices of all providers: some are reached, some are refused, and some fail before an answer comes."""
+
+    def browser(number: int, endpoint: str = "") -> dict[str, object]:
+        found = emulator.web_push_subscription(number)
+        keys = {"p256dh": found.p256dh, "auth": found.auth}
+        return {"provider": "webpush", "endpoint": endpoint or found.endpoint, "keys": keys}
+
+    return [
+        TOKEN,
+        DEAD,
+        *({"provider": "apns", "token": token} for token in (IPHONE, REFUSED_IPHONE, CUT_OFF_IPHONE)),
+        *(browser(number) for number in (BROWSER, REFUSED_BROWSER, CUT_OFF_BROWSER)),
+        *(browser(BROWSER, start + secret) for secret, start in FAILING.items()),
+        browser(BROWSER, f"https://elsewhere.test/{ELSEWHERE}"),
+    ]
+
+
+@pytest.fixture
+def observed(
+    environment: dict[str, str], emulator: Emulator, receiver: Sink, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, bytes], str]:
+    """Configure all providers and everything that tells. Return what says where a secret is told, in a log or elsewhere."""
+    base, identity = f"127.0.0.1:{receiver.port}", emulator.apns_identity
     own = {
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "DEBUG",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "SENTRY_DSN": f"http://key@{base}/42",
+        "APNS_KEY_FILE": emulator.apns_key_file,
+        "APNS_KEY_ID": identity.key_id,
+        "APNS_TEAM_ID": identity.team_id,
+        "APNS_TOPIC": identity.topic,
+        "APNS_BASE_URL": emulator.base_url,
+        "VAPID_KEY_FILE": emulator.vapid_key_file,
+        "VAPID_SUBJECT": "mailto:ops@example.com",
+        "WEBPUSH_HOSTS": "127.0.0.1 .push.test",
     }
     for name, value in own.items():
-        monkeypatch.setitem(environment, name, value)
-    emulator.inject(Fault(kind="unregistered", token=DEAD))
-    api.notify(TOKEN, DEAD, title=TITLE, body=BODY)
+        monkeypatch.setitem(environment, name, str(value))
+    refused, cut_off = (
+        emulator.web_push_subscription(number).endpoint.rpartition("/")[2] for number in (REFUSED_BROWSER, CUT_OFF_BROWSER)
+    )
+    emulator.inject(
+        Fault(kind="unregistered", token=DEAD),
+        Fault(provider="apns", kind="PayloadTooLarge", token=REFUSED_IPHONE),
+        Fault(provider="apns", kind="accepted_cut", token=CUT_OFF_IPHONE),
+        Fault(provider="webpush", kind="bad_request", token=refused),
+        Fault(provider="webpush", kind="accepted_cut", token=cut_off),
+    )
+
+    def told(log: str, elsewhere: bytes) -> str:
+        places = {"log": log.encode(), "spans": receiver.bodies("/v1/traces"), "reports": receiver.bodies("/envelope/")}
+        places["elsewhere"] = elsewhere
+        secrets = secrets_of(environment, emulator)
+        return ", ".join(
+            f"{secret} in {name}" for secret in secrets for name, text in places.items() if secret.encode() in text
+        )
+
+    return told
+
+
+def test_what_is_said_of_a_send_names_no_device(
+    api: Chat,
+    emulator: Emulator,
+    redis: Redis,
+    receiver: Sink,
+    observed: Callable[[str, bytes], str],
+    start_worker: Callable[..., Worker],
+    nudge: Callable[[], None],
+) -> None:
+    row = api.notify(*devices(emulator), title=TITLE, body=BODY)
+    worker = start_worker(processes=1)
+    nudge()
+    wait_until(lambda: api.status(row)[0] != "PENDING", "the row was tried", 30)
+    worker.send(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+
+    # The sums that /metrics shows, the ledger, and the sentence in the row.
+    counted = repr(redis.hgetall(counters.KEY))
+    ledgers = repr(
+        api.rows("SELECT devices, reason FROM worker_deliveries") + api.rows("SELECT * FROM worker_delivery_history")
+    )
+    status, is_sent, why = api.status(row)
+    assert (status, is_sent) == ("FAILED", 1), why
+    for refusal in ("apns 413", "webpush 400", "at no host of WEBPUSH_HOSTS", "no usable URL"):
+        assert refusal in ledgers
+    assert {"apns", "fcm", "webpush"} == {message.provider for message in emulator.accepted()}
+    log = worker.log.read_text()
+    assert observed(log, f"{counted} {ledgers} {why}".encode()) == ""
+    assert "provider failed" not in log
+    assert b"FOR UPDATE SKIP LOCKED" in receiver.bodies("/v1/traces")
+
+
+def test_a_worker_that_fails_tells_what_failed_and_nothing_else(
+    api: Chat,
+    broken: Engine,
+    emulator: Emulator,
+    receiver: Sink,
+    observed: Callable[[str, bytes], str],
+    start_worker: Callable[..., Worker],
+    nudge: Callable[[], None],
+) -> None:
+    api.notify(*devices(emulator), title=TITLE, body=BODY)
     worker = start_worker(processes=1)
     nudge()
     wait_until(lambda: b"worker_delivery_" in receiver.bodies("/envelope/"), "the failure was reported", 30)
@@ -82,10 +177,7 @@ def test_a_worker_that_fails_tells_what_failed_and_nothing_else(
     assert worker.process.wait(20) == 0
 
     log, spans, reports = worker.log.read_text(), receiver.bodies("/v1/traces"), receiver.bodies("/envelope/")
-    for secret in secrets_of(environment):
-        assert secret not in log
-        assert secret.encode() not in spans
-        assert secret.encode() not in reports
+    assert observed(log, b"") == ""
     failed = [line for line in map(_parsed, log.splitlines()) if line.get("level") == "error"]
     assert any("worker_delivery_" in json.dumps(line) for line in failed)
     assert b"FOR UPDATE SKIP LOCKED" in spans

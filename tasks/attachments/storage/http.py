@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -23,6 +24,7 @@ STALL_SECONDS = 30.0
 MOST_ADDRESSES = 4
 CHUNK = 1 << 18
 NOT_MODIFIED = 304
+LENGTH = re.compile(r"[0-9]{1,18}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -34,8 +36,7 @@ class HttpContent:
         self._storage = storage
         self._file_url = file_url
         self._response = response
-        length = response.headers.get("Content-Length", "")
-        self.size = int(length) if length.isdecimal() else None
+        self.size = _size(response)
         # Without a length, an answer cut short looks like a whole one: it is read once more.
         told = self.size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
         self.identity = _identity(response) if told else ""
@@ -165,10 +166,12 @@ class HttpStorage:
         with self._lock:
             if address not in self._pools:
                 timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
+                # Always named: without one, http.client takes the end of an IPv6 address for it.
+                port = self._url.port or (443 if self._url.scheme == "https" else 80)
                 if self._url.scheme == "https":
                     self._pools[address] = HTTPSConnectionPool(
                         str(address),
-                        self._url.port,
+                        port,
                         timeout=timeout,
                         maxsize=self._connections,
                         ssl_context=ssl.create_default_context(),
@@ -176,9 +179,7 @@ class HttpStorage:
                         assert_hostname=self._url.hostname,
                     )
                 else:
-                    self._pools[address] = HTTPConnectionPool(
-                        str(address), self._url.port, timeout=timeout, maxsize=self._connections
-                    )
+                    self._pools[address] = HTTPConnectionPool(str(address), port, timeout=timeout, maxsize=self._connections)
             return self._pools[address]
 
 
@@ -206,6 +207,17 @@ def _check(response: BaseHTTPResponse) -> None:
         raise StorageUnavailableError(f"the server answered with status {status}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise StorageUnavailableError("the server sends the file compressed, though it was asked for the bytes as stored")
+
+
+def _size(response: BaseHTTPResponse) -> int | None:
+    """Return the bytes that the body is said to have, None where it does not say. Raise StorageUnavailableError at nonsense."""
+    length: str | None = response.headers.get("Content-Length")
+    if length is None:
+        return None
+    if not LENGTH.fullmatch(length):
+        # `+1`, `1_0` and thousands of digits are numbers for some parsers and none for others.
+        raise StorageUnavailableError("the server sends a Content-Length that is none")
+    return int(length)
 
 
 def _identity(response: BaseHTTPResponse) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import RequestError, RequestTimeoutError
+from pyreqwest.exceptions import BuilderError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
@@ -18,6 +18,10 @@ MOST_ANSWER_BYTES = 64 * 1024
 
 class NoAnswerError(Exception):
     """The request got no whole answer; whether the provider acted on it is unknown. The text says what happened."""
+
+
+class UnusableUrlError(Exception):
+    """No request can be made of the URL. The text does not say why: the library's own would quote it."""
 
 
 class Answer(NamedTuple):
@@ -49,11 +53,15 @@ class Transport:
         )
 
     async def post(self, url: Url | str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Return the answer to one POST. Raise NoAnswerError where there was none.
+        """Return the answer to one POST. Raise NoAnswerError where there was none, UnusableUrlError where none was asked for.
 
         A `Url` and a `HeaderMap` (pyreqwest.http) that many requests share are parsed once.
         """
-        request = self._client.post(url).headers(headers).body_bytes(body).build_streamed()
+        try:
+            to = self._client.post(url)
+        except ValueError:
+            raise UnusableUrlError("the URL cannot be used") from None
+        request = to.headers(headers).body_bytes(body).build_streamed()
         try:
             async with request as response:
                 content = await response.body_reader.read(MOST_ANSWER_BYTES)
@@ -62,6 +70,8 @@ class Transport:
                     bytes(content or b""),
                     response.get_header("retry-after"),
                 )
+        except BuilderError:
+            raise UnusableUrlError("the URL cannot be used") from None
         except RequestTimeoutError:
             raise NoAnswerError("no answer in time") from None
         except RequestError as error:

@@ -18,7 +18,7 @@ from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers import retry_after
 from tasks.notifications.providers.signed_token import SignedToken, read_key
-from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
 
 # aes128gcm adds a header of 86 bytes, a tag of 16 and a delimiter of 1 to the text (RFC 8188).
 MOST_TEXT_BYTES = MOST_BYTES - 103
@@ -85,6 +85,8 @@ class WebPush:
         authorization = f"vapid t={self._token(endpoint.origin_ascii)}, k={self._public_key}"
         try:
             answer = await self._transport.post(endpoint, {**headers, "authorization": authorization}, body)
+        except UnusableUrlError:
+            return Outcome(Kind.REFUSED, "webpush: the endpoint is no usable URL")
         except NoAnswerError as error:
             return Outcome(Kind.UNREACHABLE, f"webpush gave no answer: {error}")
         return classify(answer)
