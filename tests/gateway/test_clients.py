@@ -57,7 +57,7 @@ def start(request: pytest.FixtureRequest, chat_jobs: ModuleType) -> Start:
         client = chat_jobs.HttpJobs(url, token, seconds=seconds)
         try:
             return getattr(client, job)(*([] if argument is None else [argument]))
-        except (chat_jobs.NotNudgedError, chat_jobs.RefusedError) as error:
+        except chat_jobs.JobsError as error:
             return f"{type(error).__name__}: {error}"
 
     return python

@@ -1,7 +1,7 @@
 /**
  * Tell the chat workers that there is work: one file to copy into your project. Node 20 or newer, no dependency.
  *
- *     import { ChatJobs, NotNudgedError } from './chat_jobs.mjs'
+ *     import { ChatJobs, JobsError } from './chat_jobs.mjs'
  *
  *     const jobs = new ChatJobs('http://127.0.0.1:8080', process.env.CHAT_JOBS_TOKEN)
  *     await transaction.commit()          // row first: the workers find it in MySQL
@@ -9,18 +9,21 @@
  *       await jobs.notifications()        // after inserting into chat_notifications
  *       await jobs.attachments([12, 13])  // after inserting into message_attachments
  *     } catch (error) {
- *       if (!(error instanceof NotNudgedError)) throw error
- *       // the sweep will do it: 5 s later (notifications) or 10 s (attachments)
+ *       if (!(error instanceof JobsError)) throw error  // else the user's request goes on:
+ *       console.error(`the sweep will do it: ${error.message}`)  // 5 s later (notifications) or 10 s (attachments)
  *     }
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Nobody was told. Nothing is lost by it: the workers' sweep finds the rows. */
-export class NotNudgedError extends Error {}
+/** A call came to nothing. Nothing is lost by it: the workers' sweep finds the rows. Log it, and go on. */
+export class JobsError extends Error {}
+
+/** Nobody was told, for now: the gateway or Redis cannot be reached, or has too much to do. */
+export class NotNudgedError extends JobsError {}
 
 /** The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's. */
-export class RefusedError extends Error {}
+export class RefusedError extends JobsError {}
 
 /** The gateway's client. A call tries again within its `milliseconds`, under one Idempotency-Key, so that it starts one job. */
 export class ChatJobs {

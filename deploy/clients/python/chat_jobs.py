@@ -1,6 +1,6 @@
 """Tell the chat workers that there is work: one file to copy into your project, over HTTP or through Celery.
 
-    from chat_jobs import HttpJobs, NotNudgedError
+    from chat_jobs import HttpJobs, JobsError
 
     jobs = HttpJobs("http://127.0.0.1:8080", token)   # needs nothing but Python 3.11
     jobs = CeleryJobs("redis://127.0.0.1:6379/0")     # needs celery[redis] and the right to write to Redis
@@ -9,8 +9,8 @@
     try:
         jobs.notifications()                          # after inserting into chat_notifications
         jobs.attachments([12, 13])                    # after inserting into message_attachments
-    except NotNudgedError as error:
-        log.info("the sweep will do it: %s", error)   # 5 s later (notifications) or 10 s (attachments)
+    except JobsError as error:                        # the user's request goes on
+        log.error("the sweep will do it: %s", error)  # 5 s later (notifications) or 10 s (attachments)
 
 Both have the same methods, which return the ids of the tasks; a call takes `seconds` at most (HTTP) or about one (Celery).
 """
@@ -25,11 +25,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-class NotNudgedError(Exception):
-    """Nobody was told. Nothing is lost by it: the workers' sweep finds the rows."""
+class JobsError(Exception):
+    """A call came to nothing. Nothing is lost by it: the workers' sweep finds the rows. Log it, and go on."""
 
 
-class RefusedError(Exception):
+class NotNudgedError(JobsError):
+    """Nobody was told, for now: the gateway or Redis cannot be reached, or has too much to do."""
+
+
+class RefusedError(JobsError):
     """The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's."""
 
 
