@@ -88,6 +88,22 @@ def test_what_is_wrong_is_said_at_once_in_the_gateways_words(gateway: Gateway, t
     assert start(gateway.url, token, "attachments", [0]).startswith("RefusedError: 422: attachment_ids must hold the id")
 
 
+def test_a_token_that_stays_wrong_is_said_to_be_wrong_after_the_gateway_slows_its_refusals(
+    another: Callable[..., Gateway], start: Start
+) -> None:
+    gateway = another(GATEWAY_REFUSALS_PER_MINUTE="1")
+    gateway.token()
+    assert start(gateway.url, "wrong", "notifications").startswith("RefusedError: 401: ")
+    assert start(gateway.url, "wrong", "notifications", seconds=0.5).startswith("RefusedError: 429: Too many requests from")
+
+
+def test_a_token_that_has_asked_too_often_may_ask_later(another: Callable[..., Gateway], start: Start) -> None:
+    gateway = another(GATEWAY_REQUESTS_PER_MINUTE="1")
+    token = gateway.token()
+    assert isinstance(start(gateway.url, token, "notifications"), list)
+    assert start(gateway.url, token, "notifications", seconds=0.5).startswith("NotNudgedError: 429: This token has made")
+
+
 def test_no_gateway_and_no_redis_mean_that_nobody_was_nudged(gateway: Gateway, token: str, start: Start, stack: Stack) -> None:
     assert start(f"http://127.0.0.1:{free_port()}", token, "notifications", seconds=0.5).startswith("NotNudgedError: no answer")
     stack.redis.kill()

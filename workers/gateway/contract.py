@@ -23,6 +23,7 @@ _PROBLEM = {
 }
 _RETRY_AFTER = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+_CHALLENGED = {"WWW-Authenticate": {"description": "There, if it is about the token.", "schema": {"type": "string"}}}
 _REPLAYED = {
     "Idempotency-Replayed": {
         "description": "There, if this is the stored answer to an earlier request with the same key.",
@@ -41,8 +42,9 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request.", {}),
     HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "Too many requests of this token, or too many refused ones from this address.",
-        _RETRY_AFTER,
+        "Too many requests of this token; or, with WWW-Authenticate, too many refused ones from this address: the token is "
+        "wrong or has expired, and waiting does not help.",
+        _RETRY_AFTER | _CHALLENGED,
     ),
     HTTPStatus.SERVICE_UNAVAILABLE: (
         "Redis takes nothing, the queue is full, or the gateway has no tokens. Nothing is lost: the sweep finds the rows.",
@@ -53,7 +55,7 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
 _SHUT: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.UNAUTHORIZED: ("No token, or a wrong one.", _CHALLENGE),
     HTTPStatus.FORBIDDEN: ("The gateway is reached by others and has no operators' token: nobody is let in.", {}),
-    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER | _CHALLENGED),
     HTTPStatus.SERVICE_UNAVAILABLE: ("The file with the operators' token cannot be used.", {}),
 }
 

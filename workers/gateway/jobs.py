@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 5
 KEY = re.compile("[!-~]{1,255}")
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chat-workers"'}
 
 
 class Door:
@@ -53,15 +54,20 @@ class Door:
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         token, valid = identify(self._current(), presented.strip() if scheme.lower() == "bearer" else "", datetime.now(UTC))
         if valid:
-            wait(self._requests.take(token.name), "This token has")
+            wait(self._requests.take(token.name), "This token has made too many requests")
             return token
         address = neighbourhood(request.client.host if request.client else "")
-        wait(self._refusals.take(address), "Your address has")
+        # The challenge tells a client that waiting will not help: what bears a valid token is never turned away here.
+        wait(
+            self._refusals.take(address),
+            "Too many requests from your address were refused: their token is missing or wrong, or it has expired",
+            CHALLENGE,
+        )
         log.warning("refused", address=address, token=token.name, path=request.url.path)
         raise ProblemError(
             HTTPStatus.UNAUTHORIZED,
             "Send the header Authorization: Bearer TOKEN with a token that is valid; an operator makes one.",
-            {"WWW-Authenticate": 'Bearer realm="chat-workers"'},
+            CHALLENGE,
         )
 
     def _current(self) -> tuple[Token, ...]:

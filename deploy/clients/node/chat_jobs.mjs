@@ -78,10 +78,13 @@ export class ChatJobs {
       body: JSON.stringify(body),
     }
     for (let pause = 100; ; pause *= 2) {
-      const { status, answer, retryAfter } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
+      const { status, headers, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
       if (status === 202) return answer.task_ids
       const why = `${status || 'no answer'}: ${answer.detail ?? ''}`
-      if (status > 0 && status < 500 && status !== 408 && status !== 429) throw new RefusedError(why)
+      // A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
+      const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !headers.has('www-authenticate'))
+      if (!passes) throw new RefusedError(why)
+      const retryAfter = Number(headers.get('retry-after')) || 0
       const wait = Math.max(retryAfter * 1000, pause * (0.5 + Math.random()))
       if (performance.now() + wait >= endsAt) throw new NotNudgedError(why)
       await sleep(wait)
@@ -92,16 +95,17 @@ export class ChatJobs {
    * @param {string} url
    * @param {RequestInit} request
    * @param {number} endsAt
-   * @returns {Promise<{ status: number, answer: any, retryAfter: number }>} status 0 if there was no answer
+   * @returns {Promise<{ status: number, headers: Headers, answer: any }>} status 0 if there was no answer
    */
   async #post(url, request, endsAt) {
     try {
       const signal = AbortSignal.timeout(Math.max(50, Math.ceil(endsAt - performance.now())))
       const response = await fetch(url, { ...request, signal })
       const text = await response.text()
-      return { status: response.status, answer: parse(text), retryAfter: Number(response.headers.get('retry-after')) || 0 }
+      return { status: response.status, headers: response.headers, answer: parse(text) }
     } catch (error) {
-      return { status: 0, answer: { detail: `${error.name}: ${error.cause?.message ?? error.message}` }, retryAfter: 0 }
+      const detail = `${error.name}: ${error.cause?.message ?? error.message}`
+      return { status: 0, headers: new Headers(), answer: { detail } }
     }
   }
 }

@@ -37,6 +37,9 @@ class RefusedError(JobsError):
     """The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's."""
 
 
+_Answer = tuple[int, http.client.HTTPMessage, dict[str, Any]]
+
+
 class HttpJobs:
     """The gateway's client. A call tries again within its `seconds`, under one Idempotency-Key, so that it starts one job.
 
@@ -70,39 +73,37 @@ class HttpJobs:
         pause = 0.1
         while True:
             try:
-                status, answer, retry_after = self._post(f"{self._prefix}/v1/jobs/{job}", json.dumps(body), headers, ends_at)
+                status, got, answer = self._post(f"{self._prefix}/v1/jobs/{job}", json.dumps(body), headers, ends_at)
             except (OSError, http.client.HTTPException) as error:
-                status, answer, retry_after = 0, {"detail": f"{type(error).__name__}: {error}"}, 0.0
+                status, got, answer = 0, http.client.HTTPMessage(), {"detail": f"{type(error).__name__}: {error}"}
             if status == 202:
                 return [str(task_id) for task_id in answer["task_ids"]]
             why = f"{status or 'no answer'}: {answer.get('detail', '')}"
-            if 0 < status < 500 and status not in {408, 429}:
+            # A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
+            passes = status in {0, 408} or status >= 500 or (status == 429 and "WWW-Authenticate" not in got)
+            if not passes:
                 raise RefusedError(why)
-            wait = max(retry_after, pause * random.uniform(0.5, 1.5))
+            retry_after = got.get("Retry-After", "")
+            wait = max(float(retry_after) if retry_after.isdecimal() else 0.0, pause * random.uniform(0.5, 1.5))
             if time.monotonic() + wait >= ends_at:
                 raise NotNudgedError(why)
             time.sleep(wait)
             pause *= 2
 
-    def _post(self, path: str, body: str, headers: dict[str, str], ends_at: float) -> tuple[int, dict[str, Any], float]:
+    def _post(self, path: str, body: str, headers: dict[str, str], ends_at: float) -> _Answer:
         kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=max(0.05, ends_at - time.monotonic()))
         try:
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
             content = response.read(1_000_000)
-            retry_after = response.headers.get("Retry-After", "")
         finally:
             connection.close()
         try:
             answer = json.loads(content)
         except ValueError:  # a proxy's error page
             answer = {}
-        return (
-            response.status,
-            answer if isinstance(answer, dict) else {},
-            float(retry_after) if retry_after.isdecimal() else 0.0,
-        )
+        return response.status, response.headers, answer if isinstance(answer, dict) else {}
 
 
 class CeleryJobs:
