@@ -38,7 +38,10 @@ export class ChatJobs {
    */
   constructor(url, token, { milliseconds = 2000 } = {}) {
     this.#url = new URL(url).href.replace(/\/+$/, '')
-    this.#token = token
+    this.#token = String(token ?? '').trim()
+    if (!/^[!-~]+$/.test(this.#token)) {
+      throw new TypeError('the token is empty, or holds a blank or a sign that no header can carry')
+    }
     this.#milliseconds = milliseconds
   }
 
@@ -53,12 +56,12 @@ export class ChatJobs {
 
   /**
    * Have 1 to 100 rows of message_attachments scanned now.
-   * @param {number[]} attachmentIds
+   * @param {(number | bigint | string)[]} attachmentIds
    * @returns {Promise<string[]>} ids of tasks
    * @throws {NotNudgedError | RefusedError}
    */
   attachments(attachmentIds) {
-    return this.#start('attachments', { attachment_ids: attachmentIds })
+    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) })
   }
 
   /**
@@ -79,8 +82,8 @@ export class ChatJobs {
     }
     for (let pause = 100; ; pause *= 2) {
       const { status, headers, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
-      if (status === 202) return answer.task_ids
-      const why = `${status || 'no answer'}: ${answer.detail ?? ''}`
+      if (status === 202 && Array.isArray(answer.task_ids)) return answer.task_ids
+      const why = `${status || 'no answer'}: ${answer.detail ?? 'this is no answer of the gateway'}`
       // A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
       const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !headers.has('www-authenticate'))
       if (!passes) throw new RefusedError(why)

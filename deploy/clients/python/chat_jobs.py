@@ -12,16 +12,21 @@
     except JobsError as error:                        # the user's request goes on
         log.error("the sweep will do it: %s", error)  # 5 s later (notifications) or 10 s (attachments)
 
-Both have the same methods, which return the ids of the tasks; a call takes `seconds` at most (HTTP) or about one (Celery).
+Both have the same methods, which return the ids of the tasks; a call takes `seconds` at most (HTTP) or about one (Celery), but
+for the time in which the system looks up the host's name.
 """
 
 import http.client
+import io
 import json
 import random
+import re
+import socket
+import ssl
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 
@@ -40,6 +45,31 @@ class RefusedError(JobsError):
 _Answer = tuple[int, http.client.HTTPMessage, dict[str, Any]]
 
 
+def _left(ends_at: float) -> float:
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the time for this call is over")
+    return left
+
+
+class _Incoming(io.RawIOBase):
+    """What a socket receives until a moment, however slowly it comes: a socket's own timeout begins anew with each byte."""
+
+    def __init__(self, line: socket.socket, ends_at: float) -> None:
+        self._line = line
+        self._ends_at = ends_at
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._line.settimeout(_left(self._ends_at))
+        return self._line.recv_into(buffer)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+
 class HttpJobs:
     """The gateway's client. A call tries again within its `seconds`, under one Idempotency-Key, so that it starts one job.
 
@@ -50,9 +80,12 @@ class HttpJobs:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{url!r} is no URL of the gateway; expected http://host:8080")
-        self._https = parts.scheme == "https"
-        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
-        self._token = token
+        self._token = token.strip()
+        if not re.fullmatch("[!-~]+", self._token):
+            raise ValueError("the token is empty, or holds a blank or a sign that no header can carry")
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname, parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
         self._seconds = seconds
 
     def notifications(self) -> list[str]:
@@ -76,9 +109,9 @@ class HttpJobs:
                 status, got, answer = self._post(f"{self._prefix}/v1/jobs/{job}", json.dumps(body), headers, ends_at)
             except (OSError, http.client.HTTPException) as error:
                 status, got, answer = 0, http.client.HTTPMessage(), {"detail": f"{type(error).__name__}: {error}"}
-            if status == 202:
+            if status == 202 and isinstance(answer.get("task_ids"), list):
                 return [str(task_id) for task_id in answer["task_ids"]]
-            why = f"{status or 'no answer'}: {answer.get('detail', '')}"
+            why = f"{status or 'no answer'}: {answer.get('detail', 'this is no answer of the gateway')}"
             # A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
             passes = status in {0, 408} or status >= 500 or (status == 429 and "WWW-Authenticate" not in got)
             if not passes:
@@ -91,19 +124,42 @@ class HttpJobs:
             pause *= 2
 
     def _post(self, path: str, body: str, headers: dict[str, str], ends_at: float) -> _Answer:
-        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=max(0.05, ends_at - time.monotonic()))
-        try:
+        with self._connected(ends_at) as line:
+            connection = http.client.HTTPConnection(self._host, self._port)
+            if self._tls:
+                connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+            connection.sock = line
+            line.settimeout(_left(ends_at))
             connection.request("POST", path, body, headers)
-            response = connection.getresponse()
+            response = http.client.HTTPResponse(cast("socket.socket", _Incoming(line, ends_at)), method="POST")
+            response.begin()
             content = response.read(1_000_000)
-        finally:
-            connection.close()
+            if response.length:
+                raise http.client.IncompleteRead(content)
         try:
             answer = json.loads(content)
         except ValueError:  # a proxy's error page
             answer = {}
         return response.status, response.headers, answer if isinstance(answer, dict) else {}
+
+    def _connected(self, ends_at: float) -> socket.socket:
+        addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        error = OSError("the host has no address")
+        for untried, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            line = socket.socket(family, kind, protocol)
+            try:
+                line.settimeout(_left(ends_at) / untried)
+                line.connect(address)
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls:
+                    line.settimeout(_left(ends_at))
+                    line = self._tls.wrap_socket(line, server_hostname=self._host)
+            except OSError as reason:
+                line.close()
+                error = reason
+            else:
+                return line
+        raise error
 
 
 class CeleryJobs:
