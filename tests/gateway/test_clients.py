@@ -1,12 +1,14 @@
 """The clients that an API copies: one call starts one job, a fault of ours costs seconds at most, what is wrong is said."""
 
 import importlib.util
+import itertools
 import json
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
 from types import ModuleType
@@ -19,6 +21,7 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import ensure, find
 from devstack.stack import Stack
+from workers.gateway.nudges import WINDOW_SECONDS
 
 from .conftest import Gateway, Queue
 
@@ -139,6 +142,28 @@ def lossy(gateway: Gateway) -> Iterator[str]:
     with listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join(10)
+
+
+def test_a_burst_of_calls_costs_few_messages_though_workers_take_each_at_once(
+    gateway: Gateway, token: str, chat_jobs: ModuleType, notifications: Queue
+) -> None:
+    ended, jobs = Event(), chat_jobs.HttpJobs(gateway.url, token, seconds=30)
+
+    def work() -> int:
+        taken = 0
+        while not ended.is_set():
+            taken += notifications.redis.brpop(["notifications"], 0.1) is not None
+        return taken
+
+    with ThreadPoolExecutor(51) as threads:
+        worker = threads.submit(work)
+        began = time.monotonic()
+        ids = set(itertools.chain(*threads.map(lambda _: jobs.notifications(), range(500))))
+        elapsed = time.monotonic() - began
+        ended.set()
+        sent = worker.result() + len(notifications.messages())
+    assert sent == len(ids) <= elapsed / WINDOW_SECONDS + 2
+    assert not notifications.redis.keys("chat-workers:gateway:idempotency:*")
 
 
 def test_a_lost_answer_is_asked_for_again_and_starts_nothing_twice(

@@ -47,7 +47,8 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
         _RETRY_AFTER | _CHALLENGED,
     ),
     HTTPStatus.SERVICE_UNAVAILABLE: (
-        "Redis takes nothing, the queue is full, or the gateway has no tokens. Nothing is lost: the sweep finds the rows.",
+        "Redis takes nothing, too many requests wait for it, the queue is full, or the gateway has no tokens. Nothing is lost: "
+        "the sweep finds the rows.",
         _RETRY_AFTER,
     ),
 }

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 
 from settings import Settings, get_settings
 from workers.gateway import body, contract
-from workers.gateway.broker import Broker, BrokerDownError, Published, QueueFullError
+from workers.gateway.broker import Broker, BrokerDownError, BusyError, Published, QueueFullError
 from workers.gateway.catalogue import CATALOGUE, Arguments, BodyError
 from workers.gateway.limits import Buckets, neighbourhood
 from workers.gateway.nudges import Nudges
@@ -26,6 +26,8 @@ from workers.gateway.tokens import Token, TokensError, TokensFile, identify
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 5
+# What waits for Redis is gone within a second, one way or the other.
+BUSY_RETRY_AFTER_SECONDS = 1
 KEY = re.compile("[!-~]{1,255}")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chat-workers"'}
 
@@ -112,6 +114,9 @@ async def start(name: str, request: Request) -> Response:
     except QueueFullError:
         log.error("the queue is full", job=name, token=token.name)
         raise _later(name, "The queue is full: no worker takes its messages") from None
+    except BusyError:
+        log.error("too many are waiting for Redis", job=name, token=token.name)
+        raise _later(name, "Too many requests are waiting for Redis", BUSY_RETRY_AFTER_SECONDS) from None
     except BrokerDownError as error:
         log.error("Redis takes nothing", job=name, token=token.name, why=str(error))
         raise _later(name, "Redis does not take the message") from None
@@ -121,12 +126,12 @@ async def start(name: str, request: Request) -> Response:
     return JSONResponse(answer, HTTPStatus.ACCEPTED, headers)
 
 
-def _later(name: str, what: str) -> ProblemError:
+def _later(name: str, what: str, seconds: int = RETRY_AFTER_SECONDS) -> ProblemError:
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         f"{what}. Nothing is lost: your rows are in MySQL, and the sweep, every {CATALOGUE[name].sweep_seconds} s, takes them "
         "once the workers can be reached again. You need not try again.",
-        {"Retry-After": str(RETRY_AFTER_SECONDS)},
+        {"Retry-After": str(seconds)},
     )
 
 

@@ -25,7 +25,7 @@ export class NotNudgedError extends JobsError {}
 /** The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's. */
 export class RefusedError extends JobsError {}
 
-/** The gateway's client. A call tries again within its `milliseconds`, under one Idempotency-Key, so that it starts one job. */
+/** The gateway's client. A call tries again within its `milliseconds`; attachments under one Idempotency-Key, to be scanned once. */
 export class ChatJobs {
   #url
   #token
@@ -51,7 +51,8 @@ export class ChatJobs {
    * @throws {NotNudgedError | RefusedError}
    */
   notifications() {
-    return this.#start('notifications', {})
+    // No key: a nudge that comes twice does no harm, and those without one go out together.
+    return this.#start('notifications', {}, {})
   }
 
   /**
@@ -61,33 +62,30 @@ export class ChatJobs {
    * @throws {NotNudgedError | RefusedError}
    */
   attachments(attachmentIds) {
-    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) })
+    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) }, { 'Idempotency-Key': randomUUID() })
   }
 
   /**
    * @param {string} job
    * @param {object} body
+   * @param {Record<string, string>} headers
    * @returns {Promise<string[]>}
    */
-  async #start(job, body) {
+  async #start(job, body, headers) {
     const endsAt = performance.now() + this.#milliseconds
     const request = {
       method: 'POST',
-      headers: {
-        Authorization: `Bearer ${this.#token}`,
-        'Content-Type': 'application/json',
-        'Idempotency-Key': randomUUID(),
-      },
+      headers: { Authorization: `Bearer ${this.#token}`, 'Content-Type': 'application/json', ...headers },
       body: JSON.stringify(body),
     }
     for (let pause = 100; ; pause *= 2) {
-      const { status, headers, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
+      const { status, got, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
       if (status === 202 && Array.isArray(answer.task_ids)) return answer.task_ids
       const why = `${status || 'no answer'}: ${answer.detail ?? 'this is no answer of the gateway'}`
       // A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
-      const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !headers.has('www-authenticate'))
+      const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !got.has('www-authenticate'))
       if (!passes) throw new RefusedError(why)
-      const retryAfter = Number(headers.get('retry-after')) || 0
+      const retryAfter = Number(got.get('retry-after')) || 0
       const wait = Math.max(retryAfter * 1000, pause * (0.5 + Math.random()))
       if (performance.now() + wait >= endsAt) throw new NotNudgedError(why)
       await sleep(wait)
@@ -98,17 +96,17 @@ export class ChatJobs {
    * @param {string} url
    * @param {RequestInit} request
    * @param {number} endsAt
-   * @returns {Promise<{ status: number, headers: Headers, answer: any }>} status 0 if there was no answer
+   * @returns {Promise<{ status: number, got: Headers, answer: any }>} status 0 if there was no answer
    */
   async #post(url, request, endsAt) {
     try {
       const signal = AbortSignal.timeout(Math.max(50, Math.ceil(endsAt - performance.now())))
       const response = await fetch(url, { ...request, signal })
       const text = await response.text()
-      return { status: response.status, headers: response.headers, answer: parse(text) }
+      return { status: response.status, got: response.headers, answer: parse(text) }
     } catch (error) {
       const detail = `${error.name}: ${error.cause?.message ?? error.message}`
-      return { status: 0, headers: new Headers(), answer: { detail } }
+      return { status: 0, got: new Headers(), answer: { detail } }
     }
   }
 }

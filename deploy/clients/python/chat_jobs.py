@@ -71,7 +71,7 @@ class _Incoming(io.RawIOBase):
 
 
 class HttpJobs:
-    """The gateway's client. A call tries again within its `seconds`, under one Idempotency-Key, so that it starts one job.
+    """The gateway's client. A call tries again within its `seconds`; attachments under one Idempotency-Key, to be scanned once.
 
     Safe to share between threads; each call has a connection of its own.
     """
@@ -90,19 +90,16 @@ class HttpJobs:
 
     def notifications(self) -> list[str]:
         """Have the PENDING rows of chat_notifications sent now. Raise NotNudgedError or RefusedError."""
-        return self._start("notifications", {})
+        # No key: a nudge that comes twice does no harm, and those without one go out together.
+        return self._start("notifications", {}, {})
 
     def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
         """Have 1 to 100 rows of message_attachments scanned now. Raise NotNudgedError or RefusedError."""
-        return self._start("attachments", {"attachment_ids": list(attachment_ids)})
+        return self._start("attachments", {"attachment_ids": list(attachment_ids)}, {"Idempotency-Key": str(uuid.uuid4())})
 
-    def _start(self, job: str, body: Mapping[str, Any]) -> list[str]:
+    def _start(self, job: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> list[str]:
         ends_at = time.monotonic() + self._seconds
-        headers = {
-            "Authorization": f"Bearer {self._token}",
-            "Content-Type": "application/json",
-            "Idempotency-Key": str(uuid.uuid4()),
-        }
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", **headers}
         pause = 0.1
         while True:
             try:
@@ -123,7 +120,7 @@ class HttpJobs:
             time.sleep(wait)
             pause *= 2
 
-    def _post(self, path: str, body: str, headers: dict[str, str], ends_at: float) -> _Answer:
+    def _post(self, path: str, body: str, headers: Mapping[str, str], ends_at: float) -> _Answer:
         with self._connected(ends_at) as line:
             connection = http.client.HTTPConnection(self._host, self._port)
             if self._tls:
