@@ -80,6 +80,7 @@ def test_more_requests_than_may_wait_for_redis_are_told_so_and_to_come_back_in_a
 ) -> None:
     """In this process, so that all of them are there before the first one's second is over."""
     monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(tmp_path / "tokens"))
+    monkeypatch.setenv("ATTACHMENTS_URL", "file:///srv/uploads")
     headers = {"Authorization": f"Bearer {tokens.issue(tmp_path / 'tokens', 'test')}"}
     get_settings.cache_clear()
     app = make_app()

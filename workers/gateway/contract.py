@@ -39,7 +39,7 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
-    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request.", {}),
+    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request, or the job is not configured here.", {}),
     HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
     HTTPStatus.TOO_MANY_REQUESTS: (
         "Too many requests of this token; or, with WWW-Authenticate, too many refused ones from this address: the token is "

@@ -41,6 +41,9 @@ class Door:
         self._requests = Buckets(settings.gateway_requests_per_minute)
         self._refusals = Buckets(settings.gateway_refusals_per_minute)
         self.broker = Broker(settings)
+        self.missing = {
+            name: job.needs for name, job in CATALOGUE.items() if job.needs and not getattr(settings, job.needs.lower())
+        }
         self.nudges = {
             name: Nudges(partial(self.broker.publish, job, job.arguments({})))
             for name, job in CATALOGUE.items()
@@ -99,6 +102,11 @@ async def start(name: str, request: Request) -> Response:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
     if token.jobs is not None and name not in token.jobs:
         raise ProblemError(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
+    if variable := door.missing.get(name):
+        raise ProblemError(
+            HTTPStatus.CONFLICT,
+            f"No worker does {name} here: {variable} is not set for the gateway. Set it as for the workers, or send none.",
+        )
     key = _idempotency_key(request)
     content = await body.read(request)
     try:
