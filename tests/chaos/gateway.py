@@ -7,7 +7,7 @@ from typing import Any
 from devstack.folder import PROJECT
 
 CLIENT = PROJECT / "deploy/clients/python/chat_jobs.py"
-# Long enough for a gateway that is started again: the call is tried under its Idempotency-Key until then.
+# Long enough for a gateway that is started again: the call is tried until then.
 SECONDS = 4.0
 
 

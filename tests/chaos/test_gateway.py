@@ -17,7 +17,7 @@ from tests.gateway.conftest import serving
 def test_calls_are_taken_refused_or_missed(environment: dict[str, str], redis: Redis, tmp_path: Path) -> None:
     with serving(environment, tmp_path) as gateway:
         scene = cast(Scene, SimpleNamespace(gateway_port=urlsplit(gateway.url).port))
-        good, stranger, idle = Gateway(gateway.url, gateway.token()), Gateway(gateway.url, "cw_x"), Gateway(gateway.url, "")
+        good, stranger, idle = Gateway(gateway.url, gateway.token()), Gateway(gateway.url, "cw_x"), Gateway(gateway.url, "cw_y")
         good.attachments([1, 2])
         stranger.notifications()
         assert (good.started, good.missed, good.refused) == (1, 0, [])

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,7 @@ from tests.doctor.conftest import Ask, Said
 from workers.doctor.report import Question, examine, ok
 from workers.doctor.secrets import environments
 from workers.flower import _authentication
+from workers.gateway import tokens
 
 # The whole
 
@@ -455,6 +457,22 @@ def test_a_file_of_logins_is_closed_and_of_use(ask: Ask, tmp_path: Path, variabl
     state, sentence = ask("secrets", **{variable: path})["secrets"]
     assert state == "WRONG"
     assert sentence.startswith(variable.upper())
+
+
+def test_a_gateway_token_that_has_ended_or_soon_will(ask: Ask, tmp_path: Path) -> None:
+    path, now = tmp_path / "tokens", datetime.now(UTC)
+    for name, days in (("last-year", -365), ("next-week", 7), ("next-month", 30)):
+        tokens.issue(path, name, expires=now + timedelta(days=days))
+    tokens.issue(path, "for-ever")
+    state, sentences = ask("secrets", gateway_tokens_file=path)["gateway tokens"]
+    assert state == "WRONG"
+    first, second = sentences.splitlines()
+    assert first.startswith("last-year has expired at ")
+    assert second.startswith("next-week expires at ")
+    assert second.endswith("chat-workers gateway revoke next-week")
+    for name in ("last-year", "next-week"):
+        tokens.revoke(path, name)
+    assert "gateway tokens" not in ask("secrets", gateway_tokens_file=path)
 
 
 def test_environment_files_that_others_may_read(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class Gateway:
 def serving(environment: dict[str, str], folder: Path, **changes: str) -> Iterator[Gateway]:
     """Start the gateway as the Procfile does, and end it with SIGTERM."""
     port, file, log = free_port(), folder / "tokens", folder / "gateway.log"
-    own = {**environment, "GATEWAY_PORT": str(port), "GATEWAY_TOKENS_FILE": str(file), **changes}
+    gateway = {"GATEWAY_PORT": str(port), "GATEWAY_TOKENS_FILE": str(file), "ATTACHMENTS_URL": "file:///srv/uploads"}
+    own = {**environment, **gateway, **changes}
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(

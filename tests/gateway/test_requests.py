@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,6 +107,17 @@ def test_a_job_that_is_not_there_is_named_with_those_that_are(gateway: Gateway, 
     assert all(name in answer.json()["detail"] for name in CATALOGUE)
     assert httpx.get(f"{gateway.url}/v1/jobs/notifications").status_code == 405
     assert httpx.get(f"{gateway.url}/v2").headers["Content-Type"] == "application/problem+json"
+
+
+def test_attachments_that_nobody_would_scan_are_refused(another: Callable[..., Gateway], attachments: Queue) -> None:
+    """Without ATTACHMENTS_URL there is no sweep either, and messages would only fill Redis."""
+    gateway = another(ATTACHMENTS_URL="")
+    token = gateway.token()
+    answer = gateway.post("attachments", token, {"attachment_id": 12})
+    assert answer.status_code == 409
+    assert "ATTACHMENTS_URL is not set for the gateway" in answer.json()["detail"]
+    assert attachments.messages() == []
+    assert gateway.post("notifications", token).status_code == 202
 
 
 def test_a_body_is_counted_as_it_comes(gateway: Gateway, token: str) -> None:

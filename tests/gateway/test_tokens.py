@@ -184,8 +184,12 @@ def test_strangers_who_try_tokens_are_slowed_down_and_lock_nobody_out(another: C
     slowed = gateway.post("notifications", None)
     assert slowed.status_code == 429
     assert 1 <= int(slowed.headers["Retry-After"]) <= 20
+    assert "were refused: their token is missing or wrong, or it has expired" in slowed.json()["detail"]
+    assert "Bearer" in slowed.headers["WWW-Authenticate"]
 
     answers: list[httpx.Response] = [gateway.post("notifications", token) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 202, 429]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 15
+    assert answers[-1].json()["detail"].startswith("This token has made too many requests.")
+    assert "WWW-Authenticate" not in answers[-1].headers
     assert gateway.post("notifications", gateway.token()).status_code == 202  # each token has a limit of its own

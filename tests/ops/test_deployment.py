@@ -13,6 +13,7 @@ import yaml
 
 from devstack.folder import PROJECT
 from devstack.programs import find
+from workers.gateway import tokens
 from workers.gateway.operators import is_loopback
 
 DEPLOY = PROJECT / "deploy"
@@ -136,6 +137,27 @@ def test_the_gateways_container_serves_operators_and_clients() -> None:
     assert all(str(port).startswith("127.0.0.1:") for port in service["ports"])  # type: ignore[attr-defined]
     for variable in ("GATEWAY_TOKENS_FILE", "GATEWAY_OPERATIONS_TOKEN_FILE"):
         assert lies_in(environment[variable], mounts)
+
+
+def test_a_gateway_token_is_made_as_the_documents_say(environment: dict[str, str], tmp_path: Path) -> None:
+    """By the gateway's user in its own folder: it may not write beside the environment, nor read what root makes there."""
+    folder = Path(EXAMPLE["GATEWAY_TOKENS_FILE"]).parent
+    user = re.search("^User=(.*)$", (DEPLOY / "systemd/chat-workers@.service").read_text(), re.MULTILINE)
+    assert user
+    assert f"install -d -m 700 -o {user[1]} {folder} " in DOCUMENTED
+    assert EXAMPLE["GATEWAY_TOKENS_FILE"] == in_compose("gateway")[0]["GATEWAY_TOKENS_FILE"]
+    command = re.search(f"^runuser -u {user[1]} -- (.*honcho .*gateway token .*)$", DOCUMENTED, re.MULTILINE)
+    assert command
+    own = {**environment, "GATEWAY_TOKENS_FILE": str(tmp_path / "tokens")}
+    (tmp_path / "env").write_text("".join(f"{variable}={value}\n" for variable, value in own.items()))
+    subprocess.run(
+        ["sh", "-c", command[1].replace("/etc/chat-workers/", f"{tmp_path}/").replace(".venv/bin/", "")],
+        cwd=tmp_path,
+        env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        timeout=90,
+        check=True,
+    )
+    assert [token.name for token in tokens.read(tmp_path / "tokens")] == ["directus"]
 
 
 # The folders of .env.example that a process writes to.

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from workers.gateway.tokens import TokensError
 # What docs/deployment.md has systemd read, and honcho's.
 FOLDER = Path("/etc/chat-workers")
 ENVIRONMENTS = ("env", "*.env")
+
+# Before a token of the gateway ends there must be time to make another and to change the API over.
+TOKEN_ENDS_SOON = timedelta(days=14)
 
 # The passphrase of backups and the keys' contents have checks of their own.
 FILES = (
@@ -37,6 +41,7 @@ def secrets(question: Question) -> Iterator[Finding]:
     named = {variable: getattr(question.settings, variable.lower()) for variable in FILES}
     found = [*_files({variable: path for variable, path in named.items() if path}), *environments(Path.cwd(), FOLDER)]
     yield from found or [ok("secrets", "their files are closed to other users")]
+    yield from _tokens(question.settings.gateway_tokens_file)
 
 
 def _files(named: dict[str, Path]) -> Iterator[Finding]:
@@ -48,6 +53,23 @@ def _files(named: dict[str, Path]) -> Iterator[Finding]:
                 USED_BY[variable](path)
             except (ConfigurationError, TokensError) as error:
                 yield wrong("secrets", f"{variable}: {error}".replace(f"{variable}: {variable}", variable))
+
+
+def _tokens(path: Path | None) -> Iterator[Finding]:
+    """Find tokens of the gateway that have ended or soon will: nudges are refused then, and only the callers' logs say so."""
+    try:
+        found = tokens.read(path) if path else ()
+    except TokensError:
+        return  # said above
+    now = datetime.now(UTC)
+    for token in found:
+        if token.expires < now + TOKEN_ENDS_SOON:
+            ends = "has expired" if token.expires <= now else "expires"
+            yield wrong(
+                "gateway tokens",
+                f"{token.name} {ends} at {token.expires:%Y-%m-%d %H:%M} UTC; make another with `chat-workers gateway token`, "
+                f"have the API use it, then run: chat-workers gateway revoke {token.name}",
+            )
 
 
 def environments(here: Path, folder: Path) -> Iterator[Finding]:

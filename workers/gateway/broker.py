@@ -60,6 +60,10 @@ class BrokerDownError(Exception):
     """Redis did not take the message, or did not say so in time; the text says what is wrong."""
 
 
+class BusyError(Exception):
+    """More messages wait to be put into Redis than may."""
+
+
 class QueueFullError(Exception):
     """The job's queue holds as much as it may."""
 
@@ -95,11 +99,11 @@ class Broker:
     async def publish(self, job: Job, arguments: Arguments, *, key: str = "", fingerprint: str = "-") -> Published:
         """Put a message into the job's queue for each of `arguments`, unless `key` was seen before.
 
-        Raise BrokerDownError, within DEADLINE_SECONDS, or QueueFullError. After BrokerDownError the messages may be there all
-        the same, if only the answer was lost: tasks may run twice.
+        Raise BusyError, BrokerDownError within DEADLINE_SECONDS, or QueueFullError. After BrokerDownError the messages may be
+        there all the same, if only the answer was lost: tasks may run twice.
         """
         if self._waiting >= MOST_WAITING:
-            raise BrokerDownError("too many publications are waiting for Redis")
+            raise BusyError
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._publish, job, arguments, key, fingerprint)
         work.add_done_callback(self._done)

@@ -20,7 +20,7 @@ class Job:
 
     `arguments` gives those of each message that a body makes, or raises BodyError. A message that no worker has taken within
     `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`. Requests for a job that `coalesces`
-    share one message as long as none of the workers has taken it.
+    share one message as long as none of the workers has taken it. Without the variable that it `needs` it is not done here.
     """
 
     task: str
@@ -29,6 +29,7 @@ class Job:
     expires: int
     sweep_seconds: int
     coalesces: bool
+    needs: str | None
     summary: str
     description: str
     schema: Mapping[str, Any]
@@ -83,6 +84,7 @@ CATALOGUE: dict[str, Job] = {
         expires=60,
         sweep_seconds=5,
         coalesces=True,
+        needs=None,
         summary="Send the PENDING notifications now",
         description="After the commit that inserted into `chat_notifications`. The body may be absent, or any JSON object: it "
         "is not looked at. Requests share a message while no worker has taken it (`coalesced`), so that a thousand at once "
@@ -98,6 +100,7 @@ CATALOGUE: dict[str, Job] = {
         expires=600,
         sweep_seconds=10,
         coalesces=False,
+        needs="ATTACHMENTS_URL",
         summary="Scan attachments now",
         description="After the commit that inserted into `message_attachments`. Other fields of the body are not looked at, so "
         "that a Directus Flow may send its whole trigger. Without a nudge the rows are scanned within 10 s.",

@@ -23,6 +23,7 @@ _PROBLEM = {
 }
 _RETRY_AFTER = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+_CHALLENGED = {"WWW-Authenticate": {"description": "There, if it is about the token.", "schema": {"type": "string"}}}
 _REPLAYED = {
     "Idempotency-Replayed": {
         "description": "There, if this is the stored answer to an earlier request with the same key.",
@@ -38,14 +39,16 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
-    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request.", {}),
+    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request, or the job is not configured here.", {}),
     HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "Too many requests of this token, or too many refused ones from this address.",
-        _RETRY_AFTER,
+        "Too many requests of this token; or, with WWW-Authenticate, too many refused ones from this address: the token is "
+        "wrong or has expired, and waiting does not help.",
+        _RETRY_AFTER | _CHALLENGED,
     ),
     HTTPStatus.SERVICE_UNAVAILABLE: (
-        "Redis takes nothing, the queue is full, or the gateway has no tokens. Nothing is lost: the sweep finds the rows.",
+        "Redis takes nothing, too many requests wait for it, the queue is full, or the gateway has no tokens. Nothing is lost: "
+        "the sweep finds the rows.",
         _RETRY_AFTER,
     ),
 }
@@ -53,7 +56,7 @@ _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
 _SHUT: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
     HTTPStatus.UNAUTHORIZED: ("No token, or a wrong one.", _CHALLENGE),
     HTTPStatus.FORBIDDEN: ("The gateway is reached by others and has no operators' token: nobody is let in.", {}),
-    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER | _CHALLENGED),
     HTTPStatus.SERVICE_UNAVAILABLE: ("The file with the operators' token cannot be used.", {}),
 }
 

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 
 from settings import Settings, get_settings
 from workers.gateway import body, contract
-from workers.gateway.broker import Broker, BrokerDownError, Published, QueueFullError
+from workers.gateway.broker import Broker, BrokerDownError, BusyError, Published, QueueFullError
 from workers.gateway.catalogue import CATALOGUE, Arguments, BodyError
 from workers.gateway.limits import Buckets, neighbourhood
 from workers.gateway.nudges import Nudges
@@ -26,7 +26,10 @@ from workers.gateway.tokens import Token, TokensError, TokensFile, identify
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 5
+# What waits for Redis is gone within a second, one way or the other.
+BUSY_RETRY_AFTER_SECONDS = 1
 KEY = re.compile("[!-~]{1,255}")
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="chat-workers"'}
 
 
 class Door:
@@ -38,6 +41,9 @@ class Door:
         self._requests = Buckets(settings.gateway_requests_per_minute)
         self._refusals = Buckets(settings.gateway_refusals_per_minute)
         self.broker = Broker(settings)
+        self.missing = {
+            name: job.needs for name, job in CATALOGUE.items() if job.needs and not getattr(settings, job.needs.lower())
+        }
         self.nudges = {
             name: Nudges(partial(self.broker.publish, job, job.arguments({})))
             for name, job in CATALOGUE.items()
@@ -53,15 +59,20 @@ class Door:
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         token, valid = identify(self._current(), presented.strip() if scheme.lower() == "bearer" else "", datetime.now(UTC))
         if valid:
-            wait(self._requests.take(token.name), "This token has")
+            wait(self._requests.take(token.name), "This token has made too many requests")
             return token
         address = neighbourhood(request.client.host if request.client else "")
-        wait(self._refusals.take(address), "Your address has")
+        # The challenge tells a client that waiting will not help: what bears a valid token is never turned away here.
+        wait(
+            self._refusals.take(address),
+            "Too many requests from your address were refused: their token is missing or wrong, or it has expired",
+            CHALLENGE,
+        )
         log.warning("refused", address=address, token=token.name, path=request.url.path)
         raise ProblemError(
             HTTPStatus.UNAUTHORIZED,
             "Send the header Authorization: Bearer TOKEN with a token that is valid; an operator makes one.",
-            {"WWW-Authenticate": 'Bearer realm="chat-workers"'},
+            CHALLENGE,
         )
 
     def _current(self) -> tuple[Token, ...]:
@@ -91,6 +102,11 @@ async def start(name: str, request: Request) -> Response:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
     if token.jobs is not None and name not in token.jobs:
         raise ProblemError(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
+    if variable := door.missing.get(name):
+        raise ProblemError(
+            HTTPStatus.CONFLICT,
+            f"No worker does {name} here: {variable} is not set for the gateway. Set it as for the workers, or send none.",
+        )
     key = _idempotency_key(request)
     content = await body.read(request)
     try:
@@ -106,6 +122,9 @@ async def start(name: str, request: Request) -> Response:
     except QueueFullError:
         log.error("the queue is full", job=name, token=token.name)
         raise _later(name, "The queue is full: no worker takes its messages") from None
+    except BusyError:
+        log.error("too many are waiting for Redis", job=name, token=token.name)
+        raise _later(name, "Too many requests are waiting for Redis", BUSY_RETRY_AFTER_SECONDS) from None
     except BrokerDownError as error:
         log.error("Redis takes nothing", job=name, token=token.name, why=str(error))
         raise _later(name, "Redis does not take the message") from None
@@ -115,12 +134,12 @@ async def start(name: str, request: Request) -> Response:
     return JSONResponse(answer, HTTPStatus.ACCEPTED, headers)
 
 
-def _later(name: str, what: str) -> ProblemError:
+def _later(name: str, what: str, seconds: int = RETRY_AFTER_SECONDS) -> ProblemError:
     return ProblemError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         f"{what}. Nothing is lost: your rows are in MySQL, and the sweep, every {CATALOGUE[name].sweep_seconds} s, takes them "
         "once the workers can be reached again. You need not try again.",
-        {"Retry-After": str(RETRY_AFTER_SECONDS)},
+        {"Retry-After": str(seconds)},
     )
 
 

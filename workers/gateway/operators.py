@@ -66,7 +66,11 @@ async def admit(request: Request) -> None:
         raise HTTPException(503, str(error)) from None
     if not compare_digest(_presented(request.headers.get("authorization", "")).encode(), token.encode()):
         address = neighbourhood(request.client.host if request.client else "")
-        wait(_refusals(settings.gateway_refusals_per_minute).take(address), "Your address has")
+        wait(
+            _refusals(settings.gateway_refusals_per_minute).take(address),
+            "Too many requests from your address were refused: the operators' token is missing or wrong",
+            CHALLENGE,
+        )
         log.warning("refused", address=address, path=request.url.path)
         raise HTTPException(401, "the operators' token is needed", headers=CHALLENGE)
 

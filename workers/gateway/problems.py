@@ -26,13 +26,13 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
 
-def wait(seconds: float, who: str) -> None:
-    """Raise 429 if `who` has to wait, as Buckets.take says."""
+def wait(seconds: float, why: str, headers: Mapping[str, str] | None = None) -> None:
+    """Raise 429, which says why, if Buckets.take says to wait."""
     if seconds:
         raise ProblemError(
             HTTPStatus.TOO_MANY_REQUESTS,
-            f"{who} made too many requests; Retry-After says for how many seconds to wait.",
-            {"Retry-After": str(ceil(seconds))},
+            f"{why}. Retry-After says for how many seconds to wait.",
+            {"Retry-After": str(ceil(seconds)), **(headers or {})},
         )
 
 

@@ -1,7 +1,7 @@
 /**
  * Tell the chat workers that there is work: one file to copy into your project. Node 20 or newer, no dependency.
  *
- *     import { ChatJobs, NotNudgedError } from './chat_jobs.mjs'
+ *     import { ChatJobs, JobsError } from './chat_jobs.mjs'
  *
  *     const jobs = new ChatJobs('http://127.0.0.1:8080', process.env.CHAT_JOBS_TOKEN)
  *     await transaction.commit()          // row first: the workers find it in MySQL
@@ -9,20 +9,23 @@
  *       await jobs.notifications()        // after inserting into chat_notifications
  *       await jobs.attachments([12, 13])  // after inserting into message_attachments
  *     } catch (error) {
- *       if (!(error instanceof NotNudgedError)) throw error
- *       // the sweep will do it: 5 s later (notifications) or 10 s (attachments)
+ *       if (!(error instanceof JobsError)) throw error  // else the user's request goes on:
+ *       console.error(`the sweep will do it: ${error.message}`)  // 5 s later (notifications) or 10 s (attachments)
  *     }
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Nobody was told. Nothing is lost by it: the workers' sweep finds the rows. */
-export class NotNudgedError extends Error {}
+/** A call came to nothing. Nothing is lost by it: the workers' sweep finds the rows. Log it, and go on. */
+export class JobsError extends Error {}
+
+/** Nobody was told, for now: the gateway or Redis cannot be reached, or has too much to do. */
+export class NotNudgedError extends JobsError {}
 
 /** The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's. */
-export class RefusedError extends Error {}
+export class RefusedError extends JobsError {}
 
-/** The gateway's client. A call tries again within its `milliseconds`, under one Idempotency-Key, so that it starts one job. */
+/** The gateway's client. A call tries again within its `milliseconds`; attachments under one Idempotency-Key, to be scanned once. */
 export class ChatJobs {
   #url
   #token
@@ -35,7 +38,10 @@ export class ChatJobs {
    */
   constructor(url, token, { milliseconds = 2000 } = {}) {
     this.#url = new URL(url).href.replace(/\/+$/, '')
-    this.#token = token
+    this.#token = String(token ?? '').trim()
+    if (!/^[!-~]+$/.test(this.#token)) {
+      throw new TypeError('the token is empty, or holds a blank or a sign that no header can carry')
+    }
     this.#milliseconds = milliseconds
   }
 
@@ -45,40 +51,41 @@ export class ChatJobs {
    * @throws {NotNudgedError | RefusedError}
    */
   notifications() {
-    return this.#start('notifications', {})
+    // No key: a nudge that comes twice does no harm, and those without one go out together.
+    return this.#start('notifications', {}, {})
   }
 
   /**
    * Have 1 to 100 rows of message_attachments scanned now.
-   * @param {number[]} attachmentIds
+   * @param {(number | bigint | string)[]} attachmentIds
    * @returns {Promise<string[]>} ids of tasks
    * @throws {NotNudgedError | RefusedError}
    */
   attachments(attachmentIds) {
-    return this.#start('attachments', { attachment_ids: attachmentIds })
+    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) }, { 'Idempotency-Key': randomUUID() })
   }
 
   /**
    * @param {string} job
    * @param {object} body
+   * @param {Record<string, string>} headers
    * @returns {Promise<string[]>}
    */
-  async #start(job, body) {
+  async #start(job, body, headers) {
     const endsAt = performance.now() + this.#milliseconds
     const request = {
       method: 'POST',
-      headers: {
-        Authorization: `Bearer ${this.#token}`,
-        'Content-Type': 'application/json',
-        'Idempotency-Key': randomUUID(),
-      },
+      headers: { Authorization: `Bearer ${this.#token}`, 'Content-Type': 'application/json', ...headers },
       body: JSON.stringify(body),
     }
     for (let pause = 100; ; pause *= 2) {
-      const { status, answer, retryAfter } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
-      if (status === 202) return answer.task_ids
-      const why = `${status || 'no answer'}: ${answer.detail ?? ''}`
-      if (status > 0 && status < 500 && status !== 408 && status !== 429) throw new RefusedError(why)
+      const { status, got, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
+      if (status === 202 && Array.isArray(answer.task_ids)) return answer.task_ids
+      const why = `${status || 'no answer'}: ${answer.detail ?? 'this is no answer of the gateway'}`
+      // A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
+      const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !got.has('www-authenticate'))
+      if (!passes) throw new RefusedError(why)
+      const retryAfter = Number(got.get('retry-after')) || 0
       const wait = Math.max(retryAfter * 1000, pause * (0.5 + Math.random()))
       if (performance.now() + wait >= endsAt) throw new NotNudgedError(why)
       await sleep(wait)
@@ -89,16 +96,17 @@ export class ChatJobs {
    * @param {string} url
    * @param {RequestInit} request
    * @param {number} endsAt
-   * @returns {Promise<{ status: number, answer: any, retryAfter: number }>} status 0 if there was no answer
+   * @returns {Promise<{ status: number, got: Headers, answer: any }>} status 0 if there was no answer
    */
   async #post(url, request, endsAt) {
     try {
       const signal = AbortSignal.timeout(Math.max(50, Math.ceil(endsAt - performance.now())))
       const response = await fetch(url, { ...request, signal })
       const text = await response.text()
-      return { status: response.status, answer: parse(text), retryAfter: Number(response.headers.get('retry-after')) || 0 }
+      return { status: response.status, got: response.headers, answer: parse(text) }
     } catch (error) {
-      return { status: 0, answer: { detail: `${error.name}: ${error.cause?.message ?? error.message}` }, retryAfter: 0 }
+      const detail = `${error.name}: ${error.cause?.message ?? error.message}`
+      return { status: 0, got: new Headers(), answer: { detail } }
     }
   }
 }
