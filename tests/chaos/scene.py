@@ -40,6 +40,11 @@ HOST_B = {"notifications-b": "notifications", "beat-b": "beat"}
 # What holds throughout, beside all faults.
 STANDING_RULES = (Fault(kind="unregistered", token=f"{DEAD}*"),)
 USERS, CONVERSATIONS = 2000, 3000
+# due_at is in UTC, whatever the session's time zone is.
+LEASED = """
+    SELECT notification_id, UNIX_TIMESTAMP(NOW(3)) + TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), due_at) / 1000000
+    FROM truck2_db.worker_deliveries WHERE lease IS NOT NULL
+"""
 
 
 class Scene:
@@ -152,14 +157,17 @@ class Scene:
         resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]
         return [*resets, *(cut for name, proxy in self.network.items() if name.startswith("provider") for cut in proxy.cuts)]
 
-    def leased(self, patience: float = 30) -> set[int]:
-        """Return the ids of notifications that some run holds now: what is in flight. Waits so long for the database."""
+    def leased(self, patience: float = 30) -> dict[int, float]:
+        """Return the notifications that some run holds now, by id, with the Unix time at which their leases end.
+
+        Waits so many seconds for the database.
+        """
         deadline = time.monotonic() + patience
         while True:
             try:
                 with self.stack.mariadb.root() as cursor:
-                    cursor.execute("SELECT notification_id FROM truck2_db.worker_deliveries WHERE lease IS NOT NULL")
-                    return {row[0] for row in cursor.fetchall()}
+                    cursor.execute(LEASED)
+                    return {number: float(ends) for number, ends in cursor.fetchall()}
             except pymysql.Error:
                 if time.monotonic() > deadline:
                     raise

@@ -100,15 +100,43 @@ def test_a_row_that_was_read_in_time_may_be_suppressed() -> None:
     assert account(row, read=True).problems == []
 
 
+def kill(ends: float = NOON + 60.5, row: int = 1) -> Event:
+    """A kill at NOON + 2, when a row was claimed whose lease ends then."""
+    return Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {row: ends})])
+
+
 def test_a_kill_excuses_a_repeat_of_what_was_in_flight_then_and_nothing_else() -> None:
-    kill = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {1})])
-    other = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {7})])
     twice = (push(NOON + 1), push(NOON + 70))
-    assert account(SENT, *twice, events=[(kill, Excuse.KILLED)]).excused == {"kill-worker": 1}
-    assert sorts(account(SENT, *twice, events=[(other, Excuse.KILLED)]).problems) == [Sort.WRONG]
-    assert sorts(account(SENT, *twice, events=[(kill, Excuse.NONE)]).problems) == [Sort.WRONG]
+    assert account(SENT, *twice, events=[(kill(), Excuse.KILLED)]).excused == {"kill-worker": 1}
+    assert sorts(account(SENT, *twice, events=[(kill(row=7), Excuse.KILLED)]).problems) == [Sort.WRONG]
+    assert sorts(account(SENT, *twice, events=[(kill(), Excuse.NONE)]).problems) == [Sort.WRONG]
     late = (push(NOON + 9), push(NOON + 70))
-    assert sorts(account(SENT, *late, events=[(kill, Excuse.KILLED)]).problems) == [Sort.WRONG]
+    assert sorts(account(SENT, *late, events=[(kill(), Excuse.KILLED)]).problems) == [Sort.WRONG]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ends"),
+    [(1, 1.1, 60.5), (1, 50, 60.5), (-20, 70, 60.5), (1, 9, 75)],
+    ids=[
+        "a tenth of a second later",
+        "before its lease ended",
+        "it was sent before its row was claimed",
+        "before the next run claimed it",
+    ],
+)
+def test_a_kill_excuses_no_repeat_that_it_cannot_have_caused(first: float, second: float, ends: float) -> None:
+    pushes = push(NOON + first), push(NOON + second)
+    assert sorts(account(SENT, *pushes, events=[(kill(NOON + ends), Excuse.KILLED)]).problems) == [Sort.WRONG]
+
+
+def test_a_kill_excuses_a_repeat_by_who_had_the_row_when_the_database_could_be_asked_again() -> None:
+    pushes = push(NOON + 1), push(NOON + 16)
+    assert account(SENT, *pushes, events=[(kill(NOON + 75), Excuse.KILLED)]).problems == []
+
+
+def test_a_kill_excuses_a_repeat_of_what_was_out_then_and_taken_later() -> None:
+    pushes = push(NOON + 6)._replace(waited=4.0), push(NOON + 70)
+    assert account(SENT, *pushes, events=[(kill(), Excuse.KILLED)]).problems == []
 
 
 MUTE = [(Event("push-mute", NOON, NOON + 5), Excuse.UNANSWERED)]
@@ -149,8 +177,8 @@ def test_a_lost_answer_excuses_nothing_else(pushes: list[Accepted], answered: li
 
 
 def test_a_kill_excuses_one_repeat_only() -> None:
-    kill = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {1}), (NOON + 2.5, {1})])
-    found = account(SENT, push(NOON + 1), push(NOON + 2), push(NOON + 3), events=[(kill, Excuse.KILLED)])
+    twice = Event("kill-worker", NOON + 2, NOON + 3, [(NOON + 2, {1: NOON + 60.5}), (NOON + 2.5, {1: NOON + 60.5})])
+    found = account(SENT, push(NOON + 1), push(NOON + 61), push(NOON + 122), events=[(twice, Excuse.KILLED)])
     assert sorts(found.problems) == [Sort.WRONG]
 
 

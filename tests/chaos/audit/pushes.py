@@ -51,12 +51,13 @@ class Row:
 
 
 class Taking(NamedTuple):
-    """A push that a provider took. `cut`: its answer may not have come through."""
+    """A push that a provider took. `cut`: its answer may not have come through; `waited`: for so many seconds it lay there."""
 
     at: float
     collapse: str
     digest: str
     cut: bool
+    waited: float = 0.0
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ def judge(
     """Hold the rows against what the providers took; `unanswered` are the pushes whose answers may have been cut off."""
     account, takings = Pushes(), defaultdict[str, dict[str, list[Taking]]](dict)
     for push in accepted:
-        taking = Taking(push.t, sys.intern(push.collapse or ""), sys.intern(push.digest), push in unanswered)
+        taking = Taking(push.t, sys.intern(push.collapse or ""), sys.intern(push.digest), push in unanswered, push.waited)
         takings[str(push.notification_id)].setdefault(sys.intern(push.token), []).append(taking)
         account.accepted += 1
     seen: set[int] = set()
@@ -195,11 +196,27 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
     if after - before.at > LATEST_SECONDS:
         return False
     if excuse is Excuse.KILLED:
-        return any(
-            at - LEASE_SECONDS <= before.at <= at + MARGIN_SECONDS and after >= at - MARGIN_SECONDS and number in ids
-            for at, ids in event.in_flight
-        )
+        kills = ((at, leases[number]) for at, leases in event.in_flight if number in leases)
+        return any(_in_flight(before, at, ends) and after >= _free_at(at, ends) - MARGIN_SECONDS for at, ends in kills)
     if excuse is Excuse.UNANSWERED:
         during = event.began - ANSWER_SECONDS <= before.at <= event.ended + MARGIN_SECONDS
         return before.cut and during and after - before.at >= SOONEST_SECONDS
     return False
+
+
+def _in_flight(push: Taking, at: float, ends: float) -> bool:
+    """Return whether a push was sent under the lease that a kill `at` cut short; `ends` is as `_free_at` has it."""
+    began = at - LEASE_SECONDS if _passed_on(at, ends) else ends - LEASE_SECONDS
+    return began - MARGIN_SECONDS <= push.at - push.waited <= at + MARGIN_SECONDS
+
+
+def _free_at(at: float, ends: float) -> float:
+    """Return when a row that was claimed at a kill could be claimed again: no sooner than its lease ended.
+
+    `ends` is the end of the lease that was found then. If the database could not be asked at once, it may be another run's.
+    """
+    return ends - LEASE_SECONDS if _passed_on(at, ends) else ends
+
+
+def _passed_on(at: float, ends: float) -> bool:
+    return ends - LEASE_SECONDS > at + MARGIN_SECONDS

@@ -23,12 +23,13 @@ class Excuse(Enum):
 
 @dataclass(slots=True)
 class Event:
-    """A fault that was played. Times are Unix seconds; `in_flight` holds the rows that were claimed at its kills."""
+    """A fault that was played. Times are Unix seconds."""
 
     fault: str
     began: float
     ended: float = 0.0
-    in_flight: list[tuple[float, set[int]]] = field(default_factory=list)
+    in_flight: list[tuple[float, dict[int, float]]] = field(default_factory=list)
+    """The moment of each kill, and the rows that were claimed then, by id, with the ends of their leases."""
     error: str = ""
 
 
