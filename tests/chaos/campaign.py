@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from devstack.chat import conversation_pairs
 from devstack.emulators.unanswered import unanswered
 from devstack.probe import http_status
+from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import pushes as pushes_audit
 from tests.chaos.audit import rows as rows_audit
@@ -200,6 +201,7 @@ def _one(play: Play) -> None:
     except Exception as error:  # noqa: BLE001 - a fault that could not be played is reported with the others
         play.event.error = f"{type(error).__name__}: {error}"
     play.event.ended = time.time()
+    play.event.whole = not play.over.is_set()
 
 
 def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float | None:
@@ -274,12 +276,8 @@ def _judge(
         *tapes.problems,
         *writes_audit.judge(events, FAULTS, (at for _, _, at in load.pushes.written.batches)),
         *gateway(scene, load.gateways),
+        *bites_audit.judge(events),
         *problems,
-        *(
-            Problem(Sort.WRONG, f"the fault {event.fault} could not be played: {event.error}")
-            for event in events
-            if event.error
-        ),
     ]
     return Outcome(
         plan,

@@ -17,9 +17,10 @@ SHOWN = 40
 
 @dataclass(slots=True)
 class Line:
-    """One fault over all its playings."""
+    """One fault over all its playings. `bit` is how often it was seen to hit something."""
 
     played: int = 0
+    bit: int = 0
     seconds: float = 0.0
     rows: int = 0
     repeated: int = 0
@@ -34,6 +35,7 @@ def lines(outcome: Outcome) -> dict[str, Line]:
     for event in outcome.events:
         line = found[event.fault]
         line.played += 1
+        line.bit += event.bit
         line.seconds += event.ended - event.began
         line.rows += sum(count for _, count, at in outcome.written if event.began <= at <= event.ended)
     for name, repeats in outcome.pushes.excused.items():
@@ -60,9 +62,9 @@ def text(outcome: Outcome, command: str) -> str:
     """Return the report for people; `command` plays the campaign again."""
     table = lines(outcome)
     width = max(map(len, table), default=5)
-    out = [f"{'fault':{width}}  played  seconds    rows  repeated  lost  stuck  wrong"]
+    out = [f"{'fault':{width}}  played     bit  seconds    rows  repeated  lost  stuck  wrong"]
     out += [
-        f"{name:{width}}  {line.played:6}  {line.seconds:7.0f}  {line.rows:6,}  {line.repeated:8,}"
+        f"{name:{width}}  {line.played:6}  {line.bit:6,}  {line.seconds:7.0f}  {line.rows:6,}  {line.repeated:8,}"
         f"  {line.lost:4}  {line.stuck:5}  {line.wrong:5}"
         for name, line in table.items()
     ]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Accepted
+from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import rows as rows_audit
 from tests.chaos.audit import tapes as tapes_audit
@@ -268,6 +269,20 @@ def test_a_fault_during_which_the_api_could_not_write_is_found_unless_its_databa
     found = writes_audit.judge([locks, away, beat], faults, [NOON - 1, NOON + 6])
     assert [(problem.sort, problem.what) for problem in found] == [(Sort.STUCK, "the API could not write for the 5 s of locks")]
     assert writes_audit.judge([locks, away, beat], faults, [NOON + 1]) == []
+
+
+def test_a_fault_that_hit_nothing_is_found_unless_it_was_cut_short() -> None:
+    events = [
+        Event("bites", NOON, NOON + 1),
+        Event("bites", NOON, NOON + 1, bit=1),
+        Event("harmless", NOON, NOON + 1),
+        Event("too late", NOON, NOON + 1, whole=False),
+        Event("broken", NOON, NOON + 1, error="OSError: 5"),
+    ]
+    assert [problem.what for problem in bites_audit.judge(events)] == [
+        "the fault broken could not be played: OSError: 5",
+        "the fault harmless was played and hit nothing",
+    ]
 
 
 def test_a_folder_without_a_whole_backup_is_found(tmp_path: Path) -> None:

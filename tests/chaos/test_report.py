@@ -14,7 +14,7 @@ from tests.chaos.faults.base import Event
 
 def outcome(old: str = "") -> Outcome:
     plan = Plan(1, 60, commit="abc1234", old=old)
-    events = [Event("rolling-restart", time.time(), time.time() + 1)]
+    events = [Event("rolling-restart", time.time(), time.time() + 1, bit=3)]
     return Outcome(plan, 60, 1, 1, 1, 1, {}, Pushes(), Files(), Tapes(), events, [], {}, "a disk")
 
 
@@ -22,6 +22,7 @@ def test_a_report_names_the_commit_and_the_one_beside_it() -> None:
     found = report.as_json(outcome("6a2ea05"), "again")
     assert (found["commit"], found["old_commit"]) == ("abc1234", "6a2ea05")
     assert found["faults"]["rolling-restart"]["what"] == "rolling restart, host B on 6a2ea05 meanwhile"
+    assert found["faults"]["rolling-restart"]["bit"] == 3
     assert "commit abc1234, beside 6a2ea05" in report.text(outcome("6a2ea05"), "again")
 
 

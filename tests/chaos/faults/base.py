@@ -31,11 +31,19 @@ class Event:
     in_flight: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     """The moment of each kill, and the rows that were claimed then, by id, with the ends of their leases."""
     error: str = ""
+    bit: int = 0
+    """How often it was seen to hit something: requests, connections, statements or processes."""
+    whole: bool = True
+    """The campaign's end did not cut it short."""
+
+
+# For so long a fault goes on that has hit nothing yet: another one may keep what it is done to away from it.
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class Play:
-    """One playing of a fault: what it is done to, the dice, and where it notes what it has cut short."""
+    """One playing of a fault: what it is done to, the dice, and where it notes what it has hit and cut short."""
 
     scene: Scene
     chance: random.Random
@@ -46,18 +54,29 @@ class Play:
         """Let time pass, unless the campaign is over."""
         self.over.wait(seconds)
 
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> bool:
+        """Wait for so long at most, and not past the campaign's end; return whether it came true."""
+        deadline = time.monotonic() + seconds
+        while not (met := bool(condition())) and time.monotonic() < deadline and not self.over.wait(0.1):
+            pass
+        return met
+
+    def bit(self, times: int = 1) -> None:
+        """Note that the fault hit something."""
+        self.event.bit += times
+
     def killed(self) -> None:
         """Note, right after a kill, which rows were in flight."""
         self.event.in_flight.append((time.time(), self.scene.leased()))
 
 
 class ToothlessError(Exception):
-    """The fault was played and did nothing; the text says what was expected of it."""
+    """The fault could not be played as it was meant; the text says what was expected of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A line of the table. `run` plays it and takes it back; it is bounded by itself."""
+    """A line of the table. `run` plays it, notes how often it bit, and takes it back; it is bounded by itself."""
 
     target: str
     """What it is done to: two faults at once are done to different things."""

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from devstack.folder import PROJECT
 from tests.chaos.faults.base import Play, ToothlessError
@@ -19,7 +20,7 @@ def kill_parent(*roles: str) -> Callable[[Play], None]:
     def run(play: Play) -> None:
         name = _one(play, roles)
         started = play.scene.fleet.members[name].starts
-        play.scene.fleet.signal(name, signal.SIGKILL)
+        play.bit(play.scene.fleet.signal(name, signal.SIGKILL))
         play.killed()
         play.scene.fleet.await_started(name, started)
         play.killed()
@@ -33,7 +34,7 @@ def kill_all(*roles: str) -> Callable[[Play], None]:
     def run(play: Play) -> None:
         name = _one(play, roles)
         started = play.scene.fleet.members[name].starts
-        play.scene.fleet.signal_all(name, signal.SIGKILL)
+        play.bit(play.scene.fleet.signal_all(name, signal.SIGKILL))
         play.killed()
         play.scene.fleet.await_started(name, started)
 
@@ -44,10 +45,10 @@ def signal_child(number: signal.Signals, *roles: str) -> Callable[[Play], None]:
     """Signal one or two children of a pool: SIGKILL, as the kernel's out-of-memory killer does, or SIGTERM, as people do."""
 
     def run(play: Play) -> None:
-        children = play.scene.fleet.children(_one(play, roles))
-        for pid in play.chance.sample(children, min(len(children), play.chance.randint(1, 2))):
+        for pid in _children(play, roles, play.chance.randint(1, 2)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+                play.bit()
             play.killed()
             play.wait(play.chance.uniform(0, 2))
 
@@ -59,7 +60,7 @@ def freeze(*roles: str) -> Callable[[Play], None]:
 
     def run(play: Play) -> None:
         name = _one(play, roles)
-        play.scene.fleet.signal_all(name, signal.SIGSTOP)
+        play.bit(play.scene.fleet.signal_all(name, signal.SIGSTOP))
         try:
             play.wait(play.chance.uniform(2, 8))
         finally:
@@ -72,10 +73,10 @@ def freeze_child(*roles: str) -> Callable[[Play], None]:
     """SIGSTOP one child of a pool for a while; its main process and its sisters go on."""
 
     def run(play: Play) -> None:
-        children = play.scene.fleet.children(_one(play, roles))
-        for pid in play.chance.sample(children, min(len(children), 1)):
+        for pid in _children(play, roles, 1):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
+                play.bit()
                 try:
                     play.wait(play.chance.uniform(2, 8))
                 finally:
@@ -88,7 +89,7 @@ def terminate(*roles: str) -> Callable[[Play], None]:
     """SIGTERM a main process and await its end in good order and its next start."""
 
     def run(play: Play) -> None:
-        play.scene.fleet.roll(_one(play, roles))
+        play.bit(play.scene.fleet.roll(_one(play, roles)))
 
     return run
 
@@ -101,6 +102,7 @@ def move_clock(*roles: str) -> Callable[[Play], None]:
         play.scene.fleet.roll(name, clock=play.chance.choice(OFFSETS))
         try:
             play.wait(play.chance.uniform(6, 12))
+            play.bit(_is_under_faketime(play.scene.fleet.pid(name)))
         finally:
             play.scene.fleet.roll(name, clock="")
 
@@ -112,7 +114,7 @@ def roll(play: Play) -> None:
     fleet, old = play.scene.fleet, play.scene.old_code
     written = fleet.log("notifications-b").stat().st_size
     for name in HOST_B:
-        fleet.roll(name, code=old or PROJECT)
+        play.bit(fleet.roll(name, code=old or PROJECT))
     starts = [fleet.members[name].starts for name in HOST_B]
     try:
         ready = fleet.await_ready("notifications-b", written)
@@ -129,5 +131,22 @@ def roll(play: Play) -> None:
 
 
 def _one(play: Play, roles: tuple[str, ...]) -> str:
+    """Draw a member of these roles and wait until it is up."""
     fleet = play.scene.fleet
-    return play.chance.choice([name for role in roles for name in fleet.names(role)])
+    name = play.chance.choice([name for role in roles for name in fleet.names(role)])
+    play.until(lambda: fleet.pid(name))
+    return name
+
+
+def _children(play: Play, roles: tuple[str, ...], most: int) -> list[int]:
+    """Draw so many children of a member's pool at most; wait until it has one."""
+    fleet, name = play.scene.fleet, _one(play, roles)
+    play.until(lambda: fleet.children(name))
+    children = fleet.children(name)
+    return play.chance.sample(children, min(len(children), most))
+
+
+def _is_under_faketime(pid: int | None) -> bool:
+    with suppress(OSError):
+        return "libfaketime" in Path(f"/proc/{pid}/maps").read_text()
+    return False

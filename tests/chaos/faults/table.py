@@ -119,6 +119,6 @@ FAULTS = {
     "clamd-kill": Fault("clamd", "SIGKILL of clamd, down for up to 5 s", others.kill_clamd),
     "clamd-pause": Fault("clamd", "clamd hangs for 2-8 s", others.pause_clamd),
     "clamd-reload": Fault("clamd", "clamd loads new signatures", others.reload_clamd),
-    "s3-pause": Fault("s3", "the object store hangs for 2-8 s", others.pause_s3),
+    "s3-pause": Fault("s3", "the object store hangs under a request, for 2-8 s", others.pause_s3),
     "disk-full": Fault("disk", "no room for backups and quarantine for 5-10 s", others.fill_disk),
 }
