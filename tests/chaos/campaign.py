@@ -264,7 +264,7 @@ def _judge(
         [(event, FAULTS[event.fault].excuse) for event in events],
         unanswered(scene.emulator.accepted(), scene.cuts()),
     )
-    files = files_audit.judge(engine, load.files.kinds)
+    files = files_audit.judge(engine, load.files.uploads, scene.quarantine)
     passphrase = (scene.folder / "passphrase").read_bytes().split()
     kept = scene.disk.path / "kept"
     tapes = tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
@@ -284,7 +284,7 @@ def _judge(
         seconds,
         settled_after,
         sum(pushes.rows.values()),
-        len(load.files.kinds),
+        load.files.answered,
         load.chores.doomed,
         {client.name: client.failed for client in load.clients},
         pushes,

@@ -113,7 +113,7 @@ class Scene:
             "VAPID_SUBJECT": "mailto:ops@example.com",
             "WEBPUSH_HOSTS": "127.0.0.1",
             "ATTACHMENTS_URL": f"file://{self.uploads}",
-            "ATTACHMENTS_QUARANTINE_URL": f"file://{self.disk.path}/quarantine",
+            "ATTACHMENTS_QUARANTINE_URL": f"file://{self.quarantine}",
             "ATTACHMENTS_CONNECTIONS": "4",
             "BACKUP_DIR": str(self.disk.path / "backups"),
             "BACKUP_PASSPHRASE_FILE": str(passphrase),
@@ -142,6 +142,11 @@ class Scene:
     def push_url(self) -> str:
         """The origin that browsers' subscriptions name."""
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
+
+    @property
+    def quarantine(self) -> Path:
+        """The folder that infected files are copied to."""
+        return self.disk.path / "quarantine"
 
     def gateway(self) -> Gateway:
         """Return a client of the gateway's."""

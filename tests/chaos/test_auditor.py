@@ -1,5 +1,6 @@
 """The auditor is not easily pleased: each way in which a result can be false is found, and only what is excused is excused."""
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.audit.pushes import Pushes, Row, judge
 from tests.chaos.chores import FIRST_OLD_ID
 from tests.chaos.faults.base import Event, Excuse, Fault
+from tests.chaos.files import Upload
 from tests.chaos.pushes import Written
 
 LIVE_ONE = "token-1"
@@ -183,11 +185,15 @@ def test_a_kill_excuses_one_repeat_only() -> None:
     assert sorts(found.problems) == [Sort.WRONG]
 
 
+SHA256 = hashlib.sha256(b"infected").hexdigest()
+UPLOADS = {1: Upload("clean", "1"), 2: Upload("infected", SHA256)}
+
+
 @pytest.fixture
 def attachments(chat: Engine, tmp_path: Path) -> Engine:
     """Attachments 1 (clean) and 2 (infected, with its copy), as they should be in the end."""
-    (tmp_path / "copy").write_bytes(b"")
-    sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    (tmp_path / "quarantine").mkdir()
+    (tmp_path / "quarantine/copy").write_bytes(b"infected")
     with chat.begin() as connection:
         connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
         for number, safe in ((1, 1), (2, 0)):
@@ -203,17 +209,18 @@ def attachments(chat: Engine, tmp_path: Path) -> Engine:
                 text(
                     "INSERT INTO worker_scans (attachment_id, verdict, sha256, quarantine) VALUES (:id, 'x', :sha256, :where)"
                 ),
-                {"id": number, "sha256": sha256, "where": "" if safe else f"file://{tmp_path}/copy"},
+                {"id": number, "sha256": SHA256, "where": "" if safe else f"file://{tmp_path}/quarantine/copy"},
             )
         connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
     return chat
 
 
-KINDS = {1: "clean", 2: "infected"}
+def found_by(attachments: Engine, tmp_path: Path, uploads: dict[int, Upload] = UPLOADS) -> list[Sort]:
+    return sorts(files_audit.judge(attachments, uploads, tmp_path / "quarantine").problems)
 
 
-def test_attachments_with_true_verdicts_are_no_problem(attachments: Engine) -> None:
-    assert files_audit.judge(attachments, KINDS).problems == []
+def test_attachments_with_true_verdicts_are_no_problem(attachments: Engine, tmp_path: Path) -> None:
+    assert found_by(attachments, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -222,20 +229,61 @@ def test_attachments_with_true_verdicts_are_no_problem(attachments: Engine) -> N
         ("UPDATE message_attachments SET is_safe = 1 WHERE id = 2", Sort.WRONG),
         ("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 0 WHERE id = 1", Sort.WRONG),
         ("UPDATE message_attachments SET scanned_for_virus = 0 WHERE id = 1", Sort.STUCK),
-        ("UPDATE worker_scans SET quarantine = 'pending' WHERE attachment_id = 2", Sort.STUCK),
-        ("UPDATE worker_scans SET sha256 = REPEAT('0', 64) WHERE attachment_id = 2", Sort.STUCK),
         ("DELETE FROM message_attachments WHERE id = 1", Sort.WRONG),
     ],
-    ids=["infected is served", "clean is blocked", "no verdict", "no copy", "another copy", "gone"],
+    ids=["infected is served", "clean is blocked", "no verdict", "gone"],
 )
-def test_a_false_verdict_is_found(attachments: Engine, corruption: str, sort: Sort) -> None:
+def test_a_false_verdict_is_found(attachments: Engine, tmp_path: Path, corruption: str, sort: Sort) -> None:
     with attachments.begin() as connection:
         connection.execute(text(corruption))
-    assert sorts(files_audit.judge(attachments, KINDS).problems) == [sort]
+    assert found_by(attachments, tmp_path) == [sort]
 
 
-def test_a_file_that_never_arrived_has_no_verdict(attachments: Engine) -> None:
-    assert sorts(files_audit.judge(attachments, {**KINDS, 1: "missing"}).problems) == [Sort.WRONG]
+def test_the_copies_are_what_was_uploaded_and_no_others(attachments: Engine, tmp_path: Path) -> None:
+    """Whatever the worker wrote down of them."""
+    (tmp_path / "quarantine/copy").write_bytes(b"another")
+    with attachments.begin() as connection:
+        connection.execute(text("UPDATE worker_scans SET sha256 = :sha256"), {"sha256": hashlib.sha256(b"another").hexdigest()})
+    assert found_by(attachments, tmp_path) == [Sort.WRONG]
+    (tmp_path / "quarantine/stray").write_bytes(b"")
+    assert found_by(attachments, tmp_path) == [Sort.WRONG, Sort.WRONG]
+    (tmp_path / "quarantine/stray").unlink()
+    (tmp_path / "quarantine/copy").unlink()
+    assert found_by(attachments, tmp_path) == [Sort.STUCK]
+
+
+def test_an_upload_whose_insert_got_no_answer_is_judged_if_it_is_there(attachments: Engine, tmp_path: Path) -> None:
+    unanswered = {number: replace(upload, answered=False) for number, upload in {**UPLOADS, 3: UPLOADS[1]}.items()}
+    assert found_by(attachments, tmp_path, unanswered) == []
+    with attachments.begin() as connection:
+        connection.execute(text("UPDATE message_attachments SET is_safe = 1 WHERE id = 2"))
+    assert found_by(attachments, tmp_path, unanswered) == [Sort.WRONG]
+
+
+MISSING = {**UPLOADS, 1: Upload("missing", "")}
+
+
+def test_a_file_that_never_arrived_has_no_verdict(attachments: Engine, tmp_path: Path) -> None:
+    assert found_by(attachments, tmp_path, MISSING) == [Sort.WRONG]
+
+
+@pytest.mark.parametrize(
+    ("tries", "due", "found"),
+    [
+        (1, "NOW(3) + INTERVAL 20 SECOND", []),
+        (1, "NOW(3) - INTERVAL 100 SECOND", [Sort.STUCK]),
+        (1, "NULL", [Sort.STUCK]),
+        (6, "NULL", []),
+    ],
+    ids=["due", "overdue", "given up at once", "given up at the end of the ladder"],
+)
+def test_a_file_that_never_arrived_is_tried_to_the_end(
+    attachments: Engine, tmp_path: Path, tries: int, due: str, found: list[Sort]
+) -> None:
+    with attachments.begin() as connection:
+        connection.execute(text("UPDATE message_attachments SET scanned_for_virus = 0 WHERE id = 1"))
+        connection.execute(text(f"UPDATE worker_scans SET attempts = {tries}, due_at = {due} WHERE attachment_id = 1"))
+    assert found_by(attachments, tmp_path, MISSING) == found
 
 
 def test_retention_may_take_what_is_old_and_read_and_nothing_else(chat: Engine) -> None:

@@ -220,7 +220,7 @@ def _pace(load: Load, inserted: float, seconds: float) -> dict[str, Any]:
 def _summary(scene: Scene, load: Load, plan: Plan, samples: list[Sample], problems: list[str]) -> dict[str, Any]:
     """Return what was found, with an audit: no fault excuses anything."""
     pushes = pushes_audit.judge(pushes_audit.read_rows(scene.engine), scene.emulator.accepted(), load.pushes.written, [])
-    files = files_audit.judge(scene.engine, load.files.kinds)
+    files = files_audit.judge(scene.engine, load.files.uploads, scene.quarantine)
     audited = [*pushes.problems, *pushes_audit.left_over(scene.engine), *files.problems]
     problems = [*problems, *(f"{each.sort}: {each.what}" for each in audited)]
     return {
@@ -230,7 +230,7 @@ def _summary(scene: Scene, load: Load, plan: Plan, samples: list[Sample], proble
         "devices": pushes.devices,
         "accepted": pushes.accepted,
         "repeated": pushes.repeated,
-        "attachments": len(load.files.kinds),
+        "attachments": load.files.answered,
         "most_waiting": max((each.waiting for each in samples), default=0),
         "most_worker_mb": max((each.worker_mb for each in samples), default=0),
         "found": len(problems),
