@@ -98,9 +98,12 @@ def test_a_row_that_is_gone_is_found() -> None:
     assert [problem.what for problem in account(SENT, push(), rows=2).problems] == ["notification 2 is gone"]
 
 
+SUPPRESSED = replace(SENT, status="BOUNCED", is_sent=False, is_read=True, message="suppressed: already read")
+
+
 def test_a_row_that_was_read_in_time_may_be_suppressed() -> None:
-    row = replace(SENT, status="BOUNCED", is_sent=False, is_read=True, message="suppressed: already read")
-    assert account(row, read=True).problems == []
+    assert account(SUPPRESSED, read=True).problems == []
+    assert sorts(account(replace(SUPPRESSED, is_sent=True), read=True).problems) == [Sort.WRONG]
 
 
 def kill(ends: float = NOON + 60.5, row: int = 1) -> Event:
@@ -149,6 +152,15 @@ def test_a_lost_answer_excuses_one_repeat_of_what_was_out_meanwhile() -> None:
     first, second = push(NOON + 1), push(NOON + 20)
     assert account(SENT, first, second, events=MUTE, cut=[first]).problems == []
     assert account(SENT, first, second, events=MUTE, cut=[first]).excused == {"push-mute": 1}
+
+
+def test_a_suppressed_row_was_sent_to_nobody_unless_the_result_was_lost() -> None:
+    """Its worker was killed, or the answer cut off, before the row was read."""
+    first = push(NOON + 1)
+    assert account(SUPPRESSED, first, read=True, events=[(kill(), Excuse.KILLED)]).problems == []
+    assert account(SUPPRESSED, first, read=True, events=MUTE, cut=[first]).problems == []
+    assert sorts(account(SUPPRESSED, first, read=True, events=MUTE).problems) == [Sort.WRONG]
+    assert sorts(account(SUPPRESSED, first, read=True, events=[(kill(row=7), Excuse.KILLED)]).problems) == [Sort.WRONG]
 
 
 FIVE_AT_ONCE = [push(NOON + second) for second in range(1, 6)]

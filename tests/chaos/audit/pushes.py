@@ -115,7 +115,7 @@ def judge(
         taken = takings.pop(str(row.id), {})
         account.rows[f"{row.status} {row.message.partition(':')[0]}" if row.status != "SENT" else "SENT"] += 1
         account.devices += len(row.tokens)
-        account.problems += [*_of_row(row, taken.keys(), written), *_of_pushes(row, taken)]
+        account.problems += [*_of_row(row, taken, written, events), *_of_pushes(row, taken)]
         for token, times in taken.items():
             _repeats(account, row.id, token, sorted(times), events)
     for first, count, at in written.batches:
@@ -134,8 +134,8 @@ def left_over(engine: Engine) -> list[Problem]:
     return [Problem(Sort.STUCK, f"{left} entries are left in worker_deliveries")] if left else []
 
 
-def _of_row(row: Row, taken: Collection[str], written: Written) -> list[Problem]:
-    """Hold what a row says against the tokens that got a push of it."""
+def _of_row(row: Row, taken: dict[str, list[Taking]], written: Written, events: list[tuple[Event, Excuse]]) -> list[Problem]:
+    """Hold what a row says against the pushes that were taken of it, by token."""
     live = [token for token in row.tokens if not token.startswith(DEAD)]
     missed = [token for token in live if token not in taken]
     name, problems = f"notification {row.id}", []
@@ -151,8 +151,14 @@ def _of_row(row: Row, taken: Collection[str], written: Written) -> list[Problem]
                 sentence = f"{name} is SENT, but {len(missed)} of its {len(live)} devices never got it: {row.message}"
                 problems.append(Problem(Sort.LOST, sentence, row.created_at))
         case "BOUNCED":
+            known = [push for times in taken.values() for push in times if not _is_lost(row.id, push, events)]
+            if row.is_sent:
+                problems.append(Problem(Sort.WRONG, f"{name} is BOUNCED with is_sent", row.created_at))
             if live and not unwanted:
                 problems.append(Problem(Sort.WRONG, f"{name} is BOUNCED with live devices: {row.message}", row.created_at))
+            elif live and known:
+                sentence = f"{name} is BOUNCED, though a device got it and no result was lost: {row.message}"
+                problems.append(Problem(Sort.WRONG, sentence, row.created_at))
         case "FAILED" if row.message.startswith("gave up:"):
             problems.append(Problem(Sort.LOST, f"{name} was given up: {row.message}", row.created_at))
         case _:
@@ -199,9 +205,19 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
         kills = ((at, leases[number]) for at, leases in event.in_flight if number in leases)
         return any(_in_flight(before, at, ends) and after >= _free_at(at, ends) - MARGIN_SECONDS for at, ends in kills)
     if excuse is Excuse.UNANSWERED:
-        during = event.began - ANSWER_SECONDS <= before.at <= event.ended + MARGIN_SECONDS
-        return before.cut and during and after - before.at >= SOONEST_SECONDS
+        return _is_unanswered(before, event) and after - before.at >= SOONEST_SECONDS
     return False
+
+
+def _is_lost(number: int, push: Taking, events: list[tuple[Event, Excuse]]) -> bool:
+    """Return whether the workers may never have learned that a push was taken."""
+    unanswered = any(excuse is Excuse.UNANSWERED and _is_unanswered(push, event) for event, excuse in events)
+    kills = (kill for event, excuse in events if excuse is Excuse.KILLED for kill in event.in_flight)
+    return unanswered or any(number in leases and _in_flight(push, at, leases[number]) for at, leases in kills)
+
+
+def _is_unanswered(push: Taking, event: Event) -> bool:
+    return push.cut and event.began - ANSWER_SECONDS <= push.at <= event.ended + MARGIN_SECONDS
 
 
 def _in_flight(push: Taking, at: float, ends: float) -> bool:
