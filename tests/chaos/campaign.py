@@ -187,8 +187,9 @@ def _draw(deck: list[str], names: tuple[str, ...], chance: random.Random) -> lis
     if not deck:
         deck += chance.sample(names, len(names))
     first = deck.pop()
-    second = next((name for name in deck if FAULTS[name].target != FAULTS[first].target), None)
-    if second is None or chance.random() < 0.4:
+    others = (name for name in deck if FAULTS[name].target != FAULTS[first].target and not FAULTS[name].alone)
+    second = next(others, None)
+    if second is None or FAULTS[first].alone or chance.random() < 0.4:
         return [first]
     deck.remove(second)
     return [first, second]

@@ -145,6 +145,23 @@ def test_a_kill_excuses_a_repeat_of_what_was_out_then_and_taken_later() -> None:
     assert account(SENT, *pushes, events=[(kill(), Excuse.KILLED)]).problems == []
 
 
+@pytest.mark.parametrize(
+    ("seconds", "wrong"),
+    [((1, 61), 0), ((61, 71), 0), ((1, 61, 71), 1), ((61, 65), 1), ((61, 90), 1)],
+    ids=[
+        "what was out is sent again",
+        "what was not out yet goes out when the worker goes on",
+        "both",
+        "sent twice while it was stopped",
+        "sent again long after it went on",
+    ],
+)
+def test_a_worker_that_was_stopped_past_its_leases_costs_one_repeat(seconds: tuple[int, ...], wrong: int) -> None:
+    stop = replace(kill(), woke=NOON + 70)
+    found = account(SENT, *(push(NOON + second) for second in seconds), events=[(stop, Excuse.KILLED)])
+    assert sorts(found.problems) == [Sort.WRONG] * wrong
+
+
 MUTE = [(Event("push-mute", NOON, NOON + 5), Excuse.UNANSWERED)]
 
 

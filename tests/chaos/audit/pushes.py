@@ -202,8 +202,12 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
     if after - before.at > LATEST_SECONDS:
         return False
     if excuse is Excuse.KILLED:
-        kills = ((at, leases[number]) for at, leases in event.in_flight if number in leases)
-        return any(_in_flight(before, at, ends) and after >= _free_at(at, ends) - MARGIN_SECONDS for at, ends in kills)
+        return any(
+            after >= _free_at(at, leases[number]) - MARGIN_SECONDS
+            and (_in_flight(before, at, leases[number]) or _on_waking(after, event))
+            for at, leases in event.in_flight
+            if number in leases
+        )
     if excuse is Excuse.UNANSWERED:
         return _is_unanswered(before, event) and after - before.at >= SOONEST_SECONDS
     return False
@@ -212,8 +216,12 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
 def _is_lost(number: int, push: Taking, events: list[tuple[Event, Excuse]]) -> bool:
     """Return whether the workers may never have learned that a push was taken."""
     unanswered = any(excuse is Excuse.UNANSWERED and _is_unanswered(push, event) for event, excuse in events)
-    kills = (kill for event, excuse in events if excuse is Excuse.KILLED for kill in event.in_flight)
-    return unanswered or any(number in leases and _in_flight(push, at, leases[number]) for at, leases in kills)
+    return unanswered or any(
+        number in leases and (_in_flight(push, at, leases[number]) or _on_waking(push.at, event))
+        for event, excuse in events
+        if excuse is Excuse.KILLED
+        for at, leases in event.in_flight
+    )
 
 
 def _is_unanswered(push: Taking, event: Event) -> bool:
@@ -224,6 +232,11 @@ def _in_flight(push: Taking, at: float, ends: float) -> bool:
     """Return whether a push was sent under the lease that a kill `at` cut short; `ends` is as `_free_at` has it."""
     began = at - LEASE_SECONDS if _passed_on(at, ends) else ends - LEASE_SECONDS
     return began - MARGIN_SECONDS <= push.at - push.waited <= at + MARGIN_SECONDS
+
+
+def _on_waking(at: float, event: Event) -> bool:
+    """Return whether a push came from a process that had been stopped before the request was out, and then went on."""
+    return bool(event.woke) and event.woke - MARGIN_SECONDS <= at <= event.woke + ANSWER_SECONDS
 
 
 def _free_at(at: float, ends: float) -> float:

@@ -16,7 +16,7 @@ class Excuse(Enum):
     NONE = "none"
     """Not one: whoever was sending lived on and wrote its results, later."""
     KILLED = "killed"
-    """Those whose rows were claimed when their sender was killed."""
+    """Those whose rows were claimed when their sender was killed, or stopped for longer than its claims last."""
     UNANSWERED = "unanswered"
     """Those that the provider took while its answers did not come through."""
 
@@ -29,12 +29,14 @@ class Event:
     began: float
     ended: float = 0.0
     in_flight: list[tuple[float, dict[int, float]]] = field(default_factory=list)
-    """The moment of each kill, and the rows that were claimed then, by id, with the ends of their leases."""
+    """The moment of each kill or stop, and the rows that were claimed then, by id, with the ends of their leases."""
     error: str = ""
     bit: int = 0
     """How often it was seen to hit something: requests, connections, statements or processes."""
     whole: bool = True
     """The campaign's end did not cut it short."""
+    woke: float = 0.0
+    """When a process went on that had been stopped for longer than its claims last."""
 
 
 # For so long a fault goes on that has hit nothing yet: another one may keep what it is done to away from it.
@@ -66,7 +68,7 @@ class Play:
         self.event.bit += times
 
     def killed(self) -> None:
-        """Note, right after a kill, which rows were in flight."""
+        """Note, right after a kill or a stop, which rows were in flight."""
         self.event.in_flight.append((time.time(), self.scene.leased()))
 
 
@@ -85,3 +87,5 @@ class Fault:
     excuse: Excuse = Excuse.NONE
     stops_writes: bool = False
     """The API itself cannot write meanwhile."""
+    alone: bool = False
+    """Nothing else is done meanwhile."""

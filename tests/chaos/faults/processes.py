@@ -2,15 +2,19 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from devstack.folder import PROJECT
+from tasks.notifications.queue import LEASE_SECONDS
 from tests.chaos.faults.base import Play, ToothlessError
 from tests.chaos.scene import HOST_B
 
 WORKERS = ("notifications", "attachments", "housekeeping", "backups")
+# In so many seconds whoever goes on has settled what it had claimed; a worker is stopped so often to find it with rows.
+SETTLED_SECONDS, STOPS = 2.0, 20
 OFFSETS = ("+90s", "-90s", "+2h", "-2h")
 
 
@@ -67,6 +71,41 @@ def freeze(*roles: str) -> Callable[[Play], None]:
             play.scene.fleet.signal_all(name, signal.SIGCONT)
 
     return run
+
+
+def freeze_past_lease(*roles: str) -> Callable[[Play], None]:
+    """SIGSTOP a process and its children while it has rows claimed, and let it go on when another has taken them over."""
+
+    def run(play: Play) -> None:
+        name = _one(play, roles)
+        try:
+            held = _freeze_with_rows(play, name)
+            if held:
+                # To its end in any case: a worker that still has its claims when it goes on takes what it missed for lost.
+                time.sleep(LEASE_SECONDS + play.chance.uniform(5, 15))
+            left = play.scene.leased()
+            play.bit(sum(left.get(number) != ends for number, ends in held.items()))
+        finally:
+            play.event.woke = time.time()
+            play.scene.fleet.signal_all(name, signal.SIGCONT)
+
+    return run
+
+
+def _freeze_with_rows(play: Play, name: str) -> dict[int, float]:
+    """Stop a process, again and again until it has rows claimed; return them with the ends of their leases."""
+    fleet = play.scene.fleet
+    for _ in range(STOPS):
+        fleet.signal_all(name, signal.SIGSTOP)
+        play.killed()
+        play.wait(SETTLED_SECONDS)
+        [*_, (_, before)], now = play.event.in_flight, play.scene.leased()
+        held = {number: ends for number, ends in before.items() if now.get(number) == ends}
+        if held or play.over.is_set():
+            return held
+        fleet.signal_all(name, signal.SIGCONT)
+        play.wait(play.chance.uniform(0.1, 1))
+    raise ToothlessError(f"{name} had no row claimed at any of {STOPS} moments")
 
 
 def freeze_child(*roles: str) -> Callable[[Play], None]:

@@ -16,6 +16,13 @@ FAULTS = {
     ),
     "kill-child": Fault("notifications", "SIGKILL of notifications pool children", processes.signal_child(SIGKILL, *PUSH), K),
     "freeze-worker": Fault("notifications", "SIGSTOP of a notifications worker for 2-8 s", processes.freeze(*PUSH)),
+    "freeze-past-lease": Fault(
+        "notifications",
+        "SIGSTOP of a notifications worker that has rows claimed, until others have claimed them",
+        processes.freeze_past_lease(*PUSH),
+        K,
+        alone=True,
+    ),
     "freeze-child": Fault("notifications", "SIGSTOP of a notifications pool child for 2-8 s", processes.freeze_child(*PUSH)),
     "terminate-worker": Fault("notifications", "SIGTERM of a notifications worker", processes.terminate(*PUSH)),
     "terminate-child": Fault("notifications", "SIGTERM of notifications pool children", processes.signal_child(SIGTERM, *PUSH)),
