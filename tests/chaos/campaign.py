@@ -66,10 +66,10 @@ WRITE_TO_THE_DEAD = text("""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to play: seconds of faults, rows and files a second, names of faults."""
+    """What to play: seconds of faults (None: until each was played once), rows and files a second, names of faults."""
 
     seed: int
-    seconds: float
+    seconds: float | None
     rate: float = 200
     files: float = 2.0
     faults: tuple[str, ...] = tuple(FAULTS)
@@ -152,16 +152,16 @@ class Load:
 
 
 def _play(scene: Scene, plan: Plan, say: Callable[[str], None]) -> list[Event]:
-    """Draw one or two faults at a time, each once before any comes again, until the time is up."""
+    """Draw one or two faults at a time, each once before any comes again, until the time is up or, without one, once."""
     chance, over = random.Random(plan.seed), threading.Event()
     events: list[Event] = []
     deck: list[str] = []
-    ends_at = time.monotonic() + plan.seconds
-    over_at = threading.Timer(plan.seconds, over.set)
-    over_at.start()
+    over_at = threading.Timer(plan.seconds or 0, over.set)
+    if plan.seconds is not None:
+        over_at.start()
     try:
-        while time.monotonic() < ends_at:
-            chosen = _draw(deck, plan.faults, chance)
+        while not over.is_set() and (plan.seconds is not None or deck or not events):
+            chosen = draw(deck, plan.faults, chance)
             at_once = [Event(name, time.time()) for name in chosen]
             say(" and ".join(chosen))
             threads = [
@@ -182,7 +182,7 @@ def _play(scene: Scene, plan: Plan, say: Callable[[str], None]) -> list[Event]:
     return events
 
 
-def _draw(deck: list[str], names: tuple[str, ...], chance: random.Random) -> list[str]:
+def draw(deck: list[str], names: tuple[str, ...], chance: random.Random) -> list[str]:
     """Take the next fault from the deck, and now and then a second one that is done to something else."""
     if not deck:
         deck += chance.sample(names, len(names))
