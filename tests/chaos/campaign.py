@@ -269,6 +269,7 @@ def _judge(
     passphrase = (scene.folder / "passphrase").read_bytes().split()
     kept = scene.disk.path / "kept"
     tapes = tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
+    tapes_audit.restore_newest(tapes, engine, passphrase, load.pushes.written.batches)
     problems = [
         *pushes.problems,
         *pushes_audit.left_over(engine),

@@ -82,7 +82,8 @@ def text(outcome: Outcome, command: str) -> str:
         f"{pushes.accepted:,} pushes taken by the providers, {pushes.repeated:,} of them repeats,"
         f" {sum(pushes.excused.values()):,} of what was in flight at a kill or had its answer cut off",
         f"{outcome.attachments:,} attachments: " + _counted(outcome.files.verdicts),
-        f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified",
+        f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified;"
+        f" the newest dump restored with {outcome.tapes.restored:,} notifications",
         f"the disk was filled by {outcome.disk}; processes ended: {_counted(Counter(outcome.ends))}",
         "calls of the gateway: {:,} taken, {:,} that it could not take then".format(*outcome.gateway),
         f"the API's own statements that were refused: {_counted(Counter(outcome.refused))}",
@@ -116,6 +117,7 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         "gateway_calls_missed": outcome.gateway[1],
         "dumps": outcome.tapes.dumps,
         "archives": outcome.tapes.archives,
+        "notifications_restored": outcome.tapes.restored,
         "disk": outcome.disk,
         "faults": {
             name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": what(name, outcome.plan)}

@@ -1,6 +1,7 @@
 """The auditor is not easily pleased: each way in which a result can be false is found, and only what is excused is excused."""
 
 import hashlib
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from devstack.chat import load_chat
 from devstack.emulators.client import Accepted
+from tasks.backups import dump
 from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import rows as rows_audit
@@ -359,6 +362,23 @@ def test_a_fault_that_hit_nothing_is_found_unless_it_was_cut_short() -> None:
     assert [problem.what for problem in bites_audit.judge(events)] == [
         "the fault broken could not be played: OSError: 5",
         "the fault harmless was played and hit nothing",
+    ]
+
+
+def test_the_newest_dump_is_restored_and_held_against_what_was_written(chat: Engine, tmp_path: Path) -> None:
+    with chat.begin() as connection:
+        load_chat(connection, users=10, conversations=10, notifications=20)
+    dump.dump(chat, tmp_path, None, lambda _: None)
+    account = tapes_audit.judge([tmp_path], [])
+    account.problems.clear()
+    tapes_audit.restore_newest(account, chat, [], [(1, 20, 0), (21, 9, time.time() + 60)])
+    assert (account.restored, account.problems) == (20, [])
+    with chat.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET body = 'Other words' WHERE id = 3"))
+    tapes_audit.restore_newest(account, chat, [], [(1, 22, 0)])
+    assert [(problem.sort, problem.what.partition(" ")[2]) for problem in account.problems] == [
+        (Sort.LOST, "lacks 2 notifications that were written before it was begun, such as 21"),
+        (Sort.WRONG, "restored 1 notifications with other words, people or devices, such as 3"),
     ]
 
 
