@@ -264,6 +264,7 @@ def _judge(
         load.pushes.written,
         [(event, FAULTS[event.fault].excuse) for event in events],
         unanswered(scene.emulator.accepted(), scene.cuts()),
+        scene.hosts(),
     )
     files = files_audit.judge(engine, load.files.uploads, scene.quarantine)
     passphrase = (scene.folder / "passphrase").read_bytes().split()

@@ -44,6 +44,8 @@ class Proxy:
         self.port = 0
         self.cuts: list[Cut] = []
         """The connections on which answers were held back or lost, by their address at the target."""
+        self.served: set[str] = set()
+        """All that there ever were, by the same."""
         self.hindered = 0
         """How many connections did not find it open, then or later."""
         self._closed_at = 0.0
@@ -140,6 +142,7 @@ class Proxy:
                 self._connections.add(behind_writer)
                 address = "{}:{}".format(*behind_writer.get_extra_info("sockname"))
                 self._open_to.add(address)
+                self.served.add(address)
                 self.hindered += self._mode is not Mode.OPEN
                 try:
                     await asyncio.gather(

@@ -157,6 +157,15 @@ class Scene:
         for name in self.fleet.members:
             self.fleet.await_ready(name, seconds=seconds)
 
+    def host_of(self, name: str) -> str:
+        """Return the host that a member of the fleet runs on."""
+        return "b" if name in HOST_B else "a"
+
+    def hosts(self) -> dict[str, str]:
+        """Return, for the connections to the providers by their address there, which host's they were, if it was only one's."""
+        a, b = (self.network[f"provider-{host}"].served for host in ("a", "b"))
+        return dict.fromkeys(a - b, "a") | dict.fromkeys(b - a, "b")
+
     def cuts(self) -> list[Cut]:
         """Return which connections to the providers were cut, by themselves or by the network, and when."""
         resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]

@@ -138,6 +138,15 @@ def test_a_kill_excuses_no_repeat_that_it_cannot_have_caused(first: float, secon
     assert sorts(account(SENT, *pushes, events=[(kill(NOON + ends), Excuse.KILLED)]).problems) == [Sort.WRONG]
 
 
+@pytest.mark.parametrize(("host", "wrong"), [("a", 0), ("b", 1), ("", 0)])
+def test_a_kill_excuses_no_repeat_of_what_the_other_host_sent(host: str, wrong: int) -> None:
+    first, second = push(NOON + 1), push(NOON + 70)._replace(connection="127.0.0.1:2")
+    event = replace(kill(), host="a")
+    written, hosts = Written([(1, 1, NOON)]), {first.connection: host, second.connection: "b"}
+    found = judge([SENT], [first, second], written, [(event, Excuse.KILLED)], hosts=hosts)
+    assert sorts(found.problems) == [Sort.WRONG] * wrong
+
+
 def test_a_kill_excuses_a_repeat_by_who_had_the_row_when_the_database_could_be_asked_again() -> None:
     pushes = push(NOON + 1), push(NOON + 16)
     assert account(SENT, *pushes, events=[(kill(NOON + 75), Excuse.KILLED)]).problems == []

@@ -76,7 +76,7 @@ def test_the_connections_that_were_hindered_are_counted(proxy: Proxy, mode: Mode
     assert (proxy.connections, proxy.hindered) == (0, 0)
     with closing(connect(proxy)) as connection:
         echo(connection)
-        assert proxy.connections == 1
+        assert (proxy.connections, len(proxy.served)) == (1, 1)
         proxy.set(mode)
         assert proxy.hindered == 1
         proxy.set(Mode.OPEN)

@@ -3,9 +3,10 @@
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Engine, text
@@ -51,13 +52,17 @@ class Row:
 
 
 class Taking(NamedTuple):
-    """A push that a provider took. `cut`: its answer may not have come through; `waited`: for so many seconds it lay there."""
+    """A push that a provider took. `cut`: its answer may not have come through; `waited`: for so many seconds it lay there.
+
+    `host` is the one that it came from, empty where that is not known.
+    """
 
     at: float
     collapse: str
     digest: str
     cut: bool
     waited: float = 0.0
+    host: str = ""
 
 
 @dataclass(slots=True)
@@ -102,11 +107,18 @@ def judge(
     written: Written,
     events: list[tuple[Event, Excuse]],
     unanswered: Collection[Accepted] = frozenset(),
+    hosts: Mapping[str, str] = MappingProxyType({}),
 ) -> Pushes:
-    """Hold the rows against what the providers took; `unanswered` are the pushes whose answers may have been cut off."""
+    """Hold the rows against what the providers took.
+
+    `unanswered` are the pushes whose answers may have been cut off, `hosts` tells whose a connection to the providers was.
+    """
     account, takings = Pushes(), defaultdict[str, dict[str, list[Taking]]](dict)
     for push in accepted:
-        taking = Taking(push.t, sys.intern(push.collapse or ""), sys.intern(push.digest), push in unanswered, push.waited)
+        # The browsers' push service is reached by one way from all hosts: their subscriptions name it.
+        host = "" if push.provider == "webpush" else hosts.get(push.connection, "")
+        words = sys.intern(push.collapse or ""), sys.intern(push.digest)
+        taking = Taking(push.t, *words, push in unanswered, push.waited, host)
         takings[str(push.notification_id)].setdefault(sys.intern(push.token), []).append(taking)
         account.accepted += 1
     seen: set[int] = set()
@@ -204,7 +216,7 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
     if excuse is Excuse.KILLED:
         return any(
             after >= _free_at(at, leases[number]) - MARGIN_SECONDS
-            and (_in_flight(before, at, leases[number]) or _on_waking(after, event))
+            and (_in_flight(before, event, at, leases[number]) or _on_waking(after, event))
             for at, leases in event.in_flight
             if number in leases
         )
@@ -217,7 +229,7 @@ def _is_lost(number: int, push: Taking, events: list[tuple[Event, Excuse]]) -> b
     """Return whether the workers may never have learned that a push was taken."""
     unanswered = any(excuse is Excuse.UNANSWERED and _is_unanswered(push, event) for event, excuse in events)
     return unanswered or any(
-        number in leases and (_in_flight(push, at, leases[number]) or _on_waking(push.at, event))
+        number in leases and (_in_flight(push, event, at, leases[number]) or _on_waking(push.at, event))
         for event, excuse in events
         if excuse is Excuse.KILLED
         for at, leases in event.in_flight
@@ -228,8 +240,10 @@ def _is_unanswered(push: Taking, event: Event) -> bool:
     return push.cut and event.began - ANSWER_SECONDS <= push.at <= event.ended + MARGIN_SECONDS
 
 
-def _in_flight(push: Taking, at: float, ends: float) -> bool:
-    """Return whether a push was sent under the lease that a kill `at` cut short; `ends` is as `_free_at` has it."""
+def _in_flight(push: Taking, event: Event, at: float, ends: float) -> bool:
+    """Return whether a push came from a kill's host under a lease that it cut short; `ends` is as `_free_at` has it."""
+    if push.host and event.host and push.host != event.host:
+        return False
     began = at - LEASE_SECONDS if _passed_on(at, ends) else ends - LEASE_SECONDS
     return began - MARGIN_SECONDS <= push.at - push.waited <= at + MARGIN_SECONDS
 

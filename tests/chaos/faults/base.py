@@ -30,6 +30,8 @@ class Event:
     ended: float = 0.0
     in_flight: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     """The moment of each kill or stop, and the rows that were claimed then, by id, with the ends of their leases."""
+    host: str = ""
+    """On which host the processes ran that were killed or stopped, where that matters."""
     error: str = ""
     bit: int = 0
     """How often it was seen to hit something: requests, connections, statements or processes."""
@@ -67,8 +69,9 @@ class Play:
         """Note that the fault hit something."""
         self.event.bit += times
 
-    def killed(self) -> None:
-        """Note, right after a kill or a stop, which rows were in flight."""
+    def killed(self, name: str) -> None:
+        """Note, right after a kill or a stop of a member's processes, which rows were in flight."""
+        self.event.host = self.scene.host_of(name)
         self.event.in_flight.append((time.time(), self.scene.leased()))
 
 

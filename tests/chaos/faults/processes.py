@@ -25,9 +25,9 @@ def kill_parent(*roles: str) -> Callable[[Play], None]:
         name = _one(play, roles)
         started = play.scene.fleet.members[name].starts
         play.bit(play.scene.fleet.signal(name, signal.SIGKILL))
-        play.killed()
+        play.killed(name)
         play.scene.fleet.await_started(name, started)
-        play.killed()
+        play.killed(name)
 
     return run
 
@@ -39,7 +39,7 @@ def kill_all(*roles: str) -> Callable[[Play], None]:
         name = _one(play, roles)
         started = play.scene.fleet.members[name].starts
         play.bit(play.scene.fleet.signal_all(name, signal.SIGKILL))
-        play.killed()
+        play.killed(name)
         play.scene.fleet.await_started(name, started)
 
     return run
@@ -49,11 +49,12 @@ def signal_child(number: signal.Signals, *roles: str) -> Callable[[Play], None]:
     """Signal one or two children of a pool: SIGKILL, as the kernel's out-of-memory killer does, or SIGTERM, as people do."""
 
     def run(play: Play) -> None:
-        for pid in _children(play, roles, play.chance.randint(1, 2)):
+        name = _one(play, roles)
+        for pid in _children(play, name, play.chance.randint(1, 2)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
                 play.bit()
-            play.killed()
+            play.killed(name)
             play.wait(play.chance.uniform(0, 2))
 
     return run
@@ -97,7 +98,7 @@ def _freeze_with_rows(play: Play, name: str) -> dict[int, float]:
     fleet = play.scene.fleet
     for _ in range(STOPS):
         fleet.signal_all(name, signal.SIGSTOP)
-        play.killed()
+        play.killed(name)
         play.wait(SETTLED_SECONDS)
         [*_, (_, before)], now = play.event.in_flight, play.scene.leased()
         held = {number: ends for number, ends in before.items() if now.get(number) == ends}
@@ -112,7 +113,7 @@ def freeze_child(*roles: str) -> Callable[[Play], None]:
     """SIGSTOP one child of a pool for a while; its main process and its sisters go on."""
 
     def run(play: Play) -> None:
-        for pid in _children(play, roles, 1):
+        for pid in _children(play, _one(play, roles), 1):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
                 play.bit()
@@ -177,9 +178,9 @@ def _one(play: Play, roles: tuple[str, ...]) -> str:
     return name
 
 
-def _children(play: Play, roles: tuple[str, ...], most: int) -> list[int]:
+def _children(play: Play, name: str, most: int) -> list[int]:
     """Draw so many children of a member's pool at most; wait until it has one."""
-    fleet, name = play.scene.fleet, _one(play, roles)
+    fleet = play.scene.fleet
     play.until(lambda: fleet.children(name))
     children = fleet.children(name)
     return play.chance.sample(children, min(len(children), most))
