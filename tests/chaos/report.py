@@ -34,7 +34,7 @@ def lines(outcome: Outcome) -> dict[str, Line]:
     found = {name: Line() for name in FAULTS if any(event.fault == name for event in outcome.events)}
     for event in outcome.events:
         line = found[event.fault]
-        line.played += 1
+        line.played += event.played
         line.bit += event.bit
         line.seconds += event.ended - event.began
         line.rows += sum(count for _, count, at in outcome.written if event.began <= at <= event.ended)

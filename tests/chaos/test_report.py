@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from dataclasses import replace
 
 from devstack.folder import PROJECT
 from tests.chaos import report
@@ -29,6 +30,12 @@ def test_a_report_names_the_commit_and_the_one_beside_it() -> None:
 def test_a_rolling_restart_of_one_version_says_so() -> None:
     found = report.as_json(outcome(), "again")
     assert (found["old_commit"], found["faults"]["rolling-restart"]["what"]) == (None, "rolling restart, all of one version")
+
+
+def test_a_fault_that_the_end_cut_to_nothing_was_not_played() -> None:
+    found = outcome()
+    found.events += [replace(found.events[0], whole=False), replace(found.events[0], whole=False, bit=0)]
+    assert report.lines(found)["rolling-restart"].played == 2
 
 
 def test_make_chaos_passes_an_old_version_on() -> None:

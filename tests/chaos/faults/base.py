@@ -40,6 +40,11 @@ class Event:
     woke: float = 0.0
     """When a process went on that had been stopped for longer than its claims last."""
 
+    @property
+    def played(self) -> bool:
+        """False if the campaign's end cut it to nothing."""
+        return bool(self.whole or self.bit)
+
 
 # For so long a fault goes on that has hit nothing yet: another one may keep what it is done to away from it.
 PATIENCE_SECONDS = 30.0
