@@ -30,6 +30,8 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-spawner")
 
 # What a process says when it works; the others say nothing.
 READY = defaultdict(lambda: b" ready.", {"beat": b"", "gateway": b""})
+# With what Python needs under a moved clock.
+MOVED_CLOCK = Path(__file__).parent / "moved_clock"
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -192,6 +194,7 @@ class Fleet:
         environment |= member.environment | {"PYTHONPATH": str(member.code), "PYTHONUNBUFFERED": "1"}
         if member.clock:
             environment |= {"LD_PRELOAD": str(faketime()), "FAKETIME": member.clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            environment["PYTHONPATH"] = f"{MOVED_CLOCK}:{member.code}"
         member.ended_at = 0.0
         with self.log(member.name).open("ab") as log:
             member.process = _spawner.submit(
