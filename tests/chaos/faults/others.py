@@ -46,7 +46,7 @@ def pause_s3(play: Play) -> None:
     try:
         for _ in range(ASKED):
             api.send("tasks.backups.monthly", expires=20)
-            if play.until(lambda: _unread(s3.port), seconds=5):
+            if play.until(lambda: unread(s3.port), seconds=5):
                 play.bit()
                 break
         play.wait(play.chance.uniform(2, 8))
@@ -72,7 +72,7 @@ def _complaints(logs: list[Path]) -> int:
     return sum(log.read_bytes().count(words) for log in logs for words in FULL)
 
 
-def _unread(port: int) -> bool:
+def unread(port: int) -> bool:
     """Return whether a local port holds connections or bytes that its server has not read: the rx_queue of proc(5)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, _, queues, *_ = line.split()
