@@ -171,16 +171,16 @@ class Scene:
         resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]
         return [*resets, *(cut for name, proxy in self.network.items() if name.startswith("provider") for cut in proxy.cuts)]
 
-    def leased(self, patience: float = 30) -> dict[int, float]:
+    def leased(self, patience: float = 30, *, unlocked: bool = False) -> dict[int, float]:
         """Return the notifications that some run holds now, by id, with the Unix time at which their leases end.
 
-        Waits so many seconds for the database.
+        `unlocked` leaves out those that a transaction holds just now. Waits so many seconds for the database.
         """
         deadline = time.monotonic() + patience
         while True:
             try:
                 with self.stack.mariadb.root() as cursor:
-                    cursor.execute(LEASED)
+                    cursor.execute(f"{LEASED} FOR UPDATE SKIP LOCKED" if unlocked else LEASED)
                     return {number: float(ends) for number, ends in cursor.fetchall()}
             except pymysql.Error:
                 if time.monotonic() > deadline:

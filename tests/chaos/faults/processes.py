@@ -13,8 +13,9 @@ from tests.chaos.faults.base import Play, ToothlessError
 from tests.chaos.scene import HOST_B
 
 WORKERS = ("notifications", "attachments", "housekeeping", "backups")
-# In so many seconds whoever goes on has settled what it had claimed; a worker is stopped so often to find it with rows.
-SETTLED_SECONDS, STOPS = 2.0, 20
+# In so many seconds whoever goes on has settled what it had claimed; a worker is stopped so often to find it with rows, which
+# the providers' latency sees to.
+SETTLED_SECONDS, STOPS, SLOW_SECONDS = 3.0, 10, 1.0
 OFFSETS = ("+90s", "-90s", "+2h", "-2h")
 
 
@@ -94,18 +95,24 @@ def freeze_past_lease(*roles: str) -> Callable[[Play], None]:
 
 
 def _freeze_with_rows(play: Play, name: str) -> dict[int, float]:
-    """Stop a process, again and again until it has rows claimed; return them with the ends of their leases."""
-    fleet = play.scene.fleet
+    """Stop a process that has rows claimed which others can take over; return them with the ends of their leases.
+
+    The providers are slow before, so that there are some. Rows that it was just writing stay locked while it is stopped: if it
+    has no others it goes on and is stopped again.
+    """
+    fleet, emulator = play.scene.fleet, play.scene.emulator
     for _ in range(STOPS):
+        emulator.set(latency=SLOW_SECONDS)
+        play.wait(2 * SLOW_SECONDS)
         fleet.signal_all(name, signal.SIGSTOP)
         play.killed(name)
+        emulator.set(latency=0)
         play.wait(SETTLED_SECONDS)
-        [*_, (_, before)], now = play.event.in_flight, play.scene.leased()
+        [*_, (_, before)], now = play.event.in_flight, play.scene.leased(unlocked=True)
         held = {number: ends for number, ends in before.items() if now.get(number) == ends}
         if held or play.over.is_set():
             return held
         fleet.signal_all(name, signal.SIGCONT)
-        play.wait(play.chance.uniform(0.1, 1))
     raise ToothlessError(f"{name} had no row claimed at any of {STOPS} moments")
 
 
