@@ -25,6 +25,7 @@ CODE = (".", ":(exclude)bench/results", ":(exclude)docs")
 @click.command()
 @click.option("--seed", type=int, default=lambda: int(time.time()) % 100_000, help="Draws the faults; default: by the clock.")
 @click.option("--minutes", type=float, default=3.0, show_default=True, help="Of faults; the start and the audit come on top.")
+@click.option("--once", is_flag=True, help="Until each was played once, however long that takes, in place of minutes.")
 @click.option("--faults", default="", help="Only these, with commas; `list` shows them.")
 @click.option("--rate", type=float, default=200.0, show_default=True, help="Notifications a second.")
 @click.option("--files", type=float, default=2.0, show_default=True, help="Attachments a second.")
@@ -36,6 +37,7 @@ CODE = (".", ":(exclude)bench/results", ":(exclude)docs")
 def main(
     seed: int,
     minutes: float,
+    once: bool,
     faults: str,
     rate: float,
     files: float,
@@ -56,7 +58,8 @@ def main(
     results = RESULTS / f"seed-{seed}"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    command = f"python -m tests.chaos --seed {seed} --minutes {minutes:g} --rate {rate:g} --files {files:g}"
+    length = "--once" if once else f"--minutes {minutes:g}"
+    command = f"python -m tests.chaos --seed {seed} {length} --rate {rate:g} --files {files:g}"
     command += (f" --old {old}" if old else "") + (f" --faults {faults}" if faults else "")
     began = time.monotonic()
 
@@ -68,7 +71,7 @@ def main(
             scene.old_code = checkout(old, Path(folder))
         scene.await_ready()
         say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
-        plan = Plan(seed, minutes * 60, rate, files, chosen, commit_of("HEAD"), commit_of(old) if old else "")
+        plan = Plan(seed, None if once else minutes * 60, rate, files, chosen, commit_of("HEAD"), commit_of(old) if old else "")
         for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
             if size is not None:
                 found = {"command": f"{command} --{measure.__name__} {size}"} | measure(scene, size, plan, say)

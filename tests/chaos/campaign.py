@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, text
@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from devstack.chat import conversation_pairs
 from devstack.emulators.unanswered import unanswered
 from devstack.probe import http_status
+from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit
 from tests.chaos.audit import pushes as pushes_audit
 from tests.chaos.audit import rows as rows_audit
@@ -65,10 +66,10 @@ WRITE_TO_THE_DEAD = text("""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to play: seconds of faults, rows and files a second, names of faults."""
+    """What to play: seconds of faults (None: until each was played once), rows and files a second, names of faults."""
 
     seed: int
-    seconds: float
+    seconds: float | None
     rate: float = 200
     files: float = 2.0
     faults: tuple[str, ...] = tuple(FAULTS)
@@ -151,16 +152,16 @@ class Load:
 
 
 def _play(scene: Scene, plan: Plan, say: Callable[[str], None]) -> list[Event]:
-    """Draw one or two faults at a time, each once before any comes again, until the time is up."""
+    """Draw one or two faults at a time, each once before any comes again, until the time is up or, without one, once."""
     chance, over = random.Random(plan.seed), threading.Event()
     events: list[Event] = []
     deck: list[str] = []
-    ends_at = time.monotonic() + plan.seconds
-    over_at = threading.Timer(plan.seconds, over.set)
-    over_at.start()
+    over_at = threading.Timer(plan.seconds or 0, over.set)
+    if plan.seconds is not None:
+        over_at.start()
     try:
-        while time.monotonic() < ends_at:
-            chosen = _draw(deck, plan.faults, chance)
+        while not over.is_set() and (plan.seconds is not None or deck or not events):
+            chosen = draw(deck, plan.faults, chance)
             at_once = [Event(name, time.time()) for name in chosen]
             say(" and ".join(chosen))
             threads = [
@@ -181,13 +182,14 @@ def _play(scene: Scene, plan: Plan, say: Callable[[str], None]) -> list[Event]:
     return events
 
 
-def _draw(deck: list[str], names: tuple[str, ...], chance: random.Random) -> list[str]:
+def draw(deck: list[str], names: tuple[str, ...], chance: random.Random) -> list[str]:
     """Take the next fault from the deck, and now and then a second one that is done to something else."""
     if not deck:
         deck += chance.sample(names, len(names))
     first = deck.pop()
-    second = next((name for name in deck if FAULTS[name].target != FAULTS[first].target), None)
-    if second is None or chance.random() < 0.4:
+    others = (name for name in deck if FAULTS[name].target != FAULTS[first].target and not FAULTS[name].alone)
+    second = next(others, None)
+    if second is None or FAULTS[first].alone or chance.random() < 0.4:
         return [first]
     deck.remove(second)
     return [first, second]
@@ -200,6 +202,7 @@ def _one(play: Play) -> None:
     except Exception as error:  # noqa: BLE001 - a fault that could not be played is reported with the others
         play.event.error = f"{type(error).__name__}: {error}"
     play.event.ended = time.time()
+    play.event.whole = not play.over.is_set()
 
 
 def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float | None:
@@ -261,9 +264,10 @@ def _judge(
         load.pushes.written,
         [(event, FAULTS[event.fault].excuse) for event in events],
         unanswered(scene.emulator.accepted(), scene.cuts()),
+        scene.hosts(),
     )
-    files = files_audit.judge(engine, load.files.kinds)
-    tapes = backups(scene)
+    files = files_audit.judge(engine, load.files.uploads, scene.quarantine)
+    tapes = backups(scene, load.pushes.written.batches)
     problems = [
         *pushes.problems,
         *pushes_audit.left_over(engine),
@@ -272,19 +276,15 @@ def _judge(
         *tapes.problems,
         *writes_audit.judge(events, FAULTS, (at for _, _, at in load.pushes.written.batches)),
         *gateway(scene, load.gateways),
+        *bites_audit.judge(events),
         *problems,
-        *(
-            Problem(Sort.WRONG, f"the fault {event.fault} could not be played: {event.error}")
-            for event in events
-            if event.error
-        ),
     ]
     return Outcome(
         plan,
         seconds,
         settled_after,
         sum(pushes.rows.values()),
-        len(load.files.kinds),
+        load.files.answered,
         load.chores.doomed,
         {client.name: client.failed for client in load.clients},
         pushes,
@@ -299,11 +299,13 @@ def _judge(
     )
 
 
-def backups(scene: Scene) -> tapes_audit.Tapes:
-    """Return the account of all backups that were made."""
+def backups(scene: Scene, batches: Iterable[tuple[int, int, float]]) -> tapes_audit.Tapes:
+    """Return the account of all backups that were made, the newest dump restored; `batches` as `tapes.restore_newest` takes."""
     passphrase = (scene.folder / "passphrase").read_bytes().split()
     kept = scene.disk.path / "kept"
-    return tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
+    account = tapes_audit.judge([scene.disk.path / "backups", *sorted(kept.iterdir())], passphrase)
+    tapes_audit.restore_newest(account, scene.engine, passphrase, batches)
+    return account
 
 
 def gateway(scene: Scene, clients: Sequence[Gateway]) -> list[Problem]:

@@ -1,10 +1,11 @@
 """The API's attachments: clean, infected, late, missing and too large files, and what each must end as."""
 
 import gzip
+import hashlib
 import os
 import random
-import threading
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,6 +38,15 @@ KINDS = {
 }
 
 
+@dataclass(slots=True)
+class Upload:
+    """What an attachment is. `answered`: the API knows that its row is there."""
+
+    kind: str
+    sha256: str
+    answered: bool = True
+
+
 class Files(Client):
     """Uploads so many files a second."""
 
@@ -45,11 +55,12 @@ class Files(Client):
     def __init__(self, database_url: str, broker_url: str, folder: Path, gateway: Gateway, *, rate: float, seed: int) -> None:
         super().__init__("files", database_url, broker_url)
         self.gateway = gateway
-        self.kinds: dict[int, str] = {}
-        """What each attachment whose commit was answered is."""
+        self.uploads: dict[int, Upload] = {}
+        """By attachment, noted before the statement: one that fails may have been done."""
         self.sizes = 0
         self._folder = folder
         self._files = rate * self.seconds
+        self._seed = seed
         self._owed = 0.0
         self._next_id = 1
         self._chance = random.Random(f"files {seed}")
@@ -65,6 +76,11 @@ class Files(Client):
             self._owed -= 1
             uploaded.append(self._upload(cursor))
         self._tell([number for number in uploaded if self._chance.random() < NUDGED])
+
+    @property
+    def answered(self) -> int:
+        """How many attachments the API knows to be there."""
+        return sum(upload.answered for upload in self.uploads.values())
 
     def arrive(self) -> None:
         """Let what is still on its way arrive."""
@@ -84,6 +100,7 @@ class Files(Client):
         kind = self._chance.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
         path = self._folder / f"{number}.bin"
         content = self._content(kind, number)
+        upload = self.uploads[number] = Upload(kind, hashlib.sha256(content).hexdigest(), answered=False)
         if kind == "late":
             self._late[-1].append((path, content))
         elif kind != "missing":
@@ -93,16 +110,17 @@ class Files(Client):
         cursor.execute(
             INSERT, (number, 1 + number % 1000, path.name, f"/{path.name}", None if kind == "late" else len(content) or None)
         )
-        self.kinds[number] = kind
+        upload.answered = True
         return number
 
     def _content(self, kind: str, number: int) -> bytes:
-        mark = f"{number} {threading.get_ident()}".encode()
+        # No two are alike: a copy that is kept of one cannot pass for another's.
+        mark = f"{number} {self._seed}".encode()
         match kind:
             case "infected":
-                return EICAR
+                return EICAR + b"\n" + mark
             case "infected archive":
-                return zipped(EICAR, f"{number}.com") if number % 2 else gzip.compress(tarred(EICAR))
+                return zipped(EICAR, f"{number}.com") if number % 2 else gzip.compress(tarred(EICAR), mtime=number)
             case "large":
                 return self._chance.randbytes(6 << 20)
             case "clean" if number % 3 == 0:

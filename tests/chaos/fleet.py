@@ -30,6 +30,8 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-spawner")
 
 # What a process says when it works; the others say nothing.
 READY = defaultdict(lambda: b" ready.", {"beat": b"", "gateway": b""})
+# With what Python needs under a moved clock.
+MOVED_CLOCK = Path(__file__).parent / "moved_clock"
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -101,17 +103,21 @@ class Fleet:
             return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return []
 
-    def signal(self, name: str, number: Signals) -> None:
-        """Signal a member's main process."""
+    def signal(self, name: str, number: Signals) -> bool:
+        """Signal a member's main process; return False if it is down."""
         if (pid := self.pid(name)) is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+                return True
+        return False
 
-    def signal_all(self, name: str, number: Signals) -> None:
+    def signal_all(self, name: str, number: Signals) -> bool:
         """Signal a member's main process and its children at once, as a machine that stops does to them."""
         if (pid := self.pid(name)) is not None:
             with suppress(ProcessLookupError):
                 os.killpg(pid, number)
+                return True
+        return False
 
     def await_started(self, name: str, after: int, seconds: float = 30) -> bool:
         """Wait until the member was started more than `after` times."""
@@ -120,15 +126,18 @@ class Fleet:
             time.sleep(0.05)
         return self.members[name].starts > after
 
-    def roll(self, name: str, *, code: Path | None = None, clock: str | None = None) -> None:
-        """Stop a member in good order and have it started again, from other code or with another clock if given."""
+    def roll(self, name: str, *, code: Path | None = None, clock: str | None = None) -> bool:
+        """Stop a member in good order and have it started again, from other code or with another clock if given.
+
+        Return False if it was down.
+        """
         member = self.members[name]
         if code is not None:
             member.code = code
         if clock is not None:
             member.clock = clock
         before, process = member.starts, member.process
-        self.signal(name, signal.SIGTERM)
+        was_up = self.signal(name, signal.SIGTERM)
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
@@ -136,6 +145,7 @@ class Fleet:
             self.ends[f"{name}: did not end within {STOP_SECONDS} s of SIGTERM"] += 1
             self.signal_all(name, signal.SIGKILL)
         self.await_started(name, before)
+        return was_up
 
     def await_ready(self, name: str, log_from: int = 0, seconds: float = 60) -> bool:
         """Wait until the member has said that it works, behind a position of its log; return False if it does not."""
@@ -184,6 +194,7 @@ class Fleet:
         environment |= member.environment | {"PYTHONPATH": str(member.code), "PYTHONUNBUFFERED": "1"}
         if member.clock:
             environment |= {"LD_PRELOAD": str(faketime()), "FAKETIME": member.clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            environment["PYTHONPATH"] = f"{MOVED_CLOCK}:{member.code}"
         member.ended_at = 0.0
         with self.log(member.name).open("ab") as log:
             member.process = _spawner.submit(

@@ -44,6 +44,10 @@ class Proxy:
         self.port = 0
         self.cuts: list[Cut] = []
         """The connections on which answers were held back or lost, by their address at the target."""
+        self.served: set[str] = set()
+        """All that there ever were, by the same."""
+        self.hindered = 0
+        """How many connections did not find it open, then or later."""
         self._closed_at = 0.0
         self._open_to: set[str] = set()
         self._mode = Mode.OPEN
@@ -64,6 +68,11 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    @property
+    def connections(self) -> int:
+        """How many there are just now."""
+        return len(self._open_to)
 
     def set(self, mode: Mode) -> None:
         """Change what the network does, for the connections that are there too."""
@@ -92,6 +101,8 @@ class Proxy:
 
     async def _set(self, mode: Mode) -> None:
         was, self._mode = self._mode, mode
+        if was is Mode.OPEN and mode is not Mode.OPEN:
+            self.hindered += len(self._open_to)
         if was not in CLOSED:
             self._closed_at = time.time()
         if was in CLOSED or mode in CLOSED:
@@ -131,6 +142,8 @@ class Proxy:
                 self._connections.add(behind_writer)
                 address = "{}:{}".format(*behind_writer.get_extra_info("sockname"))
                 self._open_to.add(address)
+                self.served.add(address)
+                self.hindered += self._mode is not Mode.OPEN
                 try:
                     await asyncio.gather(
                         self._forward(reader, behind_writer, self._may_pass),

@@ -17,9 +17,10 @@ SHOWN = 40
 
 @dataclass(slots=True)
 class Line:
-    """One fault over all its playings."""
+    """One fault over all its playings. `bit` is how often it was seen to hit something."""
 
     played: int = 0
+    bit: int = 0
     seconds: float = 0.0
     rows: int = 0
     repeated: int = 0
@@ -33,7 +34,8 @@ def lines(outcome: Outcome) -> dict[str, Line]:
     found = {name: Line() for name in FAULTS if any(event.fault == name for event in outcome.events)}
     for event in outcome.events:
         line = found[event.fault]
-        line.played += 1
+        line.played += event.played
+        line.bit += event.bit
         line.seconds += event.ended - event.began
         line.rows += sum(count for _, count, at in outcome.written if event.began <= at <= event.ended)
     for name, repeats in outcome.pushes.excused.items():
@@ -60,9 +62,9 @@ def text(outcome: Outcome, command: str) -> str:
     """Return the report for people; `command` plays the campaign again."""
     table = lines(outcome)
     width = max(map(len, table), default=5)
-    out = [f"{'fault':{width}}  played  seconds    rows  repeated  lost  stuck  wrong"]
+    out = [f"{'fault':{width}}  played     bit  seconds    rows  repeated  lost  stuck  wrong"]
     out += [
-        f"{name:{width}}  {line.played:6}  {line.seconds:7.0f}  {line.rows:6,}  {line.repeated:8,}"
+        f"{name:{width}}  {line.played:6}  {line.bit:6,}  {line.seconds:7.0f}  {line.rows:6,}  {line.repeated:8,}"
         f"  {line.lost:4}  {line.stuck:5}  {line.wrong:5}"
         for name, line in table.items()
     ]
@@ -80,7 +82,8 @@ def text(outcome: Outcome, command: str) -> str:
         f"{pushes.accepted:,} pushes taken by the providers, {pushes.repeated:,} of them repeats,"
         f" {sum(pushes.excused.values()):,} of what was in flight at a kill or had its answer cut off",
         f"{outcome.attachments:,} attachments: " + _counted(outcome.files.verdicts),
-        f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified",
+        f"{outcome.doomed:,} old rows deleted; {outcome.tapes.dumps} dumps and {outcome.tapes.archives} archives, all verified;"
+        f" the newest dump restored with {outcome.tapes.restored:,} notifications",
         f"the disk was filled by {outcome.disk}; processes ended: {_counted(Counter(outcome.ends))}",
         "calls of the gateway: {:,} taken, {:,} that it could not take then".format(*outcome.gateway),
         f"the API's own statements that were refused: {_counted(Counter(outcome.refused))}",
@@ -114,6 +117,7 @@ def as_json(outcome: Outcome, command: str) -> dict[str, Any]:
         "gateway_calls_missed": outcome.gateway[1],
         "dumps": outcome.tapes.dumps,
         "archives": outcome.tapes.archives,
+        "notifications_restored": outcome.tapes.restored,
         "disk": outcome.disk,
         "faults": {
             name: {field: round(getattr(line, field)) for field in Line.__slots__} | {"what": what(name, outcome.plan)}

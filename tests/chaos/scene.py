@@ -40,6 +40,11 @@ HOST_B = {"notifications-b": "notifications", "beat-b": "beat"}
 # What holds throughout, beside all faults.
 STANDING_RULES = (Fault(kind="unregistered", token=f"{DEAD}*"),)
 USERS, CONVERSATIONS = 2000, 3000
+# due_at is in UTC, whatever the session's time zone is.
+LEASED = """
+    SELECT notification_id, UNIX_TIMESTAMP(NOW(3)) + TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), due_at) / 1000000
+    FROM truck2_db.worker_deliveries WHERE lease IS NOT NULL
+"""
 
 
 class Scene:
@@ -108,7 +113,7 @@ class Scene:
             "VAPID_SUBJECT": "mailto:ops@example.com",
             "WEBPUSH_HOSTS": "127.0.0.1",
             "ATTACHMENTS_URL": f"file://{self.uploads}",
-            "ATTACHMENTS_QUARANTINE_URL": f"file://{self.disk.path}/quarantine",
+            "ATTACHMENTS_QUARANTINE_URL": f"file://{self.quarantine}",
             "ATTACHMENTS_CONNECTIONS": "4",
             "BACKUP_DIR": str(self.disk.path / "backups"),
             "BACKUP_PASSPHRASE_FILE": str(passphrase),
@@ -138,6 +143,11 @@ class Scene:
         """The origin that browsers' subscriptions name."""
         return f"https://127.0.0.1:{self.network['provider-a'].port}"
 
+    @property
+    def quarantine(self) -> Path:
+        """The folder that infected files are copied to."""
+        return self.disk.path / "quarantine"
+
     def gateway(self) -> Gateway:
         """Return a client of the gateway's."""
         return Gateway(f"http://127.0.0.1:{self.gateway_port}", self._gateway_token)
@@ -147,19 +157,31 @@ class Scene:
         for name in self.fleet.members:
             self.fleet.await_ready(name, seconds=seconds)
 
+    def host_of(self, name: str) -> str:
+        """Return the host that a member of the fleet runs on."""
+        return "b" if name in HOST_B else "a"
+
+    def hosts(self) -> dict[str, str]:
+        """Return, for the connections to the providers by their address there, which host's they were, if it was only one's."""
+        a, b = (self.network[f"provider-{host}"].served for host in ("a", "b"))
+        return dict.fromkeys(a - b, "a") | dict.fromkeys(b - a, "b")
+
     def cuts(self) -> list[Cut]:
         """Return which connections to the providers were cut, by themselves or by the network, and when."""
         resets = [Cut(connection, at, at) for connection, at in self.emulator.stats().resets]
         return [*resets, *(cut for name, proxy in self.network.items() if name.startswith("provider") for cut in proxy.cuts)]
 
-    def leased(self, patience: float = 30) -> set[int]:
-        """Return the ids of notifications that some run holds now: what is in flight. Waits so long for the database."""
+    def leased(self, patience: float = 30, *, unlocked: bool = False) -> dict[int, float]:
+        """Return the notifications that some run holds now, by id, with the Unix time at which their leases end.
+
+        `unlocked` leaves out those that a transaction holds just now. Waits so many seconds for the database.
+        """
         deadline = time.monotonic() + patience
         while True:
             try:
                 with self.stack.mariadb.root() as cursor:
-                    cursor.execute("SELECT notification_id FROM truck2_db.worker_deliveries WHERE lease IS NOT NULL")
-                    return {row[0] for row in cursor.fetchall()}
+                    cursor.execute(f"{LEASED} FOR UPDATE SKIP LOCKED" if unlocked else LEASED)
+                    return {number: float(ends) for number, ends in cursor.fetchall()}
             except pymysql.Error:
                 if time.monotonic() > deadline:
                     raise

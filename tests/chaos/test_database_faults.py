@@ -59,7 +59,19 @@ def test_the_api_writes_on_while_the_newest_rows_are_locked(play: Play, pushes: 
 
 def test_deadlocks_come_about(play: Play, pushes: Pushes) -> None:
     database.deadlock(play)
+    assert play.event.bit
 
 
 def test_connections_are_refused(play: Play) -> None:
     database.exhaust_connections(play)
+    assert play.event.bit
+
+
+def test_writes_are_refused(play: Play) -> None:
+    database.read_only(play)
+    assert play.event.bit
+
+
+def test_connections_are_cut(play: Play, pushes: Pushes) -> None:
+    database.cut(play)
+    assert play.event.bit

@@ -69,6 +69,19 @@ def test_the_connections_that_were_cut_are_known(proxy: Proxy, mode: Mode) -> No
     assert all(cut.began <= cut.ended for cut in proxy.cuts)
 
 
+@pytest.mark.parametrize("mode", [Mode.SILENT, Mode.MUTE, Mode.SLOW, Mode.CUT])
+def test_the_connections_that_were_hindered_are_counted(proxy: Proxy, mode: Mode) -> None:
+    proxy.set(mode)
+    proxy.set(Mode.OPEN)
+    assert (proxy.connections, proxy.hindered) == (0, 0)
+    with closing(connect(proxy)) as connection:
+        echo(connection)
+        assert (proxy.connections, len(proxy.served)) == (1, 1)
+        proxy.set(mode)
+        assert proxy.hindered == 1
+        proxy.set(Mode.OPEN)
+
+
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.MUTE])
 def test_a_half_open_connection_is_taken_and_says_nothing(proxy: Proxy, mode: Mode) -> None:
     proxy.set(mode)

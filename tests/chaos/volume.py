@@ -264,7 +264,7 @@ def day(scene: Scene, load: Load, plan: Plan) -> list[str]:
     return _told(
         [
             *rows_audit.judge(scene.engine, load.chores.kept, load.chores.live),
-            *backups(scene).problems,
+            *backups(scene, load.pushes.written.batches).problems,
             *gateway(scene, load.gateways if plan.files else load.gateways[:1]),
         ]
     )
@@ -297,7 +297,7 @@ def _pace(load: Load, inserted: float, seconds: float) -> dict[str, Any]:
 def _summary(scene: Scene, load: Load, plan: Plan, samples: list[Sample], problems: list[str]) -> dict[str, Any]:
     """Return what was found, with an audit: no fault excuses anything."""
     pushes = pushes_audit.judge(pushes_audit.read_rows(scene.engine), scene.emulator.accepted(), load.pushes.written, [])
-    files = files_audit.judge(scene.engine, load.files.kinds)
+    files = files_audit.judge(scene.engine, load.files.uploads, scene.quarantine)
     ended = unasked(scene.fleet.ends, load.clients)
     problems = [*problems, *_told([*pushes.problems, *pushes_audit.left_over(scene.engine), *files.problems, *ended])]
     return {
@@ -307,7 +307,7 @@ def _summary(scene: Scene, load: Load, plan: Plan, samples: list[Sample], proble
         "devices": pushes.devices,
         "accepted": pushes.accepted,
         "repeated": pushes.repeated,
-        "attachments": len(load.files.kinds),
+        "attachments": load.files.answered,
         "rows_deleted": load.chores.doomed,
         "gateway_calls_taken": sum(each.started for each in load.gateways),
         "gateway_calls_missed": sum(each.missed for each in load.gateways),

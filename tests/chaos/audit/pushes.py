@@ -3,9 +3,10 @@
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import Engine, text
@@ -51,12 +52,17 @@ class Row:
 
 
 class Taking(NamedTuple):
-    """A push that a provider took. `cut`: its answer may not have come through."""
+    """A push that a provider took. `cut`: its answer may not have come through; `waited`: for so many seconds it lay there.
+
+    `host` is the one that it came from, empty where that is not known.
+    """
 
     at: float
     collapse: str
     digest: str
     cut: bool
+    waited: float = 0.0
+    host: str = ""
 
 
 @dataclass(slots=True)
@@ -101,11 +107,18 @@ def judge(
     written: Written,
     events: list[tuple[Event, Excuse]],
     unanswered: Collection[Accepted] = frozenset(),
+    hosts: Mapping[str, str] = MappingProxyType({}),
 ) -> Pushes:
-    """Hold the rows against what the providers took; `unanswered` are the pushes whose answers may have been cut off."""
+    """Hold the rows against what the providers took.
+
+    `unanswered` are the pushes whose answers may have been cut off, `hosts` tells whose a connection to the providers was.
+    """
     account, takings = Pushes(), defaultdict[str, dict[str, list[Taking]]](dict)
     for push in accepted:
-        taking = Taking(push.t, sys.intern(push.collapse or ""), sys.intern(push.digest), push in unanswered)
+        # The browsers' push service is reached by one way from all hosts: their subscriptions name it.
+        host = "" if push.provider == "webpush" else hosts.get(push.connection, "")
+        words = sys.intern(push.collapse or ""), sys.intern(push.digest)
+        taking = Taking(push.t, *words, push in unanswered, push.waited, host)
         takings[str(push.notification_id)].setdefault(sys.intern(push.token), []).append(taking)
         account.accepted += 1
     seen: set[int] = set()
@@ -114,7 +127,7 @@ def judge(
         taken = takings.pop(str(row.id), {})
         account.rows[f"{row.status} {row.message.partition(':')[0]}" if row.status != "SENT" else "SENT"] += 1
         account.devices += len(row.tokens)
-        account.problems += [*_of_row(row, taken.keys(), written), *_of_pushes(row, taken)]
+        account.problems += [*_of_row(row, taken, written, events), *_of_pushes(row, taken)]
         for token, times in taken.items():
             _repeats(account, row.id, token, sorted(times), events)
     for first, count, at in written.batches:
@@ -133,8 +146,8 @@ def left_over(engine: Engine) -> list[Problem]:
     return [Problem(Sort.STUCK, f"{left} entries are left in worker_deliveries")] if left else []
 
 
-def _of_row(row: Row, taken: Collection[str], written: Written) -> list[Problem]:
-    """Hold what a row says against the tokens that got a push of it."""
+def _of_row(row: Row, taken: dict[str, list[Taking]], written: Written, events: list[tuple[Event, Excuse]]) -> list[Problem]:
+    """Hold what a row says against the pushes that were taken of it, by token."""
     live = [token for token in row.tokens if not token.startswith(DEAD)]
     missed = [token for token in live if token not in taken]
     name, problems = f"notification {row.id}", []
@@ -150,8 +163,14 @@ def _of_row(row: Row, taken: Collection[str], written: Written) -> list[Problem]
                 sentence = f"{name} is SENT, but {len(missed)} of its {len(live)} devices never got it: {row.message}"
                 problems.append(Problem(Sort.LOST, sentence, row.created_at))
         case "BOUNCED":
+            known = [push for times in taken.values() for push in times if not _is_lost(row.id, push, events)]
+            if row.is_sent:
+                problems.append(Problem(Sort.WRONG, f"{name} is BOUNCED with is_sent", row.created_at))
             if live and not unwanted:
                 problems.append(Problem(Sort.WRONG, f"{name} is BOUNCED with live devices: {row.message}", row.created_at))
+            elif live and known:
+                sentence = f"{name} is BOUNCED, though a device got it and no result was lost: {row.message}"
+                problems.append(Problem(Sort.WRONG, sentence, row.created_at))
         case "FAILED" if row.message.startswith("gave up:"):
             problems.append(Problem(Sort.LOST, f"{name} was given up: {row.message}", row.created_at))
         case _:
@@ -196,10 +215,51 @@ def _excuses(event: Event, excuse: Excuse, number: int, before: Taking, after: f
         return False
     if excuse is Excuse.KILLED:
         return any(
-            at - LEASE_SECONDS <= before.at <= at + MARGIN_SECONDS and after >= at - MARGIN_SECONDS and number in ids
-            for at, ids in event.in_flight
+            after >= _free_at(at, leases[number]) - MARGIN_SECONDS
+            and (_in_flight(before, event, at, leases[number]) or _on_waking(after, event))
+            for at, leases in event.in_flight
+            if number in leases
         )
     if excuse is Excuse.UNANSWERED:
-        during = event.began - ANSWER_SECONDS <= before.at <= event.ended + MARGIN_SECONDS
-        return before.cut and during and after - before.at >= SOONEST_SECONDS
+        return _is_unanswered(before, event) and after - before.at >= SOONEST_SECONDS
     return False
+
+
+def _is_lost(number: int, push: Taking, events: list[tuple[Event, Excuse]]) -> bool:
+    """Return whether the workers may never have learned that a push was taken."""
+    unanswered = any(excuse is Excuse.UNANSWERED and _is_unanswered(push, event) for event, excuse in events)
+    return unanswered or any(
+        number in leases and (_in_flight(push, event, at, leases[number]) or _on_waking(push.at, event))
+        for event, excuse in events
+        if excuse is Excuse.KILLED
+        for at, leases in event.in_flight
+    )
+
+
+def _is_unanswered(push: Taking, event: Event) -> bool:
+    return push.cut and event.began - ANSWER_SECONDS <= push.at <= event.ended + MARGIN_SECONDS
+
+
+def _in_flight(push: Taking, event: Event, at: float, ends: float) -> bool:
+    """Return whether a push came from a kill's host under a lease that it cut short; `ends` is as `_free_at` has it."""
+    if push.host and event.host and push.host != event.host:
+        return False
+    began = at - LEASE_SECONDS if _passed_on(at, ends) else ends - LEASE_SECONDS
+    return began - MARGIN_SECONDS <= push.at - push.waited <= at + MARGIN_SECONDS
+
+
+def _on_waking(at: float, event: Event) -> bool:
+    """Return whether a push came from a process that had been stopped before the request was out, and then went on."""
+    return bool(event.woke) and event.woke - MARGIN_SECONDS <= at <= event.woke + ANSWER_SECONDS
+
+
+def _free_at(at: float, ends: float) -> float:
+    """Return when a row that was claimed at a kill could be claimed again: no sooner than its lease ended.
+
+    `ends` is the end of the lease that was found then. If the database could not be asked at once, it may be another run's.
+    """
+    return ends - LEASE_SECONDS if _passed_on(at, ends) else ends
+
+
+def _passed_on(at: float, ends: float) -> bool:
+    return ends - LEASE_SECONDS > at + MARGIN_SECONDS

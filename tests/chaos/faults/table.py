@@ -16,6 +16,13 @@ FAULTS = {
     ),
     "kill-child": Fault("notifications", "SIGKILL of notifications pool children", processes.signal_child(SIGKILL, *PUSH), K),
     "freeze-worker": Fault("notifications", "SIGSTOP of a notifications worker for 2-8 s", processes.freeze(*PUSH)),
+    "freeze-past-lease": Fault(
+        "notifications",
+        "SIGSTOP of a notifications worker that has rows claimed, until others have claimed them",
+        processes.freeze_past_lease(*PUSH),
+        K,
+        alone=True,
+    ),
     "freeze-child": Fault("notifications", "SIGSTOP of a notifications pool child for 2-8 s", processes.freeze_child(*PUSH)),
     "terminate-worker": Fault("notifications", "SIGTERM of a notifications worker", processes.terminate(*PUSH)),
     "terminate-child": Fault("notifications", "SIGTERM of notifications pool children", processes.signal_child(SIGTERM, *PUSH)),
@@ -119,6 +126,6 @@ FAULTS = {
     "clamd-kill": Fault("clamd", "SIGKILL of clamd, down for up to 5 s", others.kill_clamd),
     "clamd-pause": Fault("clamd", "clamd hangs for 2-8 s", others.pause_clamd),
     "clamd-reload": Fault("clamd", "clamd loads new signatures", others.reload_clamd),
-    "s3-pause": Fault("s3", "the object store hangs for 2-8 s", others.pause_s3),
+    "s3-pause": Fault("s3", "the object store hangs under a request, for 2-8 s", others.pause_s3),
     "disk-full": Fault("disk", "no room for backups and quarantine for 5-10 s", others.fill_disk),
 }
