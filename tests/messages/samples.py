@@ -162,6 +162,8 @@ BAD: list[tuple[str, object, str]] = [
     ("time limits of three", with_([1, 2, 3], "headers", "timelimit"), "headers.timelimit"),
     ("a time limit of a year", with_([31_536_000, None], "headers", "timelimit"), "headers.timelimit"),
     ("restored for ever", with_(1000, "headers", "x-restored"), "restored"),
+    ("a name of its own", with_("x\n" * 1000, "headers", "shadow"), "headers.shadow"),
+    ("a name of its own that is empty", with_("", "headers", "shadow"), "headers.shadow"),
     ("an unknown character set", with_("ebcdic", "content-encoding"), "content-encoding"),
     ("an unknown body encoding", with_("rot13", "properties", "body_encoding"), "properties"),
     ("a tag that has no hash", with_([], "properties", "delivery_tag"), "properties.delivery_tag"),

@@ -44,6 +44,7 @@ DEFECTS = {
     "headers.eta": "the task is for later: due times belong in MySQL",
     "headers.expires": "the time of expiry is none",
     "headers.timelimit": "the time limits are none",
+    "headers.shadow": "the task is given another name, which Celery would count by for ever",
     "headers.compression": "the body is compressed",
     "content-type": "the body is not declared as application/json",
     "content-encoding": "the body is not declared as utf-8",
@@ -154,7 +155,8 @@ class Headers(AnyHeaders):
     lang: str | None = None
     meth: str | None = None
     origin: str | None = None
-    shadow: str | None = None
+    # Celery takes it as the request's name, for its log and for counts that it never forgets.
+    shadow: None = None
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
