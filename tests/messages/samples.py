@@ -185,6 +185,42 @@ BAD: list[tuple[str, object, str]] = [
     *((f"options are {odd!r}", body([[], {}, odd]), "body.options") for odd in _ODD[1:]),
 ]
 
+
+def command(*, body: object = None, **headers: object) -> bytes:
+    """Return a remote control command as Celery broadcasts it; headers as they stand, so that they need be no JSON of ours."""
+    asked: dict[str, Any] = {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+    return raw(
+        {
+            "body": encoded(asked if body is None else body),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"clock": 1, "expires": 0, **headers},
+            "properties": {
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid4()),
+            },
+        }
+    )
+
+
+# (what is wrong, the remote control command)
+BAD_COMMANDS: list[tuple[str, bytes]] = [
+    ("a clock of 4300 digits", command(clock=10**4300 - 1)),
+    ("a clock past 64 bits", command(clock=2**63 + 1)),
+    ("a clock that is text", command(clock="1")),
+    ("a clock that is true", command(clock=True)),
+    ("a clock that runs backwards", command(clock=-1)),
+    ("a body that is a list", command(body=[])),
+    ("a body that is a string", command(body="x")),
+    ("no method", command(body={"arguments": {}})),
+    ("a destination that is a number", command(body={"method": "ping", "destination": 5})),
+    ("a reply to nowhere", command(body={"method": "ping", "reply_to": "x"})),
+    ("another argument", command(body={"method": "ping", "self": 1})),
+]
+
 # For the one task that takes an argument, on its own queue.
 MISFITS: list[tuple[str, dict[str, Any]]] = [
     ("an id that is no number", scan("x")),

@@ -92,8 +92,14 @@ def test_bookkeeping_of_another_type_is_renamed_and_nothing_is_lost(worker: Work
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"{", b"[]", b"null", b"5", b"{}", b"[" * 5000, b"\xff", samples.raw(samples.without("properties"))],
-    ids=["empty", "half", "list", "null", "number", "object", "deep", "no utf-8", "no properties"],
+    [
+        *(b"", b"{", b"[]", b"null", b"5", b"{}", b"[" * 5000, b"\xff", samples.raw(samples.without("properties"))),
+        *(command for _, command in samples.BAD_COMMANDS),
+    ],
+    ids=[
+        *("empty", "half", "list", "null", "number", "object", "deep", "no utf-8", "no properties"),
+        *(name for name, _ in samples.BAD_COMMANDS),
+    ],
 )
 def test_a_broken_remote_command_is_dropped_and_the_next_one_answered(worker: Worker, garbage: bytes) -> None:
     dropped = rejected.rejected_counts(worker.redis).get(("broker", "control"), 0)
