@@ -143,6 +143,7 @@ class _Examining:
         """Set aside what stands in the place of kombu's keys."""
         with self.conn_or_acquire() as client:
             key_types.mend(client, key_types.expected_types(self))
+            key_types.mend_bindings(client, key_types.binding_tables(self), self.sep)
 
     def _brpop_read(self: Any, **options: Any) -> Any:
         try:
