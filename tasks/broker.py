@@ -5,12 +5,16 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from settings import Settings, get_settings
 
 SENTINEL_PORT = 26379
 CLIENT_SECONDS = 5.0
+# Of one sentinel: the next one is asked after that.
+SENTINEL_SECONDS = 1.0
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def client(settings: Settings, *, seconds: float = CLIENT_SECONDS, decode: bool 
     first = urlsplit(_addresses(settings)[0])
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         _sentinels(settings),
-        sentinel_kwargs={"socket_timeout": seconds, **_sentinel_kwargs(settings)},
+        sentinel_kwargs=_sentinel_kwargs(settings),
         socket_timeout=seconds,
         username=unquote(first.username) if first.username else None,
         password=unquote(first.password) if first.password else None,
@@ -85,5 +89,11 @@ def _database(settings: Settings) -> int:
 
 
 def _sentinel_kwargs(settings: Settings) -> dict[str, Any]:
+    """Return what each sentinel is asked with. redis-py would wait for a hanging one without end, or ask it ten times over."""
     password = settings.redis_sentinel_password
-    return {"password": password.get_secret_value()} if password else {}
+    return {
+        "socket_timeout": SENTINEL_SECONDS,
+        "socket_connect_timeout": SENTINEL_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        **({"password": password.get_secret_value()} if password else {}),
+    }

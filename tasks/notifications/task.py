@@ -7,6 +7,7 @@ from kombu.exceptions import OperationalError
 from tasks.notifications import run
 from tasks.notifications.drain import Summary
 from tasks.notifications.nudges import take_waiting
+from tasks.shutdown import stop_requested
 
 log = structlog.get_logger(__name__)
 
@@ -19,10 +20,11 @@ NUDGE_EXPIRES_SECONDS = 60
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
 def drain() -> None:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
-    take_waiting()
+    # A run that is to stop claims nothing: the nudges, and beat's tick among them, are another worker's then.
+    taken = 0 if stop_requested() else take_waiting()
     summary = run.drain(on_backlog=_nudge)
     _log("drained", summary)
-    if summary.more:
+    if summary.more or (taken and stop_requested()):
         _nudge()
 
 

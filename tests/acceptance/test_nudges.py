@@ -8,9 +8,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator, Fault
-from tasks.notifications.nudges import take_waiting
 from tests.acceptance.audit import audit
-from tests.acceptance.conftest import Send, Worker, wait_until
+from tests.acceptance.conftest import Worker, wait_until
 
 NUDGES = 10_000
 
@@ -104,17 +103,3 @@ def test_a_drain_that_finds_a_backlog_calls_for_help(
     wait_until(lambda: not _unsent(chat), "all rows were sent")
     wait_until(lambda: not redis.llen("notifications") and not redis.hlen("unacked"), "the call was answered")
     assert _drains(environment) in {2, 3}
-
-
-def test_only_nudges_are_taken_whoever_wrote_them(redis: Redis, send: Send) -> None:
-    for task in ("drain", "retry_failed", "drain", "adopt", "drain"):
-        send(f"tasks.notifications.{task}")
-    redis.lpush("notifications", b'{"headers":{"lang":"js","task":"tasks.notifications.drain"}}')
-    redis.lpush("notifications", b'{"headers":{"task":"tasks.notifications.adopt","argsrepr":"tasks.notifications.drain"}}')
-    assert take_waiting() == 4
-    left = _waiting(redis)
-    assert [("adopt" in message, "retry_failed" in message) for message in left] == [
-        (True, False),
-        (True, False),
-        (False, True),
-    ]

@@ -1,12 +1,18 @@
 """sentinel://: the master dies, a replica is promoted, and beat and a worker go on without anyone's doing."""
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
+from celery import Celery
+from kombu import Connection
+from redbeat.schedulers import get_redis
 from redis import Redis
 from sqlalchemy import Engine, text
 
@@ -115,6 +121,56 @@ def test_what_is_told_of_the_sentinels(environment: dict[str, str]) -> None:
         "se@cret",
         3,
     )
+
+
+@dataclass
+class Hanging:
+    """A sentinel that accepts connections and never answers; it counts them."""
+
+    port: int
+    accepted: int = 0
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    with ExitStack() as open_ones, socket.create_server(("127.0.0.1", 0)) as listening:
+        hanging = Hanging(listening.getsockname()[1])
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    open_ones.enter_context(listening.accept()[0])
+                    hanging.accepted += 1
+
+        thread = Thread(target=accept)
+        thread.start()
+        yield hanging
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("by", ["client", "kombu", "redbeat"])
+def test_a_sentinel_that_hangs_is_asked_once_and_the_next_one_instead(
+    failover: Failover, environment: dict[str, str], hanging: Hanging, by: str
+) -> None:
+    url = f"sentinel://:{PASSWORD}@127.0.0.1:{hanging.port};sentinel://127.0.0.1:{failover.sentinel}/0"
+    changed = {**environment, **failover.environment, "CELERY_BROKER_URL": url}
+    settings = Settings.model_validate({name.lower(): value for name, value in changed.items()})
+    config = celery_config(settings)
+    with ExitStack() as opened:
+        if by == "client":
+            assert opened.enter_context(broker.client(settings)).ping()
+        elif by == "kombu":
+            options = config["broker_transport_options"]
+            connection = opened.enter_context(Connection(url, transport_options=options))
+            channel: Any = connection.default_channel
+            assert channel.client.ping()
+        else:
+            app = Celery(set_as_current=False)
+            app.conf.update({name: value for name, value in config.items() if name.startswith("redbeat")})
+            assert get_redis(app).ping()
+    # kombu has two pools, each with sentinels of its own.
+    assert hanging.accepted <= (2 if by == "kombu" else 1)
 
 
 def sent(engine: Engine) -> int:

@@ -162,6 +162,8 @@ BAD: list[tuple[str, object, str]] = [
     ("time limits of three", with_([1, 2, 3], "headers", "timelimit"), "headers.timelimit"),
     ("a time limit of a year", with_([31_536_000, None], "headers", "timelimit"), "headers.timelimit"),
     ("restored for ever", with_(1000, "headers", "x-restored"), "restored"),
+    ("a name of its own", with_("x\n" * 1000, "headers", "shadow"), "headers.shadow"),
+    ("a name of its own that is empty", with_("", "headers", "shadow"), "headers.shadow"),
     ("an unknown character set", with_("ebcdic", "content-encoding"), "content-encoding"),
     ("an unknown body encoding", with_("rot13", "properties", "body_encoding"), "properties"),
     ("a tag that has no hash", with_([], "properties", "delivery_tag"), "properties.delivery_tag"),
@@ -181,6 +183,42 @@ BAD: list[tuple[str, object, str]] = [
     *((f"args are {odd!r}", body([odd, {}, None]), "body") for odd in _ODD if not isinstance(odd, list)),
     *((f"kwargs are {odd!r}", body([[], odd, None]), "body") for odd in _ODD[:-1]),
     *((f"options are {odd!r}", body([[], {}, odd]), "body.options") for odd in _ODD[1:]),
+]
+
+
+def command(*, body: object = None, **headers: object) -> bytes:
+    """Return a remote control command as Celery broadcasts it; headers as they stand, so that they need be no JSON of ours."""
+    asked: dict[str, Any] = {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+    return raw(
+        {
+            "body": encoded(asked if body is None else body),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"clock": 1, "expires": 0, **headers},
+            "properties": {
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "celery.pidbox", "routing_key": ""},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid4()),
+            },
+        }
+    )
+
+
+# (what is wrong, the remote control command)
+BAD_COMMANDS: list[tuple[str, bytes]] = [
+    ("a clock of 4300 digits", command(clock=10**4300 - 1)),
+    ("a clock past 64 bits", command(clock=2**63 + 1)),
+    ("a clock that is text", command(clock="1")),
+    ("a clock that is true", command(clock=True)),
+    ("a clock that runs backwards", command(clock=-1)),
+    ("a body that is a list", command(body=[])),
+    ("a body that is a string", command(body="x")),
+    ("no method", command(body={"arguments": {}})),
+    ("a destination that is a number", command(body={"method": "ping", "destination": 5})),
+    ("a reply to nowhere", command(body={"method": "ping", "reply_to": "x"})),
+    ("another argument", command(body={"method": "ping", "self": 1})),
 ]
 
 # For the one task that takes an argument, on its own queue.

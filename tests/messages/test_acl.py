@@ -23,6 +23,8 @@ from workers.operations import queues
 
 USERS = PROJECT / "deploy" / "redis" / "users.acl"
 PASSWORD = "of-this-test"
+# One of the two that the API may add to.
+QUEUE = "attachments"
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ def test_nobody_gets_in_before_a_password_is_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("LRANGE", samples.QUEUE, "0", "-1"),
-        ("RPOP", samples.QUEUE),
-        ("DEL", samples.QUEUE),
-        ("SET", samples.QUEUE, "x"),
+        ("LRANGE", QUEUE, "0", "-1"),
+        ("RPOP", QUEUE),
+        ("DEL", QUEUE),
+        ("SET", QUEUE, "x"),
+        ("LPUSH", "housekeeping", "x"),
+        ("LPUSH", "backups", "x"),
         ("LPUSH", "unacked", "x"),
         ("HSET", "unacked", "x", "x"),
         ("PUBLISH", "/0.celery.pidbox", "x"),
@@ -103,21 +107,22 @@ def test_the_workers_cannot_empty_or_configure_redis(guarded: Guarded) -> None:
                 redis.execute_command(*command)
 
 
+@pytest.mark.usefixtures("chat")
 def test_a_worker_serves_the_api_and_nothing_it_does_is_denied(
     guarded: Guarded, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    own = {**environment, "CELERY_BROKER_URL": guarded.url("workers")}
+    own = {**environment, "CELERY_BROKER_URL": guarded.url("workers"), "ATTACHMENTS_URL": f"file://{tmp_path}"}
     guarded.denied()
     with guarded.client("admin") as admin, guarded.client("api") as api:
         worker = Worker(own, admin, tmp_path / "worker.log")
         try:
-            api.lpush(samples.QUEUE, samples.raw(samples.without("headers", "id")))
-            good = samples.good()
-            api.lpush(samples.QUEUE, samples.raw(good))
+            api.lpush(QUEUE, samples.raw(samples.scan()))
+            good = samples.scan(1)  # no such row: nothing to do
+            api.lpush(QUEUE, samples.raw(good))
             worker.wait_for(good["headers"]["id"])
             # Celery prefers the variable CELERY_BROKER_URL to its argument `broker`.
             with Celery(set_as_current=False) as producer, producer.connection(guarded.url("api-celery")) as way:
-                sent = producer.send_task(samples.TASK, queue=samples.QUEUE, ignore_result=True, connection=way)
+                sent = producer.send_task("tasks.attachments.scan", [1], queue=QUEUE, ignore_result=True, connection=way)
             worker.wait_for(sent.id)
             for arguments in (
                 ["celery", "-A", "workers.app", "inspect", "ping", "-d", "worker@test", "-t", "20"],

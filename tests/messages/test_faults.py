@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
+from kombu import Producer
 from redis import Redis
 
 from devstack.folder import PROJECT
@@ -92,8 +95,14 @@ def test_bookkeeping_of_another_type_is_renamed_and_nothing_is_lost(worker: Work
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"{", b"[]", b"null", b"5", b"{}", b"[" * 5000, b"\xff", samples.raw(samples.without("properties"))],
-    ids=["empty", "half", "list", "null", "number", "object", "deep", "no utf-8", "no properties"],
+    [
+        *(b"", b"{", b"[]", b"null", b"5", b"{}", b"[" * 5000, b"\xff", samples.raw(samples.without("properties"))),
+        *(command for _, command in samples.BAD_COMMANDS),
+    ],
+    ids=[
+        *("empty", "half", "list", "null", "number", "object", "deep", "no utf-8", "no properties"),
+        *(name for name, _ in samples.BAD_COMMANDS),
+    ],
 )
 def test_a_broken_remote_command_is_dropped_and_the_next_one_answered(worker: Worker, garbage: bytes) -> None:
     dropped = rejected.rejected_counts(worker.redis).get(("broker", "control"), 0)
@@ -120,6 +129,36 @@ def test_none_of_this_cost_the_worker_its_process_or_a_connection(worker: Worker
     assert worker.lines.count(" ready.") == 1
     assert "Traceback" not in worker.lines
     assert "Connection to broker lost" not in worker.lines
+
+
+BOUND = "notifications\x06\x16\x06\x16notifications"
+
+
+def test_what_is_no_binding_is_removed_and_the_exchange_leads_to_its_queue(app: "Celery[Any]", redis: Redis) -> None:
+    redis.sadd(
+        "_kombu.binding.notifications", BOUND, "x", "a\x06\x16b", b"\xff\x06\x16\x06\x16", "a\x06\x16b\x06\x16c\x06\x16d"
+    )
+    with app.connection_for_write() as connection:
+        Producer(connection).publish({}, exchange="notifications", routing_key="notifications")
+    assert redis.smembers("_kombu.binding.notifications") == {BOUND.encode()}
+    assert redis.llen("notifications") == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "_kombu.binding.celery.pidbox",
+        "_kombu.binding.celeryev",
+        "_kombu.binding.reply.celery.pidbox",
+        "_kombu.binding_permanent.notifications",
+        "_kombu.binding_deadlines",
+    ],
+)
+def test_a_binding_table_of_another_type_is_renamed(app: "Celery[Any]", redis: Redis, key: str) -> None:
+    redis.set(key, "someone's note")
+    with app.connection_for_write() as connection:
+        connection.connect()
+    assert redis.get(key_types.ASIDE + key) == b"someone's note"
 
 
 @pytest.mark.timeout(240)  # each of its waits may take WAIT_SECONDS

@@ -1,6 +1,8 @@
 """A real worker goes on: whatever is put on its queues is kept aside, and the good message behind it runs."""
 
 import json
+from statistics import median
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,6 +14,12 @@ from workers.messages import rejected
 
 def newest(worker: Worker) -> rejected.Rejected | None:
     return next(rejected.kept(worker.redis, 1), None)
+
+
+def duration(worker: Worker) -> float:
+    began = monotonic()
+    worker.run()
+    return monotonic() - began
 
 
 @pytest.mark.parametrize(("element", "defect"), [bad[1:] for bad in samples.BAD], ids=[bad[0] for bad in samples.BAD])
@@ -34,6 +42,16 @@ def test_arguments_that_the_task_does_not_take_are_kept(worker: Worker, message:
     assert kept
     assert (kept.queue, kept.defect) == ("attachments", "arguments")
     worker.run()
+
+
+def test_a_bad_message_does_not_hold_up_the_good_one_behind_it(worker: Worker) -> None:
+    """Compared with the same worker's own pace, in turn; a reconnection, or a BRPOP waited for to its end, is far above it."""
+    alone, behind = [], []
+    for _, element, _ in samples.BAD:
+        alone.append(duration(worker))
+        worker.push(element)
+        behind.append(duration(worker))
+    assert median(behind) < 3 * median(alone) + 0.5
 
 
 def test_the_smallest_message_of_the_documentation_runs(worker: Worker) -> None:

@@ -4,7 +4,7 @@ What they let pass is shaped like what Celery sends itself, and is flat.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from celery.app.task import Context
 from celery.utils.time import maybe_iso8601
@@ -44,6 +44,7 @@ DEFECTS = {
     "headers.eta": "the task is for later: due times belong in MySQL",
     "headers.expires": "the time of expiry is none",
     "headers.timelimit": "the time limits are none",
+    "headers.shadow": "the task is given another name, which Celery would count by for ever",
     "headers.compression": "the body is compressed",
     "content-type": "the body is not declared as application/json",
     "content-encoding": "the body is not declared as utf-8",
@@ -100,6 +101,8 @@ Nothing = Annotated[None, BeforeValidator(_nothing)]
 Scalar = str | int | Annotated[float, AllowInfNan(False)] | bool | None
 # Flat, so that nothing here is nested deeper than any later parser can go.
 Flat = Scalar | list[Scalar] | dict[str, Scalar]
+# Celery adopts the largest clock it hears of, and no message of its own could be written with one of 5,000 digits.
+Clock = Annotated[int, Field(ge=0, le=2**63)]
 Limit = Annotated[float, Field(gt=0, le=LONGEST_TIME_LIMIT_SECONDS)] | None
 
 
@@ -128,13 +131,59 @@ class AnyHeaders(_Part):
 
 
 class AnyEnvelope(_Part):
-    """What kombu needs to make a message of it; enough for remote control, whose commands Celery checks itself."""
+    """What kombu needs to make a message of it."""
 
     properties: Properties
     headers: AnyHeaders
     content_type: str | None = Field(None, alias="content-type")
     content_encoding: Literal["utf-8", "UTF-8", "binary", "us-ascii"] | None = Field(None, alias="content-encoding")
     body: str
+
+
+class ControlHeaders(AnyHeaders):
+    clock: Clock | None = None
+    expires: float | None = None
+    ticket: str | None = None
+
+
+class Control(AnyEnvelope):
+    """A remote control command, a reply to one, or an event."""
+
+    headers: ControlHeaders
+    content_type: Literal["application/json"] = Field(alias="content-type")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class ReplyTo(_Body):
+    exchange: str
+    routing_key: str
+
+
+class Command(_Body):
+    """The body of a command, whose fields kombu passes on as arguments of a function."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    arguments: dict[str, Any] | None = None
+    destination: list[str] | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    reply_to: ReplyTo | None = None
+    ticket: str | None = None
+
+
+class Event(_Body):
+    type: str
+    clock: Clock = 0
+
+
+COMMAND = TypeAdapter(Command)
+REPLY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any], config=ConfigDict(strict=True))
+EVENTS: TypeAdapter[Event | list[Event]] = TypeAdapter(Event | list[Event])
 
 
 class Headers(AnyHeaders):
@@ -154,7 +203,8 @@ class Headers(AnyHeaders):
     lang: str | None = None
     meth: str | None = None
     origin: str | None = None
-    shadow: str | None = None
+    # Celery takes it as the request's name, for its log and for counts that it never forgets.
+    shadow: None = None
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None

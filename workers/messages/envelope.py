@@ -12,9 +12,19 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from workers.messages.contract import BODY, DEFECTS, MOST_BYTES, MOST_RESTORED, NAMES, AnyEnvelope, Envelope, RefusedError
+from workers.messages.contract import (
+    BODY,
+    DEFECTS,
+    MOST_BYTES,
+    MOST_RESTORED,
+    NAMES,
+    AnyEnvelope,
+    Control,
+    Envelope,
+    RefusedError,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -61,6 +71,17 @@ def check(message: dict[str, Any], queue: str) -> Call:
 def check_any(message: dict[str, Any]) -> None:
     """Raise RefusedError unless kombu can make a message of it, on whatever queue or channel."""
     _body_bytes(_fit(AnyEnvelope, message))
+
+
+def check_control(message: dict[str, Any], bodies: TypeAdapter[Any]) -> None:
+    """Raise RefusedError unless Celery can take apart a control message whose body is of `bodies`."""
+    found = _json(_body_bytes(_fit(Control, message)), "body")
+    try:
+        bodies.validate_python(found)
+    except ValidationError as error:
+        # Not where: names in it may be of the message's own making.
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise RefusedError("control", f"its body cannot be: {_lowered(first['msg'])}") from None
 
 
 def body(envelope: dict[str, Any]) -> Any:

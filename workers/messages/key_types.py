@@ -15,6 +15,8 @@ from workers.messages import rejected
 log = structlog.get_logger(__name__)
 
 ASIDE = "chat-workers:messages:wrong-type:"
+# Whose binding tables our publishers read and our workers write: of our queues, of remote control and of events.
+EXCHANGES = (*QUEUES, "celery.pidbox", "reply.celery.pidbox", "celeryev")
 
 
 def is_wrong_type(error: ResponseError) -> bool:
@@ -26,11 +28,38 @@ def expected_types(channel: Any) -> dict[str, str]:
     """Return the type of each key that kombu keeps for our queues, as the channel names them."""
     return {
         **{channel._q_for_pri(queue, step): "list" for queue in QUEUES for step in channel.priority_steps},
-        **{channel.keyprefix_queue % queue: "set" for queue in QUEUES},
+        **dict.fromkeys(binding_tables(channel), "set"),
+        **{channel.keyprefix_binding_permanent % exchange: "set" for exchange in EXCHANGES},
+        channel.keyprefix_binding_deadlines: "zset",
         channel.unacked_key: "hash",
         channel.unacked_index_key: "zset",
         channel.unacked_mutex_key: "string",
     }
+
+
+def binding_tables(channel: Any) -> list[str]:
+    """Return the keys under which kombu says which queues an exchange leads to."""
+    return [channel.keyprefix_queue % exchange for exchange in EXCHANGES]
+
+
+def mend_bindings(redis: Redis, tables: list[str], separator: str) -> None:
+    """Remove what is no binding from the tables: every publisher to the exchange would fail at it. Raise RedisError."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for table in tables:
+            pipeline.smembers(table)
+        found = dict(zip(tables, pipeline.execute(), strict=True))
+    for table, members in found.items():
+        bad = [member for member in members if not _is_binding(member, separator)]
+        if bad:
+            redis.srem(table, *bad)
+            log.warning("a binding table held what is no binding, which was removed", key=table, members=len(bad))
+
+
+def _is_binding(member: bytes, separator: str) -> bool:
+    try:
+        return member.decode().count(separator) == 2
+    except UnicodeDecodeError:
+        return False
 
 
 def mend(redis: Redis, expected: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from workers.celery_config import QUEUES
-from workers.messages import call, envelope, key_types, rejected
+from workers.messages import call, contract, envelope, key_types, rejected
 from workers.messages.contract import RESTORED, RefusedError
 
 log = structlog.get_logger(__name__)
@@ -143,6 +143,7 @@ class _Examining:
         """Set aside what stands in the place of kombu's keys."""
         with self.conn_or_acquire() as client:
             key_types.mend(client, key_types.expected_types(self))
+            key_types.mend_bindings(client, key_types.binding_tables(self), self.sep)
 
     def _brpop_read(self: Any, **options: Any) -> Any:
         try:
@@ -162,7 +163,7 @@ class _Examining:
             if queue in QUEUES:
                 examine(envelope.load(raw), queue)
             else:
-                envelope.check_any(envelope.load(raw, None))
+                envelope.check_control(envelope.load(raw, None), contract.REPLY)
         except RefusedError as refused:
             self._refuse(queue, raw, refused)
             return None
@@ -172,7 +173,8 @@ class _Examining:
         payload = super()._handle_message(client, reply)  # type: ignore[misc]
         if payload["type"] in {b"message", b"pmessage"}:
             try:
-                envelope.check_any(envelope.load(payload["data"], None))
+                bodies = contract.EVENTS if b".celeryev" in payload["channel"] else contract.COMMAND
+                envelope.check_control(envelope.load(payload["data"], None), bodies)
             except RefusedError as refused:
                 self._refuse("control", payload["data"], refused)
                 payload["data"] = None  # which kombu passes over
