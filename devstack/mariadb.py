@@ -79,10 +79,13 @@ class MariaDB(Service):
 
     def prepare(self) -> None:
         super().prepare()
+        self._scratch.mkdir()
         install = [
             find("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={self._tables}",
+            # A server that starts removes all temporary tables from this folder, in /tmp those of one that starts beside it.
+            f"--tmpdir={self._scratch}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
@@ -105,7 +108,6 @@ class MariaDB(Service):
         self._accounts.write_text(
             ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
         )
-        self._scratch.mkdir()
 
     def command(self) -> list[str]:
         return [

@@ -1,8 +1,10 @@
 """Each service of the stack comes up, does its work, and comes back as it was after a SIGKILL."""
 
 import base64
+import os
 import socket
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +114,16 @@ def test_the_workers_account_has_no_rights_outside_its_databases(stack: Stack) -
 def test_no_one_enters_mariadb_over_tcp_without_a_password(stack: Stack, user: str) -> None:
     with pytest.raises(pymysql.OperationalError, match=r"Access denied|not allowed"):
         pymysql.connect(host="127.0.0.1", port=stack.mariadb.port, user=user, password="")
+
+
+def test_a_new_mariadb_leaves_the_temporary_tables_of_others_alone(tmp_path: Path) -> None:
+    theirs = Path(tempfile.gettempdir()) / f"#sql-temptable-{os.getpid():x}-1-1.MAI"
+    theirs.touch()
+    try:
+        with Stack("another", ["mariadb"], root=tmp_path):
+            assert theirs.exists()
+    finally:
+        theirs.unlink(missing_ok=True)
 
 
 def test_redis_keeps_what_it_acknowledged_before_a_kill(stack: Stack) -> None:
