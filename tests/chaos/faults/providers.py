@@ -15,14 +15,21 @@ UNKNOWN_BEARER = "unauthenticated"
 
 
 def answer(
-    kind: str, provider: ProviderName = "fcm", *, seconds: tuple[float, float] = (2, 8), **options: Any
+    kind: str,
+    provider: ProviderName = "fcm",
+    *,
+    seconds: tuple[float, float] = (2, 8),
+    revoking: bool = False,
+    **options: Any,
 ) -> Callable[[Play], None]:
-    """Have the emulator answer so for a while; `options` are those of its faults."""
+    """Have the emulator answer so for a while, `revoking` the bearers it gave out; `options` are those of its faults."""
 
     def run(play: Play) -> None:
         emulator = play.scene.emulator
         rules = emulator.inject(Fault(kind=kind, provider=provider, seed=play.chance.randrange(1000), **options))
         try:
+            if revoking:
+                emulator.revoke_tokens()
             play.wait(play.chance.uniform(*seconds))
             play.until(lambda: _hits(play, rules))
             play.bit(_hits(play, rules))

@@ -109,6 +109,12 @@ FAULTS = {
     ),
     "push-denied": Fault("providers", "FCM refuses our credentials", providers.answer("permission_denied")),
     "push-revoked": Fault("providers", "Google forgets the bearers it gave out", providers.revoke),
+    "token-lies": Fault(
+        "providers", "Google gives a page in a bearer's place", providers.answer("not_json", "oauth", revoking=True)
+    ),
+    "token-refused": Fault(
+        "providers", "Google gives no bearer to our account", providers.answer("account_disabled", "oauth", revoking=True)
+    ),
     "apns-unavailable": Fault("apns", "APNs answers 503", providers.answer("ServiceUnavailable", "apns")),
     "apns-expired": Fault("apns", "APNs calls our token expired", providers.answer("ExpiredProviderToken", "apns")),
     "webpush-errors": Fault("webpush", "the browsers' push service answers 500", providers.answer("internal", "webpush")),
@@ -121,7 +127,10 @@ FAULTS = {
         "network", "host B's connections to Redis are half-open", providers.partition("broker", mode=Mode.SILENT)
     ),
     "cut-off": Fault(
-        "network", "host B is cut off from everything", providers.partition("database", "broker", "provider", mode=Mode.CUT), U
+        "network",
+        "host B is cut off from MariaDB, Redis, FCM and APNs",
+        providers.partition("database", "broker", "provider", mode=Mode.CUT),
+        U,
     ),
     "clamd-kill": Fault("clamd", "SIGKILL of clamd, down for up to 5 s", others.kill_clamd),
     "clamd-pause": Fault("clamd", "clamd hangs for 2-8 s", others.pause_clamd),
