@@ -215,7 +215,10 @@ def peer() -> Iterator[Callable[..., str]]:
 @pytest.mark.parametrize("begun", [b"X-Slow: ", b"Content-Length: 1000000\r\n\r\n"])
 def test_a_call_ends_in_time_though_the_answer_never_does(peer: Callable[..., str], start: Start, begun: bytes) -> None:
     url = peer(b"HTTP/1.1 202 Accepted\r\n" + begun, drip=b"x")
-    assert start(url, "token", "notifications", seconds=1).startswith("NotNudgedError: no answer: TimeoutError")
+    # Node before 20 says AbortError where the body is cut short.
+    assert start(url, "token", "notifications", seconds=1).startswith(
+        ("NotNudgedError: no answer: TimeoutError", "NotNudgedError: no answer: AbortError")
+    )
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"{}", b"[]", b'{"task_ids": null}'])
