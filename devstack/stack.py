@@ -99,7 +99,8 @@ class Stack:
                     opened.callback(os.close, handle)
                     ended.register(handle, select.POLLIN)
             while not (failures := [failure for service in self._services.values() if (failure := service.failure())]):
-                ended.poll()
+                # Bounded: a signal that comes between Python's last look and the call does not interrupt it.
+                ended.poll(1000)
             raise StackError("\n".join(failures))
 
     def _started(self, kind: type[Kind]) -> Kind:
