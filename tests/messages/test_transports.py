@@ -87,3 +87,25 @@ def test_bad_messages_are_kept_and_good_ones_consumed(
         assert received == [good["headers"]["id"]]
         assert [kept.defect for kept in rejected.kept(redis)] == ["json", "headers.id"]
         assert redis.hlen("unacked") == 0
+
+
+def test_a_connection_that_redis_left_while_a_message_was_out_is_closed(app: "Celery[Any]", stack: Stack) -> None:
+    """What a worker's main process does when its broker is gone; an error other than the connection's ends the process."""
+    received: list[Any] = []
+    connection = ExaminingConnection(stack.redis.url)
+    channels: list[Any] = [connection.default_channel, connection.channel()]
+    channels[0].client.lpush(samples.QUEUE, samples.raw(samples.good()))
+    for channel, queue in zip(channels, (samples.QUEUE, "backups"), strict=True):
+        receive = [lambda _body, message: received.append(message)]
+        Consumer(channel, [app.amqp.queues[queue]], callbacks=receive, accept=["json"]).consume()
+    while not received:
+        connection.drain_events(timeout=START_SECONDS)
+    with pytest.raises(TimeoutError):  # nothing more comes, and both ask for more
+        connection.drain_events(timeout=0.1)
+    stack.redis.kill()
+    try:
+        connection.collect(socket_timeout=1)
+        connection.close()
+    finally:
+        stack.redis.start()
+    assert [channel.closed for channel in channels] == [True, True]

@@ -139,6 +139,18 @@ class _Examining:
         # Made once: a client costs more than what it is used for here.
         return cast(Redis, self._create_client())
 
+    def close(self: Any) -> None:
+        """Close it, whether or not the BRPOP that is out is answered: kombu gives up there when Redis has gone away.
+
+        Left open, it would be closed again when its connection is forgotten, with an AttributeError that ends the worker.
+        """
+        try:
+            super().close()  # type: ignore[misc]
+        except (RedisError, OSError):
+            if self.closed:
+                raise
+            super().close()  # type: ignore[misc]
+
     def mend(self: Any) -> None:
         """Set aside what stands in the place of kombu's keys."""
         with self.conn_or_acquire() as client:
