@@ -130,6 +130,21 @@ class Emulator:
     def vapid_key_file(self) -> Path:
         return self.folder / webpush.KEY_FILE
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that turn APNs and Web Push on, sent to this emulator and signed with keys that it knows."""
+        identity = self.apns_identity
+        return {
+            "APNS_KEY_FILE": str(self.apns_key_file),
+            "APNS_KEY_ID": identity.key_id,
+            "APNS_TEAM_ID": identity.team_id,
+            "APNS_TOPIC": identity.topic,
+            "APNS_BASE_URL": self.base_url,
+            "VAPID_KEY_FILE": str(self.vapid_key_file),
+            "VAPID_SUBJECT": "mailto:ops@example.com",
+            "WEBPUSH_HOSTS": "127.0.0.1",
+        }
+
     def web_push_subscription(self, number: int) -> WebPushSubscription:
         """Given a number >= 0, return that browser's subscription: the same keys in every run."""
         return subscription(self.base_url, number)

@@ -97,7 +97,6 @@ class Scene:
         passphrase = self.folder / "passphrase"
         passphrase.touch(mode=0o600)
         passphrase.write_text(secrets.token_hex(16) + "\n")
-        identity = self.emulator.apns_identity
         self.gateway_port = free_port()
         # In a folder of its own: whoever adds a token locks the folder, and the stack holds a lock on its own.
         tokens_file = self.folder / "gateway" / "tokens"
@@ -105,13 +104,7 @@ class Scene:
         self._gateway_token = tokens.issue(tokens_file, "chaos")
         return {
             **self.stack.environment,
-            "APNS_KEY_FILE": str(self.emulator.apns_key_file),
-            "APNS_KEY_ID": identity.key_id,
-            "APNS_TEAM_ID": identity.team_id,
-            "APNS_TOPIC": identity.topic,
-            "VAPID_KEY_FILE": str(self.emulator.vapid_key_file),
-            "VAPID_SUBJECT": "mailto:ops@example.com",
-            "WEBPUSH_HOSTS": "127.0.0.1",
+            **self.emulator.environment,
             "ATTACHMENTS_URL": f"file://{self.uploads}",
             "ATTACHMENTS_QUARANTINE_URL": f"file://{self.quarantine}",
             "ATTACHMENTS_CONNECTIONS": "4",

@@ -17,18 +17,8 @@ BROKEN = "cd" * 32
 @pytest.fixture(autouse=True)
 def all_providers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Configure all three providers for one test, as the environment of a worker would."""
-    identity = emulator.apns_identity
-    for name, value in {
-        "APNS_KEY_FILE": emulator.apns_key_file,
-        "APNS_KEY_ID": identity.key_id,
-        "APNS_TEAM_ID": identity.team_id,
-        "APNS_TOPIC": identity.topic,
-        "APNS_BASE_URL": emulator.base_url,
-        "VAPID_KEY_FILE": emulator.vapid_key_file,
-        "VAPID_SUBJECT": "mailto:ops@example.com",
-        "WEBPUSH_HOSTS": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
     get_settings.cache_clear()
     run.forget_process()
     yield

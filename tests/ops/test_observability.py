@@ -87,24 +87,17 @@ def observed(
     environment: dict[str, str], emulator: Emulator, receiver: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str, bytes], str]:
     """Configure all providers and everything that tells. Return what says where a secret is told, in a log or elsewhere."""
-    base, identity = f"127.0.0.1:{receiver.port}", emulator.apns_identity
-    own = {
+    base = f"127.0.0.1:{receiver.port}"
+    own = emulator.environment | {
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "DEBUG",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "SENTRY_DSN": f"http://key@{base}/42",
-        "APNS_KEY_FILE": emulator.apns_key_file,
-        "APNS_KEY_ID": identity.key_id,
-        "APNS_TEAM_ID": identity.team_id,
-        "APNS_TOPIC": identity.topic,
-        "APNS_BASE_URL": emulator.base_url,
-        "VAPID_KEY_FILE": emulator.vapid_key_file,
-        "VAPID_SUBJECT": "mailto:ops@example.com",
         "WEBPUSH_HOSTS": "127.0.0.1 .push.test",
     }
     for name, value in own.items():
-        monkeypatch.setitem(environment, name, str(value))
+        monkeypatch.setitem(environment, name, value)
     refused, cut_off = (
         emulator.web_push_subscription(number).endpoint.rpartition("/")[2] for number in (REFUSED_BROWSER, CUT_OFF_BROWSER)
     )
