@@ -267,13 +267,6 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = None
     sentry_environment: str = "production"
 
-    @property
-    def backup_tiers(self) -> tuple[str, ...]:
-        """What BACKUP_DIR is for: archives are sealed, so they need the passphrase, and only archives are shipped."""
-        sealed = self.backup_passphrase_file is not None
-        possible = {"daily": True, "weekly": sealed, "monthly": sealed and self.backup_s3_uri is not None}
-        return tuple(tier for tier, is_possible in possible.items() if is_possible)
-
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]

@@ -28,11 +28,11 @@ DENIED = {1044, 1142, 1143, 1227}
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A right on a table, or on some of its columns, and what fails without it."""
+    """A right on a table, or on some of its columns, and what fails without it: "" for the job that owns the table."""
 
     right: Right
     table: str
-    job: str
+    job: str = ""
     columns: tuple[str, ...] = ()
 
     @property
@@ -88,16 +88,8 @@ def needs(account: Account) -> list[Need]:
         Need("SELECT", table, READERS[table], () if table == "chat_notifications" else tuple(columns))
         for table, columns in COLUMNS.items()
     ]
-    written = [Need(right, table, job_of(table)) for table in own for right in ON_OWN]
+    written = [Need(right, table) for table in own for right in ON_OWN]
     return [*reads, *WRITES, *written, Need("SELECT", VERSION_TABLE, "db check")]
-
-
-def job_of(table: str) -> str:
-    """Return which job a worker-owned table belongs to, by its name."""
-    for start, job in (("worker_scan", "attachments"), ("worker_retention", "retention"), ("worker_backup", "backups")):
-        if table.startswith(start):
-            return job
-    return "retention" if table == "worker_heartbeat" else "notifications"
 
 
 def grants(database: str, host: str, drill: str, prefix: str) -> str:

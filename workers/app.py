@@ -8,8 +8,9 @@ from typing import Any
 from celery import Celery, Task
 
 from settings import ConfigurationError, get_settings
+from tasks.jobs import JOBS
 from workers import signals
-from workers.celery_config import JOBS, celery_config
+from workers.celery_config import celery_config
 from workers.messages.transport import ExaminingAMQP
 
 
@@ -39,7 +40,7 @@ def make_app() -> Celery[Any]:
     # Else a thread other than the importing one has an app without our tasks and routes, and refuses every message.
     celery.set_default()
     celery.conf.update(config)
-    celery.autodiscover_tasks([f"tasks.{job}" for job in JOBS], related_name="task")
+    celery.autodiscover_tasks([f"tasks.{job.name}" for job in JOBS], related_name="task")
     signals.connect()
     return celery
 

@@ -4,35 +4,26 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-import beat_schedule as schedule
+from beat_schedule import BEAT_SCHEDULE
 from settings import Settings
 from tasks import broker
-
-# Queues are latency classes, each drained by its own worker process: a backup can never delay a push.
-QUEUES = ("notifications", "attachments", "housekeeping", "backups")
-
-JOBS = ("notifications", "attachments", "typing_indicators", "retention", "backups")
+from tasks.jobs import JOBS, QUEUES, configured
 
 # The longest hard limit any task may have. Redis hands a message out again once the visibility timeout has passed, even
 # while its task is running, so that timeout must be the longer one.
 LONGEST_TIME_LIMIT_SECONDS = 3 * 3600
 VISIBILITY_TIMEOUT_SECONDS = LONGEST_TIME_LIMIT_SECONDS + 1800
 
+BEAT_PREFIX = "chat-workers:beat:"
 BEAT_LOOP_SECONDS = 2
 # From the death of the beat that holds RedBeat's lock to another's taking over; several looks, for one may be slow.
 BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 
 
-def _configured_entries(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the beat entries of the jobs that the environment configures: nobody would take, or could do, the others."""
-    configured = {
-        "tasks.attachments.": settings.attachments_url,
-        "tasks.backups.": settings.backup_dir,
-        "tasks.backups.weekly": "weekly" in settings.backup_tiers,
-        "tasks.backups.monthly": "monthly" in settings.backup_tiers,
-    }
-    left_out = tuple(prefix for prefix, setting in configured.items() if not setting)
-    return {name: entry for name, entry in schedule.BEAT_SCHEDULE.items() if not entry["task"].startswith(left_out)}
+def beat_entries(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the entries whose tasks are configured: nobody would take, or could do, the others."""
+    tasks = configured(settings)
+    return {name: entry for name, entry in BEAT_SCHEDULE.items() if entry["task"] in tasks}
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -93,13 +84,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # would reach every queue.
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         "task_default_queue": "housekeeping",
-        "task_routes": {
-            "tasks.notifications.*": {"queue": "notifications"},
-            "tasks.attachments.*": {"queue": "attachments"},
-            "tasks.typing_indicators.*": {"queue": "housekeeping"},
-            "tasks.retention.*": {"queue": "housekeeping"},
-            "tasks.backups.*": {"queue": "backups"},
-        },
+        "task_routes": {f"tasks.{job.name}.*": {"queue": job.queue} for job in JOBS},
         # Flower and `celery events` see what runs.
         "worker_send_task_events": True,
         "task_send_sent_event": True,
@@ -110,10 +95,10 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         # Beat: RedBeat keeps due times in Redis and holds a lock, so that a second beat can stand by.
         "beat_scheduler": "redbeat.RedBeatScheduler",
-        "beat_schedule": _configured_entries(settings),
+        "beat_schedule": beat_entries(settings),
         "beat_max_loop_interval": BEAT_LOOP_SECONDS,
         **broker.redbeat(settings),
-        "redbeat_key_prefix": "chat-workers:beat:",
+        "redbeat_key_prefix": BEAT_PREFIX,
         "redbeat_lock_timeout": BEAT_LOCK_SECONDS,
         # `celery inspect ping -d celerybeat@host` answers only while the scheduler ticks.
         "beat_enable_remote_control": True,

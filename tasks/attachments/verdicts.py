@@ -58,6 +58,8 @@ VERDICTS = {
     Kind.DEADLY:     Verdict("unscannable", BLOCKED),  # workers died while they scanned it
 }  # fmt: skip
 UNVERIFIED = Verdict("unverified", BLOCKED)
+# All that worker_scans.verdict can hold.
+WORDS = ("waiting", *dict.fromkeys(verdict.name for verdict in VERDICTS.values()), UNVERIFIED.name)
 
 # What a first verdict of clean and a re-scan may be taken over from.
 SERVED_NAMES = frozenset(verdict.name for verdict in VERDICTS.values() if verdict.flags == SERVED)

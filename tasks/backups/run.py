@@ -16,6 +16,7 @@ from tasks.backups.passphrases import ITERATIONS, read_passphrases
 from tasks.backups.rotate import Doomed
 from tasks.backups.ship import Bucket
 from tasks.backups.source import Source
+from tasks.jobs import missing
 
 TIERS = ("daily", "weekly", "monthly")
 
@@ -94,8 +95,9 @@ class Backups:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest."""
         if tier is None:
             runs = ledger.last_runs(self.engine)
-            untried = [tier for tier in self.settings.backup_tiers if ("drill", tier) not in runs]
-            tier = untried[0] if untried else min(self.settings.backup_tiers, key=lambda tier: runs["drill", tier].tried)
+            tiers = [tier for tier in TIERS if not missing(f"tasks.backups.{tier}", self.settings)]
+            untried = [tier for tier in tiers if ("drill", tier) not in runs]
+            tier = untried[0] if untried else min(tiers, key=lambda tier: runs["drill", tier].tried)
         with self._working(Run("drill", tier)) as (run, into):
             known = self.known_passphrases
             with source.unpacked(self._newest(tier, into), known, into, tick) as backup:

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 from tasks import counters
 from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.providers import PROVIDERS
 
-PROVIDERS = frozenset({"fcm", "apns", "webpush"})
 LONGEST_REASON = 48
 # Field names, ports, key ids and the like stand in brackets, behind a colon or after a quote.
 VARIES = re.compile(r"""\s*[(:'"\[].*""", re.DOTALL)

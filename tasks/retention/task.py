@@ -19,8 +19,6 @@ TIME_LIMIT_SECONDS = RUNS_SECONDS + 600
 # The header by which a message says who sent it, for the ledger; beat's own have none.
 STARTED_BY = "started_by"
 
-OWN_TABLES = ("delivery_history", "delivery_counts", "scan_events", "orphaned_scans", "retention_runs")
-
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
 def purge_notifications() -> None:
@@ -43,7 +41,7 @@ def purge_typing_indicators() -> None:
 @shared_task(name="tasks.retention.purge_worker_tables", time_limit=TIME_LIMIT_SECONDS)
 def purge_worker_tables() -> None:
     """Delete what is old in the workers' own tables."""
-    _run(*OWN_TABLES)
+    _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")))
 
 
 def _run(*names: str) -> None:

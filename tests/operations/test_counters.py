@@ -10,7 +10,7 @@ from devstack.stack import Stack
 from tasks import counters
 from tasks.notifications import measures
 from tasks.notifications.outcome import Kind, Outcome
-from workers.operations.counters import TASK_NAMES, metrics
+from workers.operations.counters import metrics
 
 
 @pytest.fixture(autouse=True)
@@ -117,13 +117,6 @@ def test_a_mistake_with_labels_is_bounded() -> None:
     for number in range(counters.MOST_FIELDS + 100):
         counters.add(counters.SETTLED, str(number))
     assert len(counters._gathered) == counters.MOST_FIELDS
-
-
-def test_every_task_is_counted_from_its_first_run(environment: dict[str, str]) -> None:
-    from workers.app import app
-
-    app.loader.import_default_modules()
-    assert {name for name in app.tasks if name.startswith("tasks.")} == TASK_NAMES
 
 
 def test_what_alerts_ask_for_is_there_before_it_happens(redis: Redis) -> None:

@@ -13,8 +13,7 @@ from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, StorageUnavailableError
-
-VERDICTS = ("waiting", "clean", "infected", "unscannable", "unverified", "released")
+from tasks.attachments.verdicts import WORDS
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -32,7 +31,7 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    for verdict in VERDICTS:
+    for verdict in WORDS:
         click.echo(f"{verdict:<12} {found['verdicts'].get(verdict, 0):>9}")
     for lane, due in found["due"].items():
         oldest = f", the oldest for {due['oldest_seconds']} s" if due["attachments"] else ""
@@ -40,7 +39,7 @@ def status(as_json: bool) -> None:
 
 
 @group.command("list")
-@click.argument("verdict", type=click.Choice(VERDICTS), default="infected")
+@click.argument("verdict", type=click.Choice(WORDS), default="infected")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @as_json
 def list_command(verdict: str, limit: int, as_json: bool) -> None:
@@ -79,7 +78,7 @@ def show(attachment_id: int, as_json: bool) -> None:
 
 @group.command()
 @click.argument("attachment_ids", type=int, nargs=-1)
-@click.option("--verdict", type=click.Choice(VERDICTS), help="All attachments with this verdict, behind the uploads.")
+@click.option("--verdict", type=click.Choice(WORDS), help="All attachments with this verdict, behind the uploads.")
 @as_json
 def rescan(attachment_ids: tuple[int, ...], verdict: str | None, as_json: bool) -> None:
     """Have attachments scanned again by the next sweep, even if their bytes are known."""

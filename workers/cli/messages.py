@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from workers.celery_config import QUEUES
+from tasks.jobs import QUEUES
 from workers.cli.output import as_json_option, print_json
 from workers.cli.table import echo_table
 from workers.messages import envelope, rejected

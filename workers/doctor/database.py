@@ -14,6 +14,7 @@ from db.engine import LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, create_engine
 from db.migrate import current_revision, newest_revision
 from db.privileges import Account, Need, missing
 from settings import Settings
+from tasks.jobs import QUEUES, owner
 from workers.doctor.report import Finding, Question, ok, wrong
 
 READ_SECONDS = 15.0
@@ -21,8 +22,8 @@ MOST_SKEW_SECONDS = 2.0
 # Of max_connections; the rest is the API's.
 MOST_SHARE = 0.5
 POOL = 8
-# The Procfile's processes with their defaults; the gateway and beat are one each.
-PROCESSES = {"NOTIFICATIONS_PROCESSES": 2, "ATTACHMENTS_PROCESSES": 2, "HOUSEKEEPING_PROCESSES": 3}
+# The workers' processes with their defaults; backups, the gateway and beat are one each.
+PROCESSES = {f"{queue.upper()}_PROCESSES": number for queue, number in QUEUES.items() if number > 1}
 OTHER_PROCESSES = 3
 LOOPBACK = {"localhost", "127.0.0.1", "::1", None}
 
@@ -131,7 +132,7 @@ def _tls(connection: Connection, settings: Settings) -> Finding:
 def _rights(connection: Connection, account: Account) -> Iterator[Finding]:
     lacking: dict[str, list[Need]] = defaultdict(list)
     for need in missing(connection, account):
-        lacking[need.job].append(need)
+        lacking[need.job or owner(need.table)].append(need)
     user = str(connection.execute(text("SELECT CURRENT_USER()")).scalar_one())
     for job, found in lacking.items():
         rights = ", ".join(f"{need.words} on {need.table}" for need in found)

@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from tasks import broker
-from workers.celery_config import QUEUES
+from tasks.jobs import QUEUES
 from workers.doctor.report import Finding, Question, ok, wrong
 
 OLDEST = (6, 2)

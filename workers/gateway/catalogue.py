@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.jobs import TASKS
+
 MOST_AT_ONCE = 100
 LARGEST_ID = 2**63 - 1
 
@@ -20,21 +22,23 @@ class Job:
 
     `arguments` gives those of each message that a body makes, or raises BodyError. A message that no worker has taken within
     `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`. Requests for a job that `coalesces`
-    share one message as long as none of the workers has taken it. Without the variable that it `needs` it is not done here.
+    share one message as long as none of the workers has taken it.
     """
 
     task: str
-    queue: str
     arguments: Callable[[Mapping[str, Any]], Arguments]
     expires: int
     sweep_seconds: int
     coalesces: bool
-    needs: str | None
     summary: str
     description: str
     schema: Mapping[str, Any]
     examples: Mapping[str, Any]
     body_required: bool
+
+    @property
+    def queue(self) -> str:
+        return TASKS[self.task].queue
 
 
 def _nothing(_body: Mapping[str, Any]) -> Arguments:
@@ -79,12 +83,10 @@ _IDS = {"type": "array", "items": _ID, "minItems": 1, "maxItems": MOST_AT_ONCE}
 CATALOGUE: dict[str, Job] = {
     "notifications": Job(
         task="tasks.notifications.drain",
-        queue="notifications",
         arguments=_nothing,
         expires=60,
         sweep_seconds=5,
         coalesces=True,
-        needs=None,
         summary="Send the PENDING notifications now",
         description="After the commit that inserted into `chat_notifications`. The body may be absent, or any JSON object: it "
         "is not looked at. Requests share a message while no worker has taken it (`coalesced`), so that a thousand at once "
@@ -95,12 +97,10 @@ CATALOGUE: dict[str, Job] = {
     ),
     "attachments": Job(
         task="tasks.attachments.scan",
-        queue="attachments",
         arguments=_attachments,
         expires=600,
         sweep_seconds=10,
         coalesces=False,
-        needs="ATTACHMENTS_URL",
         summary="Scan attachments now",
         description="After the commit that inserted into `message_attachments`. Other fields of the body are not looked at, so "
         "that a Directus Flow may send its whole trigger. Without a nudge the rows are scanned within 10 s.",

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from settings import Settings, get_settings
+from tasks.jobs import missing
 from workers.gateway import body, contract
 from workers.gateway.broker import Broker, BrokerDownError, BusyError, Published, QueueFullError
 from workers.gateway.catalogue import CATALOGUE, Arguments, BodyError
@@ -41,9 +42,7 @@ class Door:
         self._requests = Buckets(settings.gateway_requests_per_minute)
         self._refusals = Buckets(settings.gateway_refusals_per_minute)
         self.broker = Broker(settings)
-        self.missing = {
-            name: job.needs for name, job in CATALOGUE.items() if job.needs and not getattr(settings, job.needs.lower())
-        }
+        self.missing = {name: missing(job.task, settings) for name, job in CATALOGUE.items()}
         self.nudges = {
             name: Nudges(partial(self.broker.publish, job, job.arguments({})))
             for name, job in CATALOGUE.items()
@@ -102,10 +101,10 @@ async def start(name: str, request: Request) -> Response:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
     if token.jobs is not None and name not in token.jobs:
         raise ProblemError(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
-    if variable := door.missing.get(name):
+    if variables := door.missing[name]:
         raise ProblemError(
             HTTPStatus.CONFLICT,
-            f"No worker does {name} here: {variable} is not set for the gateway. Set it as for the workers, or send none.",
+            f"No worker does {name} here: {variables[0]} is not set for the gateway. Set it as for the workers, or send none.",
         )
     key = _idempotency_key(request)
     content = await body.read(request)

@@ -1,12 +1,11 @@
 """`GET /status`: how everything stands, as a page for people or, with `Accept: application/json`, for programs."""
 
-import json
 from typing import Annotated, Literal
 
+import orjson
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
-from workers.cli.output import plain
 from workers.gateway import contract
 from workers.gateway.operators import Operators
 from workers.operations.page import POLICY, page
@@ -32,5 +31,9 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
     """Answer within two seconds, whatever is away."""
     picture = look()
     if "application/json" in accept:
-        return Response(json.dumps(picture.as_json(), default=plain), media_type="application/json", headers=HEADERS)
+        return Response(
+            orjson.dumps(picture.as_json(), default=float, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z),
+            media_type="application/json",
+            headers=HEADERS,
+        )
     return HTMLResponse(page(picture, refresh=refresh == "on"), headers=HEADERS)

@@ -9,7 +9,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from workers.celery_config import QUEUES
+from tasks.jobs import QUEUES
 from workers.messages import rejected
 
 log = structlog.get_logger(__name__)

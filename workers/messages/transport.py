@@ -19,7 +19,7 @@ from kombu.utils.json import dumps
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from workers.celery_config import QUEUES
+from tasks.jobs import QUEUES
 from workers.messages import call, contract, envelope, key_types, rejected
 from workers.messages.contract import RESTORED, RefusedError
 

@@ -7,12 +7,12 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import Connection, text
 
 from settings import get_settings
+from tasks.attachments.verdicts import WORDS
 from workers.operations.report import Section, Table, Trouble, gauge
 from workers.operations.words import count, duration
 
 # As for notifications: each count reads so many entries of an index at most.
 MOST_COUNTED = 100_000
-VERDICTS = ("waiting", "clean", "infected", "unscannable", "unverified", "released")
 LANES = {"uploads": 0, "re-scans": 1}
 
 # By idx_verdict (verdict, attachment_id) and idx_due (lane, due_at), which alone are read.
@@ -65,9 +65,7 @@ def read(connection: Connection) -> Attachments:
         unseen = connection.execute(UNSEEN, {"most": MOST_UNSEEN}).one()
         seen = due["uploads"]
         due["uploads"] = Lane(seen.attachments + unseen.attachments, max(seen.oldest_age, unseen.oldest_age or 0))
-    return Attachments(
-        {word: int(connection.execute(VERDICT, {"verdict": word, **most}).scalar_one()) for word in VERDICTS}, due
-    )
+    return Attachments({word: int(connection.execute(VERDICT, {"verdict": word, **most}).scalar_one()) for word in WORDS}, due)
 
 
 def metrics(found: Attachments) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db.rows import dicts
 from settings import get_settings
+from tasks.jobs import configured
 from workers.operations.report import Section, Table, Trouble, gauge
 from workers.operations.words import duration, moment, size
 
@@ -22,6 +23,8 @@ LATEST = text("""
       AND r.ended_at = latest.ended_at
     ORDER BY r.job, r.tier LIMIT 50
 """)
+
+TASKS = "tasks.backups."
 
 # How old the last success may be; a drill proves one tier a day, in turn.
 OLDEST = {
@@ -76,8 +79,7 @@ def read(connection: Connection) -> Backups:
 
 
 def _expected() -> list[str]:
-    settings = get_settings()
-    return [*settings.backup_tiers, "drill"] if settings.backup_dir else []
+    return [task.removeprefix(TASKS) for task in configured(get_settings()) if task.startswith(TASKS)]
 
 
 def metrics(found: Backups) -> Iterator[Metric]:

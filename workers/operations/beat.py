@@ -8,9 +8,11 @@ from typing import Any
 
 from celery.schedules import BaseSchedule
 from prometheus_client.metrics_core import Metric
+from redbeat.decoder import RedBeatJSONDecoder
 from redis import Redis
 
-from workers.celery_config import BEAT_LOOP_SECONDS
+from settings import get_settings
+from workers.celery_config import BEAT_LOOP_SECONDS, BEAT_PREFIX, beat_entries
 from workers.operations.report import Section, Table, Trouble, gauge
 from workers.operations.words import duration
 
@@ -47,23 +49,17 @@ class Beat:
 
 def read(client: Redis) -> Beat:
     """Return how beat stands: one round trip."""
-    from redbeat.schedulers import RedBeatConfig
-
-    from workers.app import app
-
-    config, entries = RedBeatConfig(app), app.conf.beat_schedule
+    entries = beat_entries(get_settings())
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.exists(config.lock_key)
+        pipeline.exists(f"{BEAT_PREFIX}:lock")
         for name in entries:
-            pipeline.hget(f"{config.key_prefix}{name}", "meta")
+            pipeline.hget(BEAT_PREFIX + name, "meta")
         held, *metas = pipeline.execute()
     now = datetime.now(UTC)
     return Beat(bool(held), [_entry(name, entries[name], meta, now) for name, meta in zip(entries, metas, strict=True)], now)
 
 
 def _entry(name: str, entry: dict[str, Any], meta: bytes | None, now: datetime) -> Entry:
-    from redbeat.decoder import RedBeatJSONDecoder
-
     words = entry["task"], in_words(entry["schedule"])
     if meta is None:
         return Entry(name, *words, known=False, last=None, next=None, late_seconds=0)

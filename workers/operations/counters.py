@@ -8,18 +8,13 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from redis import Redis
 
-from beat_schedule import BEAT_SCHEDULE
-from tasks import counters
-from tasks.attachments.verdicts import UNVERIFIED, VERDICTS
+from tasks import counters, jobs
+from tasks.attachments.verdicts import WORDS
 from tasks.counters import DELIVERIES, METRICS, SCANS, TASKS, Counter, Histogram
-from tasks.notifications.measures import PROVIDERS
 from tasks.notifications.outcome import Kind
-from workers.gateway.catalogue import CATALOGUE
+from tasks.notifications.providers import PROVIDERS
 from workers.operations.report import PREFIX, Section
 from workers.operations.telling import OUTCOMES
-
-# All there are start by the clock or by the API.
-TASK_NAMES = {entry["task"] for entry in BEAT_SCHEDULE.values()} | {job.task for job in CATALOGUE.values()}
 
 Sums = dict[tuple[str, ...], float]
 
@@ -36,8 +31,8 @@ def _zeros() -> Sums:
     event, and again once Redis has lost its data. Reasons of deliveries are not known beforehand; an alert sums over them.
     """
     return {
-        **{(SCANS.name, verdict.name): 0 for verdict in (*VERDICTS.values(), UNVERIFIED)},
-        **{(TASKS.name, *labels): 0 for labels in product(TASK_NAMES, OUTCOMES)},
+        **{(SCANS.name, word): 0 for word in WORDS},
+        **{(TASKS.name, *labels): 0 for labels in product(jobs.TASKS, OUTCOMES)},
         **{(DELIVERIES.name, provider, kind.value, ""): 0 for provider, kind in product(PROVIDERS, Kind)},
     }
 

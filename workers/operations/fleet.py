@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from workers.operations.redis import client
 from workers.operations.report import Section, Table, Trouble, gauge
 from workers.operations.words import duration
 
@@ -114,7 +115,7 @@ class Heartbeat:
         try:
             with self._telling:
                 if not self._leaving:
-                    announce(_client(), self._worker())
+                    announce(client(), self._worker())
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
 
@@ -130,7 +131,7 @@ class Heartbeat:
         self._leaving = True
         try:
             with self._telling:
-                leave(_client(), self._controller.hostname)
+                leave(client(), self._controller.hostname)
         except RedisError as error:
             log.debug("heartbeat not taken away", reason=str(error))
 
@@ -150,12 +151,6 @@ class Heartbeat:
                 Running(request.name, request.id, max(round(now - start, 1), 0)) for request, start in started[:MOST_RUNNING]
             ],
         )
-
-
-def _client() -> Redis:
-    from workers.operations.redis import client
-
-    return client()
 
 
 def metrics(found: Fleet) -> Iterator[Metric]:

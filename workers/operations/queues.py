@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from settings import get_settings
-from workers.celery_config import QUEUES
+from tasks.jobs import QUEUES, TASKS, configured
 from workers.operations import fleet
 from workers.operations.report import Section, Table, Trouble, gauge
 from workers.operations.words import duration
@@ -167,10 +167,7 @@ def _remember(client: Redis, oldest: dict[str, float]) -> None:
 
 
 def _expected() -> frozenset[str]:
-    settings = get_settings()
-    wanted = {"notifications": True, "housekeeping": True}
-    wanted |= {"attachments": bool(settings.attachments_url), "backups": bool(settings.backup_dir)}
-    return frozenset(name for name, needed in wanted.items() if needed)
+    return frozenset(TASKS[task].queue for task in configured(get_settings()))
 
 
 def metrics(found: Queues) -> Iterator[Metric]:
