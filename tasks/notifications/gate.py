@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
-from tasks.notifications.health import Admission, Report
+from tasks.notifications.breaker import Admission, Report
 from tasks.notifications.outcome import Kind, Outcome
 
 # What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm

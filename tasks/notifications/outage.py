@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
-from tasks.notifications.health import Admission, Health, Report, advance
+from tasks.notifications.breaker import Admission, Health, Report, advance
 
 _MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
 _NUMBERS = ("reason", "probes", "answered", "failed", "tokens")

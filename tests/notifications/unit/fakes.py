@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+from tasks.notifications.breaker import Admission
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, Devices
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tasks.notifications.breaker import Admission
 from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.devices import Devices
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.outcome import Kind, Outcome

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tasks.notifications.breaker import Admission
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.notifications import health
+from tasks.notifications import breaker
+from tasks.notifications.breaker import Admission, Health, Report
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission, Health, Report
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers.fcm import classify
 
@@ -211,7 +211,7 @@ def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> No
     state = Health(opened_at=NOW - 60, reason="fcm 503", probe_at=NOW)
 
     def ask(reports: Mapping[str, Report]) -> Mapping[str, Admission]:
-        return {"fcm": health.advance(state, reports["fcm"], NOW, 1000)}
+        return {"fcm": breaker.advance(state, reports["fcm"], NOW, 1000)}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
     assert idle.ask() == (("fcm",), 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.notifications.health import (
+from tasks.notifications.breaker import (
     BURST_SECONDS,
     FIRST_PROBE_SECONDS,
     OPEN_AT_FAILURES,
