@@ -1,12 +1,16 @@
-"""Whether a provider may be used now: the breaker, the pause it asked for and the rate, as one small state machine.
+"""The breaker of each provider, shared by all workers in MySQL: open or closed, its probes, the provider's pauses and its rate.
 
-Pure: `advance` takes the shared state, what one run has seen since it last asked, and the time. `outage` keeps the state in
-the database.
+`ask` is the one short transaction; `advance` is the state machine in it, pure but for the jitter of its probes.
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, text
+
+from db.transactions import transact
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
 WINDOW_SECONDS = 10
@@ -25,25 +29,25 @@ RAMP_SECONDS = 60
 RAMP_START = 0.05
 # The bucket holds what the rate gives in this time: the beat tick that brings a waiting run back is shorter.
 BURST_SECONDS = 10
-# What an admission takes out of the bucket in advance, so that many runs do not all send by what only one may: about a batch.
-# The bucket may go into debt for it; the run's next report gives back what it did not send.
+# What a run that may send takes out of the bucket in advance, about a batch: else many runs would each send what only one may.
+# The bucket may go into debt for it; the run's next tally gives back what it did not send.
 RESERVED = 500
 
 
-class Admission(StrEnum):
-    """What a run may do with a provider until it asks again."""
+class BreakerState(StrEnum):
+    """How a provider's breaker stands for one run, until it asks again."""
 
+    CLOSED = "closed"
+    """Messages pass."""
+    HALF_OPEN = "half open"
+    """One message passes, the probe; how it went closes the breaker or keeps it open."""
     OPEN = "open"
-    """Send freely."""
-    PROBE = "probe"
-    """Send one message and report how it went."""
-    HELD = "held"
-    """Send nothing; rows wait without burning attempts."""
+    """Nothing passes: the provider fails, or asked for a pause, or its rate is used up. Rows wait without burning attempts."""
 
 
 @dataclass(slots=True)
-class Report:
-    """What one run saw of a provider since it last asked."""
+class Tally:
+    """One run's count of a provider's answers since it last asked."""
 
     answered: int = 0
     """Messages that got an answer which shows the provider at work, whatever it said of the device."""
@@ -56,10 +60,9 @@ class Report:
     pause: float = 0
     """Seconds that it asked all senders to wait."""
     probed: bool = False
-    """The run held the probe; its result is in the other fields."""
-
-    admitted: bool = False
-    """Its last admission took a reservation out of the bucket, which this report gives back."""
+    """The run had the probe; its result is in the other fields."""
+    reserved: bool = False
+    """The run has a reservation in the bucket, which this tally gives back."""
     leaving: bool = False
     """The run ends and wants no probe."""
 
@@ -70,11 +73,11 @@ class Report:
 
 
 @dataclass(slots=True)
-class Health:
-    """The state of one provider that all workers share. Times are Unix seconds of the database's clock."""
+class Breaker:
+    """One provider's row in `worker_providers`. Times are Unix seconds of the database's clock."""
 
     opened_at: float | None = None
-    """When the breaker opened, None while it is closed."""
+    """When it opened, None while it is closed."""
     reason: str = ""
     """Why it opened, or why the provider is paused."""
     probe_at: float = 0
@@ -88,77 +91,118 @@ class Health:
     tokens_at: float = 0
 
 
-def advance(health: Health, report: Report, now: float, rate: float) -> Admission:
-    """Enter a run's report into the shared state, in place, and return what the run may do next. `rate` is messages/s."""
-    _refill(health, report, now, rate)
-    _count(health, report, now)
-    if report.pause:
-        health.paused_until = max(health.paused_until, now + report.pause)
-    if health.opened_at is None:
-        fault = report.credentials or _sustained_failure(health, report)
+# In `worker_providers` these are DATETIMEs, and the other fields what they are.
+MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
+NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
+
+ENTER = text("INSERT IGNORE INTO worker_providers (provider) VALUES (:provider)")
+READ = text(f"""
+    SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
+           {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
+    FROM worker_providers WHERE provider = :provider FOR UPDATE
+""")  # noqa: S608 - constants of this module
+WRITE = text(f"""
+    UPDATE worker_providers SET {", ".join(f"{name} = :{name}" for name in NUMBERS)},
+           {", ".join(f"{name} = FROM_UNIXTIME(:{name})" for name in MOMENTS)}
+    WHERE provider = :provider
+""")  # noqa: S608 - constants of this module
+
+
+def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, BreakerState]:
+    """Add a run's tallies to the shared breakers; return how each stands for it now. `rates` are in messages per second."""
+
+    def step(connection: Connection) -> dict[str, BreakerState]:
+        return {
+            provider: _ask(connection, provider, tally, rates[provider])
+            for provider, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
+        }
+
+    return transact(engine, step)
+
+
+def _ask(connection: Connection, provider: str, tally: Tally, rate: float) -> BreakerState:
+    row = connection.execute(READ, {"provider": provider}).mappings().one_or_none()
+    if row is None:
+        connection.execute(ENTER, {"provider": provider})
+        row = connection.execute(READ, {"provider": provider}).mappings().one()
+    moments = {name: float(row[name] or 0) for name in MOMENTS}
+    breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
+    state = advance(breaker, tally, float(row["now"]), rate)
+    connection.execute(WRITE, {"provider": provider, **asdict(breaker), "reason": breaker.reason[:255]})
+    return state
+
+
+def advance(breaker: Breaker, tally: Tally, now: float, rate: float) -> BreakerState:
+    """Add a run's tally to the breaker, in place; return how it stands for that run now. `rate` is in messages per second."""
+    _refill(breaker, tally, now, rate)
+    _count(breaker, tally, now)
+    if tally.pause:
+        breaker.paused_until = max(breaker.paused_until, now + tally.pause)
+    if breaker.opened_at is None:
+        fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
-            _open(health, fault, now)
-    elif report.probed:
-        _judge_probe(health, report, now)
-    return _admission(health, now, rate, leaving=report.leaving)
+            _open(breaker, fault, now)
+    elif tally.probed:
+        _judge_probe(breaker, tally, now)
+    return _state(breaker, now, rate, leaving=tally.leaving)
 
 
-def _refill(health: Health, report: Report, now: float, rate: float) -> None:
-    ramp = min(1.0, max(RAMP_START, (now - health.recovered_at) / RAMP_SECONDS))
-    elapsed = now - health.tokens_at if health.tokens_at else BURST_SECONDS
+def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:
+    ramp = min(1.0, max(RAMP_START, (now - breaker.recovered_at) / RAMP_SECONDS))
+    elapsed = now - breaker.tokens_at if breaker.tokens_at else BURST_SECONDS
     full = rate * ramp * BURST_SECONDS
     reservation = _reservation(rate)
-    health.tokens = min(full, health.tokens + max(0.0, elapsed) * rate * ramp + reservation * report.admitted) - report.sent
-    health.tokens_at = now
+    breaker.tokens = min(full, breaker.tokens + max(0.0, elapsed) * rate * ramp + reservation * tally.reserved) - tally.sent
+    breaker.tokens_at = now
 
 
-def _count(health: Health, report: Report, now: float) -> None:
-    if now - health.window_at >= WINDOW_SECONDS:
-        health.window_at, health.answered, health.failed = now, 0, 0
-    health.answered += report.answered
-    health.failed += report.failed
+def _count(breaker: Breaker, tally: Tally, now: float) -> None:
+    if now - breaker.window_at >= WINDOW_SECONDS:
+        breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
+    breaker.answered += tally.answered
+    breaker.failed += tally.failed
 
 
-def _sustained_failure(health: Health, report: Report) -> str:
-    enough = health.failed >= OPEN_AT_FAILURES
-    return report.failure if enough and health.failed >= OPEN_AT_SHARE * (health.failed + health.answered) else ""
+def _sustained_failure(breaker: Breaker, tally: Tally) -> str:
+    enough = breaker.failed >= OPEN_AT_FAILURES
+    return tally.failure if enough and breaker.failed >= OPEN_AT_SHARE * (breaker.failed + breaker.answered) else ""
 
 
-def _open(health: Health, reason: str, now: float) -> None:
-    health.opened_at, health.reason, health.probes = now, reason, 0
-    health.probe_at = now + _probe_delay(health)
+def _open(breaker: Breaker, reason: str, now: float) -> None:
+    breaker.opened_at, breaker.reason, breaker.probes = now, reason, 0
+    breaker.probe_at = now + _probe_delay(breaker)
 
 
-def _judge_probe(health: Health, report: Report, now: float) -> None:
-    if report.credentials or report.failed:
-        health.probes += 1
-        health.reason = report.credentials or report.failure
-        health.probe_at = now + _probe_delay(health)
-    elif report.answered:
-        health.opened_at, health.reason, health.probes = None, "", 0
-        health.recovered_at, health.tokens = now, 0
-        health.window_at, health.answered, health.failed = now, 0, 0
+def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:
+    if tally.credentials or tally.failed:
+        breaker.probes += 1
+        breaker.reason = tally.credentials or tally.failure
+        breaker.probe_at = now + _probe_delay(breaker)
+    elif tally.answered:
+        breaker.opened_at, breaker.reason, breaker.probes = None, "", 0
+        breaker.recovered_at, breaker.tokens = now, 0
+        breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
     else:
-        health.probe_at = now  # nothing was there to probe with: the next run tries again
+        breaker.probe_at = now  # nothing was there to probe with: the next run tries again
 
 
-def _probe_delay(health: Health) -> float:
-    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(health.probes, 10)) * random.uniform(1.0, 1.2)
+def _probe_delay(breaker: Breaker) -> float:
+    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(breaker.probes, 10)) * random.uniform(1.0, 1.2)
 
 
 def _reservation(rate: float) -> float:
     return min(RESERVED, rate * BURST_SECONDS)
 
 
-def _admission(health: Health, now: float, rate: float, *, leaving: bool) -> Admission:
-    if now < health.paused_until:
-        return Admission.HELD
-    if health.opened_at is not None:
-        if now < health.probe_at or leaving:
-            return Admission.HELD
-        health.probe_at = now + PROBE_LEASE_SECONDS
-        return Admission.PROBE
-    if health.tokens > 0 or health.tokens_at == health.recovered_at:
-        health.tokens -= 0 if leaving else _reservation(rate)
-        return Admission.OPEN
-    return Admission.HELD
+def _state(breaker: Breaker, now: float, rate: float, *, leaving: bool) -> BreakerState:
+    if now < breaker.paused_until:
+        return BreakerState.OPEN
+    if breaker.opened_at is not None:
+        if now < breaker.probe_at or leaving:
+            return BreakerState.OPEN
+        breaker.probe_at = now + PROBE_LEASE_SECONDS
+        return BreakerState.HALF_OPEN
+    if breaker.tokens > 0 or breaker.tokens_at == breaker.recovered_at:
+        breaker.tokens -= 0 if leaving else _reservation(rate)
+        return BreakerState.CLOSED
+    return BreakerState.OPEN
