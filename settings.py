@@ -1,13 +1,14 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
 import re
+import shlex
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -78,8 +79,6 @@ def _clamd_url(value: str) -> str:
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
-# Retention: policies may be changed by RETENTION_POLICIES and, at run time, in the table worker_retention_policies.
-
 AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_AGE = timedelta(days=50 * 365)  # a TIMESTAMP reaches back to 1970
 
@@ -116,7 +115,7 @@ def _hours(value: str) -> str:
 
 
 class PolicySettings(BaseModel):
-    """What may be set of a retention policy; None leaves it as it is."""
+    """The fields of a retention policy that the table worker_retention_policies may set; None: the policy's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -127,6 +126,40 @@ class PolicySettings(BaseModel):
     minutes_per_run: int | None = Field(default=None, ge=1, le=120)
     batch_rows: int | None = Field(default=None, ge=1, le=10_000)
     archive: bool | None = None
+
+
+POLICIES_BY_NAME = TypeAdapter(dict[str, PolicySettings])
+
+
+def _in_the_table(value: str | None) -> None:
+    """Refuse RETENTION_POLICIES, which earlier versions read: were it ignored, a policy would become shorter in silence."""
+    if value is None:
+        return
+    try:
+        policies = POLICIES_BY_NAME.validate_json(value)
+    except ValidationError:
+        raise ValueError(
+            "is no longer read, and holds no policies to take over: write them with"
+            " `chat-workers retention policy set`, then remove the variable"
+        ) from None
+    lines = [
+        f"\n  env -u RETENTION_POLICIES chat-workers retention policy set {shlex.quote(name)} {' '.join(options)}"
+        for name, policy in policies.items()
+        if (options := [_option(field, given) for field, given in policy if given is not None])
+    ]
+    if not lines:
+        raise ValueError("is no longer read, and sets nothing: remove the variable")
+    raise ValueError(
+        "is no longer read. Run what follows, but for fields that worker_retention_policies sets already (they went before"
+        " the variable), then remove the variable and start again:" + "".join(lines)
+    )
+
+
+def _option(field: str, value: bool | int | str) -> str:
+    name = field.replace("_", "-")
+    if isinstance(value, bool):
+        return {"enabled": ("--disabled", "--enabled"), "archive": ("--no-archive", "--archive")}[field][value]
+    return f"--{name} {value}"
 
 
 def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -174,8 +207,8 @@ class Settings(BaseSettings):
     notifications_request_seconds: float = Field(default=10, ge=1, le=15)
 
     # Retention and typing indicators
-    retention_policies: dict[str, PolicySettings] = {}
-    """JSON, by policy: {"read_notifications": {"age": "180d"}}; the table worker_retention_policies goes before it."""
+    retention_policies: Annotated[None, BeforeValidator(_in_the_table)] = None
+    """Refused while it is set: policies are in the table worker_retention_policies."""
     retention_archive_dir: Path | None = None
     """Where archived rows go before they are deleted; needed by policies with `archive`."""
     retention_archive_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None

@@ -124,6 +124,62 @@ def test_every_way_to_redis_is_taken(monkeypatch: pytest.MonkeyPatch, scheme: st
     assert get_settings().celery_broker_url.startswith(scheme)
 
 
+COMMAND = "\n  env -u RETENTION_POLICIES chat-workers retention policy set "
+# What earlier versions took, and the commands that say the same.
+ONCE_ACCEPTED = [
+    ('{"read_notifications": {"age": "180d"}}', ["read_notifications --age 180d"]),
+    (
+        '{"read_notifications": {"age": "12h", "hours": "22-4", "rows_per_run": 1000, "minutes_per_run": "5",'
+        ' "batch_rows": 7, "enabled": true, "archive": false}}',
+        [
+            "read_notifications --enabled --age 12h --hours 22-4 --rows-per-run 1000 --minutes-per-run 5 --batch-rows 7"
+            " --no-archive"
+        ],
+    ),
+    (
+        ' {"idle_conversations": {"enabled": "yes"}, "typing_indicators": {}, "scan_events": {"enabled": 0, "archive": "on"}} ',
+        ["idle_conversations --enabled", "scan_events --disabled --archive"],
+    ),
+    ('{"read_notifications": {"age": null, "hours": "any"}}', ["read_notifications --hours any"]),
+    ('{"of another day; ls": {"age": "1d"}}', ["'of another day; ls' --age 1d"]),
+]
+
+
+@pytest.mark.parametrize(("value", "commands"), ONCE_ACCEPTED)
+def test_policies_in_the_environment_are_refused_with_the_commands_that_take_their_place(
+    monkeypatch: pytest.MonkeyPatch, value: str, commands: list[str]
+) -> None:
+    sentence, *told = complaint(monkeypatch, "RETENTION_POLICIES", value).split(COMMAND)
+    assert sentence.startswith("RETENTION_POLICIES is no longer read. Run what follows")
+    assert told == commands
+
+
+@pytest.mark.parametrize("value", ["{}", '{"read_notifications": {}}', '{"read_notifications": {"age": null}}'])
+def test_a_variable_that_sets_no_policy_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert complaint(monkeypatch, "RETENTION_POLICIES", value) == (
+        "RETENTION_POLICIES is no longer read, and sets nothing: remove the variable"
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x", "null", "[]", "7", '"read_notifications"', '{"read_notifications": "180d"}', '{"read_notifications": null}',
+        '{"read_notifications": {"age": "soon"}}', '{"read_notifications": {"years": 1}}', '{"scan_events": {"age": "1d"}',
+        "[" * 100_000, '{"read_notifications": {"rows_per_run": 0}}', "'{}'",
+    ],
+    ids=str.__len__,
+)  # fmt: skip
+def test_a_variable_that_was_broken_before_is_refused_too(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert complaint(monkeypatch, "RETENTION_POLICIES", value).startswith(
+        "RETENTION_POLICIES is no longer read, and holds no policies to take over: write them with"
+    )
+
+
+def test_a_variable_in_lower_case_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complaint(monkeypatch, "retention_policies", "{}").startswith("RETENTION_POLICIES is no longer read")
+
+
 def test_the_hosts_of_web_push_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBPUSH_HOSTS", "push.example  .push.example.org")
     assert get_settings().webpush_hosts == ("push.example", ".push.example.org")
@@ -157,6 +213,8 @@ def test_every_variable_is_in_the_example_with_its_default() -> None:
     example = (Path(__file__).parent.parent / ".env.example").read_text()
     shown = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", example, re.MULTILINE))
     for name, field in Settings.model_fields.items():
+        if field.annotation is type(None):  # refused
+            continue
         assert name.upper() in shown
         if field.default and not field.is_required():
             default = " ".join(field.default) if isinstance(field.default, tuple) else str(field.default)

@@ -24,6 +24,7 @@ GZIP_MOST_BYTES = 512 << 20
 # Signature, version, CRC, then offset and size of the next header (7zFormat.txt).
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 SEVEN_ZIP_START = struct.Struct("<6s2sLQQL")
+HEAD_BYTES = SEVEN_ZIP_START.size
 
 
 class Fault(NamedTuple):
@@ -124,7 +125,7 @@ class SevenZip(Whole):
 
 
 def look(head: bytes) -> Whole:
-    """Return what watches content that begins with `head`, at least its first 32 bytes."""
+    """Return the watcher of content that begins with `head`: HEAD_BYTES, or all of it."""
     if head.startswith(ZIP):
         return Zip()
     if head.startswith(GZIP):

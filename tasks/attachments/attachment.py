@@ -1,8 +1,6 @@
-"""An attachment as a scan sees it: what its row declares, and what is recorded of earlier tries."""
+"""An attachment as a scan sees it: where its file is, and the record of earlier tries."""
 
-from dataclasses import dataclass, field
-
-from tasks.attachments.declared import Declared
+from dataclasses import dataclass
 
 PENDING = "pending"
 
@@ -13,7 +11,6 @@ class Attachment:
 
     id: int
     file_url: str
-    declared: Declared = field(default_factory=Declared)
     claims: int = 1
     attempts: int = 0
     forced: bool = False

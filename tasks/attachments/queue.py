@@ -13,7 +13,6 @@ from sqlalchemy.engine import RowMapping
 from db.transactions import transact
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import Version
-from tasks.attachments.declared import Declared
 from tasks.attachments.settlement import Settlement
 from tasks.attachments.verdicts import Finding, Flags, Kind
 
@@ -52,7 +51,7 @@ RENEW = text("""
 LOAD = text("""
     SELECT s.attachment_id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine, s.database_version,
            s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine,
-           a.id IS NULL AS gone, a.file_url, a.file_size, a.file_type, a.file_extension
+           a.id IS NULL AS gone, a.file_url
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))
@@ -74,7 +73,6 @@ SETTLED = """
       quarantine VARCHAR(500) PATH '$.quarantine', signature VARCHAR(255) PATH '$.signature',
       engine VARCHAR(32) PATH '$.engine', database_version BIGINT PATH '$.database_version',
       sha256 CHAR(64) PATH '$.sha256', size BIGINT PATH '$.size', identity VARCHAR(255) PATH '$.identity',
-      found_type VARCHAR(100) PATH '$.found_type', mismatch VARCHAR(255) PATH '$.mismatch',
       file_url VARCHAR(500) PATH '$.file_url')) AS r
     STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
     SET s.lease = NULL, s.claims = 0, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
@@ -83,8 +81,8 @@ SETTLED = """
 WRITE_TRIES = text(SETTLED)
 WRITE_FINDINGS = text(f"""{SETTLED},
         s.lane = 0, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.database_version = r.database_version,
-        s.file_url = r.file_url, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity, s.found_type = r.found_type,
-        s.mismatch = r.mismatch, s.scanned_at = NOW(3)
+        s.file_url = r.file_url, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity, s.found_type = '',
+        s.mismatch = '', s.scanned_at = NOW(3)
 """)
 EVENTS = text("""
     INSERT INTO worker_scan_events (attachment_id, event, reason, signature, sha256)
@@ -214,7 +212,6 @@ def _attachment(row: RowMapping) -> Attachment:
     return Attachment(
         id=row["attachment_id"],
         file_url=row["file_url"],
-        declared=Declared(row["file_size"], row["file_type"] or "", row["file_extension"] or ""),
         claims=row["claims"],
         attempts=row["attempts"],
         forced=bool(row["forced"]),
@@ -250,7 +247,5 @@ def _written(settlement: Settlement) -> dict[str, object]:
             "database_version": finding.database_version,
             "size": finding.size,
             "identity": finding.identity[:255],
-            "found_type": finding.found_type,
-            "mismatch": finding.mismatch,
         }
     return row

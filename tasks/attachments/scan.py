@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.attachments import archives, declared, fitness
+from tasks.attachments import archives, fitness
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError, Stream, Version
 from tasks.attachments.storage.base import Content, MissingError, RefusedError, Storage, StorageUnavailableError
@@ -103,7 +103,6 @@ class _Reading:
         self._scanner = scanner
         self._sha256 = hashlib.sha256()
         self._size = 0
-        self._head = b""
         self._whole = archives.Whole()
 
     def through(self, stream: Stream, attachment: Attachment, version: Version) -> Finding:
@@ -119,7 +118,6 @@ class _Reading:
             kind, reason, signature = self._judge(stream)
         if kind in {Kind.INFECTED, Kind.ENCRYPTED, Kind.OVER_LIMIT, Kind.BROKEN} and self._scanner.released(sha256):
             kind, reason = Kind.RELEASED, f"released by a person; clamd found {signature or reason}"
-        mime, _ = declared.found_type(self._head)
         return Finding(
             kind,
             reason[:255],
@@ -129,8 +127,6 @@ class _Reading:
             sha256=sha256,
             size=self._size,
             identity=self._content.identity,
-            found_type=mime,
-            mismatch=declared.mismatch(attachment.declared, self._head, self._size),
         )
 
     def _send(self, stream: Stream) -> bool:
@@ -140,8 +136,7 @@ class _Reading:
         while length := self._content.read_into(buffer):
             chunk = buffer[:length]
             if not self._size:
-                self._head = bytes(chunk[: declared.HEAD_BYTES])
-                self._whole = archives.look(self._head)
+                self._whole = archives.look(bytes(chunk[: archives.HEAD_BYTES]))
             self._size += length
             if self._size > self._scanner.largest_bytes:
                 return False

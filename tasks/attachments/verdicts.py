@@ -86,8 +86,6 @@ class Finding:
     sha256: str | None = None
     size: int | None = None
     identity: str = ""
-    found_type: str = ""
-    mismatch: str = ""
     kept: bool = False
     """True if the recorded verdict was found to hold still: same content, same signatures."""
 

@@ -36,7 +36,7 @@ class Summary:
 
 
 class Drain:
-    """One run. `claim` is one of the queue's claims: `rows` at most, from the lanes of the admitted providers."""
+    """One run. `claim` claims up to `rows` rows, from the lanes of the providers whose breakers let messages pass."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Drain:
             await self._room(self._window - self._batch_rows)
             lanes, most = await self._gate.ask_aside()
             if not lanes:
-                return  # every provider is held: the beat sweep looks again, nobody waits here
+                return  # every breaker is open: the beat sweep asks again, nobody waits here
             start_by = time.monotonic() + START_SECONDS
             jobs = await asyncio.to_thread(claim, min(most, self._batch_rows), ("", *lanes))
             if not jobs:

@@ -12,7 +12,7 @@ import uvloop
 from db.engine import get_engine
 from settings import get_settings
 from tasks import counters
-from tasks.notifications import outage
+from tasks.notifications import breaker
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
@@ -127,7 +127,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     settings, process, engine = get_settings(), _process(), get_engine()
     queue = Queue(engine, lease=uuid.uuid4().hex)
     rates = dict.fromkeys(process.providers, settings.notifications_per_minute / 60)
-    gate = Gate(process.providers, partial(outage.admit, engine, rates=rates))
+    gate = Gate(process.providers, partial(breaker.ask, engine, rates=rates))
     claim = claim_of(queue)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:

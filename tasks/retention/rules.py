@@ -1,4 +1,4 @@
-"""What holds for a policy now: its defaults, then RETENTION_POLICIES, then the operators' table, and where each came from."""
+"""The rules of a policy that hold now: its defaults, and what operators set in worker_retention_policies."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
-from settings import ConfigurationError, PolicySettings, get_settings, parse_age, parse_hours
+from settings import PolicySettings, parse_age, parse_hours
 from tasks.retention.policies import POLICIES, Policy
 
 TABLE = "worker_retention_policies"
@@ -35,7 +35,7 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for one policy; `sources` says of each field whether it is the default, a setting or from the table."""
+    """One policy's rules; `sources` says of each field whether it is the default or from the table."""
 
     enabled: bool
     age: timedelta
@@ -76,33 +76,16 @@ def find_policy(name: str) -> Policy:
 
 def read(connection: Connection, policy: Policy) -> Rules:
     """Return what holds now. Raise RuleError if what an operator wrote cannot be used: then nothing is deleted at all."""
-    configured = get_settings().retention_policies
-    if unknown := configured.keys() - POLICIES.keys():
-        raise ConfigurationError(f"RETENTION_POLICIES names no policy with {', '.join(sorted(unknown))}; see `policy list`")
     row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one_or_none() or {})
     hour = row.pop("hour", None)
     if hour is None:
         hour = connection.execute(HOUR).scalar_one()
     paused_at, paused_by = row.pop("paused_at", None), row.pop("paused_by", None)
-    layers = {
-        "default": policy.defaults,
-        "RETENTION_POLICIES": configured.get(policy.name, PolicySettings()),
-        "table": validated(policy, row, f"{TABLE}, row {policy.name}"),
-    }
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for source, layer in layers.items():
-        given = {field: value for field in FIELDS if (value := getattr(layer, field)) is not None}
-        values |= given
-        sources |= dict.fromkeys(given, source)
-    age = parse_age(values["age"])
-    if age < policy.shortest:
-        raise RuleError(
-            f"{sources['age']} gives {policy.name} the age {values['age']}; less than {policy.shortest} is taken for a mistake"
-        )
+    given = validated(policy, row, f"{TABLE}, row {policy.name}").model_dump(exclude_none=True)
+    values = policy.defaults.model_dump() | given
     return Rules(
         enabled=values["enabled"],
-        age=age,
+        age=parse_age(values["age"]),
         hours=parse_hours(values["hours"]),
         rows_per_run=values["rows_per_run"],
         minutes_per_run=values["minutes_per_run"],
@@ -112,7 +95,7 @@ def read(connection: Connection, policy: Policy) -> Rules:
         paused_by=paused_by,
         hour=hour,
         texts=values,
-        sources=sources,
+        sources={field: "table" if field in given else "default" for field in FIELDS},
     )
 
 
@@ -131,7 +114,7 @@ def validated(policy: Policy, fields: dict[str, Any], where: str) -> PolicySetti
 
 
 def change(connection: Connection, policy: Policy, fields: dict[str, Any]) -> None:
-    """Write an operator's values; None takes a field back to the settings. Raise RuleError before anything is written."""
+    """Write an operator's values; None takes a field back to its default. Raise RuleError before anything is written."""
     validated(policy, {name: value for name, value in fields.items() if value is not None}, policy.name)
     columns = ", ".join(fields)
     values = ", ".join(f":{name}" for name in fields)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from tasks.attachments.fitness import EICAR, ENCRYPTED_ZIP
 from workers.cli import cli
@@ -48,6 +49,20 @@ def test_list_and_show_name_an_infected_attachment_without_harm_to_the_terminal(
         assert "\x1b" not in output
         assert "\u202e" not in output
     assert answer("show", attachment)["scan"]["verdict"] == "infected"
+
+
+def test_show_shows_the_types_that_earlier_versions_recorded_until_the_next_scan(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.sweep()
+    with uploads.engine.begin() as connection:
+        connection.execute(text("UPDATE worker_scans SET found_type = 'image/png', mismatch = 'declared exe, found png'"))
+
+    record = answer("show", attachment)["scan"]
+    assert (record["found_type"], record["mismatch"]) == ("image/png", "declared exe, found png")
+    call("rescan", attachment)
+    uploads.sweep()
+    record = answer("show", attachment)["scan"]
+    assert (record["found_type"], record["mismatch"]) == ("", "")
 
 
 def test_show_of_what_is_not_there_says_so(uploads: Uploads) -> None:

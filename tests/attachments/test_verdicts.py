@@ -90,24 +90,12 @@ def test_a_name_with_newlines_and_right_to_left_marks_is_only_a_name(uploads: Up
     assert uploads.flags(attachment) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ({"file_type": "application/pdf"}, "declared type application/pdf, found image/png"),
-        ({"file_extension": "exe"}, "declared extension exe, found png"),
-        ({"file_size": 1}, f"declared 1 bytes, found {len(PNG)}"),
-        ({"file_type": "image/png", "file_extension": "PNG", "file_size": len(PNG)}, ""),
-        ({"file_type": "application/octet-stream"}, ""),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_what_the_row_declares_is_held_against_the_bytes(uploads: Uploads, columns: dict[str, object], expected: str) -> None:
+@pytest.mark.parametrize("columns", [{"file_type": "application/pdf"}, {"file_extension": "exe"}, {"file_size": 1}], ids=str)
+def test_what_the_row_declares_of_its_file_decides_nothing(uploads: Uploads, columns: dict[str, object]) -> None:
     attachment = uploads.add(PNG, **columns)
 
     uploads.scan(attachment)
 
-    assert uploads.record(attachment).mismatch == expected
-    assert uploads.record(attachment).found_type == "image/png"
     assert uploads.flags(attachment) == (1, 1)
 
 

@@ -69,6 +69,18 @@ def test_run_starts_what_the_procfile_says() -> None:
     assert (done.returncode, done.stderr.split()[:2]) == (2, ["chat-workers:", "DATABASE_URL"])
 
 
+@pytest.mark.parametrize("process", PROCESSES)
+def test_no_process_runs_while_the_environment_sets_policies(process: str) -> None:
+    done = run(
+        process,
+        DATABASE_URL="mysql+pymysql://u:p@127.0.0.1/truck2_db",
+        CELERY_BROKER_URL="redis://127.0.0.1/0",
+        RETENTION_POLICIES='{"read_notifications": {"age": "180d"}}',
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("  env -u RETENTION_POLICIES chat-workers retention policy set read_notifications --age 180d\n")
+
+
 def test_run_names_the_processes_there_are() -> None:
     done = run("nonsense")
     assert done.returncode == 2

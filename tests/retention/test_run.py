@@ -211,17 +211,12 @@ def test_what_an_operator_wrote_by_mistake_deletes_nothing(full: Engine, fields:
     assert len(ids(full, "chat_notifications")) == 2010
 
 
-def test_the_table_goes_before_the_environment_and_that_before_the_default(
-    full: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RETENTION_POLICIES", '{"read_notifications": {"age": "120d", "batch_rows": 77}}')
-    get_settings.cache_clear()
+def test_the_table_goes_before_the_default(full: Engine) -> None:
     set_rule(full, age="200d")
     with full.connect() as connection:
         now = rules.read(connection, POLICY)
-    get_settings.cache_clear()
-    assert (now.age.days, now.batch_rows, now.minutes_per_run) == (200, 77, 20)
-    assert (now.sources["age"], now.sources["batch_rows"], now.sources["hours"]) == ("table", "RETENTION_POLICIES", "default")
+    assert (now.age.days, now.minutes_per_run) == (200, 20)
+    assert (now.sources["age"], now.sources["hours"]) == ("table", "default")
 
 
 PROGRAM = """

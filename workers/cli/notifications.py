@@ -9,10 +9,10 @@ from rich.table import Table
 from db.engine import get_engine
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
+from tasks.notifications.history import story as read_story
 from tasks.notifications.outcome import Kind
 from tasks.notifications.status import MOST_BY_STATUS
 from tasks.notifications.status import status as read_status
-from tasks.notifications.story import story as read_story
 from workers.cli.output import age, as_json_option, print_json
 
 SHOWN = 20

@@ -217,7 +217,7 @@ def policy_group() -> None:
 @policy_group.command("list")
 @as_json_option
 def policy_list(as_json: bool) -> None:
-    """List the policies. A value from RETENTION_POLICIES is marked *, one from the table worker_retention_policies **."""
+    """List the policies. A value that is not the default but set in the table worker_retention_policies is marked *."""
     with get_engine().connect() as connection:
         found = {policy: rules.read(connection, policy) for policy in POLICIES.values()}
     if as_json:
@@ -235,7 +235,7 @@ def policy_list(as_json: bool) -> None:
             ]
         )
         return
-    marks = {"default": "", "RETENTION_POLICIES": "*", "table": "**"}
+    marks = {"default": "", "table": "*"}
     echo_table(
         ("policy", *FIELDS, "now"),
         [
@@ -256,7 +256,7 @@ def policy_list(as_json: bool) -> None:
 @click.option("--minutes-per-run", type=int)
 @click.option("--batch-rows", type=int, help="The most rows of one transaction.")
 @click.option("--archive/--no-archive", default=None, help="Rows go into a file before they are deleted.")
-@click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to the settings.")
+@click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to its default.")
 @as_json_option
 def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Set fields of a policy; a run under way ends behind its batch, and the next one obeys."""
@@ -273,7 +273,7 @@ def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **field
     if as_json:
         _json({"policy": policy.name, "set": changes})
         return
-    click.echo(f"{policy.name}: " + ", ".join(f"{k} = {'as in the settings' if v is None else v}" for k, v in changes.items()))
+    click.echo(f"{policy.name}: " + ", ".join(f"{k} = {'the default' if v is None else v}" for k, v in changes.items()))
 
 
 @group.command("restore")

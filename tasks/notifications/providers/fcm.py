@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials and message model over our own transport."""
+"""Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials, our own message and transport."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal

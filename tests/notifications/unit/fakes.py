@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+from tasks.notifications.breaker import BreakerState
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, Devices
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push
@@ -79,9 +79,9 @@ class MemoryQueue(Queue):
         self.given_back += ids
 
 
-def a_gate(**admissions: Admission) -> Gate:
-    """A gate that has asked, and always gets these admissions."""
-    gate = Gate(admissions, lambda _reports: admissions)
+def a_gate(**states: BreakerState) -> Gate:
+    """A gate that has asked, and always gets these states."""
+    gate = Gate(states, lambda _tallies: states)
     gate.ask()
     return gate
 

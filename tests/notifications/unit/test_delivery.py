@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tasks.notifications.breaker import BreakerState
 from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.devices import Devices
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
@@ -20,7 +20,7 @@ from tasks.notifications.settlement import MOST_CLAIMS
 from .fakes import MemoryProvider, a_gate, a_job
 from .made import NOW, a_device, a_notification, key_of
 
-OPEN, PROBE, HELD = Admission.OPEN, Admission.PROBE, Admission.HELD
+CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
 
 
 def deliver(
@@ -29,7 +29,7 @@ def deliver(
     in_time: Callable[[], bool] = lambda: True,
     *,
     in_flight: int = 100,
-    **admissions: Admission,
+    **states: BreakerState,
 ) -> Attempt | None:
     """What became of a row, None if it was not begun."""
     begun = begin(job, providers, NOW)
@@ -39,7 +39,7 @@ def deliver(
 
     async def send() -> None:
         async with asyncio.TaskGroup() as tasks:
-            Senders(providers, a_gate(**admissions), tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
+            Senders(providers, a_gate(**states), tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
 
     asyncio.run(send())
     assert done == [begun]
@@ -51,7 +51,7 @@ def attempt(
     provider: MemoryProvider,
     in_time: Callable[[], bool] = lambda: True,
     *,
-    fcm: Admission = OPEN,
+    fcm: BreakerState = CLOSED,
     in_flight: int = 100,
 ) -> Attempt:
     result = deliver(job, {"fcm": provider}, in_time, in_flight=in_flight, fcm=fcm)
@@ -131,7 +131,7 @@ def test_a_device_that_makes_its_provider_fail_costs_the_others_nothing() -> Non
 def test_a_row_that_a_provider_cannot_put_into_words_costs_the_other_providers_nothing() -> None:
     good, bad = MemoryProvider(), MemoryProvider({"prepare": TypeError("str is not valid UTF-8")})
     devices = Devices((a_device("phone"), a_device("tablet", "apns")))
-    result = deliver(Job(a_notification(), devices), {"fcm": good, "apns": bad}, fcm=OPEN, apns=OPEN)
+    result = deliver(Job(a_notification(), devices), {"fcm": good, "apns": bad}, fcm=CLOSED, apns=CLOSED)
     assert result
     assert result.settlement.is_sent
     assert good.sent == ["phone"]
@@ -139,7 +139,7 @@ def test_a_row_that_a_provider_cannot_put_into_words_costs_the_other_providers_n
 
 def test_while_the_breaker_is_open_nothing_is_sent_and_no_attempt_burnt() -> None:
     provider = MemoryProvider()
-    result = attempt(a_job(7, "phone", "tablet"), provider, fcm=HELD)
+    result = attempt(a_job(7, "phone", "tablet"), provider, fcm=OPEN)
     assert provider.sent == []
     assert [(state, attempts) for state, attempts, _ in result.devices.values()] == [(State.WAITING, 0)] * 2
     assert (result.settlement.status, result.settlement.waiting_on) == ("FAILED", "fcm")
@@ -147,17 +147,17 @@ def test_while_the_breaker_is_open_nothing_is_sent_and_no_attempt_burnt() -> Non
 
 def test_a_probe_is_one_of_the_row_s_devices() -> None:
     provider = MemoryProvider()
-    attempt(a_job(7, "phone", "tablet", "watch"), provider, fcm=PROBE)
+    attempt(a_job(7, "phone", "tablet", "watch"), provider, fcm=HALF_OPEN)
     assert provider.sent == ["phone"]
 
 
 def test_a_device_that_was_held_is_not_counted_as_tried() -> None:
-    assert attempt(a_job(), MemoryProvider(), fcm=HELD).outcomes == ()
+    assert attempt(a_job(), MemoryProvider(), fcm=OPEN).outcomes == ()
 
 
 def test_a_row_that_could_not_be_begun_in_time_goes_back_untouched() -> None:
     provider = MemoryProvider()
-    assert deliver(a_job(7, "phone", "tablet"), {"fcm": provider}, lambda: False, fcm=OPEN) is None
+    assert deliver(a_job(7, "phone", "tablet"), {"fcm": provider}, lambda: False, fcm=CLOSED) is None
     assert provider.sent == []
 
 

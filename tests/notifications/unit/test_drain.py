@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from tasks.notifications.breaker import BreakerState
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
 
 from .fakes import MemoryProvider, MemoryQueue, a_gate, a_job
 
 Claim = Callable[[int, tuple[str, ...]], list[Job]]
-OPEN, PROBE, HELD = Admission.OPEN, Admission.PROBE, Admission.HELD
+CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
 
 
 def batches(*claimed: list[Job] | Exception) -> Claim:
@@ -50,7 +50,7 @@ def run(
     run_seconds: float = 10,
     batch_rows: int = 10,
 ) -> Summary:
-    gate = gate or a_gate(fcm=OPEN)
+    gate = gate or a_gate(fcm=CLOSED)
     drain = Drain(queue, {"fcm": provider}, gate, batch_rows=batch_rows, in_flight=100, stop=stop, run_seconds=run_seconds)
     return asyncio.run(drain.run(claim))
 
@@ -69,12 +69,12 @@ def test_a_run_claims_from_the_lanes_of_the_providers_that_may_be_used() -> None
         asked.append((rows, lanes))
         return []
 
-    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=OPEN, apns=HELD))
+    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=CLOSED, apns=OPEN))
     assert asked == [(10, ("", "fcm"))]
 
 
 def test_while_every_provider_is_held_nothing_is_claimed() -> None:
-    summary = run(MemoryQueue(), MemoryProvider(), batches(AssertionError("claimed")), gate=a_gate(fcm=HELD))
+    summary = run(MemoryQueue(), MemoryProvider(), batches(AssertionError("claimed")), gate=a_gate(fcm=OPEN))
     assert summary == Summary()
 
 
@@ -85,7 +85,7 @@ def test_a_probe_is_one_row() -> None:
         asked.append(rows)
         return []
 
-    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=PROBE))
+    run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=HALF_OPEN))
     assert asked == [1]
 
 
@@ -98,7 +98,7 @@ def test_what_a_probe_brought_is_settled_before_the_next_question() -> None:
         settled_at_claim.append(len(queue.settled))
         return rows(most, lanes)
 
-    run(queue, MemoryProvider(seconds=0.02), claim, gate=a_gate(fcm=PROBE))
+    run(queue, MemoryProvider(seconds=0.02), claim, gate=a_gate(fcm=HALF_OPEN))
     assert settled_at_claim == [0, 1, 2]
 
 
@@ -148,7 +148,7 @@ def test_a_worker_that_is_asked_to_stop_gives_back_what_it_has_not_begun() -> No
     stopped = threading.Event()
     provider = MemoryProvider(seconds=0.02)
     queue = MemoryQueue(lambda _attempts: stopped.set())
-    drain = Drain(queue, {"fcm": provider}, a_gate(fcm=OPEN), batch_rows=20, in_flight=1, stop=stopped.is_set)
+    drain = Drain(queue, {"fcm": provider}, a_gate(fcm=CLOSED), batch_rows=20, in_flight=1, stop=stopped.is_set)
     summary = asyncio.run(drain.run(batches(jobs(*range(20)))))
     assert queue.settled
     assert sorted([*queue.settled, *queue.given_back]) == list(range(20))
@@ -190,7 +190,7 @@ def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run_and_announ
     drain = Drain(
         queue,
         {"fcm": MemoryProvider()},
-        a_gate(fcm=OPEN),
+        a_gate(fcm=CLOSED),
         batch_rows=10,
         in_flight=10,
         announce=lambda attempts: announced.extend(attempt.settlement.notification_id for attempt in attempts),

@@ -1,120 +1,120 @@
-"""The gate: what one run may send between two looks at the shared health, and what it reports of the answers."""
+"""The gate: what one run may send by its copy of the breakers, and how it counts the answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from tasks.notifications import health
+from tasks.notifications import breaker
+from tasks.notifications.breaker import Breaker, BreakerState, Tally
 from tasks.notifications.gate import Gate
-from tasks.notifications.health import Admission, Health, Report
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers.fcm import classify
 
 from .made import NOW
 from .test_fcm_answers import quota
 
-OPEN, PROBE, HELD = Admission.OPEN, Admission.PROBE, Admission.HELD
+CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
 
 
 class Shared:
-    """The shared state as a test dictates it: admissions by provider, and the reports that were handed in."""
+    """The shared state as a test dictates it: states by provider, and the tallies that were handed in."""
 
-    def __init__(self, **admissions: Admission) -> None:
-        self.admissions: dict[str, Admission] = admissions
-        self.reports: list[Mapping[str, Report]] = []
+    def __init__(self, **states: BreakerState) -> None:
+        self.states: dict[str, BreakerState] = states
+        self.tallies: list[Mapping[str, Tally]] = []
 
-    def ask(self, reports: Mapping[str, Report]) -> Mapping[str, Admission]:
-        self.reports.append(reports)
-        return self.admissions
+    def ask(self, tallies: Mapping[str, Tally]) -> Mapping[str, BreakerState]:
+        self.tallies.append(tallies)
+        return self.states
 
 
-def a_gate(**admissions: Admission) -> tuple[Gate, Shared]:
+def a_gate(**states: BreakerState) -> tuple[Gate, Shared]:
     """A gate that has asked once, and what it asks."""
-    shared = Shared(**admissions)
-    gate = Gate(admissions, shared.ask)
+    shared = Shared(**states)
+    gate = Gate(states, shared.ask)
     gate.ask()
     return gate, shared
 
 
-def report_of(gate: Gate, shared: Shared, provider: str = "fcm") -> Report:
+def tally_of(gate: Gate, shared: Shared, provider: str = "fcm") -> Tally:
     gate.ask()
-    return shared.reports[-1][provider]
+    return shared.tallies[-1][provider]
 
 
-def seen(report: Report) -> Report:
-    """What a report says of the provider, without what it asks for."""
-    return replace(report, admitted=False, leaving=False)
+def seen(tally: Tally) -> Tally:
+    """What a tally says of the provider, without what it asks for."""
+    return replace(tally, reserved=False, leaving=False)
 
 
 @pytest.mark.parametrize(
-    ("admissions", "lanes"),
+    ("states", "lanes"),
     [
-        ({"fcm": OPEN}, ("fcm",)),
-        ({"fcm": HELD}, ()),
-        ({"fcm": PROBE}, ("fcm",)),
-        ({"fcm": OPEN, "apns": HELD}, ("fcm",)),
-        ({"fcm": HELD, "apns": HELD}, ()),
-        ({"fcm": OPEN, "apns": PROBE}, ("fcm", "apns")),
+        ({"fcm": CLOSED}, ("fcm",)),
+        ({"fcm": OPEN}, ()),
+        ({"fcm": HALF_OPEN}, ("fcm",)),
+        ({"fcm": CLOSED, "apns": OPEN}, ("fcm",)),
+        ({"fcm": OPEN, "apns": OPEN}, ()),
+        ({"fcm": CLOSED, "apns": HALF_OPEN}, ("fcm", "apns")),
     ],
 )
-def test_rows_are_claimed_for_the_providers_that_may_be_used(admissions: dict[str, Admission], lanes: tuple[str, ...]) -> None:
-    assert a_gate(**admissions)[0].ask()[0] == lanes
+def test_rows_are_claimed_for_the_providers_that_may_be_used(states: dict[str, BreakerState], lanes: tuple[str, ...]) -> None:
+    assert a_gate(**states)[0].ask()[0] == lanes
 
 
 def test_a_run_that_may_only_probe_claims_one_row() -> None:
-    assert a_gate(fcm=PROBE)[0].ask()[1] == 1
-    assert a_gate(fcm=PROBE, apns=HELD)[0].ask()[1] == 1
+    assert a_gate(fcm=HALF_OPEN)[0].ask()[1] == 1
+    assert a_gate(fcm=HALF_OPEN, apns=OPEN)[0].ask()[1] == 1
 
 
 def test_a_run_that_may_send_freely_claims_by_the_batch() -> None:
-    assert a_gate(fcm=OPEN, apns=PROBE)[0].ask()[1] >= 2000
+    assert a_gate(fcm=CLOSED, apns=HALF_OPEN)[0].ask()[1] >= 2000
 
 
 def test_an_open_gate_holds_nothing() -> None:
-    gate, _ = a_gate(fcm=OPEN)
+    gate, _ = a_gate(fcm=CLOSED)
     assert [gate.holds("fcm") for _ in range(1000)] == [None] * 1000
 
 
 def test_a_held_provider_says_why() -> None:
-    gate, _ = a_gate(fcm=OPEN, apns=HELD)
+    gate, _ = a_gate(fcm=CLOSED, apns=OPEN)
     assert gate.holds("fcm") is None
     assert gate.holds("apns") == "its breaker is open"
 
 
 def test_a_probe_is_one_message_whatever_the_row_s_devices() -> None:
-    gate, _ = a_gate(fcm=PROBE)
+    gate, _ = a_gate(fcm=HALF_OPEN)
     assert [gate.holds("fcm") for _ in range(4)] == [None, *["its breaker is being probed"] * 3]
 
 
 def test_a_credentials_fault_holds_this_run_s_other_messages_at_once() -> None:
-    gate, _ = a_gate(fcm=OPEN, apns=OPEN)
+    gate, _ = a_gate(fcm=CLOSED, apns=CLOSED)
     gate.note("fcm", Outcome(Kind.CREDENTIALS, "fcm 403"))
     assert gate.holds("fcm") == "fcm 403"
     assert gate.holds("apns") is None
 
 
 def test_a_pause_that_is_meant_for_all_holds_this_run_s_other_messages_at_once() -> None:
-    gate, _ = a_gate(fcm=OPEN)
+    gate, _ = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.THROTTLED, "fcm 429", retry_after=30, everyone=True))
     assert gate.holds("fcm") == "fcm 429"
 
 
 def test_a_device_that_is_throttled_holds_no_other() -> None:
-    gate, shared = a_gate(fcm=OPEN)
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.THROTTLED, "fcm 429", retry_after=30))
     assert gate.holds("fcm") is None
-    assert report_of(gate, shared).pause == 0
+    assert tally_of(gate, shared).pause == 0
 
 
 def test_the_next_look_at_the_shared_state_replaces_what_the_run_found_out_itself() -> None:
-    gate, _ = a_gate(fcm=OPEN)
+    gate, _ = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.CREDENTIALS, "fcm 403"))
     gate.ask()
     assert gate.holds("fcm") is None
 
 
-# All but the credentials fault, which is reported as such, and the message that was held and never sent.
+# All but the credentials fault, which is counted as such, and the message that was held and never sent.
 REPORTED = {
     Kind.SENT: "answered",
     Kind.DEAD: "answered",
@@ -129,89 +129,89 @@ REPORTED = {
 
 
 @pytest.mark.parametrize("kind", REPORTED)
-def test_an_outcome_is_reported_as(kind: Kind) -> None:
-    gate, shared = a_gate(fcm=OPEN)
+def test_an_outcome_is_counted_as(kind: Kind) -> None:
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(kind, "why"))
-    report = report_of(gate, shared)
-    assert {"answered": report.answered, "failed": report.failed} == {"answered": 0, "failed": 0, REPORTED[kind]: 1}
-    assert report.failure == ("why" if REPORTED[kind] == "failed" else "")
+    tally = tally_of(gate, shared)
+    assert {"answered": tally.answered, "failed": tally.failed} == {"answered": 0, "failed": 0, REPORTED[kind]: 1}
+    assert tally.failure == ("why" if REPORTED[kind] == "failed" else "")
 
 
-def test_a_credentials_fault_is_reported_with_its_reason() -> None:
-    gate, shared = a_gate(fcm=OPEN)
+def test_a_credentials_fault_is_counted_with_its_reason() -> None:
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.CREDENTIALS, "fcm 403"))
-    assert report_of(gate, shared).credentials == "fcm 403"
+    assert tally_of(gate, shared).credentials == "fcm 403"
 
 
-def test_the_longest_pause_is_reported() -> None:
-    gate, shared = a_gate(fcm=OPEN)
+def test_the_longest_pause_is_in_the_tally() -> None:
+    gate, shared = a_gate(fcm=CLOSED)
     for wait in (5.0, 60.0, 20.0):
         gate.note("fcm", Outcome(Kind.THROTTLED, "fcm 429", retry_after=wait, everyone=True))
-    assert report_of(gate, shared).pause == 60
+    assert tally_of(gate, shared).pause == 60
 
 
 def test_a_project_s_quota_without_retry_after_pauses_all_senders_for_a_minute() -> None:
     """https://firebase.google.com/docs/cloud-messaging/scale-fcm: "If no Retry-After header is included, ... 60 seconds"."""
-    gate, shared = a_gate(fcm=OPEN)
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", classify(quota("project:chat", "Messages sent per minute")))
     assert gate.holds("fcm") is not None
-    assert report_of(gate, shared).pause == 60
+    assert tally_of(gate, shared).pause == 60
 
 
-def test_what_was_reported_is_not_reported_again() -> None:
-    gate, shared = a_gate(fcm=OPEN)
+def test_what_was_handed_in_is_not_counted_again() -> None:
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.SENT))
-    assert seen(report_of(gate, shared)) == Report(answered=1)
-    assert seen(report_of(gate, shared)) == Report()
+    assert seen(tally_of(gate, shared)) == Tally(answered=1)
+    assert seen(tally_of(gate, shared)) == Tally()
 
 
-def test_providers_are_reported_apart() -> None:
-    gate, shared = a_gate(fcm=OPEN, apns=OPEN)
+def test_providers_are_counted_apart() -> None:
+    gate, shared = a_gate(fcm=CLOSED, apns=CLOSED)
     gate.note("apns", Outcome(Kind.UNAVAILABLE, "apns 503"))
-    assert report_of(gate, shared, "apns").failed == 1
-    assert seen(shared.reports[-1]["fcm"]) == Report()
+    assert tally_of(gate, shared, "apns").failed == 1
+    assert seen(shared.tallies[-1]["fcm"]) == Tally()
 
 
 def test_a_run_that_had_the_probe_says_so_with_its_result() -> None:
-    gate, shared = a_gate(fcm=PROBE)
+    gate, shared = a_gate(fcm=HALF_OPEN)
     gate.holds("fcm")
     gate.note("fcm", Outcome(Kind.SENT))
-    assert seen(report_of(gate, shared)) == Report(answered=1, probed=True)
+    assert seen(tally_of(gate, shared)) == Tally(answered=1, probed=True)
 
 
 def test_a_probe_stays_a_run_s_own_until_its_answer_has_come() -> None:
-    gate, shared = a_gate(fcm=PROBE)
+    gate, shared = a_gate(fcm=HALF_OPEN)
     gate.holds("fcm")
-    shared.admissions = {"fcm": HELD}
-    assert not report_of(gate, shared).probed
+    shared.states = {"fcm": OPEN}
+    assert not tally_of(gate, shared).probed
     assert gate.holds("fcm") == "its breaker is being probed"
     gate.note("fcm", Outcome(Kind.UNAVAILABLE, "fcm 503"))
-    assert seen(report_of(gate, shared)) == Report(failed=1, failure="fcm 503", probed=True)
+    assert seen(tally_of(gate, shared)) == Tally(failed=1, failure="fcm 503", probed=True)
 
 
 def test_a_run_that_found_nothing_to_probe_with_says_so() -> None:
-    gate, shared = a_gate(fcm=PROBE)
-    assert seen(report_of(gate, shared)) == Report(probed=True)
+    gate, shared = a_gate(fcm=HALF_OPEN)
+    assert seen(tally_of(gate, shared)) == Tally(probed=True)
 
 
-def test_what_an_admission_reserved_is_given_back_with_the_next_report() -> None:
-    gate, shared = a_gate(fcm=OPEN, apns=HELD)
+def test_a_reservation_is_given_back_with_the_next_tally() -> None:
+    gate, shared = a_gate(fcm=CLOSED, apns=OPEN)
     gate.ask()
-    assert (shared.reports[-1]["fcm"].admitted, shared.reports[-1]["apns"].admitted) == (True, False)
+    assert (shared.tallies[-1]["fcm"].reserved, shared.tallies[-1]["apns"].reserved) == (True, False)
 
 
 def test_a_run_hands_in_what_it_saw_as_it_leaves() -> None:
-    gate, shared = a_gate(fcm=OPEN)
+    gate, shared = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.SENT))
     gate.leave()
-    assert (seen(shared.reports[-1]["fcm"]), shared.reports[-1]["fcm"].leaving) == (Report(answered=1), True)
+    assert (seen(shared.tallies[-1]["fcm"]), shared.tallies[-1]["fcm"].leaving) == (Tally(answered=1), True)
 
 
 def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> None:
-    state = Health(opened_at=NOW - 60, reason="fcm 503", probe_at=NOW)
+    state = Breaker(opened_at=NOW - 60, reason="fcm 503", probe_at=NOW)
 
-    def ask(reports: Mapping[str, Report]) -> Mapping[str, Admission]:
-        return {"fcm": health.advance(state, reports["fcm"], NOW, 1000)}
+    def ask(tallies: Mapping[str, Tally]) -> Mapping[str, BreakerState]:
+        return {"fcm": breaker.advance(state, tallies["fcm"], NOW, 1000)}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
     assert idle.ask() == (("fcm",), 1)

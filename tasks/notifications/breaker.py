@@ -1,0 +1,208 @@
+"""The breaker of each provider, shared by all workers in MySQL: open or closed, its probes, the provider's pauses and its rate.
+
+`ask` is the one short transaction; `advance` is the state machine in it, pure but for the jitter of its probes.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, text
+
+from db.transactions import transact
+
+# Sustained failure: within a window, so many failures and so large a share of all answers.
+WINDOW_SECONDS = 10
+OPEN_AT_FAILURES = 20
+OPEN_AT_SHARE = 0.8
+
+# The first probe after opening, then twice as long each time one fails. The slowest is below the beat tick that brings a run:
+# one message in five seconds is cheap, and a recovery is noticed within seconds.
+FIRST_PROBE_SECONDS = 2.0
+SLOWEST_PROBE_SECONDS = 4.0
+# A prober that dies leaves the next probe to another after this long.
+PROBE_LEASE_SECONDS = 30
+
+# Google asks for a ramp of at least a minute: https://firebase.google.com/docs/cloud-messaging/scale-fcm
+RAMP_SECONDS = 60
+RAMP_START = 0.05
+# The bucket holds what the rate gives in this time: the beat tick that brings a waiting run back is shorter.
+BURST_SECONDS = 10
+# What a run that may send takes out of the bucket in advance, about a batch: else many runs would each send what only one may.
+# The bucket may go into debt for it; the run's next tally gives back what it did not send.
+RESERVED = 500
+
+
+class BreakerState(StrEnum):
+    """How a provider's breaker stands for one run, until it asks again."""
+
+    CLOSED = "closed"
+    """Messages pass."""
+    HALF_OPEN = "half open"
+    """One message passes, the probe; how it went closes the breaker or keeps it open."""
+    OPEN = "open"
+    """Nothing passes: the provider fails, or asked for a pause, or its rate is used up. Rows wait without burning attempts."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """One run's count of a provider's answers since it last asked."""
+
+    answered: int = 0
+    """Messages that got an answer which shows the provider at work, whatever it said of the device."""
+    failed: int = 0
+    """Messages that it could not take, or gave no answer to."""
+    failure: str = ""
+    """The reason of the last failure."""
+    credentials: str = ""
+    """The reason of a credentials or configuration fault, if there was one."""
+    pause: float = 0
+    """Seconds that it asked all senders to wait."""
+    probed: bool = False
+    """The run had the probe; its result is in the other fields."""
+    reserved: bool = False
+    """The run has a reservation in the bucket, which this tally gives back."""
+    leaving: bool = False
+    """The run ends and wants no probe."""
+
+    @property
+    def sent(self) -> int:
+        """Messages that count against the rate."""
+        return self.answered + self.failed
+
+
+@dataclass(slots=True)
+class Breaker:
+    """One provider's row in `worker_providers`. Times are Unix seconds of the database's clock."""
+
+    opened_at: float | None = None
+    """When it opened, None while it is closed."""
+    reason: str = ""
+    """Why it opened, or why the provider is paused."""
+    probe_at: float = 0
+    probes: int = 0
+    recovered_at: float = 0
+    window_at: float = 0
+    answered: int = 0
+    failed: int = 0
+    paused_until: float = 0
+    tokens: float = 0
+    tokens_at: float = 0
+
+
+# In `worker_providers` these are DATETIMEs, and the other fields what they are.
+MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
+NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
+
+ENTER = text("INSERT IGNORE INTO worker_providers (provider) VALUES (:provider)")
+READ = text(f"""
+    SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
+           {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
+    FROM worker_providers WHERE provider = :provider FOR UPDATE
+""")  # noqa: S608 - constants of this module
+WRITE = text(f"""
+    UPDATE worker_providers SET {", ".join(f"{name} = :{name}" for name in NUMBERS)},
+           {", ".join(f"{name} = FROM_UNIXTIME(:{name})" for name in MOMENTS)}
+    WHERE provider = :provider
+""")  # noqa: S608 - constants of this module
+
+
+def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, BreakerState]:
+    """Add a run's tallies to the shared breakers; return how each stands for it now. `rates` are in messages per second."""
+
+    def step(connection: Connection) -> dict[str, BreakerState]:
+        return {
+            provider: _ask(connection, provider, tally, rates[provider])
+            for provider, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
+        }
+
+    return transact(engine, step)
+
+
+def _ask(connection: Connection, provider: str, tally: Tally, rate: float) -> BreakerState:
+    row = connection.execute(READ, {"provider": provider}).mappings().one_or_none()
+    if row is None:
+        connection.execute(ENTER, {"provider": provider})
+        row = connection.execute(READ, {"provider": provider}).mappings().one()
+    moments = {name: float(row[name] or 0) for name in MOMENTS}
+    breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
+    state = advance(breaker, tally, float(row["now"]), rate)
+    connection.execute(WRITE, {"provider": provider, **asdict(breaker), "reason": breaker.reason[:255]})
+    return state
+
+
+def advance(breaker: Breaker, tally: Tally, now: float, rate: float) -> BreakerState:
+    """Add a run's tally to the breaker, in place; return how it stands for that run now. `rate` is in messages per second."""
+    _refill(breaker, tally, now, rate)
+    _count(breaker, tally, now)
+    if tally.pause:
+        breaker.paused_until = max(breaker.paused_until, now + tally.pause)
+    if breaker.opened_at is None:
+        fault = tally.credentials or _sustained_failure(breaker, tally)
+        if fault:
+            _open(breaker, fault, now)
+    elif tally.probed:
+        _judge_probe(breaker, tally, now)
+    return _state(breaker, now, rate, leaving=tally.leaving)
+
+
+def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:
+    ramp = min(1.0, max(RAMP_START, (now - breaker.recovered_at) / RAMP_SECONDS))
+    elapsed = now - breaker.tokens_at if breaker.tokens_at else BURST_SECONDS
+    full = rate * ramp * BURST_SECONDS
+    reservation = _reservation(rate)
+    breaker.tokens = min(full, breaker.tokens + max(0.0, elapsed) * rate * ramp + reservation * tally.reserved) - tally.sent
+    breaker.tokens_at = now
+
+
+def _count(breaker: Breaker, tally: Tally, now: float) -> None:
+    if now - breaker.window_at >= WINDOW_SECONDS:
+        breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
+    breaker.answered += tally.answered
+    breaker.failed += tally.failed
+
+
+def _sustained_failure(breaker: Breaker, tally: Tally) -> str:
+    enough = breaker.failed >= OPEN_AT_FAILURES
+    return tally.failure if enough and breaker.failed >= OPEN_AT_SHARE * (breaker.failed + breaker.answered) else ""
+
+
+def _open(breaker: Breaker, reason: str, now: float) -> None:
+    breaker.opened_at, breaker.reason, breaker.probes = now, reason, 0
+    breaker.probe_at = now + _probe_delay(breaker)
+
+
+def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:
+    if tally.credentials or tally.failed:
+        breaker.probes += 1
+        breaker.reason = tally.credentials or tally.failure
+        breaker.probe_at = now + _probe_delay(breaker)
+    elif tally.answered:
+        breaker.opened_at, breaker.reason, breaker.probes = None, "", 0
+        breaker.recovered_at, breaker.tokens = now, 0
+        breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
+    else:
+        breaker.probe_at = now  # nothing was there to probe with: the next run tries again
+
+
+def _probe_delay(breaker: Breaker) -> float:
+    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(breaker.probes, 10)) * random.uniform(1.0, 1.2)
+
+
+def _reservation(rate: float) -> float:
+    return min(RESERVED, rate * BURST_SECONDS)
+
+
+def _state(breaker: Breaker, now: float, rate: float, *, leaving: bool) -> BreakerState:
+    if now < breaker.paused_until:
+        return BreakerState.OPEN
+    if breaker.opened_at is not None:
+        if now < breaker.probe_at or leaving:
+            return BreakerState.OPEN
+        breaker.probe_at = now + PROBE_LEASE_SECONDS
+        return BreakerState.HALF_OPEN
+    if breaker.tokens > 0 or breaker.tokens_at == breaker.recovered_at:
+        breaker.tokens -= 0 if leaving else _reservation(rate)
+        return BreakerState.CLOSED
+    return BreakerState.OPEN
