@@ -1,6 +1,5 @@
 """How tests, the demo and benchmarks drive a running emulator: inject faults, read counts, read what was accepted."""
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -91,14 +90,6 @@ class Stats:
         return self.outcomes.get(provider, {}).get(outcome, 0)
 
 
-class ApnsIdentity(NamedTuple):
-    """Whom the APNs key speaks for."""
-
-    key_id: str
-    team_id: str
-    topic: str
-
-
 class Emulator:
     """A running emulator, by its base URL and its folder."""
 
@@ -123,22 +114,17 @@ class Emulator:
         return self.folder / apns.KEY_FILE
 
     @property
-    def apns_identity(self) -> ApnsIdentity:
-        return ApnsIdentity(**orjson.loads((self.folder / apns.IDENTITY_FILE).read_bytes()))
-
-    @property
     def vapid_key_file(self) -> Path:
         return self.folder / webpush.KEY_FILE
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that turn APNs and Web Push on, sent to this emulator and signed with keys that it knows."""
-        identity = self.apns_identity
         return {
             "APNS_KEY_FILE": str(self.apns_key_file),
-            "APNS_KEY_ID": identity.key_id,
-            "APNS_TEAM_ID": identity.team_id,
-            "APNS_TOPIC": identity.topic,
+            "APNS_KEY_ID": apns.KEY_ID,
+            "APNS_TEAM_ID": apns.TEAM_ID,
+            "APNS_TOPIC": apns.TOPIC,
             "APNS_BASE_URL": self.base_url,
             "VAPID_KEY_FILE": str(self.vapid_key_file),
             "VAPID_SUBJECT": "mailto:ops@example.com",
@@ -148,18 +134,6 @@ class Emulator:
     def web_push_subscription(self, number: int) -> WebPushSubscription:
         """Given a number >= 0, return that browser's subscription: the same keys in every run."""
         return subscription(self.base_url, number)
-
-    def wait_ready(self, seconds: float = 60.0) -> "Emulator":
-        """Wait until it serves and return it. Raise EmulatorError if it does not within `seconds`."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                self._call("GET", "ready")
-            except OSError:  # which every error of requests is; ca.pem may be missing yet
-                time.sleep(0.05)
-            else:
-                return self
-        raise EmulatorError(f"no emulator at {self.base_url} within {seconds:g} s")
 
     def inject(self, *faults: Fault) -> list[int]:
         """Given faults, add them as rules and return their ids. Raise EmulatorError if a kind is unknown."""
@@ -215,10 +189,9 @@ class Emulator:
                 yield offset, Accepted(**orjson.loads(line))
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        verify = str(self.ca_file) if self.base_url.startswith("https:") else True
         url = f"{self.base_url}/_control/{path}"
         data = None if body is None else orjson.dumps(body)
-        response = self._session.request(method, url, data=data, verify=verify, timeout=10)
+        response = self._session.request(method, url, data=data, verify=str(self.ca_file), timeout=10)
         if response.status_code != requests.codes.ok:
             raise EmulatorError(f"{method} {url}: {response.status_code} {response.text}")
         return response.json()

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from pyreqwest.client import SyncClient
 
+from devstack.emulators import apns
 from devstack.emulators.answers import digest_of
 from devstack.emulators.apns_answers import REFUSALS
 from devstack.emulators.client import Emulator, Fault
@@ -20,9 +21,8 @@ SendApns = Callable[..., Reply]
 
 
 def provider_token(emulator: Emulator, *, issued: float = 0, kid: str = "", iss: str = "", key: str = "") -> str:
-    identity = emulator.apns_identity
-    claims = {"iss": iss or identity.team_id, "iat": int(time.time() + issued)}
-    headers = {"kid": kid or identity.key_id}
+    claims = {"iss": iss or apns.TEAM_ID, "iat": int(time.time() + issued)}
+    headers = {"kid": kid or apns.KEY_ID}
     return jwt.encode(claims, key or emulator.apns_key_file.read_text(), "ES256", headers)
 
 
@@ -34,7 +34,7 @@ def send_apns(emulator: Emulator, client: SyncClient) -> SendApns:
     def send(
         device: str = DEVICE, changes: dict[str, str | None] | None = None, payload: Any = None, body: bytes = b""
     ) -> Reply:
-        usual = {"authorization": authorization, "apns-topic": emulator.apns_identity.topic, "apns-push-type": "alert"}
+        usual = {"authorization": authorization, "apns-topic": apns.TOPIC, "apns-push-type": "alert"}
         headers = {name: value for name, value in {**usual, **(changes or {})}.items() if value is not None}
         content = body or orjson.dumps(payload or {"aps": {"alert": "Hello"}, "notification_id": 7})
         return post(client, f"{emulator.base_url}/3/device/{device}", headers, content)
