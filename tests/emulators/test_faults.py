@@ -14,7 +14,6 @@ from devstack.emulators.answers import TRANSPORT_FAULTS, Ending
 from devstack.emulators.client import Emulator, EmulatorError, Fault
 from devstack.emulators.faults import FaultBook
 from devstack.emulators.fcm import Fcm
-from devstack.emulators.unanswered import Cut, unanswered
 
 from .senders import Send, bearer, client_of, fcm_sender
 
@@ -165,24 +164,6 @@ def test_a_connection_that_was_reset_takes_nothing_more(emulator: Emulator) -> N
     assert results == ["no answer"]
     assert [accepted.token for accepted in emulator.accepted()] == ["first"]
     assert (emulator.stats().count("reset"), emulator.stats().count("gone")) == (1, 1)
-
-
-def test_the_messages_that_a_cut_may_have_left_unanswered_are_known(emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="reset", token="reset"), Fault(kind="accepted_cut", token="torn"))
-    with client_of(emulator) as client, client_of(emulator) as another:
-        authorization = f"Bearer {bearer(emulator)}"
-        send, send_by_another = (fcm_sender(emulator, each, authorization) for each in (client, another))
-        send_by_another({"token": "on another connection"})
-        send({"token": "just before"})
-        with pytest.raises(RequestError):
-            send({"token": "torn"})
-        with pytest.raises(RequestError):
-            send({"token": "reset"})
-
-    cuts = [Cut(connection, at, at) for connection, at in emulator.stats().resets]
-    assert len(cuts) == 1
-    assert {message.token for message in unanswered(emulator.accepted(), cuts)} == {"just before", "torn"}
-    assert {message.token for message in unanswered(emulator.accepted(), [])} == {"torn"}
 
 
 def test_hits_are_counted_and_a_rule_can_be_cleared_by_its_id(send: Send, emulator: Emulator) -> None:
