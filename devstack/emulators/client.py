@@ -24,27 +24,22 @@ class EmulatorError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A rule: which requests fail, how, when, and how often. Times are seconds from the injection.
+    """A rule that says which requests fail, how, and how often.
 
-    `token` is a glob on the device token (exact and `prefix*` are fastest; for oauth it is the client_email). A rule
-    that is injected later wins. `times` hits each token's first attempts only; `probability` is drawn per attempt from
-    `seed`, whatever the order of arrival. The kinds are the keys of each provider's FAULTS table.
+    `token` is a device token, or what it begins with and a `*`; for oauth it is the client_email. A rule that is injected
+    later wins. `times` hits each token's first attempts only; `probability` is drawn per attempt from `seed`, whatever the
+    order of arrival. `latency` (s) delays the answer, `retry_after` (s) goes into its header. The kinds are the keys of each
+    provider's FAULTS table.
     """
 
     kind: str
     provider: ProviderName = "fcm"
-    token: str = "*"  # noqa: S105 - a glob
-    start: float = 0.0
-    end: float | None = None
+    token: str = "*"  # noqa: S105 - a pattern
     times: int | None = None
     probability: float = 1.0
     seed: int = 0
     latency: float = 0.0
     retry_after: int | None = None
-    retry_after_date: bool = False
-    """Write Retry-After as an HTTP date instead of seconds."""
-    since: float | None = None
-    """APNs 410 only: since when (Unix seconds) the device is gone; None means since the injection."""
 
 
 class Accepted(NamedTuple):
@@ -70,9 +65,7 @@ class Accepted(NamedTuple):
 class Stats:
     """Counts since the start or the last reset; by provider, where "oauth" is the token endpoint."""
 
-    since: float
     in_flight: int
-    peak_in_flight: int
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
     per_second: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """(Unix second, requests that arrived in it), seconds without any left out."""

@@ -19,6 +19,7 @@ from devstack.emulators.answers import TRANSPORT_FAULTS, Answer, Message, Reques
 
 SERVICE_ACCOUNT_FILE = "service-account.json"
 PROJECT = "demo-project"
+DEFAULT_LIFETIME_SECONDS = 3600.0
 TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
 
 # What Google's bearers begin with.
@@ -91,7 +92,7 @@ class OAuth:
     faults = FAULTS
 
     def __init__(self, folder: Path, token_uri: str) -> None:
-        self.lifetime: float = 3600
+        self.lifetime = DEFAULT_LIFETIME_SECONDS
         self._account = ensure_service_account(folder, token_uri)
         private = serialization.load_pem_private_key(self._account["private_key"].encode(), password=None)
         self._public_key = cast(rsa.RSAPrivateKey, private).public_key()
