@@ -1,7 +1,8 @@
-"""Start the emulator: `python -m devstack.emulators --folder FOLDER --port PORT [--plain]`, until SIGTERM or SIGINT."""
+"""Start the emulator: `python -m devstack.emulators --folder FOLDER --port PORT`, until SIGTERM or SIGINT."""
 
 import argparse
 import asyncio
+import os
 import signal
 import socket
 from pathlib import Path
@@ -29,10 +30,9 @@ from devstack.emulators.webpush import WebPush
 _ADDRESS = "127.0.0.1"
 
 
-async def serve(folder: Path, port: int, *, plain: bool) -> None:
-    """Given the folder for keys and the log, serve on 127.0.0.1:port until a signal; `plain` means http, not https."""
-    scheme = "http" if plain else "https"
-    tokens = OAuth(folder, f"{scheme}://127.0.0.1:{port}{oauth.TOKEN_PATH}")
+async def serve(folder: Path, port: int) -> None:
+    """Given the folder for keys and the log, serve on 127.0.0.1:port until a signal."""
+    tokens = OAuth(folder, f"https://127.0.0.1:{port}{oauth.TOKEN_PATH}")
     routes: dict[str, Provider] = {
         fcm.PATH_PREFIX: Fcm(tokens),
         apns.PATH_PREFIX: Apns(folder),
@@ -41,7 +41,7 @@ async def serve(folder: Path, port: int, *, plain: bool) -> None:
     }
     log, counters = AcceptedLog(folder), Counters()
     application = Server(routes, Control(tokens, list(routes.values()), log, counters), log, counters)
-    http = _http_server(application, port, *(() if plain else ensure_certificates(folder)))
+    http = _http_server(application, port, *ensure_certificates(folder))
     serving = asyncio.create_task(http.serve())
     flushing = asyncio.create_task(application.keep_flushing())
     stopping = asyncio.create_task(_signalled())
@@ -55,7 +55,7 @@ async def serve(folder: Path, port: int, *, plain: bool) -> None:
     await asyncio.gather(*ended)
 
 
-def _http_server(application: Server, port: int, certificate: Path | None = None, key: Path | None = None) -> Any:
+def _http_server(application: Server, port: int, certificate: Path, key: Path) -> Any:
     return HttpServer(
         application,
         address=_ADDRESS,
@@ -94,12 +94,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.emulators", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for keys, certificates and the log of messages")
     parser.add_argument("--port", type=int, required=True, help="loopback port")
-    parser.add_argument("--plain", action="store_true", help="http instead of https; HTTP/1.1 for most clients")
     arguments = parser.parse_args()
     if _taken(arguments.port):
         parser.error(f"port {arguments.port} of {_ADDRESS} is taken")
+    # Its keys are for the owner alone.
+    os.umask(0o077)
     arguments.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    uvloop.run(serve(arguments.folder, arguments.port, plain=arguments.plain))
+    uvloop.run(serve(arguments.folder, arguments.port))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """APNs' provider API: which provider token, headers and payload are taken, and what is accepted.
 
 A device token is any hex string of a real token's length; every one is a live device unless a fault rule says otherwise.
-`apns.json` in the emulator's folder names the key, the team and the topic that `apns-key.p8` may send for.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -16,14 +14,13 @@ import orjson
 
 from devstack.emulators import apns_answers
 from devstack.emulators.answers import Answer, Message, Request, digest_of, notification_id_of
-from devstack.emulators.files import write_whole
 from devstack.emulators.keys import ensure_key
 
 PATH_PREFIX = "/3/"
 KEY_FILE = "apns-key.p8"
-IDENTITY_FILE = "apns.json"
+# What `apns-key.p8` may send for.
+KEY_ID, TEAM_ID, TOPIC = "EMULATOR01", "CHATWORKER", "com.example.chat"
 
-_IDENTITY = {"key_id": "EMULATOR01", "team_id": "CHATWORKER", "topic": "com.example.chat"}
 _DEVICE_PATH = "/3/device/"
 _TOKEN_CHARACTERS = frozenset("0123456789abcdefABCDEF")
 _TOKEN_LENGTHS = range(64, 201)
@@ -76,8 +73,6 @@ class Apns:
     def __init__(self, folder: Path) -> None:
         self._public_key = ensure_key(folder / KEY_FILE).public_key()
         self._issued_at: dict[str, float] = {}
-        if not (folder / IDENTITY_FILE).exists():
-            write_whole(folder / IDENTITY_FILE, json.dumps(_IDENTITY).encode())
 
     def receive(self, request: Request, body: bytes) -> Message | Answer:
         if request.http_version != "2":
@@ -131,13 +126,13 @@ class Apns:
                 token,
                 self._public_key,
                 algorithms=["ES256"],
-                issuer=_IDENTITY["team_id"],
+                issuer=TEAM_ID,
                 options={"require": ["iat", "iss"], "verify_iat": False},
             )
         except jwt.PyJWTError:
             return None
         issued_at = signed["payload"]["iat"]
-        if signed["header"].get("kid") != _IDENTITY["key_id"] or not isinstance(issued_at, int | float):
+        if signed["header"].get("kid") != KEY_ID or not isinstance(issued_at, int | float):
             return None
         if len(self._issued_at) >= _REMEMBERED_PROVIDER_TOKENS:
             self._issued_at.clear()
@@ -150,7 +145,7 @@ def _header_refusal(request: Request) -> str | None:
     if not topic:
         return "MissingTopic"
     # A push type of its own, such as VoIP, goes to a topic with a suffix.
-    if topic != _IDENTITY["topic"] and not topic.startswith(f"{_IDENTITY['topic']}."):
+    if topic != TOPIC and not topic.startswith(f"{TOPIC}."):
         return "TopicDisallowed"
     for name, fits, reason in _HEADERS:
         value = request.headers.get(name)

@@ -1,6 +1,5 @@
 """How tests, the demo and benchmarks drive a running emulator: inject faults, read counts, read what was accepted."""
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -25,27 +24,22 @@ class EmulatorError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A rule: which requests fail, how, when, and how often. Times are seconds from the injection.
+    """A rule that says which requests fail, how, and how often.
 
-    `token` is a glob on the device token (exact and `prefix*` are fastest; for oauth it is the client_email). A rule
-    that is injected later wins. `times` hits each token's first attempts only; `probability` is drawn per attempt from
-    `seed`, whatever the order of arrival. The kinds are the keys of each provider's FAULTS table.
+    `token` is a device token, or what it begins with and a `*`; for oauth it is the client_email. A rule that is injected
+    later wins. `times` hits each token's first attempts only; `probability` is drawn per attempt from `seed`, whatever the
+    order of arrival. `latency` (s) delays the answer, `retry_after` (s) goes into its header. The kinds are the keys of each
+    provider's FAULTS table.
     """
 
     kind: str
     provider: ProviderName = "fcm"
-    token: str = "*"  # noqa: S105 - a glob
-    start: float = 0.0
-    end: float | None = None
+    token: str = "*"  # noqa: S105 - a pattern
     times: int | None = None
     probability: float = 1.0
     seed: int = 0
     latency: float = 0.0
     retry_after: int | None = None
-    retry_after_date: bool = False
-    """Write Retry-After as an HTTP date instead of seconds."""
-    since: float | None = None
-    """APNs 410 only: since when (Unix seconds) the device is gone; None means since the injection."""
 
 
 class Accepted(NamedTuple):
@@ -71,9 +65,7 @@ class Accepted(NamedTuple):
 class Stats:
     """Counts since the start or the last reset; by provider, where "oauth" is the token endpoint."""
 
-    since: float
     in_flight: int
-    peak_in_flight: int
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
     per_second: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """(Unix second, requests that arrived in it), seconds without any left out."""
@@ -89,14 +81,6 @@ class Stats:
 
     def count(self, outcome: str, provider: ProviderName = "fcm") -> int:
         return self.outcomes.get(provider, {}).get(outcome, 0)
-
-
-class ApnsIdentity(NamedTuple):
-    """Whom the APNs key speaks for."""
-
-    key_id: str
-    team_id: str
-    topic: str
 
 
 class Emulator:
@@ -123,22 +107,17 @@ class Emulator:
         return self.folder / apns.KEY_FILE
 
     @property
-    def apns_identity(self) -> ApnsIdentity:
-        return ApnsIdentity(**orjson.loads((self.folder / apns.IDENTITY_FILE).read_bytes()))
-
-    @property
     def vapid_key_file(self) -> Path:
         return self.folder / webpush.KEY_FILE
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that turn APNs and Web Push on, sent to this emulator and signed with keys that it knows."""
-        identity = self.apns_identity
         return {
             "APNS_KEY_FILE": str(self.apns_key_file),
-            "APNS_KEY_ID": identity.key_id,
-            "APNS_TEAM_ID": identity.team_id,
-            "APNS_TOPIC": identity.topic,
+            "APNS_KEY_ID": apns.KEY_ID,
+            "APNS_TEAM_ID": apns.TEAM_ID,
+            "APNS_TOPIC": apns.TOPIC,
             "APNS_BASE_URL": self.base_url,
             "VAPID_KEY_FILE": str(self.vapid_key_file),
             "VAPID_SUBJECT": "mailto:ops@example.com",
@@ -148,18 +127,6 @@ class Emulator:
     def web_push_subscription(self, number: int) -> WebPushSubscription:
         """Given a number >= 0, return that browser's subscription: the same keys in every run."""
         return subscription(self.base_url, number)
-
-    def wait_ready(self, seconds: float = 60.0) -> "Emulator":
-        """Wait until it serves and return it. Raise EmulatorError if it does not within `seconds`."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                self._call("GET", "ready")
-            except OSError:  # which every error of requests is; ca.pem may be missing yet
-                time.sleep(0.05)
-            else:
-                return self
-        raise EmulatorError(f"no emulator at {self.base_url} within {seconds:g} s")
 
     def inject(self, *faults: Fault) -> list[int]:
         """Given faults, add them as rules and return their ids. Raise EmulatorError if a kind is unknown."""
@@ -215,10 +182,9 @@ class Emulator:
                 yield offset, Accepted(**orjson.loads(line))
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        verify = str(self.ca_file) if self.base_url.startswith("https:") else True
         url = f"{self.base_url}/_control/{path}"
         data = None if body is None else orjson.dumps(body)
-        response = self._session.request(method, url, data=data, verify=verify, timeout=10)
+        response = self._session.request(method, url, data=data, verify=str(self.ca_file), timeout=10)
         if response.status_code != requests.codes.ok:
             raise EmulatorError(f"{method} {url}: {response.status_code} {response.text}")
         return response.json()

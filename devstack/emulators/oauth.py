@@ -1,14 +1,12 @@
-"""Who may send: the service account, the token endpoint that trades its signed JWT for a bearer, and the bearer check.
+"""Google's OAuth: the service account, the token endpoint that trades its signed JWT for a bearer, and the bearer check.
 
 The grant is OAuth's JWT bearer (RFC 7523) as https://developers.google.com/identity/protocols/oauth2/service-account
 describes it. A bearer is signed, not stored, so it lives through a restart of the emulator as Google's would.
 """
 
-import hmac
 import json
 import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -18,12 +16,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from devstack.emulators.answers import TRANSPORT_FAULTS, Answer, Message, Request, json_answer
-from devstack.emulators.files import write_whole
 
 SERVICE_ACCOUNT_FILE = "service-account.json"
 PROJECT = "demo-project"
+DEFAULT_LIFETIME_SECONDS = 3600.0
 TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
 
+# What Google's bearers begin with.
+_PREFIX = "ya29."
 _SECRET_FILE = "oauth-secret"  # noqa: S105 - a file name
 _CLIENT_EMAIL = f"chat-workers@{PROJECT}.iam.gserviceaccount.com"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -61,16 +61,15 @@ FAULTS: dict[str, Answer] = {
 
 
 def ensure_service_account(folder: Path, token_uri: str) -> dict[str, str]:
-    """Given the folder and the token endpoint's URL, return the service account: its key is kept, its URL renewed."""
+    """Return the folder's service account, which is made on the first start, for the token endpoint at `token_uri`."""
     path = folder / SERVICE_ACCOUNT_FILE
-    account: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else _new_account()
-    if account.get("token_uri") != token_uri:
-        account["token_uri"] = token_uri
-        write_whole(path, json.dumps(account, indent=2).encode(), secret=True)
+    if not path.exists():
+        path.write_text(json.dumps(_new_account(token_uri), indent=2))
+    account: dict[str, str] = json.loads(path.read_text())
     return account
 
 
-def _new_account() -> dict[str, str]:
+def _new_account(token_uri: str) -> dict[str, str]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return {
@@ -80,6 +79,7 @@ def _new_account() -> dict[str, str]:
         "private_key": pem.decode(),
         "client_email": _CLIENT_EMAIL,
         "client_id": "100000000000000000001",
+        "token_uri": token_uri,
         "universe_domain": "googleapis.com",
     }
 
@@ -92,7 +92,7 @@ class OAuth:
     faults = FAULTS
 
     def __init__(self, folder: Path, token_uri: str) -> None:
-        self.lifetime: float = 3600
+        self.lifetime = DEFAULT_LIFETIME_SECONDS
         self._account = ensure_service_account(folder, token_uri)
         private = serialization.load_pem_private_key(self._account["private_key"].encode(), password=None)
         self._public_key = cast(rsa.RSAPrivateKey, private).public_key()
@@ -100,7 +100,7 @@ class OAuth:
         if not self._secret_file.exists():
             self.revoke()
         self._secret = self._secret_file.read_bytes()
-        self._known: dict[str, float] = {}
+        self._expiries: dict[str, float] = {}
 
     def receive(self, request: Request, body: bytes) -> Message | Answer:
         if request.method != "POST":
@@ -120,16 +120,20 @@ class OAuth:
 
     def expiry(self, bearer: str) -> float | None:
         """Given a bearer, return when it expires (Unix time), or None for one that this endpoint never gave out."""
-        known = self._known.get(bearer)
-        if known is None and (known := self._read(bearer)) is not None:
-            self._known[bearer] = known
-        return known
+        if bearer not in self._expiries:
+            try:
+                signed = bearer.removeprefix(_PREFIX)
+                claims = jwt.decode(signed, self._secret, algorithms=["HS256"], options={"verify_exp": False})
+            except jwt.PyJWTError:
+                return None
+            self._expiries[bearer] = claims["exp"]
+        return self._expiries[bearer]
 
     def revoke(self) -> None:
         """Make every bearer given out so far unknown."""
         self._secret = secrets.token_bytes(32)
-        self._known = {}
-        write_whole(self._secret_file, self._secret, secret=True)
+        self._expiries = {}
+        self._secret_file.write_bytes(self._secret)
 
     def _refusal(self, assertion: str) -> Answer | None:
         audience = self._account["token_uri"]
@@ -153,18 +157,5 @@ class OAuth:
         return None
 
     def _issue(self) -> str:
-        content = f"{time.time() + self.lifetime:.3f}.{secrets.token_hex(8)}".encode()
-        return "ya29." + urlsafe_b64encode(self._seal(content) + content).decode()
-
-    def _read(self, bearer: str) -> float | None:
-        try:
-            sealed = urlsafe_b64decode(bearer.removeprefix("ya29."))
-        except ValueError:
-            return None
-        seal, content = sealed[:32], sealed[32:]
-        if not hmac.compare_digest(seal, self._seal(content)):
-            return None
-        return float(content[: content.rindex(b".")])
-
-    def _seal(self, content: bytes) -> bytes:
-        return hmac.digest(self._secret, content, "sha256")
+        claims = {"exp": time.time() + self.lifetime, "jti": secrets.token_hex(8)}
+        return _PREFIX + jwt.encode(claims, self._secret, "HS256")

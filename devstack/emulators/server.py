@@ -82,9 +82,7 @@ class Server:
         # What was read from a connection before it was reset reaches us after: a server that is down accepts nothing.
         if connection in self._resets:
             return _GONE
-        answer = rule.answer() if rule else None
-        if answer is None or answer.outcome == "accepted":
-            answer = provider.accepted(message)
+        answer = rule.answer if rule and rule.answer.outcome != "accepted" else provider.accepted(message)
         if answer.accepts and provider.logged and not message.dry_run:
             torn = answer.ending is not Ending.WHOLE
             self._log.append(provider.name, message, connection, time.time(), torn=torn, waited=latency)

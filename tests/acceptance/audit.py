@@ -8,7 +8,7 @@ from itertools import pairwise
 from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Accepted, Emulator
-from devstack.emulators.unanswered import Cut, unanswered
+from tests.chaos.unanswered import Cut, unanswered
 
 # How the tests call tokens that the emulator is told to refuse for good.
 UNREACHABLE = ("dead-", "foreign-")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine, text
 
 from devstack.chat import conversation_pairs
-from devstack.emulators.unanswered import unanswered
 from devstack.probe import http_status
 from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit
@@ -26,6 +25,7 @@ from tests.chaos.files import Files
 from tests.chaos.gateway import Gateway
 from tests.chaos.pushes import Nudges, Pushes, Readers
 from tests.chaos.scene import Scene, one
+from tests.chaos.unanswered import unanswered
 
 # The second step of the slowest ladder, a lease and a beat: what may still be waited for when all faults are over.
 QUIET_SECONDS = 480

@@ -12,7 +12,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
-from devstack.emulators.unanswered import Cut
+from tests.chaos.unanswered import Cut
 
 CHUNK = 65_536
 DELAY_SECONDS = 0.2

@@ -17,13 +17,13 @@ from db.engine import create_engine
 from db.migrate import migrate
 from devstack.chat import DEAD, load_chat
 from devstack.emulators.client import Emulator, Fault
-from devstack.emulators.unanswered import Cut
 from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.chaos.disk import Disk
 from tests.chaos.fleet import Fleet
 from tests.chaos.gateway import Gateway
 from tests.chaos.proxy import Mode, Proxy
+from tests.chaos.unanswered import Cut
 from workers.gateway import tokens
 
 SERVICES = ("mariadb", "redis", "fcm", "clamd", "s3")

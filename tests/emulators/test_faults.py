@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any
 
@@ -14,13 +12,12 @@ from devstack.emulators.answers import TRANSPORT_FAULTS, Ending
 from devstack.emulators.client import Emulator, EmulatorError, Fault
 from devstack.emulators.faults import FaultBook
 from devstack.emulators.fcm import Fcm
-from devstack.emulators.unanswered import Cut, unanswered
 
 from .senders import Send, bearer, client_of, fcm_sender
 
 
-def book_of(clock: Callable[[], float] = time.monotonic, **options: Any) -> FaultBook:
-    book = FaultBook("fcm", Fcm.faults, count(1), clock)
+def book_of(**options: Any) -> FaultBook:
+    book = FaultBook("fcm", Fcm.faults, count(1))
     book.add("unregistered", **options)
     return book
 
@@ -30,31 +27,19 @@ def hits(book: FaultBook, *tokens: str) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("glob", "expected"),
+    ("pattern", "expected"),
     [
         ("*", [True, True, True, True]),
         ("dead-1", [True, False, False, False]),
         ("dead-*", [True, True, False, False]),
-        ("*-1", [True, False, True, False]),
-        ("[a-z]ive-?", [False, False, True, True]),
     ],
 )
-def test_a_rule_meets_the_tokens_that_its_glob_matches(glob: str, expected: list[bool]) -> None:
-    assert hits(book_of(token=glob), "dead-1", "dead-2", "live-1", "live-2") == expected
+def test_a_rule_meets_a_token_or_all_that_begin_alike(pattern: str, expected: list[bool]) -> None:
+    assert hits(book_of(token=pattern), "dead-1", "dead-2", "live-1", "live-2") == expected
 
 
 def test_times_counts_the_attempts_of_each_token_on_its_own() -> None:
     assert hits(book_of(times=2), "a", "a", "b", "a", "b", "b") == [True, True, True, False, True, False]
-
-
-def test_a_window_opens_and_closes() -> None:
-    now = 1000.0
-    book = book_of(lambda: now, start=10, end=20)
-
-    struck = []
-    for now in (1000, 1009.9, 1010, 1019.9, 1020):  # noqa: B007 - the book's clock
-        struck += hits(book, "a")
-    assert struck == [False, False, True, True, False]
 
 
 def test_probability_is_reproduced_by_its_seed_in_any_order_of_arrival() -> None:
@@ -71,10 +56,9 @@ def test_the_newest_rule_wins_and_the_older_one_is_there_again_when_it_is_over()
     book = book_of()
     rule_id = book.add("quota", token="a*", times=1)
 
-    outcomes = [rule.answer().outcome for rule in (book.match("ab"), book.match("ab")) if rule]
+    outcomes = [rule.answer.outcome for rule in (book.match("ab"), book.match("ab")) if rule]
     assert outcomes == ["quota", "unregistered"]
-    assert book.remove(rule_id)
-    assert not book.remove(rule_id)
+    book.remove(rule_id)
     assert hits(book, "ab") == [True]
 
 
@@ -97,16 +81,11 @@ def test_each_kind_is_answered_with_its_status_and_body_and_not_logged(send: Sen
     assert [accepted.token for accepted in emulator.accepted()] == ["good"]
 
 
-def test_retry_after_is_seconds_or_a_date(send: Send, emulator: Emulator) -> None:
-    emulator.inject(
-        Fault(kind="quota", token="seconds", retry_after=30),
-        Fault(kind="unavailable", token="date", retry_after=30, retry_after_date=True),
-        Fault(kind="unavailable", token="neither"),
-    )
+def test_retry_after_is_sent_where_the_rule_has_one(send: Send, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="quota", token="later", retry_after=30), Fault(kind="unavailable", token="at any time"))
 
-    assert send({"token": "seconds"}).headers["retry-after"] == "30"
-    assert 25 < parsedate_to_datetime(send({"token": "date"}).headers["retry-after"]).timestamp() - time.time() <= 31
-    assert "retry-after" not in send({"token": "neither"}).headers
+    assert send({"token": "later"}).headers["retry-after"] == "30"
+    assert "retry-after" not in send({"token": "at any time"}).headers
 
 
 def test_a_slow_device_is_served_late_and_global_latency_adds_to_it(send: Send, emulator: Emulator) -> None:
@@ -165,24 +144,6 @@ def test_a_connection_that_was_reset_takes_nothing_more(emulator: Emulator) -> N
     assert results == ["no answer"]
     assert [accepted.token for accepted in emulator.accepted()] == ["first"]
     assert (emulator.stats().count("reset"), emulator.stats().count("gone")) == (1, 1)
-
-
-def test_the_messages_that_a_cut_may_have_left_unanswered_are_known(emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="reset", token="reset"), Fault(kind="accepted_cut", token="torn"))
-    with client_of(emulator) as client, client_of(emulator) as another:
-        authorization = f"Bearer {bearer(emulator)}"
-        send, send_by_another = (fcm_sender(emulator, each, authorization) for each in (client, another))
-        send_by_another({"token": "on another connection"})
-        send({"token": "just before"})
-        with pytest.raises(RequestError):
-            send({"token": "torn"})
-        with pytest.raises(RequestError):
-            send({"token": "reset"})
-
-    cuts = [Cut(connection, at, at) for connection, at in emulator.stats().resets]
-    assert len(cuts) == 1
-    assert {message.token for message in unanswered(emulator.accepted(), cuts)} == {"just before", "torn"}
-    assert {message.token for message in unanswered(emulator.accepted(), [])} == {"torn"}
 
 
 def test_hits_are_counted_and_a_rule_can_be_cleared_by_its_id(send: Send, emulator: Emulator) -> None:

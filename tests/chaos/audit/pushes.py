@@ -14,12 +14,12 @@ from sqlalchemy import Engine, text
 from devstack.chat import DEAD
 from devstack.emulators.answers import digest_of
 from devstack.emulators.client import Accepted
-from devstack.emulators.unanswered import ANSWER_SECONDS
 from tasks.notifications.queue import LEASE_SECONDS
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.chores import FIRST_OLD_ID
 from tests.chaos.faults.base import Event, Excuse
 from tests.chaos.pushes import Written
+from tests.chaos.unanswered import ANSWER_SECONDS
 
 ROWS = text(f"""
     SELECT id, device_tokens, title, body, delivery_status AS status, is_sent, sent_at IS NOT NULL AS has_time, is_read,
