@@ -16,7 +16,7 @@ from db.migrate import migrate
 from devstack.stack import Stack
 from settings import get_settings
 from tasks import counters
-from tasks.notifications import measures
+from tasks.notifications import journal
 from tasks.notifications.outcome import Kind, Outcome
 
 RESULTS = Path(__file__).parent / "results"
@@ -116,7 +116,7 @@ def _counting(url: str) -> dict[str, float]:
         for _ in range(SCRAPES):
             began = time.process_time()
             for _ in range(MESSAGES):
-                measures.sent("fcm", outcome, 0.03)
+                journal.count("fcm", outcome, 0.03)
             messages.append(time.process_time() - began)
             began = time.process_time()
             counters.flush(at_once=True)

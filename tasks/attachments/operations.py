@@ -1,4 +1,4 @@
-"""What operators ask of the scans and order: counts, the story of one attachment, another scan, a release."""
+"""What operators ask of the scans and order: counts, the history of one attachment, another scan, a release."""
 
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ ROW = text("""
            scanned_for_virus, is_safe
     FROM message_attachments WHERE id = :id
 """)
-STORY = text(
+EVENTS = text(
     "SELECT happened_at, event, reason, signature FROM worker_scan_events WHERE attachment_id = :id ORDER BY id LIMIT 1000"
 )
 
@@ -76,13 +76,13 @@ def of_verdict(engine: Engine, verdict: str, rows: int) -> list[dict[str, Any]]:
 
 
 def show(engine: Engine, attachment_id: int) -> dict[str, Any]:
-    """Return an attachment's row, its record and its story. Raise NotPossibleError if there is neither row nor record."""
+    """Return an attachment's row, its record and its history. Raise NotPossibleError if there is neither row nor record."""
     with engine.connect() as connection:
         row, record = (connection.execute(query, {"id": attachment_id}).mappings().one_or_none() for query in (ROW, RECORD))
-        story = [_plain(event) for event in connection.execute(STORY, {"id": attachment_id}).mappings()]
+        events = [_plain(event) for event in connection.execute(EVENTS, {"id": attachment_id}).mappings()]
     if row is None and record is None:
         raise NotPossibleError(f"there is no attachment {attachment_id}")
-    return {"attachment": row and _plain(row), "scan": record and _plain(record), "events": story}
+    return {"attachment": row and _plain(row), "scan": record and _plain(record), "events": events}
 
 
 def rescan(engine: Engine, ids: list[int]) -> int:

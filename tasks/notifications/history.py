@@ -1,4 +1,4 @@
-"""The story of one notification: what was tried for each device, what came back, what is next."""
+"""The history of one notification: what was tried for each device, what came back, what is next."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ NOTIFICATION = text("""
            delivery_status, error_message, created_at, device_tokens FROM chat_notifications WHERE id = :id
 """)
 ENTRY = text("SELECT lease, due_at, waiting_on, claims, reason, devices FROM worker_deliveries WHERE notification_id = :id")
-STORY = text("""
+SETTLED = text("""
     SELECT settled_at, status, reason, devices FROM worker_delivery_history WHERE notification_id = :id ORDER BY id LIMIT 100
 """)
 DEAD = text("""
@@ -24,21 +24,22 @@ DEAD = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class History:
     """All that is known of one row; devices by their keys, never by token, and no content."""
 
     notification: dict[str, Any]
     devices: list[dict[str, Any]]
     waiting: dict[str, Any] | None
     history: list[dict[str, Any]]
+    """One entry for each time that it was settled with problems."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it for --json."""
         return asdict(self)
 
 
-def story(engine: Engine, notification_id: int) -> Story | None:
-    """Return the story of a row, None where there is no such row."""
+def history(engine: Engine, notification_id: int) -> History | None:
+    """Return the history of a row, None where there is no such row."""
     with engine.connect() as connection:
         found = dicts(connection, NOTIFICATION, id=notification_id)
         if not found:
@@ -46,26 +47,26 @@ def story(engine: Engine, notification_id: int) -> Story | None:
         notification = found[0]
         read = read_devices(notification.pop("device_tokens"))
         entries = dicts(connection, ENTRY, id=notification_id)
-        history = dicts(connection, STORY, id=notification_id)
+        settled = dicts(connection, SETTLED, id=notification_id)
         keys = [device.key for device in read.usable]
         dead = {row["device_key"]: row for row in dicts(connection, DEAD, keys=keys)} if keys else {}
     waiting = entries[0] if entries else None
     ledger = orjson.loads(waiting.pop("devices") or "{}") if waiting else {}
-    for row in history:
+    for row in settled:
         row["devices"] = orjson.loads(row["devices"] or "{}")
-    # A row that was played again and then went smoothly has no later story: the last one is about the time before.
-    settled = history[-1]["devices"] if history and history[-1]["status"] == notification["delivery_status"] else {}
-    return Story(notification, [_device(key, ledger, settled, dead, notification) for key in keys], waiting, history)
+    # A row that was played again and then went smoothly has no later entry: the last one is about the time before.
+    last = settled[-1]["devices"] if settled and settled[-1]["status"] == notification["delivery_status"] else {}
+    return History(notification, [_device(key, ledger, last, dead, notification) for key in keys], waiting, settled)
 
 
 def _device(
-    key: str, ledger: dict[str, Any], settled: dict[str, Any], dead: dict[str, Any], notification: dict[str, Any]
+    key: str, ledger: dict[str, Any], last: dict[str, Any], dead: dict[str, Any], notification: dict[str, Any]
 ) -> dict[str, Any]:
     state, attempts, reason, due = "not tried", 0, "", None
     if key in ledger:
         state, attempts, due, reason, *_ = ledger[key]
-    elif key in settled:
-        state, attempts, reason = settled[key]
+    elif key in last:
+        state, attempts, reason = last[key]
     elif notification["delivery_status"] == "SENT":
         state, attempts = "sent", 1
     return {

@@ -1,18 +1,37 @@
-"""What stays of a delivery once its row is settled: dead devices for the API, the story of rows that did not go smoothly,
-and outcomes counted by the minute. Written in the transaction that settles the rows.
+"""What is kept after a row is settled: dead devices (for the API), the history of rows with problems, and counts.
+
+`record` writes tables, in the transaction that settles the rows; `announce` and `count` tell Redis afterwards.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import orjson
+import structlog
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, TextClause, text
 
+from tasks import broker, counters
 from tasks.notifications.devices import Device
 from tasks.notifications.ledger import Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.settlement import Settlement
+from tasks.notifications.providers import PROVIDERS
+from tasks.notifications.settlement import LONGEST_REASON, Settlement
+
+log = structlog.get_logger(__name__)
+
+# XREAD this, or read worker_dead_devices: an event may be lost, a row is not.
+DEAD_DEVICES = "chat-workers:dead-devices"
+MOST_EVENTS = 10_000
+ANSWER_SECONDS = 2.0
+
+LONGEST_LABEL = 48
+# Where a provider's words begin to vary: at a bracket, a colon or a quote stand field names, ports, key ids.
+VARIES = re.compile(r"""\s*[(:'"\[].*""", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -32,9 +51,14 @@ class Attempt:
 
     @property
     def smooth(self) -> bool:
-        """True for the common case that needs no story: every device accepted it at the first try."""
+        """True for the common case that needs no history: every device accepted it at the first try."""
         entries = self.ledger.entries.values()
         return self.settlement.status == "SENT" and all(e.state is State.SENT and e.attempts == 1 for e in entries)
+
+    @property
+    def dead(self) -> list[tuple[Device, Outcome]]:
+        """The devices that this attempt found dead."""
+        return [(device, outcome) for device, outcome in self.outcomes if outcome.kind is Kind.DEAD]
 
 
 # A token is dead for all rows until the API registers it again, by deleting its entry here.
@@ -52,12 +76,12 @@ KNOWN_DEAD = text("""
     STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
 """)
 
-RECORD_STORY = text("""
+RECORD_HISTORY = text("""
     INSERT INTO worker_delivery_history (notification_id, status, reason, devices)
     SELECT notification_id, status, reason, devices
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
       notification_id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status',
-      reason VARCHAR(64) PATH '$.reason', devices JSON PATH '$.devices')) AS story
+      reason VARCHAR(64) PATH '$.reason', devices JSON PATH '$.devices')) AS history
 """)
 COUNT = text("""
     INSERT INTO worker_delivery_counts (minute, provider, outcome, reason, devices)
@@ -77,19 +101,19 @@ def known_dead(connection: Connection, keys: list[str]) -> set[str]:
 
 
 def record(connection: Connection, attempts: list[Attempt]) -> None:
-    """Write what stays of these attempts: what the providers said, and the story of rows that did not go smoothly."""
+    """Write what the providers said in these attempts, and the history of rows that are done and had problems."""
     record_outcomes(connection, attempts)
-    stories = [
+    history = [
         {
             "notification_id": attempt.settlement.notification_id,
             "status": attempt.settlement.status,
-            "reason": attempt.settlement.reason[:64],
+            "reason": attempt.settlement.reason[:LONGEST_REASON],
             "devices": attempt.devices,
         }
         for attempt in attempts
         if not attempt.smooth and attempt.settlement.due is None
     ]
-    _insert(connection, RECORD_STORY, stories)
+    _insert(connection, RECORD_HISTORY, history)
 
 
 def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
@@ -101,14 +125,13 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
             "token": device.token,
             "recipient_id": attempt.recipient_id,
             "notification_id": attempt.settlement.notification_id,
-            "reason": outcome.reason[:64],
+            "reason": outcome.reason[:LONGEST_REASON],
         }
         for attempt in attempts
-        for device, outcome in attempt.outcomes
-        if outcome.kind is Kind.DEAD
+        for device, outcome in attempt.dead
     ]
     counted = Counter(
-        (device.provider, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:64])
+        (device.provider, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
         for attempt in attempts
         for device, outcome in attempt.outcomes
     )
@@ -124,3 +147,40 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
 def _insert(connection: Connection, statement: TextClause, rows: Sequence[object]) -> None:
     if rows:
         connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
+
+
+def announce(attempts: list[Attempt]) -> None:
+    """Tell the API at once of the devices that these attempts found dead: an event each in a Redis stream."""
+    dead: list[dict[Any, Any]] = [
+        {
+            "provider": device.provider,
+            "device_key": device.key,
+            "recipient_id": attempt.recipient_id,
+            "notification_id": attempt.settlement.notification_id,
+            "reason": outcome.reason,
+        }
+        for attempt in attempts
+        for device, outcome in attempt.dead
+    ]
+    if not dead:
+        return
+    try:
+        with broker.shared(seconds=ANSWER_SECONDS).pipeline(transaction=False) as pipeline:
+            for event in dead:
+                pipeline.xadd(DEAD_DEVICES, event, maxlen=MOST_EVENTS, approximate=True)
+            pipeline.execute()
+    except RedisError as error:
+        log.warning("dead devices not announced; they are in worker_dead_devices", devices=len(dead), error=str(error))
+
+
+def count(provider: str, outcome: Outcome, seconds: float) -> None:
+    """Count one message for the metrics, and how long its answer took."""
+    name = provider if provider in PROVIDERS else "other"
+    counters.add(counters.DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
+    counters.observe(counters.SEND_SECONDS, name, seconds=seconds)
+
+
+@lru_cache(maxsize=512)
+def label(reason: str) -> str:
+    """Return a reason's constant part, so that labels stay few: `fcm 404 NOT_FOUND UNREGISTERED`."""
+    return re.sub(r"\d{4,}", "#", VARIES.sub("", reason))[:LONGEST_LABEL]

@@ -23,7 +23,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """One device's story so far. `due` is in Unix seconds; `attempts` counts those that the device or provider answered for."""
+    """One device's state so far. `due` is in Unix seconds; `attempts` counts those that the device or provider answered for."""
 
     state: State = State.WAITING
     attempts: int = 0

@@ -12,11 +12,10 @@ import uvloop
 from db.engine import get_engine
 from settings import get_settings
 from tasks import counters
-from tasks.notifications import breaker
+from tasks.notifications import breaker, journal
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
-from tasks.notifications.events import announce
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
@@ -153,7 +152,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
 
 
 def _settled(attempts: list[Attempt]) -> None:
-    announce(attempts)
+    journal.announce(attempts)
     counters.flush()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from tasks.notifications import measures
+from tasks.notifications import journal
 from tasks.notifications.delivery import Delivery
 from tasks.notifications.devices import Device
 from tasks.notifications.gate import Gate
@@ -66,7 +66,7 @@ class Senders:
             prepared = delivery.push_for(device.provider, provider, self._now())
             began = time.monotonic()
             outcome = await provider.send(prepared, device)
-            measures.sent(device.provider, outcome, time.monotonic() - began)
+            journal.count(device.provider, outcome, time.monotonic() - began)
         except Exception as error:
             log.exception("provider failed", provider=device.provider, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")

@@ -89,7 +89,7 @@ POLICIES = {
         ),
         Policy(
             "delivery_history",
-            "deletes the stories of notifications that were not simply sent",
+            "deletes the history of notifications that had problems",
             Target("worker_delivery_history", "settled_at < :cutoff"),
             "settled_at",
             DAY,

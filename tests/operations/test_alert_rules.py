@@ -16,7 +16,7 @@ from devstack.folder import PROJECT
 from devstack.programs import ensure, find
 from tasks import counters
 from tasks.counters import METRICS, Counter
-from tasks.notifications import measures
+from tasks.notifications import journal
 from tasks.notifications.outcome import Kind, Outcome
 from workers.operations.counters import metrics
 from workers.operations.exposition import exposition
@@ -217,8 +217,8 @@ def test_it_fires_once_its_condition_has_lasted(promtool: str, tmp_path: Path, a
 
 
 def fail_a_delivery() -> None:
-    measures.sent("fcm", Outcome(Kind.SENT), 0.1)
-    measures.sent("fcm", Outcome(Kind.UNAVAILABLE, "fcm 503 UNAVAILABLE"), 0.1)
+    journal.count("fcm", Outcome(Kind.SENT), 0.1)
+    journal.count("fcm", Outcome(Kind.UNAVAILABLE, "fcm 503 UNAVAILABLE"), 0.1)
 
 
 # Alert: one event, how many of them happen within a minute, and in how many minutes.

@@ -8,7 +8,7 @@ from redis import Redis
 
 from devstack.stack import Stack
 from tasks import counters
-from tasks.notifications import measures
+from tasks.notifications import journal
 from tasks.notifications.outcome import Kind, Outcome
 from workers.operations.counters import metrics
 
@@ -104,11 +104,11 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
     ],
 )
 def test_a_reason_is_cut_where_it_begins_to_vary(text: str, label: str) -> None:
-    assert measures.reason(text) == label
+    assert journal.label(text) == label
 
 
 def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -> None:
-    measures.sent("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1)
+    journal.count("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1)
     counters.flush(at_once=True)
     assert ("chat_workers_deliveries_total", ("other", "refused", "no")) in shown(redis)
 

@@ -59,7 +59,7 @@ def list_command(verdict: str, limit: int, as_json: bool) -> None:
 @click.argument("attachment_id", type=int)
 @as_json
 def show(attachment_id: int, as_json: bool) -> None:
-    """Show an attachment's row, the record of its scans, and its story."""
+    """Show an attachment's row, the record of its scans, and its history."""
     try:
         found = operations.show(get_engine(), attachment_id)
     except operations.NotPossibleError as error:

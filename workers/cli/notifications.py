@@ -1,4 +1,4 @@
-"""`chat-workers notifications`: how delivery stands, the story of a row, send or validate one, play failed ones again."""
+"""`chat-workers notifications`: how delivery stands, the history of a row, send or validate one, play failed ones again."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from db.engine import get_engine
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
-from tasks.notifications.history import story as read_story
+from tasks.notifications.history import history as read_history
 from tasks.notifications.outcome import Kind
 from tasks.notifications.status import MOST_BY_STATUS
 from tasks.notifications.status import status as read_status
@@ -54,7 +54,7 @@ def status(as_json: bool) -> None:
 @as_json_option
 def show(notification_id: int, as_json: bool) -> None:
     """Show all that is known of one row, device by device; tokens as short hashes, no content."""
-    found = read_story(get_engine(), notification_id)
+    found = read_history(get_engine(), notification_id)
     if found is None:
         raise click.ClickException(f"there is no notification {notification_id}")
     if as_json:
@@ -86,12 +86,12 @@ def send(notification_id: int, dry_run: bool, as_json: bool) -> None:
     if dry_run:
         _validate(notification_id, as_json)
         return
-    if read_story(get_engine(), notification_id) is None:
+    if read_history(get_engine(), notification_id) is None:
         raise click.ClickException(f"there is no notification {notification_id}")
     summary = run.deliver(notification_id)
     if not summary.rows:
         raise click.ClickException("nothing was sent: it is settled, not due yet, held by a worker, or its provider is held")
-    found = read_story(get_engine(), notification_id)
+    found = read_history(get_engine(), notification_id)
     assert found is not None  # noqa: S101 - it was there a moment ago
     result = {key: found.notification[key] for key in ("id", "delivery_status", "error_message")}
     if as_json:
