@@ -8,10 +8,10 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
-from db.batches.brakes import Brakes
+from db.batches.purge_pause import PurgePause
 from db.batches.size import next_size
 from db.batches.target import Target, Value
-from db.batches.turns import Turn
+from db.batches.throttle import Throttle
 from db.locks import Lock
 from db.transactions import transact
 
@@ -101,7 +101,7 @@ def walk(
     place: Place,
     limits: Limits,
     lock: Lock,
-    brakes: Brakes,
+    throttle: Throttle,
     *,
     record: Record | None = None,
     keeper: Keeper | None = None,
@@ -114,8 +114,8 @@ def walk(
     whenever the process dies. `halt` is asked between batches and names a reason to end. Raise LockLostError when another
     run may have taken over; no batch is written then.
     """
-    with closing(Turn(engine, limits.turn_seconds if target.change is None else 0.0)) as turn:
-        return _walk(engine, target, place, limits, lock, brakes, turn, record, keeper, halt, progress)
+    with closing(PurgePause(engine, limits.turn_seconds if target.change is None else 0.0)) as turn:
+        return _walk(engine, target, place, limits, lock, throttle, turn, record, keeper, halt, progress)
 
 
 def _walk(
@@ -124,8 +124,8 @@ def _walk(
     place: Place,
     limits: Limits,
     lock: Lock,
-    brakes: Brakes,
-    turn: Turn,
+    throttle: Throttle,
+    turn: PurgePause,
     record: Record | None,
     keeper: Keeper | None,
     halt: Callable[[], str | None],
@@ -140,7 +140,7 @@ def _walk(
             return Walked(state, "finished")
         if why := halt() or _bound(limits, state.rows, time.monotonic() - began):
             return Walked(state, why)
-        if held := brakes.reason(lock.session):
+        if held := throttle.reason(lock.session):
             turn.close()
             progress(replace(state, held=held))
             time.sleep(HOLD_SECONDS)

@@ -1,7 +1,7 @@
 """Virus scans: nothing that users upload is served before ClamAV has really looked at it.
 
-An attachment comes to be due (`adopt`, or the API's own call), is claimed (`queue`), read from where it lies (`storage`) and
-streamed through ClamAV (`scan`, `clamd`); what comes back is weighed (`verdicts`, `archives`), turned into flags,
-a record and perhaps a next try (`settlement`, `retry_policy`) and written (`queue`). `fitness` makes sure that clamd's OK can
-be believed; `run` lets many files overlap; `task` holds the Celery entry points.
+An attachment is due when the API calls `scan` or `find_unqueued` has found it. It is claimed (`queue`), read (`storage`), sent
+through ClamAV (`scan`, `clamd`) and judged (`verdicts`, `archives`). The verdict becomes flags, a record and perhaps a next try
+(`settlement`, `retry_policy`), which are written in bulk (`queue`). `scannable` tests clamd's configuration, `run` scans many
+files at once, `task` holds the Celery entry points.
 """

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import get_engine
 from settings import get_settings
 from tasks import counters
-from tasks.attachments import adopt, fitness, queue
+from tasks.attachments import find_unqueued, queue, scannable
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
 from tasks.attachments.quarantine import Quarantine, open_quarantine
@@ -90,12 +90,12 @@ def sweep() -> Summary:
     """Scan what is due: uploads that no one enqueued, next tries, rows whose worker died, and re-scans."""
     settings, engine = get_settings(), get_engine()
     run = _Run(connections=settings.attachments_connections)
-    run.summary.adopted = adopt.adopt_recent(engine) + adopt.patrol(engine)
+    run.summary.adopted = find_unqueued.find_recent(engine) + find_unqueued.find_older(engine)
     if run.fit():
         if settings.clamd_url in _believed:
             version, _ = _believed[settings.clamd_url]
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
-            run.summary.adopted += adopt.renew(engine, version, days=days, per_minute=per_minute)
+            run.summary.adopted += find_unqueued.schedule_rescans(engine, version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
     return run.summary
 
@@ -125,7 +125,7 @@ class _Run:
             believed, until = _believed.get(url, (None, 0.0))
             if version == believed and time.monotonic() < until:
                 return True
-            faults = fitness.faults(self._scanner.clamd, self._scanner.largest_bytes)
+            faults = scannable.faults(self._scanner.clamd, self._scanner.largest_bytes)
         except ClamdUnavailableError as error:
             _believed.pop(url, None)
             self._not_asked = str(error)

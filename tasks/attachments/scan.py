@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.attachments import archives, fitness
+from tasks.attachments import archives, scannable
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError, Stream, Version
 from tasks.attachments.storage.base import Content, MissingError, RefusedError, Storage, StorageUnavailableError
@@ -152,7 +152,7 @@ class _Reading:
     def _judge(self, stream: Stream) -> tuple[Kind, str, str]:
         """Return what clamd and the archive's structure say: kind, reason and signature."""
         kind, detail = read_reply(stream.finish())
-        if kind is Kind.CLEAN and (fault := self._whole.fault(self._size, fitness.most_inside(self._scanner.largest_bytes))):
+        if kind is Kind.CLEAN and (fault := self._whole.fault(self._size, scannable.most_inside(self._scanner.largest_bytes))):
             return fault.kind, fault.reason, ""
         found = kind in {Kind.INFECTED, Kind.ENCRYPTED, Kind.OVER_LIMIT, Kind.BROKEN}
         return (kind, f"clamd found {detail}", detail) if found else (kind, detail, "")

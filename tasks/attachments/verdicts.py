@@ -65,7 +65,7 @@ WORDS = ("waiting", *dict.fromkeys(verdict.name for verdict in VERDICTS.values()
 SERVED_NAMES = frozenset(verdict.name for verdict in VERDICTS.values() if verdict.flags == SERVED)
 
 # Names that clamd reports as FOUND though it found no malware: it says that it could not look. Needs AlertExceedsMax and
-# AlertEncrypted, without which it says OK instead (tasks/attachments/fitness.py makes sure of them).
+# AlertEncrypted, without which it says OK instead (tasks/attachments/scannable.py makes sure of them).
 NOT_LOOKED_AT = {
     "Heuristics.Limits.Exceeded": Kind.OVER_LIMIT,
     "Heuristics.Encrypted.": Kind.ENCRYPTED,

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.batches.brakes import CHECK_SECONDS, Brakes
+from db.batches.throttle import CHECK_SECONDS, Throttle
 from db.batches.walk import Keeper, Limits, Place, Progress, Walked, start, walk
 from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
@@ -78,12 +78,12 @@ def run_policy(
         if now.archive:
             destination(policy)  # a run that has no place for its archive does not begin
         settings = get_settings()
-        brakes = Brakes.from_urls(
+        throttle = Throttle.from_urls(
             settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
         )
         try:
-            with closing(brakes), hold(engine, lock_of(policy)) as lock:
-                return _Run(engine, policy, now, lock, brakes, by, any_hour, seconds, stop, progress).run()
+            with closing(throttle), hold(engine, lock_of(policy)) as lock:
+                return _Run(engine, policy, now, lock, throttle, by, any_hour, seconds, stop, progress).run()
         except LockedError:
             with engine.connect() as connection:
                 return Report(policy.name, False, f"already running, {ledger.running(connection, policy)}")
@@ -101,7 +101,7 @@ class _Run:
     policy: Policy
     rules: Rules
     lock: Lock
-    brakes: Brakes
+    throttle: Throttle
     by: str
     any_hour: bool
     seconds: float
@@ -184,7 +184,7 @@ class _Run:
             place,
             limits,
             self.lock,
-            self.brakes,
+            self.throttle,
             record=entry.record,
             keeper=keeper,
             halt=self._halt,

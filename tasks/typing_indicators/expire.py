@@ -5,8 +5,8 @@ from contextlib import closing
 
 from sqlalchemy import Engine, text
 
-from db.batches.brakes import Brakes
 from db.batches.target import Target
+from db.batches.throttle import Throttle
 from db.batches.walk import Limits, start, walk
 from db.locks import LockedError, hold
 from settings import get_settings
@@ -27,9 +27,11 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
     """Delete what expired before now, by the database's clock; return how many, or None if another run is at it."""
     settings = get_settings()
     limits = Limits(ROWS, SECONDS, BATCH_ROWS, settings.batches_seconds)
-    brakes = Brakes.from_urls(settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls)
+    throttle = Throttle.from_urls(
+        settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
+    )
     try:
-        with closing(brakes), hold(engine, LOCK) as lock:
+        with closing(throttle), hold(engine, LOCK) as lock:
             with engine.connect() as connection:
                 cutoff = connection.execute(NOW).scalar_one()
             place = start(engine, EXPIRED, cutoff)
@@ -39,6 +41,6 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
                     return "asked to stop"
                 return "paused" if lock.session.execute(PAUSED).scalar() else None
 
-            return walk(engine, EXPIRED, place, limits, lock, brakes, halt=halt).progress.rows
+            return walk(engine, EXPIRED, place, limits, lock, throttle, halt=halt).progress.rows
     except LockedError:
         return None

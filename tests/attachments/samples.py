@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 import zlib
 
-from tasks.attachments.fitness import EICAR, ENCRYPTED_ZIP
+from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0" + b"\x90wS\xde" + b"\0\0\0\0IEND\xaeB`\x82"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devstack.stack import Stack
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 from tests.acceptance.conftest import wait_until
 
 from .conftest import Uploads, being_scanned

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from devstack.stack import Stack
-from tasks.attachments import fitness, run
+from tasks.attachments import run, scannable
 from tasks.attachments.clamd import Clamd
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 from tests.acceptance.conftest import wait_until
 
 from .conftest import Uploads, being_scanned, reread
@@ -199,7 +199,7 @@ def test_a_clamd_whose_ok_cannot_be_believed_scans_nothing_and_small_limits_are_
     clamd.restart()
     attachment = uploads.add(PNG)
 
-    found = fitness.faults(Clamd(clamd.url, scan_seconds=30), 25 * 2**20)
+    found = scannable.faults(Clamd(clamd.url, scan_seconds=30), 25 * 2**20)
     uploads.scan(attachment)
 
     assert any(sentence in fault.sentence for fault in found)

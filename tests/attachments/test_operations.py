@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from tasks.attachments.fitness import EICAR, ENCRYPTED_ZIP
+from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
 from workers.cli import cli
 
 from .conftest import Uploads, reread

@@ -10,7 +10,7 @@ import pytest
 
 from devstack.s3 import BUCKET
 from settings import ConfigurationError
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads, reread
 from .samples import PNG

@@ -14,7 +14,7 @@ import pytest
 from devstack.emulators.certificates import ensure_certificates
 from devstack.s3 import BUCKET
 from settings import ConfigurationError, get_settings
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 from tasks.attachments.storage.base import StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage, check_address
 

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy.exc import NoResultFound
 
 from devstack.stack import Stack
-from tasks.attachments import adopt
+from tasks.attachments import find_unqueued
 from tasks.attachments.clamd import Version
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads, reread
 from .samples import PNG
@@ -26,7 +26,7 @@ def test_the_sweep_scans_what_no_one_enqueued(uploads: Uploads) -> None:
 def test_the_patrol_finds_old_rows_page_by_page_and_starts_over(uploads: Uploads) -> None:
     old = [uploads.add(PNG, created_at="2026-01-01 00:00:00") for _ in range(5)]
 
-    adopted = [adopt.patrol(uploads.engine, page=2) for _ in range(4)]
+    adopted = [find_unqueued.find_older(uploads.engine, page=2) for _ in range(4)]
 
     assert adopted == [2, 2, 1, 0]
     assert {uploads.record(attachment).lane for attachment in old} == {1}
@@ -47,9 +47,9 @@ def test_a_row_that_was_committed_late_under_a_low_id_is_found(uploads: Uploads)
 
 def test_uploads_go_before_old_rows(uploads: Uploads) -> None:
     old = uploads.add(PNG, created_at="2026-01-01 00:00:00")
-    adopt.patrol(uploads.engine)
+    find_unqueued.find_older(uploads.engine)
     new = uploads.add(PNG)
-    adopt.adopt_recent(uploads.engine)
+    find_unqueued.find_recent(uploads.engine)
 
     assert (uploads.record(old).lane, uploads.record(new).lane) == (1, 0)
 
@@ -124,11 +124,11 @@ def test_re_scans_come_newest_first_and_at_a_bounded_rate(uploads: Uploads) -> N
     uploads.sweep()
     uploads.execute("UPDATE worker_scan_walks SET moved_at = moved_at - INTERVAL 1 MINUTE")
 
-    renewed = adopt.renew(uploads.engine, Version("1.4.6", 99_999), days=7, per_minute=2)
+    renewed = find_unqueued.schedule_rescans(uploads.engine, Version("1.4.6", 99_999), days=7, per_minute=2)
 
     assert renewed == 2
     assert [attachment for attachment in ids if uploads.record(attachment).due_at] == ids[-2:]
-    assert adopt.renew(uploads.engine, Version("1.4.6", 99_999), days=7, per_minute=2) == 0
+    assert find_unqueued.schedule_rescans(uploads.engine, Version("1.4.6", 99_999), days=7, per_minute=2) == 0
 
 
 def test_an_older_clamd_beside_a_newer_one_starts_no_re_scans(uploads: Uploads) -> None:
@@ -136,7 +136,7 @@ def test_an_older_clamd_beside_a_newer_one_starts_no_re_scans(uploads: Uploads) 
     uploads.sweep()
     for version, expected in ((99_999, 1), (99_998, 0), (99_999, 0)):
         uploads.execute("UPDATE worker_scan_walks SET moved_at = moved_at - INTERVAL 1 MINUTE")
-        assert adopt.renew(uploads.engine, Version("1.4.6", version), days=7, per_minute=60) == expected
+        assert find_unqueued.schedule_rescans(uploads.engine, Version("1.4.6", version), days=7, per_minute=60) == expected
 
 
 def test_an_infected_file_that_a_restored_dump_calls_clean_is_blocked_and_scanned_again(uploads: Uploads) -> None:
@@ -144,7 +144,7 @@ def test_an_infected_file_that_a_restored_dump_calls_clean_is_blocked_and_scanne
     uploads.sweep()
     uploads.execute("UPDATE message_attachments SET scanned_for_virus = 1, is_safe = 1 WHERE id = :id", id=attachment)
 
-    adopt.adopt_recent(uploads.engine)
+    find_unqueued.find_recent(uploads.engine)
 
     assert uploads.flags(attachment) == (0, 0)
     uploads.sweep()

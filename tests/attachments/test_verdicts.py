@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.attachments import fitness
+from tasks.attachments import scannable
 from tasks.attachments.verdicts import Kind, read_reply
 
 from .conftest import Uploads
@@ -53,7 +53,7 @@ def test_what_clamd_could_not_look_into_is_blocked_with_the_reason(uploads: Uplo
 
 def test_a_file_of_exactly_the_largest_size_is_scanned_to_its_end(uploads: Uploads) -> None:
     clean = uploads.add(os.urandom(LIMIT))
-    infected = uploads.add(b"".join(fitness.padded(LIMIT)))
+    infected = uploads.add(b"".join(scannable.padded(LIMIT)))
 
     uploads.scan(clean)
     uploads.scan(infected)

@@ -16,7 +16,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from devstack.stack import Stack
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads
 from .samples import PNG

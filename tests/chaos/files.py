@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pymysql.cursors import Cursor
 
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 from tests.attachments.samples import PNG, tarred, zipped
 from tests.chaos.client import BY_GATEWAY, Client
 from tests.chaos.gateway import Gateway

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from db.batches.brakes import CHECK_SECONDS, RUNNING, Brakes
 from db.batches.count import count
 from db.batches.size import next_size
 from db.batches.target import MINUTE, Target
+from db.batches.throttle import CHECK_SECONDS, RUNNING, Throttle
 from db.batches.walk import STATEMENT_ROWS, Limits, Place, Progress, Walked, find, start, walk
 from db.engine import create_engine
 from db.locks import hold
@@ -23,7 +23,7 @@ from devstack.stack import Stack
 OLD = Target("things", "age < :cutoff")
 CUTOFF = "2026-01-01 00:00:00"
 LIMITS = Limits(rows=1_000_000, seconds=60, batch_rows=500, batch_seconds=0.1)
-FREE = Brakes(10_000, 60)
+FREE = Throttle(10_000, 60)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def left(engine: Engine) -> list[int]:
 def purge(engine: Engine, target: Target = OLD, limits: Limits = LIMITS, place: Place | None = None, **options: Any) -> Walked:
     with hold(engine, "test") as lock:
         return walk(
-            engine, target, place or start(engine, target, CUTOFF), limits, lock, options.pop("brakes", FREE), **options
+            engine, target, place or start(engine, target, CUTOFF), limits, lock, options.pop("throttle", FREE), **options
         )
 
 
@@ -293,14 +293,14 @@ def test_it_waits_while_too_much_is_running_and_says_so(things: Engine) -> None:
     held: list[str | None] = []
     with things.connect() as connection:
         idle = int(connection.execute(RUNNING).one()[1]) - 1  # MySQL counts its event scheduler
-    brakes = Brakes(idle, 60)
+    throttle = Throttle(idle, 60)
     busy = threading.Thread(target=_sleep_on_the_server, args=(things, 3))
     busy.start()
     with things.connect() as connection:
         asleep = text("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")
         while not connection.execute(asleep).scalar():
             connection.rollback()
-    walked = purge(things, brakes=brakes, progress=lambda p: held.append(p.held))
+    walked = purge(things, throttle=throttle, progress=lambda p: held.append(p.held))
     busy.join()
     assert held[0] is not None
     assert held[0] == f"{idle + 1} threads are running, more than {idle}"
@@ -315,20 +315,20 @@ def _sleep_on_the_server(engine: Engine, seconds: float) -> None:
 
 def test_it_waits_for_a_replica_that_is_behind_and_says_how_far(things: Engine, stack: Stack) -> None:
     migrate(things)
-    # To the brakes a replica is a database whose heartbeat comes from elsewhere.
+    # To the throttle a replica is a database whose heartbeat comes from elsewhere.
     url = stack.mariadb.create_database(f"{things.url.database}_replica")
     replica = create_engine(url)
     migrate(replica)
-    brakes = Brakes.from_urls(10_000, 30, [url])
-    with closing(brakes), hold(things, "probe") as lock:
+    throttle = Throttle.from_urls(10_000, 30, [url])
+    with closing(throttle), hold(things, "probe") as lock:
 
         def reason_with(heartbeat: str) -> str | None:
             with replica.begin() as connection:
                 connection.execute(text(f"REPLACE INTO worker_heartbeat VALUES (1, {heartbeat})"))
             time.sleep(CHECK_SECONDS)
-            return brakes.reason(lock.session)
+            return throttle.reason(lock.session)
 
-        assert "has no heartbeat" in (brakes.reason(lock.session) or "")
+        assert "has no heartbeat" in (throttle.reason(lock.session) or "")
         assert reason_with("NOW(3)") is None
         assert "s behind, more than 30 s" in (reason_with("NOW(3) - INTERVAL 1 MINUTE") or "")
     replica.dispose()
@@ -338,9 +338,9 @@ def test_it_waits_for_a_replica_that_is_behind_and_says_how_far(things: Engine, 
 def test_it_waits_for_a_replica_that_cannot_be_asked(things: Engine) -> None:
     migrate(things)
     url = things.url.set(port=1).render_as_string(hide_password=False)
-    brakes = Brakes.from_urls(10_000, 2.0, [url])
-    with closing(brakes), hold(things, "probe") as lock:
-        assert "replica 127.0.0.1:1 cannot be asked how far behind it is" in (brakes.reason(lock.session) or "")
+    throttle = Throttle.from_urls(10_000, 2.0, [url])
+    with closing(throttle), hold(things, "probe") as lock:
+        assert "replica 127.0.0.1:1 cannot be asked how far behind it is" in (throttle.reason(lock.session) or "")
 
 
 def test_a_count_is_exact_and_says_when_it_was_cut_short(things: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 
 from .api import ADMIN_TOKEN, Api
 from .processes import Program, wait_until

@@ -20,7 +20,7 @@ from devstack.folder import PROJECT
 from devstack.stack import Stack
 from settings import get_settings
 from tasks.attachments import run as attachments
-from tasks.attachments.fitness import EICAR
+from tasks.attachments.scannable import EICAR
 from tasks.backups.run import Backups
 from tasks.notifications import run as notifications
 from tasks.retention import rules

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from sqlalchemy import Engine, text
 
-from db.batches.brakes import Brakes
+from db.batches.throttle import Throttle
 from db.batches.walk import Limits, start, walk
 from db.locks import hold
 from settings import ConfigurationError, get_settings
@@ -258,7 +258,7 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
     keeper = Watching(archived, POLICY, 1, folder, None)
     with hold(archived, "t") as lock:
         place = start(archived, POLICY.target, "2038-01-01 00:00:00")
-        walk(archived, POLICY.target, place, Limits(10**6, 60, 100, 0.1), lock, Brakes(10**6, 9), keeper=keeper)
+        walk(archived, POLICY.target, place, Limits(10**6, 60, 100, 0.1), lock, Throttle(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0]
 
 

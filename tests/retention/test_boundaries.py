@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db.batches.brakes import Brakes
+from db.batches.throttle import Throttle
 from db.batches.walk import Limits, find, start, walk
 from db.engine import create_engine
 from db.locks import hold
@@ -100,7 +100,7 @@ def written(policy: Policy, engine: Engine, cutoff: datetime = CUTOFF) -> int:
     """Walk with a cutoff of our own; return the rows that were written."""
     with hold(engine, "boundaries") as lock:
         place = start(engine, policy.target, str(cutoff))
-        return walk(engine, policy.target, place, LIMITS, lock, Brakes(10**6, 60)).progress.rows
+        return walk(engine, policy.target, place, LIMITS, lock, Throttle(10**6, 60)).progress.rows
 
 
 def insert(engine: Engine, name: str, *ages: datetime | None) -> None:

@@ -8,7 +8,7 @@ import click
 
 from db.engine import get_engine
 from settings import get_settings
-from tasks.attachments import fitness, operations
+from tasks.attachments import operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.storage import open_storage
@@ -122,7 +122,7 @@ def check(as_json: bool) -> None:
     clamd = Clamd(settings.clamd_url, scan_seconds=settings.clamd_scan_seconds)
     try:
         version = clamd.version()
-        faults = fitness.faults(clamd, settings.attachments_largest_bytes)
+        faults = scannable.faults(clamd, settings.attachments_largest_bytes)
     except ClamdUnavailableError as error:
         raise click.ClickException(str(error)) from None
     if as_json:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
-from tasks.attachments.fitness import faults
+from tasks.attachments.scannable import faults
 from workers.doctor.report import Finding, Question, not_configured, ok, wrong
 
 OLDEST_DAYS = 3

@@ -63,7 +63,7 @@ RENEW = text("""
 """).bindparams(bindparam("ids", expanding=True))
 
 
-def adopt_recent(engine: Engine, *, page: int = PAGE) -> int:
+def find_recent(engine: Engine, *, page: int = PAGE) -> int:
     """Make due what was uploaded within the last hour and no one enqueued; return how many. Newest first, page by page."""
     adopted, before = 0, BEFORE_ALL
     while True:
@@ -75,7 +75,7 @@ def adopt_recent(engine: Engine, *, page: int = PAGE) -> int:
         before = rows[-1].id
 
 
-def patrol(engine: Engine, *, page: int = PAGE) -> int:
+def find_older(engine: Engine, *, page: int = PAGE) -> int:
     """Make due what is older and has no verdict, one page at each call, round and round; return how many."""
     walk = _walk(engine, "patrol")
     with engine.connect() as connection:
@@ -85,7 +85,7 @@ def patrol(engine: Engine, *, page: int = PAGE) -> int:
     return adopted
 
 
-def renew(engine: Engine, version: Version, *, days: int, per_minute: int) -> int:
+def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute: int) -> int:
     """Make due what was found clean under older signatures than clamd has now, newest first; return how many.
 
     No more than `per_minute` over all workers, and only what was uploaded within `days`.

@@ -23,7 +23,7 @@ LAG = text("SELECT TIMESTAMPDIFF(MICROSECOND, at, NOW(3)) / 1000000 FROM worker_
 
 
 @dataclass(slots=True)
-class Brakes:
+class Throttle:
     """The limits, and the last look at them. `most_running` counts the server's running threads without our own."""
 
     most_running: int
@@ -35,7 +35,7 @@ class Brakes:
 
     @classmethod
     def from_urls(cls, most_running: int, most_lag_seconds: float, replica_urls: Iterable[str]) -> Self:
-        """Return brakes that watch these replicas, each named by its host in what they say."""
+        """Return a throttle that watches these replicas, each named by its host in what it says."""
         engines = [create_engine(url, read_seconds=REPLICA_READ_SECONDS) for url in replica_urls]
         return cls(most_running, most_lag_seconds, {f"{e.url.host}:{e.url.port or 3306}": e for e in engines})
 

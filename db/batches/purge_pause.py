@@ -18,7 +18,7 @@ MOST_ROWS = 1_000_000
 
 
 @dataclass(slots=True)
-class Turn:
+class PurgePause:
     """The walk's turn, once a walk, of up to `seconds`; 0: the two run beside each other."""
 
     engine: Engine

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db.batches import turns, walk
-from db.batches.brakes import Brakes
-from db.batches.turns import FROM_ROWS, MOST_ROWS, Turn
+from db.batches import purge_pause, walk
+from db.batches.purge_pause import FROM_ROWS, MOST_ROWS, PurgePause
+from db.batches.throttle import Throttle
 from db.locks import hold
 from devstack.stack import Stack
 from tests.db.test_batches import LIMITS, OLD, fill, left, purge, things
@@ -54,7 +54,7 @@ def test_a_walk_of_few_rows_opens_no_view(things: Engine, views: Views) -> None:
 def test_the_purge_waits_while_a_walk_deletes_and_goes_on_when_it_ends(
     things: Engine, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "FROM_ROWS", 100)
+    monkeypatch.setattr(purge_pause, "FROM_ROWS", 100)
     fill(things, range(1, 501))
     seen: list[int] = []
     purge(things, limits=replace(LIMITS, batch_rows=100, turn_seconds=60), progress=lambda _: seen.append(len(views())))
@@ -63,7 +63,7 @@ def test_the_purge_waits_while_a_walk_deletes_and_goes_on_when_it_ends(
 
 
 def test_a_change_keeps_no_purge_waiting(things: Engine, views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "FROM_ROWS", 0)
+    monkeypatch.setattr(purge_pause, "FROM_ROWS", 0)
     fill(things, range(1, 501))
     seen: list[int] = []
     target = replace(OLD, predicate="age < :cutoff AND touched < 1", change="touched = touched + 1")
@@ -74,7 +74,7 @@ def test_a_change_keeps_no_purge_waiting(things: Engine, views: Views, monkeypat
 @pytest.mark.parametrize(("seconds", "rows"), [(10.0, FROM_ROWS + 1), (1.0, MOST_ROWS)], ids=["seconds", "rows"])
 def test_a_turn_is_bounded_and_the_only_one(engine: Engine, views: Views, seconds: float, rows: int) -> None:
     clock = Clock()
-    with closing(Turn(engine, 10.0, clock)) as turn:
+    with closing(PurgePause(engine, 10.0, clock)) as turn:
         turn.go_on(FROM_ROWS - 1)
         assert len(views()) == 0
         turn.go_on(FROM_ROWS)
@@ -87,11 +87,11 @@ def test_a_turn_is_bounded_and_the_only_one(engine: Engine, views: Views, second
 
 
 def test_a_walk_that_is_held_back_keeps_no_purge_waiting(things: Engine, views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "FROM_ROWS", 100)
+    monkeypatch.setattr(purge_pause, "FROM_ROWS", 100)
     monkeypatch.setattr(walk, "HOLD_SECONDS", 0.0)
     fill(things, range(1, 501))
 
-    class Sometimes(Brakes):
+    class Sometimes(Throttle):
         asked = 0
 
         def reason(self, _session: Connection) -> str | None:
@@ -109,7 +109,7 @@ def test_a_walk_that_is_held_back_keeps_no_purge_waiting(things: Engine, views: 
 
 
 def test_a_view_that_the_server_has_killed_harms_nothing(engine: Engine, views: Views) -> None:
-    with closing(Turn(engine, 10.0)) as turn:
+    with closing(PurgePause(engine, 10.0)) as turn:
         turn.go_on(FROM_ROWS)
         (view,) = views()
         with engine.connect() as connection:
