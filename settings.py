@@ -214,11 +214,11 @@ class Settings(BaseSettings):
     retention_archive_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
     """s3://bucket/prefix: each archive file is also there before its rows are deleted."""
     batches_seconds: float = Field(default=0.1, ge=0.005, le=5)
-    """What one transaction of a batch job should take; its size adapts."""
+    """Duration of one transaction of a batch job; its number of rows adapts."""
     batches_rest: float = Field(default=0.0, ge=0, le=10)
-    """Pause after each batch, as a share of the time that the batch took."""
+    """Pause after each batch: its own duration times this."""
     batches_turn_seconds: float = Field(default=30.0, ge=0, le=300)
-    """How long, once a run, the server's own clearing away of deleted rows is kept waiting; 0: both at once."""
+    """For how many seconds, once per run, InnoDB's purge is held back while a batch job deletes. 0: not at all."""
     batches_most_running: int = Field(default=25, ge=1)
     """Batch jobs wait while more threads than this are running on the server (Threads_running)."""
     batches_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)] = ()

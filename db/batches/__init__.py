@@ -1,6 +1,6 @@
 """The batch engine: walk a big table by key, delete or change what a predicate matches, in small paced transactions.
 
-`target` says what is walked, `size` how many rows a transaction takes, `throttle` and `purge_pause` when to hold back for the sake of
-others, and `walk` puts them together. A walk is bounded in rows and seconds, ends cleanly between batches, and can be
-continued from its place.
+A walk is bounded in rows and seconds, ends cleanly between batches, and can be continued from its place. `target` is the table
+with its statements, `place` the position, `search` finds the next batch, `batch` writes it, `walk` repeats both. The files that
+buy something each say what: `search` (ranges), `batch` (locked rows), `size`, `throttle` and `purge_pause`.
 """

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from db.batches.place import Place
 from db.batches.target import Target
-from db.batches.walk import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,8 @@ def count(
         while not place.finished:
             if time.monotonic() > deadline:
                 return found
-            assert place.after is not None  # noqa: S101 - finished otherwise
-            assert place.until is not None  # noqa: S101
-            end = min(target.key.after(place.after, WIDER * target.key.window), place.until)
-            parameters = {"cutoff": place.cutoff, "after": place.after, "until": end}
+            end = place.ahead(target, WIDER * target.key.window)
+            parameters = {"cutoff": place.cutoff, "after": place.after, "until": end.after}
             rows, oldest, newest = connection.execute(statement, parameters).one()
             if rows:
                 found = Count(
@@ -54,9 +52,9 @@ def count(
                     newest if found.newest is None else max(newest, found.newest),
                     complete=False,
                 )
-            elif end != place.until:
-                following = connection.execute(target.next_key, {"after": end, "until": place.until}).scalar()
-                end = place.until if following is None else target.key.before(following)
-            place = replace(place, after=end)
+            elif not end.finished:
+                following = connection.execute(target.next_key, {"after": end.after, "until": place.until}).scalar()
+                end = replace(place, after=place.until if following is None else target.key.before(following))
+            place = end
             progress(place, found.rows)
     return replace(found, complete=True)

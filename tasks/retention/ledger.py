@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
+from db.batches.place import Place
 from db.batches.target import Target
-from db.batches.walk import Place
 from tasks.retention.policies import Policy
 
 # A walk that was cut short longer ago than this begins anew: its cutoff is out of date.

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from db.batches.count import Count, count
+from db.batches.place import Place, start
 from db.batches.target import Target
-from db.batches.walk import Place, start
 from tasks.retention import ledger, rules
 from tasks.retention.policies import Policy
 

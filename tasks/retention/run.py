@@ -11,8 +11,10 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from db.batches.batch import Keeper
+from db.batches.place import Place, start
 from db.batches.throttle import CHECK_SECONDS, Throttle
-from db.batches.walk import Keeper, Limits, Place, Progress, Walked, start, walk
+from db.batches.walk import Limits, Progress, Walked, walk
 from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
@@ -168,7 +170,7 @@ class _Run:
             batch_rows=self.rules.batch_rows,
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
-            turn_seconds=settings.batches_turn_seconds,
+            purge_pause_seconds=settings.batches_turn_seconds,
         )
 
     def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:

@@ -5,9 +5,10 @@ from contextlib import closing
 
 from sqlalchemy import Engine, text
 
+from db.batches.place import start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
-from db.batches.walk import Limits, start, walk
+from db.batches.walk import Limits, walk
 from db.locks import LockedError, hold
 from settings import get_settings
 

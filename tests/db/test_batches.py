@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
+from db.batches.batch import STATEMENT_ROWS
 from db.batches.count import count
+from db.batches.place import Place, start
+from db.batches.search import find
 from db.batches.size import next_size
 from db.batches.target import MINUTE, Target
 from db.batches.throttle import CHECK_SECONDS, RUNNING, Throttle
-from db.batches.walk import STATEMENT_ROWS, Limits, Place, Progress, Walked, find, start, walk
+from db.batches.walk import Limits, Progress, Walked, walk
 from db.engine import create_engine
 from db.locks import hold
 from db.migrate import migrate

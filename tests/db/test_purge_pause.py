@@ -1,4 +1,4 @@
-"""Turns: the server's purge waits while a walk deletes, once, for a bounded time and a bounded number of rows."""
+"""The purge pause: InnoDB's purge is held back while a walk deletes, once, for a bounded time and number of rows."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.batches import purge_pause, walk
+from db.batches.place import start
 from db.batches.purge_pause import FROM_ROWS, MOST_ROWS, PurgePause
 from db.batches.throttle import Throttle
 from db.locks import hold
@@ -47,7 +48,7 @@ def views(stack: Stack) -> Iterator[Views]:
 def test_a_walk_of_few_rows_opens_no_view(things: Engine, views: Views) -> None:
     fill(things, range(1, 501))
     seen: list[int] = []
-    purge(things, limits=replace(LIMITS, turn_seconds=60), progress=lambda _: seen.append(len(views())))
+    purge(things, limits=replace(LIMITS, purge_pause_seconds=60), progress=lambda _: seen.append(len(views())))
     assert set(seen) == {0}
 
 
@@ -57,7 +58,7 @@ def test_the_purge_waits_while_a_walk_deletes_and_goes_on_when_it_ends(
     monkeypatch.setattr(purge_pause, "FROM_ROWS", 100)
     fill(things, range(1, 501))
     seen: list[int] = []
-    purge(things, limits=replace(LIMITS, batch_rows=100, turn_seconds=60), progress=lambda _: seen.append(len(views())))
+    purge(things, limits=replace(LIMITS, batch_rows=100, purge_pause_seconds=60), progress=lambda _: seen.append(len(views())))
     assert left(things) == []
     assert (seen[0], seen[-1], len(views())) == (0, 1, 0)
 
@@ -67,22 +68,22 @@ def test_a_change_keeps_no_purge_waiting(things: Engine, views: Views, monkeypat
     fill(things, range(1, 501))
     seen: list[int] = []
     target = replace(OLD, predicate="age < :cutoff AND touched < 1", change="touched = touched + 1")
-    purge(things, target, replace(LIMITS, turn_seconds=60), progress=lambda _: seen.append(len(views())))
+    purge(things, target, replace(LIMITS, purge_pause_seconds=60), progress=lambda _: seen.append(len(views())))
     assert set(seen) == {0}
 
 
 @pytest.mark.parametrize(("seconds", "rows"), [(10.0, FROM_ROWS + 1), (1.0, MOST_ROWS)], ids=["seconds", "rows"])
-def test_a_turn_is_bounded_and_the_only_one(engine: Engine, views: Views, seconds: float, rows: int) -> None:
+def test_a_pause_is_bounded_and_the_only_one(engine: Engine, views: Views, seconds: float, rows: int) -> None:
     clock = Clock()
-    with closing(PurgePause(engine, 10.0, clock)) as turn:
-        turn.go_on(FROM_ROWS - 1)
+    with closing(PurgePause(engine, 10.0, clock)) as pause:
+        pause.update(FROM_ROWS - 1)
         assert len(views()) == 0
-        turn.go_on(FROM_ROWS)
-        turn.go_on(FROM_ROWS + 1)
+        pause.update(FROM_ROWS)
+        pause.update(FROM_ROWS + 1)
         assert len(views()) == 1
         clock.now = seconds
-        turn.go_on(rows)
-        turn.go_on(rows + 1)
+        pause.update(rows)
+        pause.update(rows + 1)
         assert len(views()) == 0
 
 
@@ -99,9 +100,9 @@ def test_a_walk_that_is_held_back_keeps_no_purge_waiting(things: Engine, views: 
             return "someone is in a hurry" if self.asked % 4 == 0 else None
 
     seen: set[tuple[bool, int]] = set()
-    limits = replace(LIMITS, batch_rows=100, turn_seconds=60)
+    limits = replace(LIMITS, batch_rows=100, purge_pause_seconds=60)
     with hold(things, "test") as lock:
-        place = walk.start(things, OLD, "2026-01-01 00:00:00")
+        place = start(things, OLD, "2026-01-01 00:00:00")
         walk.walk(
             things, OLD, place, limits, lock, Sometimes(1, 1), progress=lambda p: seen.add((p.held is not None, len(views())))
         )
@@ -109,9 +110,9 @@ def test_a_walk_that_is_held_back_keeps_no_purge_waiting(things: Engine, views: 
 
 
 def test_a_view_that_the_server_has_killed_harms_nothing(engine: Engine, views: Views) -> None:
-    with closing(PurgePause(engine, 10.0)) as turn:
-        turn.go_on(FROM_ROWS)
+    with closing(PurgePause(engine, 10.0)) as pause:
+        pause.update(FROM_ROWS)
         (view,) = views()
         with engine.connect() as connection:
             connection.execute(text(f"KILL {view}"))
-        turn.go_on(MOST_ROWS)
+        pause.update(MOST_ROWS)

@@ -12,8 +12,9 @@ import boto3
 import pytest
 from sqlalchemy import Engine, text
 
+from db.batches.place import start
 from db.batches.throttle import Throttle
-from db.batches.walk import Limits, start, walk
+from db.batches.walk import Limits, walk
 from db.locks import hold
 from settings import ConfigurationError, get_settings
 from tasks.retention import rules, ship

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from db.batches.place import start
+from db.batches.search import find
 from db.batches.throttle import Throttle
-from db.batches.walk import Limits, find, start, walk
+from db.batches.walk import Limits, walk
 from db.engine import create_engine
 from db.locks import hold
 from devstack.stack import Stack

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from db.batches.walk import Place
+from db.batches.place import Place
 from db.locks import hold
 from settings import get_settings
 from tasks.retention import ledger, rules

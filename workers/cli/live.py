@@ -14,8 +14,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from db.batches.place import Place
 from db.batches.target import Value
-from db.batches.walk import Place
 from db.batches.walk import Progress as Walked
 from tasks.retention.policies import Policy
 
