@@ -71,7 +71,8 @@ class Clamd(Service):
         deadline = time.monotonic() + READY_SECONDS
         while f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
             if time.monotonic() > deadline:
-                raise StackError(f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s. {self._log_ends()}")
+                late = f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s"
+                raise StackError(f"{late}. {self.process.log_ends()}")
             time.sleep(POLL_SECONDS)
 
     def _write_signatures(self, version: int, signatures: tuple[bytes, ...]) -> None:

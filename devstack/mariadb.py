@@ -103,7 +103,7 @@ class MariaDB(Service):
         finally:
             self.process.kill()
         if status != 0:
-            raise StackError(f"mariadb-install-db ended with status {status}. {self._log_ends()}")
+            raise StackError(f"mariadb-install-db ended with status {status}. {self.process.log_ends()}")
         self._accounts.touch(mode=0o600)
         self._accounts.write_text(
             ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)

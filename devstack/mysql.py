@@ -50,7 +50,7 @@ class MySQL(MariaDB):
         with self.process.log.open("ab") as log:
             done = subprocess.run(install, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         if done.returncode:
-            raise StackError(f"mysqld --initialize ended with status {done.returncode}. {self._log_ends()}")
+            raise StackError(f"mysqld --initialize ended with status {done.returncode}. {self.process.log_ends()}")
         self._accounts.touch(mode=0o600)
         self._accounts.write_text(
             ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
