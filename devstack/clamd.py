@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from pathlib import Path
 
 from devstack.errors import StackError
 from devstack.folder import Folder
@@ -36,6 +35,8 @@ class Clamd(Service):
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder)
         self.socket = folder.socket(self.name)
+        self._program, self._configuration = self.data / "clamd", self.data / "clamd.conf"
+        self._signatures, self._scratch = self.data / "signatures", self.data / "scratch"
 
     @property
     def url(self) -> str:
@@ -71,7 +72,8 @@ class Clamd(Service):
         deadline = time.monotonic() + READY_SECONDS
         while f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
             if time.monotonic() > deadline:
-                raise StackError(f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s. {self._log_ends()}")
+                late = f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s"
+                raise StackError(f"{late}. {self.process.log_ends()}")
             time.sleep(POLL_SECONDS)
 
     def _write_signatures(self, version: int, signatures: tuple[bytes, ...]) -> None:
@@ -87,19 +89,3 @@ class Clamd(Service):
 
     def environment(self) -> dict[str, str]:
         return {"CLAMD_URL": self.url}
-
-    @property
-    def _program(self) -> Path:
-        return self.data / "clamd"
-
-    @property
-    def _configuration(self) -> Path:
-        return self.data / "clamd.conf"
-
-    @property
-    def _signatures(self) -> Path:
-        return self.data / "signatures"
-
-    @property
-    def _scratch(self) -> Path:
-        return self.data / "scratch"

@@ -3,19 +3,23 @@
 import fcntl
 import os
 import re
+import select
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from devstack.errors import StackError
-from devstack.pids import ProcessRecord
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_ROOT = PROJECT / ".devstack"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+# The variable that every process of a stack has, and its children inherit: it tells them from all others after a crash.
+MARK = "DEVSTACK_FOLDER"
+END_SECONDS = 10
 LONGEST_SOCKET_PATH = 107  # bytes: sun_path in unix(7), less its closing NUL
 SHORT_FOLDER = "devstack-"
 
@@ -25,16 +29,12 @@ class Folder:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
+        self.logs = path / "logs"
+        self.logs.mkdir()
         self._lock = lock
 
-    def log(self, service: str) -> Path:
-        return self._subfolder("logs") / f"{service}.log"
-
-    def record(self, service: str, pid: int) -> None:
-        """Note a process of this stack, so that it can be ended after a crash of its owner."""
-        # One that ended at once needs no record.
-        with suppress(ProcessLookupError):
-            ProcessRecord.of(pid).save(self._subfolder("pids") / service)
+    def log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
 
     def socket(self, service: str) -> Path:
         """Return a path for a Unix socket, outside the folder where the folder's own path is too long for one."""
@@ -56,11 +56,6 @@ class Folder:
             with suppress(OSError):
                 root.rmdir()
 
-    def _subfolder(self, name: str) -> Path:
-        path = self.path / name
-        path.mkdir(exist_ok=True)
-        return path
-
 
 @contextmanager
 def claim(name: str, root: Path = DEFAULT_ROOT) -> Iterator[Folder]:
@@ -68,17 +63,17 @@ def claim(name: str, root: Path = DEFAULT_ROOT) -> Iterator[Folder]:
 
     Raise StackError if a living stack has this name.
     """
-    folder = _claim(name, root.absolute())
+    if not NAME.fullmatch(name):
+        raise StackError(f"A stack's name is made of letters, digits, '_', '-' and '.'; {name!r} is not")
+    folder = _claim(root.absolute() / name)
     try:
         yield folder
     finally:
         folder.release()
 
 
-def _claim(name: str, root: Path) -> Folder:
-    if not NAME.fullmatch(name):
-        raise StackError(f"A stack's name is made of letters, digits, '_', '-' and '.'; {name!r} is not")
-    path = root / name
+def _claim(path: Path) -> Folder:
+    root = path.parent
     # The lock on the folder above makes looking, wiping and making one step; that folder is never removed.
     with _locked(root.parent):
         root.mkdir(exist_ok=True)
@@ -90,31 +85,20 @@ def _claim(name: str, root: Path) -> Folder:
             raise StackError(_in_use(path)) from None
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ProcessRecord.of(os.getpid()).save(path / "owner")
+        (path / "owner").write_text(str(os.getpid()))
     return Folder(path, lock)
 
 
 def _reclaim(path: Path) -> None:
     """Given a folder under root, end its leftover processes and remove it, unless a living stack holds it."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except (NotADirectoryError, PermissionError):
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(NotADirectoryError, PermissionError, BlockingIOError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
         # Never wipe what a stack did not make. One that is empty was left by an owner killed before its first write.
         if (path / "owner").exists() or not any(path.iterdir()):
             _remove(path)
-    except BlockingIOError:
-        return
-    finally:
-        os.close(lock)
 
 
 def _remove(path: Path) -> None:
-    for record in path.glob("pids/*"):
-        if process := ProcessRecord.load(record):
-            process.end()
+    _end_processes(path)
     link = path / "sockets"
     if link.is_symlink() and link.readlink().name.startswith(SHORT_FOLDER):
         shutil.rmtree(link.readlink(), ignore_errors=True)
@@ -128,21 +112,36 @@ def _remove(path: Path) -> None:
     path.rmdir()
 
 
+def _end_processes(path: Path) -> None:
+    """Kill what was started for this folder and goes on without its owner, and wait until it is gone."""
+    mark = os.fsencode(f"{MARK}={path}")
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            process = os.pidfd_open(int(environment.parent.name))
+            try:
+                # Asked after the handle is open: from here on the pid cannot pass to another process unnoticed.
+                if mark in environment.read_bytes().split(b"\0"):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    select.select([process], [], [], END_SECONDS)
+            finally:
+                os.close(process)
+
+
 def _in_use(path: Path) -> str:
     try:
-        owner = ProcessRecord.load(path / "owner")
+        owner = (path / "owner").read_text()
     except PermissionError:
         return f"{path} belongs to another user; choose another name or have its owner remove it"
-    if owner is None:
+    except FileNotFoundError:
         return f"{path} is no folder of a stack; move it away or choose another name"
-    return f"The stack {path.name!r} is already running as process {owner.pid}; end that or choose another name"
+    return f"The stack {path.name!r} is already running as process {owner}; end that or choose another name"
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, operation)
         yield
     finally:
         os.close(lock)

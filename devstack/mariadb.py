@@ -31,8 +31,14 @@ SERVER = [
     "--innodb-flush-log-at-trx-commit=2",
 ]
 
-# Run by the server before it listens, at each start. One statement a line is the format of an init file.
-ACCOUNTS = """\
+
+class MariaDB(Service):
+    """A MariaDB with an account for the workers over TCP, which owns their databases, and root on the socket only."""
+
+    name = "mariadb"
+
+    # Run by the server before it listens, at each start. One statement a line is the format of an init file.
+    ACCOUNTS = """\
 DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost');
 FLUSH PRIVILEGES;
 ALTER USER root@localhost IDENTIFIED BY '{root_password}';
@@ -42,15 +48,10 @@ GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
 GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
 """
 
-
-class MariaDB(Service):
-    """A MariaDB with an account for the workers over TCP, which owns their databases, and root on the socket only."""
-
-    name = "mariadb"
-
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder)
         self.socket = folder.socket(self.name)
+        self._tables, self._scratch, self._accounts = (self.data / name for name in ("tables", "scratch", "accounts.sql"))
         self.password = secrets.token_hex(16)
         self._root_password = secrets.token_hex(16)
 
@@ -80,7 +81,26 @@ class MariaDB(Service):
     def prepare(self) -> None:
         super().prepare()
         self._scratch.mkdir()
-        install = [
+        # In a process group of its own, so that a Ctrl-C meanwhile ends the children too before the folder is removed.
+        self.process.launch(self.installation(), cwd=self.data)
+        try:
+            status = self.process.ended(INSTALL_SECONDS)
+        finally:
+            self.process.kill()
+        if status != 0:
+            raise StackError(f"{self.name} could not lay out its tables: status {status}. {self.process.log_ends()}")
+        self._accounts.touch(mode=0o600)
+        self._accounts.write_text(
+            self.ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
+        )
+
+    def installation(self) -> list[str]:
+        """Return the program that lays out the server's own tables, and its arguments."""
+        # The script looks for the server's programs in PATH; an ordinary user's may lack the folder of some.
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(find("mariadbd")).parent)])
+        return [
+            "env",
+            f"PATH={path}",
             find("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={self._tables}",
@@ -92,22 +112,8 @@ class MariaDB(Service):
             # Else it refuses a machine whose own name cannot be looked up, such as a bare chroot.
             "--force",
             *STORAGE,
-            *_as_root(),
+            *as_root(),
         ]
-        # The script looks for the server's programs in PATH; an ordinary user's may lack the folder of some.
-        path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(find("mariadbd")).parent)])
-        # In the process's own group, so that a Ctrl-C meanwhile ends the script's children too before the folder is removed.
-        self.process.launch(["env", f"PATH={path}", *install], cwd=self.data)
-        try:
-            status = self.process.ended(INSTALL_SECONDS)
-        finally:
-            self.process.kill()
-        if status != 0:
-            raise StackError(f"mariadb-install-db ended with status {status}. {self._log_ends()}")
-        self._accounts.touch(mode=0o600)
-        self._accounts.write_text(
-            ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
-        )
 
     def command(self) -> list[str]:
         return [
@@ -121,7 +127,7 @@ class MariaDB(Service):
             f"--init-file={self._accounts}",
             *STORAGE,
             *SERVER,
-            *_as_root(),
+            *as_root(),
         ]
 
     def answers(self) -> bool:
@@ -142,19 +148,7 @@ class MariaDB(Service):
     def environment(self) -> dict[str, str]:
         return {"DATABASE_URL": self.url()}
 
-    @property
-    def _tables(self) -> Path:
-        return self.data / "tables"
 
-    @property
-    def _scratch(self) -> Path:
-        return self.data / "scratch"
-
-    @property
-    def _accounts(self) -> Path:
-        return self.data / "accounts.sql"
-
-
-def _as_root() -> list[str]:
+def as_root() -> list[str]:
     # The server refuses to run as root unless told so, and warns an ordinary user who tells it.
     return ["--user=root"] if os.geteuid() == 0 else []

@@ -11,7 +11,7 @@ import sys
 
 from devstack.errors import StackError
 from devstack.folder import DEFAULT_ROOT
-from devstack.mariadb import DATABASE, USER, MariaDB
+from devstack.mariadb import MariaDB, as_root
 
 # A stack's name cannot begin with a dot.
 ROOT = DEFAULT_ROOT / ".mysql"
@@ -31,30 +31,20 @@ OPTIONS = [
     "--innodb-redo-log-capacity=100M",
 ]
 
-# One statement a line is the format of an init file.
-ACCOUNTS = """\
+
+class MySQL(MariaDB):
+    """A MySQL 9 with the accounts and under the name of the stack's MariaDB."""
+
+    ACCOUNTS = """\
 ALTER USER root@localhost IDENTIFIED BY '{root_password}';
 CREATE USER IF NOT EXISTS {user}@'127.0.0.1' IDENTIFIED BY '{password}';
 CREATE DATABASE IF NOT EXISTS {database};
 GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
 """
 
-
-class MySQL(MariaDB):
-    """A MySQL 9 with the accounts and under the name of the stack's MariaDB."""
-
-    def prepare(self) -> None:
+    def installation(self) -> list[str]:
         fetch()
-        self.data.mkdir(mode=0o700)
-        install = [*self._server(), "--initialize-insecure"]
-        with self.process.log.open("ab") as log:
-            done = subprocess.run(install, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
-        if done.returncode:
-            raise StackError(f"mysqld --initialize ended with status {done.returncode}. {self._log_ends()}")
-        self._accounts.touch(mode=0o600)
-        self._accounts.write_text(
-            ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)
-        )
+        return [*self._server(), "--initialize-insecure"]
 
     def command(self) -> list[str]:
         return [
@@ -78,7 +68,7 @@ class MySQL(MariaDB):
             f"--basedir={ROOT / 'usr'}",
             f"--plugin-dir={ROOT / 'usr/lib/mysql/plugin'}",
             f"--datadir={self._tables}",
-            *(["--user=root"] if os.geteuid() == 0 else []),
+            *as_root(),
         ]
 
 

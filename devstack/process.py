@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from devstack.errors import StackError
-from devstack.folder import Folder
+from devstack.folder import MARK, Folder
 
 STOP_SECONDS = 15.0
 TAIL_LINES = 20
@@ -19,7 +19,7 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="devstack-spawne
 
 
 class Process:
-    """A program with its log and its record in a stack's folder. It may be started again after it has ended."""
+    """A program with its log in a stack's folder. It may be started again after it has ended."""
 
     def __init__(self, name: str, folder: Folder) -> None:
         self.name = name
@@ -38,8 +38,11 @@ class Process:
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
-    def launch(self, command: list[str], cwd: Path) -> None:
-        """Start the program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order."""
+    def launch(self, command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
+        """Start the program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order.
+
+        It gets this process's environment or, where one is given, that one alone; the mark of its stack is in either.
+        """
         if self.running:
             raise StackError(f"{self.name} is already running as process {self.pid}")
         with self.log.open("ab") as log:
@@ -47,12 +50,12 @@ class Process:
                 subprocess.Popen,
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
                 cwd=cwd,
+                env={**(os.environ if environment is None else environment), MARK: str(self._folder.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             ).result()
-        self._folder.record(self.name, self.pid)
 
     def ended(self, seconds: float) -> int | None:
         """Wait so long for the program's end. Return its exit status, negative for a signal, or None if it goes on."""
@@ -91,7 +94,12 @@ class Process:
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
 
-    def tail(self) -> str:
-        """Return the end of the log."""
+    def failure(self) -> str | None:
+        """Return, for a program that has ended, a sentence with the end of its log."""
+        status = self.ended(0)
+        return None if status is None else f"{self.name} ended with status {status}. {self.log_ends()}"
+
+    def log_ends(self) -> str:
+        """Return the end of the log, introduced."""
         with self.log.open(errors="replace") as log:
-            return "".join(deque(log, maxlen=TAIL_LINES)).rstrip() or "(empty)"
+            return "Its log ends:\n" + ("".join(deque(log, maxlen=TAIL_LINES)).rstrip() or "(empty)")

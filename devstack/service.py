@@ -58,9 +58,9 @@ class Service(ABC):
         deadline = time.monotonic() + READY_SECONDS
         while not (self.process.running and self.answers()):
             if (status := self.process.ended(POLL_SECONDS)) is not None:
-                raise StackError(f"{self.name} ended with status {status} at its start. {self._log_ends()}")
+                raise StackError(f"{self.name} ended with status {status} at its start. {self.process.log_ends()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} did not answer within {READY_SECONDS:.0f} s. {self._log_ends()}")
+                raise StackError(f"{self.name} did not answer within {READY_SECONDS:.0f} s. {self.process.log_ends()}")
 
     def start(self) -> None:
         self.launch()
@@ -86,11 +86,3 @@ class Service(ABC):
         """Stop the service if it runs, and start it on the same port with the same data."""
         self.stop()
         self.start()
-
-    def failure(self) -> str | None:
-        """Return, for a service that has ended, a sentence with the end of its log."""
-        status = self.process.ended(0)
-        return None if status is None else f"{self.name} ended with status {status}. {self._log_ends()}"
-
-    def _log_ends(self) -> str:
-        return f"Its log ends:\n{self.process.tail()}"

@@ -13,9 +13,10 @@ from devstack import folder, programs, signals
 from devstack.clamd import Clamd
 from devstack.errors import StackError
 from devstack.fcm import Fcm
+from devstack.folder import Folder
 from devstack.mariadb import MariaDB
 from devstack.mysql import MySQL
-from devstack.process import STOP_SECONDS
+from devstack.process import STOP_SECONDS, Process
 from devstack.redis import Redis
 from devstack.s3 import S3
 from devstack.service import Service
@@ -45,16 +46,17 @@ class Stack:
         self._chosen = [service for service in SERVICES if service in chosen]
         self._root = root
         self._services: dict[str, Service] = {}
+        self._programs: list[Process] = []
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
         programs.ensure(self._chosen)
         with ExitStack() as undo:
             undo.enter_context(signals.unwinding())
-            held = undo.enter_context(folder.claim(self.name, self._root))
+            self._held = undo.enter_context(folder.claim(self.name, self._root))
             undo.callback(self._stop)
             for name in self._chosen:
-                service = self._services[name] = SERVICES[name](held)
+                service = self._services[name] = SERVICES[name](self._held)
                 service.launch()
             for service in self._services.values():
                 service.await_ready()
@@ -89,19 +91,37 @@ class Stack:
     def fcm(self) -> Fcm:
         return self._started(Fcm)
 
+    @property
+    def folder(self) -> Folder:
+        return self._held
+
+    def run(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Start a program of the project beside the services, with this environment alone. It is stopped before they are."""
+        program = Process(name, self._held)
+        self._programs.append(program)
+        program.launch(command, folder.PROJECT, environment)
+
+    def check(self) -> None:
+        """Raise StackError, with the end of its log, if a service or a program has ended."""
+        if failures := [failure for process in self._processes() if (failure := process.failure())]:
+            raise StackError("\n".join(failures))
+
     def watch(self) -> NoReturn:
-        """Block for as long as every service runs. Raise StackError when one has ended."""
+        """Block for as long as every service and program runs. Raise StackError when one has ended."""
         with ExitStack() as opened:
             ended = select.poll()
-            for service in self._services.values():
-                if service.process.running:
-                    handle = os.pidfd_open(service.process.pid)
+            for process in self._processes():
+                if process.running:
+                    handle = os.pidfd_open(process.pid)
                     opened.callback(os.close, handle)
                     ended.register(handle, select.POLLIN)
-            while not (failures := [failure for service in self._services.values() if (failure := service.failure())]):
+            while True:
+                self.check()
                 # Bounded: a signal that comes between Python's last look and the call does not interrupt it.
                 ended.poll(1000)
-            raise StackError("\n".join(failures))
+
+    def _processes(self) -> list[Process]:
+        return [*(service.process for service in self._services.values()), *self._programs]
 
     def _started(self, kind: type[Kind]) -> Kind:
         service = self._services.get(kind.name)
@@ -111,9 +131,11 @@ class Stack:
 
     def _stop(self) -> None:
         signals.deaf()
-        for service in self._services.values():
-            service.process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        for service in self._services.values():
-            service.process.join(deadline - time.monotonic())
+        for together in self._programs, [service.process for service in self._services.values()]:
+            for process in together:
+                process.terminate()
+            deadline = time.monotonic() + STOP_SECONDS
+            for process in together:
+                process.join(deadline - time.monotonic())
+        self._programs.clear()
         self._services.clear()

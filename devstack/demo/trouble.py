@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, text
 
-from devstack.chat import DEAD, FOREIGN, LIVE
+from devstack.chat import DEAD, FOREIGN, LIVE, load_chat
 from devstack.emulators.client import Fault
 
 # Shares of all devices.
@@ -36,7 +36,15 @@ TROUBLES = (
 )
 
 
-def make(connection: Connection) -> None:
-    """Spread the troubles over the notifications, each over rows of its own."""
+def load(connection: Connection, users: int, conversations: int, notifications: int) -> None:
+    """Fill an empty schema with a chat, and spread the troubles over its notifications, each over rows of its own."""
+    load_chat(
+        connection,
+        users=users,
+        conversations=conversations,
+        notifications=notifications,
+        bad_tokens=BAD_TOKENS,
+        foreign_tokens=FOREIGN_TOKENS,
+    )
     for place, trouble in enumerate(TROUBLES, 1):
         connection.execute(text(SOME_ROWS.format(trouble)), {"every": EVERY, "place": place})

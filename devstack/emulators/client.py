@@ -72,10 +72,6 @@ class Stats:
     resets: list[tuple[str, float]] = field(default_factory=list)
     """(connection, Unix time) of each connection that was reset on purpose."""
 
-    @property
-    def token_calls(self) -> int:
-        return self.requests("oauth")
-
     def requests(self, provider: ProviderName = "fcm") -> int:
         return sum(self.outcomes.get(provider, {}).values())
 

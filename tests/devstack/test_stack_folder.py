@@ -1,45 +1,51 @@
 """A stack's folder belongs to one living owner; what a dead one left is ended and wiped, and nothing else is."""
 
 import os
+import select
 import socket
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from devstack.errors import StackError
-from devstack.folder import claim
-from devstack.pids import ProcessRecord
+from devstack.folder import MARK, claim
 
 
-def stale_folder(path: Path, leftover: ProcessRecord) -> None:
-    """Lay out what an owner leaves that was killed before its services were."""
-    (path / "pids").mkdir(parents=True)
+def stale_folder(path: Path) -> None:
+    """Lay out what an owner leaves that was killed."""
+    path.mkdir()
     (path / "data").write_text("old")
-    leftover.save(path / "owner")
-    leftover.save(path / "pids" / "sleeper")
+    (path / "owner").write_text("1")
 
 
-def test_a_leftover_process_is_ended_and_its_folder_wiped(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as leftover:
-        stale_folder(tmp_path / "demo", ProcessRecord.of(leftover.pid))
+def started_for(path: Path, *command: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command, env={**os.environ, MARK: str(path)}, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_leftover_process_and_its_children_are_ended_and_its_folder_wiped(tmp_path: Path) -> None:
+    stale_folder(tmp_path / "demo")
+    with started_for(tmp_path / "demo", "sh", "-c", "setsid sleep 60 & echo $!; wait") as leftover:
+        assert leftover.stdout is not None
+        child = os.pidfd_open(int(leftover.stdout.readline()))
         with claim("demo", tmp_path) as folder:
             assert leftover.wait(5) == -9
-            assert [entry.name for entry in folder.path.iterdir()] == ["owner"]
+            assert select.select([child], [], [], 0)[0]
+            assert {entry.name for entry in folder.path.iterdir()} == {"owner", "logs"}
+        os.close(child)
 
 
-def test_a_process_that_was_given_a_recorded_pid_later_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        stale_folder(tmp_path / "demo", replace(ProcessRecord.of(stranger.pid), born="an earlier boot 1234"))
+def test_a_process_of_another_stack_is_left_alone(tmp_path: Path) -> None:
+    stale_folder(tmp_path / "demo")
+    with started_for(tmp_path / "demo-2", "sleep", "60") as stranger:
         with claim("demo", tmp_path):
             assert stranger.poll() is None
         stranger.kill()
 
 
-def test_a_crash_that_left_half_a_record_or_an_empty_folder_is_reclaimed(tmp_path: Path) -> None:
-    stale_folder(tmp_path / "demo", ProcessRecord.of(os.getpid()))
-    (tmp_path / "demo" / "pids" / "sleeper").write_text('{"pid": 12')
+def test_a_crash_that_left_half_a_folder_or_an_empty_one_is_reclaimed(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "owner").touch()
     (tmp_path / "empty").mkdir()
     with claim("demo", tmp_path):
         assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]

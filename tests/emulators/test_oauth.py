@@ -128,5 +128,5 @@ def test_the_token_endpoint_fails_on_command_and_counts_its_calls(
     emulator.inject(Fault(kind="unavailable", provider="oauth", times=1))
 
     assert [grant(client, account).status for _ in range(2)] == [503, 200]
-    assert emulator.stats().token_calls == 2
+    assert emulator.stats().requests("oauth") == 2
     assert list(emulator.accepted()) == []

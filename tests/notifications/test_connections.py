@@ -79,7 +79,7 @@ def test_however_many_messages_one_token_is_asked_for(api: Chat, emulator: Emula
     run.forget_process()
     api.notify(*(f"phone-{number}" for number in range(300)))
     run.drain()
-    assert emulator.stats().token_calls == 1
+    assert emulator.stats().requests("oauth") == 1
 
 
 def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_the_old_one(
@@ -94,5 +94,5 @@ def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_th
         return first, await asyncio.gather(*(tokens.get() for _ in range(50)))
 
     first, after = asyncio.run(ask())
-    assert emulator.stats().token_calls == 2
+    assert emulator.stats().requests("oauth") == 2
     assert after.count(first) == 49
