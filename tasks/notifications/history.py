@@ -1,6 +1,6 @@
 """The story of one notification: what was tried for each device, what came back, what is next."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,10 +31,6 @@ class Story:
     devices: list[dict[str, Any]]
     waiting: dict[str, Any] | None
     history: list[dict[str, Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for --json."""
-        return asdict(self)
 
 
 def story(engine: Engine, notification_id: int) -> Story | None:
