@@ -1,7 +1,6 @@
 """The Celery app: `celery -A workers.app worker|beat|flower|inspect`."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from settings import ConfigurationError, get_settings
 from tasks.jobs import JOBS
 from workers import signals
 from workers.celery_config import celery_config
+from workers.exits import exit_if_misconfigured
 from workers.messages.transport import ExaminingAMQP
 
 
@@ -31,11 +31,8 @@ os.environ.setdefault("FLOWER_CONF", str(Path(__file__).parent.parent / "flowerc
 
 def make_app() -> Celery[Any]:
     """Return the app for the environment; stop the process with one sentence and exit code 2 if that is unusable."""
-    try:
+    with exit_if_misconfigured():
         config = celery_config(get_settings())
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ExaminingAMQP)
     # Else a thread other than the importing one has an app without our tasks and routes, and refuses every message.
     celery.set_default()

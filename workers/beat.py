@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import structlog
 from redis.exceptions import LockError, RedisError
 
-from settings import ConfigurationError, get_settings
+from settings import get_settings
+from workers.exits import EXIT_CONFIGURATION, exit_if_misconfigured
 from workers.logging import configure
 
 log = structlog.get_logger("workers.beat")
 
 CHILD = "--child"
-EXIT_CONFIGURATION = 2
 # Pauses before the next start; whoever ran for longer than the longest begins with the shortest again.
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 15.0
@@ -35,11 +35,8 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Keep beat running until a signal asks to stop. A configuration fault ends with one sentence and exit code 2."""
-    try:
+    with exit_if_misconfigured():
         configure(get_settings())
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CONFIGURATION) from None
     if CHILD in sys.argv[1:]:
         _beat()
     raise SystemExit(_supervise([sys.executable, "-m", "workers.beat", CHILD]))

@@ -14,10 +14,10 @@ from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
 from settings import ConfigurationError, Settings, get_settings
+from workers.exits import exit_if_misconfigured
 from workers.flower_login import login, make_password, read_users
 from workers.gateway.operators import is_loopback
 
-EXIT_CONFIGURATION = 2
 SAVE_MILLISECONDS = 60_000
 MOST_TASKS = 20_000
 FORGET_WORKERS_SECONDS = 24 * 3600
@@ -34,7 +34,7 @@ class ProtectedMetrics(Metrics):  # type: ignore[misc]
 
 def options() -> dict[str, Any]:
     """Return Flower's options for the environment; stop the process with one sentence and exit code 2 if it is unusable."""
-    try:
+    with exit_if_misconfigured():
         settings = get_settings()
         folder = _folder(settings)
         found = {
@@ -51,9 +51,6 @@ def options() -> dict[str, Any]:
             "format_task": readable,
             **_authentication(settings, folder),
         }
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CONFIGURATION) from None
     _protect_metrics()
     return found
 

@@ -1,17 +1,20 @@
-"""How log lines look: structlog over the standard library, console or JSON, with the task's name and id bound."""
+"""Set up log lines: structlog over the standard library, console or JSON, with the task's name and id bound."""
 
 import logging
 import sys
+import traceback
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
 from settings import Settings
+from tasks.words import printable
 
-# Celery says three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks log what they did when
-# they did something; failures are louder than INFO.
+# Celery logs three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks themselves log what they
+# did, if anything; failures are louder than INFO.
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
-# Each step of a migration, and for each S3 client made where it found its endpoint and credentials.
+# Alembic logs each step of a migration, botocore where each new client found its endpoint and credentials.
 _TALKATIVE = ("alembic", "botocore")
 
 
@@ -30,21 +33,18 @@ def configure(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    renderer: Processor
+    rendering: list[Processor]
     if settings.log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
-        exceptions: list[Processor] = [
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-        ]
+        exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        rendering = [structlog.processors.ExceptionRenderer(exceptions), structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.RichTracebackFormatter(show_locals=False)
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-        exceptions = []
+        colours = sys.stderr.isatty()
+        rendering = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -52,3 +52,14 @@ def configure(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in (*_TICKING, *_TALKATIVE):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Escape the control signs of texts: a message's id with a line break in it would forge a whole line of the log."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _write_traceback(out: TextIO, error: ExcInfo) -> None:
+    """Write a traceback whose lines, an exception's own text among them, are indented and so cannot be taken for events."""
+    for line in "".join(traceback.format_exception(*error)).splitlines():
+        out.write(f"\n    {printable(line)}")

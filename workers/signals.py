@@ -2,7 +2,6 @@
 
 import gc
 import signal
-import sys
 from typing import Any
 
 import structlog
@@ -26,6 +25,7 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
+from workers.exits import exit_if_misconfigured
 from workers.operations import telling
 
 log = structlog.get_logger(__name__)
@@ -43,14 +43,11 @@ def _set_up_logging(**_: Any) -> None:
 def _start(sender: Any, **_: Any) -> None:
     shutdown.forget()
     settings = get_settings()
-    try:
+    with exit_if_misconfigured():
         if "notifications" in sender.app.amqp.queues.consume_from:
             configured_providers(settings)
         tracing.check(settings)
         error_reports.start(settings)
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     gc.collect()
     gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
     gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])

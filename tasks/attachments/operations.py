@@ -1,10 +1,10 @@
 """What operators ask of the scans and order: counts, the history of one attachment, another scan, a release."""
 
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
+from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.quarantine import Quarantine
@@ -28,7 +28,7 @@ ROW = text("""
            scanned_for_virus, is_safe
     FROM message_attachments WHERE id = :id
 """)
-EVENTS = text(
+HISTORY = text(
     "SELECT happened_at, event, reason, signature FROM worker_scan_events WHERE attachment_id = :id ORDER BY id LIMIT 1000"
 )
 
@@ -72,17 +72,16 @@ def status(engine: Engine) -> dict[str, Any]:
 def of_verdict(engine: Engine, verdict: str, rows: int) -> list[dict[str, Any]]:
     """Return the newest attachments with this verdict."""
     with engine.connect() as connection:
-        return [_plain(row) for row in connection.execute(LIST, {"verdict": verdict, "rows": rows}).mappings()]
+        return dicts(connection, LIST, verdict=verdict, rows=rows)
 
 
 def show(engine: Engine, attachment_id: int) -> dict[str, Any]:
     """Return an attachment's row, its record and its history. Raise NotPossibleError if there is neither row nor record."""
     with engine.connect() as connection:
-        row, record = (connection.execute(query, {"id": attachment_id}).mappings().one_or_none() for query in (ROW, RECORD))
-        events = [_plain(event) for event in connection.execute(EVENTS, {"id": attachment_id}).mappings()]
-    if row is None and record is None:
+        row, record, history = (dicts(connection, query, id=attachment_id) for query in (ROW, RECORD, HISTORY))
+    if not row and not record:
         raise NotPossibleError(f"there is no attachment {attachment_id}")
-    return {"attachment": row and _plain(row), "scan": record and _plain(record), "events": events}
+    return {"attachment": row[0] if row else None, "scan": record[0] if record else None, "events": history}
 
 
 def rescan(engine: Engine, ids: list[int]) -> int:
@@ -141,7 +140,3 @@ def release(
 
     transact(engine, write)
     return {"attachment": attachment_id, "sha256": record["sha256"], "restored": restored}
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}

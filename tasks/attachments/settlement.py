@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tasks.attachments import retry_policy
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES, UNVERIFIED, VERDICTS, Finding, Flags, Kind
+from tasks.words import printable
 
 AT_ONCE = 0.0
 
@@ -62,7 +63,7 @@ def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
     # Content that is not what was scanned loses its verdict at once, other content when the tries have lasted long enough.
     block = (served and changed) or wait is None or retry_policy.blocks(finding.kind, attempts)
     verdict = UNVERIFIED.name if block else attachment.verdict
-    reason = f"{finding.reason} (try {attempts}{'' if wait else ', the last'})"[:255]
+    reason = printable(f"{finding.reason} (try {attempts}{'' if wait else ', the last'})")[:255]
     return Settlement(
         attachment,
         BLOCKED if block else None,
@@ -86,7 +87,7 @@ def quarantine_failed(attachment: Attachment, why: str) -> Settlement:
     """Settle an infected attachment that could not be taken into quarantine yet. It stays blocked by its flags."""
     attempts = attachment.attempts + 1
     wait = retry_policy.delay(Kind.STORAGE, attempts)
-    reason = f"{attachment.signature}; quarantine: {why}"[:255]
+    reason = printable(f"{attachment.signature}; quarantine: {why}")[:255]
     quarantine = "failed" if wait is None else PENDING
     return Settlement(attachment, None, attachment.verdict, reason, attempts=attempts, wait=wait, quarantine=quarantine)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from tasks.words import printable
+
 
 class Kind(StrEnum):
     """How one try at one attachment ended."""
@@ -95,7 +97,7 @@ def read_reply(reply: bytes) -> tuple[Kind, str]:
     if reply == b"stream: OK\0":
         return Kind.CLEAN, ""
     if match := FOUND.fullmatch(reply):
-        signature = match[1].decode("utf-8", "replace")
+        signature = printable(match[1].decode("utf-8", "replace"))[:255]
         kinds = (kind for prefix, kind in NOT_LOOKED_AT.items() if signature.startswith(prefix))
         return next(kinds, Kind.INFECTED), signature
     if reply == b"INSTREAM size limit exceeded. ERROR\0":

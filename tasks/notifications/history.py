@@ -1,6 +1,6 @@
 """The history of one notification: what was tried for each device, what came back, what is next."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,10 +32,6 @@ class History:
     waiting: dict[str, Any] | None
     history: list[dict[str, Any]]
     """One entry for each time that it was settled with problems."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for --json."""
-        return asdict(self)
 
 
 def history(engine: Engine, notification_id: int) -> History | None:

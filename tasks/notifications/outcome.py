@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+from tasks.words import printable
+
 
 class Kind(StrEnum):
     """What an answer means for the device, whoever gave it."""
@@ -46,3 +48,8 @@ class Outcome(NamedTuple):
     reason: str = ""
     retry_after: float | None = None
     everyone: bool = False
+
+
+def provider_words(text: object, most: int = 40) -> str:
+    """Return words of a provider's for a reason: one line, cut, without signs that a terminal obeys."""
+    return printable(str(text)[:most])[:most]

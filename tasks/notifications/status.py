@@ -3,7 +3,7 @@
 Every count is bounded, so that asking costs the same on a table of five million rows.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -56,10 +56,6 @@ class Status:
     ended_last_hour: list[dict[str, Any]] = field(default_factory=list)
     """Rows that ended otherwise than simply sent, by status and reason."""
     providers: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for --json."""
-        return asdict(self)
 
 
 def status(engine: Engine) -> Status:

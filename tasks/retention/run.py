@@ -50,7 +50,7 @@ class Report:
     batches: int = 0
     seconds: float = 0.0
     held_seconds: float = 0.0
-    cutoff: str | None = None
+    cutoff: object = None
 
 
 def lock_of(policy: Policy) -> str:
@@ -150,7 +150,7 @@ class _Run:
             batches=batches,
             seconds=time.monotonic() - began,
             held_seconds=self._held,
-            cutoff=str(place.cutoff),
+            cutoff=place.cutoff,
         )
 
     def _fresh(self) -> Place:

@@ -23,7 +23,7 @@ from settings import ConfigurationError, get_settings
 from tasks.retention.task import STARTED_BY
 from tests.retention.rows import conversation, ids, notifications, parents
 from workers.cli import cli
-from workers.cli.live import who
+from workers.cli.progress import who
 
 OLD = "NOW() - INTERVAL 91 DAY"
 

@@ -5,6 +5,7 @@ import logging as standard
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from settings import get_settings
 from workers import logging
@@ -41,3 +42,26 @@ def test_a_traceback_shows_no_variables(
     assert SECRET[::-1] not in written
     if log_format == "json":
         assert json.loads(written)["exception"]
+
+
+FORGED = "x\n2026-01-01T00:00:00Z [error    ] forged\x1b[2J\x9b\u202e"
+
+
+def test_no_text_forges_a_line_of_the_log(
+    environment: dict[str, str], root_logger: standard.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logging.configure(get_settings().model_copy(update={"log_format": "console"}))
+
+    standard.getLogger("celery").error("Task %s is refused", FORGED)
+    structlog.get_logger("tasks").error(FORGED, id=FORGED, ids=[FORGED])
+    try:
+        raise RuntimeError(FORGED)
+    except RuntimeError:
+        structlog.get_logger("tasks").exception("it failed")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.isprintable()] == []
+    events = [line for line in lines if not line.startswith("    ")]
+    assert ["forged" in event for event in events] == [True, True, False]
+    assert not any(event.startswith("2026-01-01") for event in events)
+    assert any(line.strip().startswith("2026-01-01") for line in lines)  # in the traceback, indented

@@ -2,21 +2,17 @@
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
-from sqlalchemy.exc import DBAPIError
 
-from settings import ConfigurationError, get_settings
-from workers import logging
-
-EXIT_FAILED = 1
-EXIT_CONFIGURATION = 2
-
+from workers.cli.group import Group
+from workers.exits import exit_if_misconfigured
 
 GROUPS = ("attachments", "backups", "db", "doctor", "gateway", "messages", "notifications", "retention", "schedule", "status")
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Loads the module of a command when it is asked for: all of them, with what they import, take more than a second."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -30,21 +26,17 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="chat-workers")
 def cli() -> None:
     """Background workers of the chat: the operators' command line.
 
     Exit codes: 0 done, 1 the work failed, 2 bad usage or configuration.
     """
-    logging.configure(get_settings())
 
 
 def main() -> None:
-    """Run the command line; a configuration fault is one sentence and exit code 2."""
-    try:
+    """Run the command line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name outside of Latin-1 ends no command there
+    with exit_if_misconfigured():
         cli()
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CONFIGURATION) from None
-    except DBAPIError as error:
-        print(f"chat-workers: the database says: {error.orig}", file=sys.stderr)
-        raise SystemExit(EXIT_FAILED) from None

@@ -1,15 +1,11 @@
 """`chat-workers backups`: make, list, verify, restore, rotate and drill backups by hand."""
 
-import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
@@ -17,13 +13,17 @@ from db.models import CHAT_TABLES
 from settings import get_settings
 from tasks.backups import folder, ledger, restore, verify
 from tasks.backups.errors import BackupError
+from tasks.backups.ledger import Run
 from tasks.backups.run import TIERS, Backups
+from tasks.words import duration, size
+from workers.cli.group import Group
+from workers.cli.output import Line, Table, as_json_option, emit, say
+from workers.cli.progress import bytes_done
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 MADE = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped"}
 
 
-@click.group("backups")
+@click.group("backups", cls=Group, errors=(BackupError,))
 def group() -> None:
     """Backups of the chat tables: make, list, verify, restore, rotate, drill."""
 
@@ -31,95 +31,89 @@ def group() -> None:
 @group.command()
 @click.argument("tier", type=click.Choice(TIERS))
 @click.option("--if-due", is_flag=True, help="Do nothing if this day, week or month has one, as the schedule does.")
-@json_option
+@as_json_option
 def create(tier: str, if_due: bool, as_json: bool) -> None:
     """Make a backup now: dump (daily), seal the week's dumps (weekly) or ship the newest archive to S3 (monthly)."""
     work = {"daily": Backups.daily, "weekly": Backups.weekly, "monthly": Backups.monthly}[tier]
-    with _sentences(), _progress(f"{tier} backup", _expected(tier)) as tick:
+    with bytes_done(f"{tier} backup", _expected(tier)) as tick:
         run = work(_backups(), tick, force=not if_due)
-    if as_json:
-        _print_json(asdict(run))
-    elif run.artefact:
-        rows = f", {run.rows:,} rows" if run.rows else ""
-        click.echo(f"{MADE[tier]} {run.artefact}: {_size(run.bytes)}{rows}, {run.milliseconds / 1000:.1f} s")
-    else:
-        click.echo(f"nothing to do: the {tier} backup is not due")
+    rows = f", {run.rows:,} rows" if run.rows else ""
+    made = f"{MADE[tier]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
+    emit(run, as_json, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
 
 
 @group.command("list")
-@json_option
+@as_json_option
 def list_command(as_json: bool) -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups = _backups()
     rows, complaints = [], []
-    with _sentences():
-        into = backups.folder
-        for kind in folder.NAMES:
-            for name in folder.names(into, kind):
-                try:
-                    manifest, _, signature = folder.load(into, name).signed
-                    made = manifest.created_at.isoformat()
-                    rows.append(_row(kind, name, manifest.bytes, made, manifest.rows, signature is not None))
-                except BackupError as error:
-                    complaints.append(str(error))
-        try:
-            if bucket := backups.bucket:
-                rows += [
-                    _row("monthly", f"{entry.month}/{entry.name}", entry.bytes, "", 0, True)
-                    for entry in bucket.shipped()
-                    if entry.committed
-                ]
-        except BackupError as error:
-            complaints.append(str(error))
-        try:
-            runs = ledger.last_runs(backups.engine)
-        except DBAPIError as error:  # the day that backups are needed
-            runs = {}
-            complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
-    last = {
-        " ".join(filter(None, key)): None if run.done is None else f"{run.done:%Y-%m-%dT%H:%M:%SZ}" for key, run in runs.items()
-    }
-    if as_json:
-        _print_json({"backups": rows, "last_done": last, "complaints": complaints})
-    else:
-        for row in rows:
-            count = f"{row['rows']:>14,} rows" if row["rows"] else " " * 19
-            signed = "signed" if row["signed"] else "not signed"
-            click.echo(
-                f"{row['tier']:8} {row['name']:48} {_size(row['bytes']):>10} {count}  {row['made_at']:26} {signed}".rstrip()
-            )
-        for job, done in sorted(last.items()):
-            click.echo(f"last {job}: {done or 'never done, though tried'}")
-        for complaint in complaints:
-            click.echo(f"Error: {complaint}", err=True)
-        if not rows and not complaints:
-            click.echo("there are no backups yet; make one with: chat-workers backups create daily")
+    into = backups.folder
+    for kind in folder.NAMES:
+        for name in folder.names(into, kind):
+            try:
+                manifest, _, signature = folder.load(into, name).signed
+                rows.append(_row(kind, name, manifest.bytes, manifest.created_at, manifest.rows, signature is not None))
+            except BackupError as error:
+                complaints.append(str(error))
+    try:
+        if bucket := backups.bucket:
+            shipped = (entry for entry in bucket.shipped() if entry.committed)
+            rows += [_row("monthly", f"{entry.month}/{entry.name}", entry.bytes, None, None, True) for entry in shipped]
+    except BackupError as error:
+        complaints.append(str(error))
+    try:
+        last = {" ".join(filter(None, job)): run.done for job, run in sorted(ledger.last_runs(backups.engine).items())}
+    except DBAPIError as error:  # the day that backups are needed
+        last = {}
+        complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
+    found = {"backups": rows, "last_done": last, "complaints": complaints}
+    emit(found, as_json, _list(found))
     if complaints:
+        say(*(f"Error: {complaint}" for complaint in complaints), err=True)
         raise SystemExit(1)
+
+
+def _list(found: dict[str, Any]) -> Iterator[Line]:
+    yield Table(
+        ("tier", "name", "size", "rows", "made at", ""),
+        [
+            (
+                each["tier"],
+                each["name"],
+                size(each["bytes"]),
+                f"{each['rows']:,}" if each["rows"] else "-",
+                each["made_at"] or "-",
+                "signed" if each["signed"] else "not signed",
+            )
+            for each in found["backups"]
+        ],
+        empty="" if found["complaints"] else "there are no backups yet; make one with: chat-workers backups create daily",
+    )
+    yield Table(("job", "last done"), [(job, done or "never, though tried") for job, done in found["last_done"].items()])
 
 
 @group.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@json_option
+@as_json_option
 def verify_command(names: tuple[str, ...], as_json: bool) -> None:
     """Read backups of the folder to their last byte and compare them with their manifests: all, or those named."""
     backups = _backups()
     report: dict[str, str | None] = {}
-    with _sentences():
+
+    def work() -> Iterator[Line]:
         into, known = backups.folder, backups.known_passphrases
-        chosen = names or [name for kind in folder.NAMES for name in folder.names(into, kind)]
-        for name in chosen:
+        for name in names or [name for kind in folder.NAMES for name in folder.names(into, kind)]:
             try:
                 backup = folder.load(into, name)
-                with _progress(name, 2 * backup.signed.manifest.bytes) as tick:
+                with bytes_done(name, 2 * backup.signed.manifest.bytes) as tick:
                     verify.check_content(backup, known, tick)
                 report[name] = None
             except BackupError as error:
                 report[name] = str(error)
-            if not as_json:
-                click.echo(f"{name}: {report[name] or 'as its manifest says'}")
-    if as_json:
-        _print_json(report)
+            yield f"{name}: {report[name] or 'as its manifest says'}"
+
+    emit(report, as_json, list(work()) if as_json else work())
     if any(report.values()):
         raise SystemExit(1)
 
@@ -132,76 +126,66 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--tables", metavar="A,B", help="Only these tables. Default: all nine.")
 @click.option("--dump", "dump_name", metavar="NAME", help="Which dump of an archive. Default: its newest.")
 @click.option("--yes", is_flag=True, help="Replace tables that have rows without asking.")
-@json_option
+@as_json_option
 def restore_command(name: str, into: str | None, tables: str | None, dump_name: str | None, yes: bool, as_json: bool) -> None:
     """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names."""
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else CHAT_TABLES
     if unknown := [table for table in chosen if table not in CHAT_TABLES]:
         raise click.UsageError(f"no backup has a table {', '.join(unknown)}; there are {', '.join(CHAT_TABLES)}")
     backups = _backups()
-    with _sentences():
-        found = backups.find(name)
-        schema = into or str(backups.engine.url.database)
-        restore.create_schema(backups.engine, schema)
-        target = restore.schema_engine(backups.engine, schema)
-        if filled := restore.filled_tables(target, chosen):
-            click.echo(
-                f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True
-            )
-            if not yes:
-                click.echo(restore.NEEDS, err=True)
-                _ask()
-        with _progress(f"restoring into {schema}", None) as tick:
-            run = backups.restore(found, target, chosen, tick, name=dump_name)
-        orphans = restore.orphans(target, chosen)
-        target.dispose()
-    if as_json:
-        _print_json({**asdict(run), "into": schema, "tables": chosen, "orphans": [asdict(entry) for entry in orphans]})
-        return
-    click.echo(f"restored {run.artefact} into {schema}: {run.rows:,} rows, {run.milliseconds / 1000:.1f} s")
+    found = backups.find(name)
+    schema = into or str(backups.engine.url.database)
+    restore.create_schema(backups.engine, schema)
+    target = restore.schema_engine(backups.engine, schema)
+    if filled := restore.filled_tables(target, chosen):
+        say(f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True)
+        if not yes:
+            say(restore.NEEDS, err=True)
+            _ask()
+    with bytes_done(f"restoring into {schema}", None) as tick:
+        run = backups.restore(found, target, chosen, tick, name=dump_name)
+    orphans = restore.orphans(target, chosen)
+    target.dispose()
+    result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
+    emit(result, as_json, _restored(run, schema, orphans))
+
+
+def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator[Line]:
+    yield f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
     if orphans:
-        click.echo(restore.NEEDS)
+        yield restore.NEEDS
     for entry in orphans:
         missing = "which is not there" if entry.count is None else f"where {entry.count:,} rows name one that is not there"
-        click.echo(f"  {entry.column} refers to {entry.parent}, {missing}")
+        yield f"  {entry.column} refers to {entry.parent}, {missing}"
 
 
 @group.command()
 @click.option("--yes", is_flag=True, help="Delete; without it the command only shows what it would delete.")
-@json_option
+@as_json_option
 def prune(yes: bool, as_json: bool) -> None:
     """Show what rotation would delete by BACKUP_KEEP_DAILY, _WEEKLY and _MONTHLY; with --yes, delete it."""
-    with _sentences():
-        if yes:
-            with _progress("verifying the newest", None) as tick:
-                doomed = _backups().prune(tick)
-        else:
-            doomed = _backups().plan()
-    if as_json:
-        _print_json({"deleted": yes, **{tier: [asdict(entry) for entry in entries] for tier, entries in doomed.items()}})
-        return
+    if yes:
+        with bytes_done("verifying the newest", None) as tick:
+            doomed = _backups().prune(tick)
+    else:
+        doomed = _backups().plan()
     verb = "deleted" if yes else "would delete"
-    for tier, entries in doomed.items():
-        for entry in entries:
-            click.echo(f"{verb} {tier} {entry} ({_size(entry.bytes)})")
-    if not any(doomed.values()):
-        click.echo("nothing is past its keep")
+    lines = [f"{verb} {tier} {entry} ({size(entry.bytes)})" for tier, entries in doomed.items() for entry in entries]
+    if not lines:
+        lines = ["nothing is past its keep"]
     elif not yes:
-        click.echo("nothing was deleted; --yes does it, once the newest of each tier has been verified")
+        lines.append("nothing was deleted; --yes does it, once the newest of each tier has been verified")
+    emit({"deleted": yes, **doomed}, as_json, lines)
 
 
 @group.command()
 @click.option("--from", "tier", type=click.Choice(TIERS), help="Default: the tier not drilled for longest.")
-@json_option
+@as_json_option
 def drill(tier: str | None, as_json: bool) -> None:
     """Restore the newest backup of a tier into the scratch schema, compare every row, and drop the schema."""
-    with _sentences(), _progress("drill", None) as tick:
+    with bytes_done("drill", None) as tick:
         run = _backups().drill(tick, tier=tier)
-    if as_json:
-        _print_json(asdict(run))
-    else:
-        seconds = run.milliseconds / 1000
-        click.echo(f"{run.artefact} ({run.tier}) restores: {run.rows:,} rows came back as they were, in {seconds:.1f} s")
+    emit(run, as_json, [f"{run.artefact} ({run.tier}) restores: {run.rows:,} rows came back as they were, in {_took(run)}"])
 
 
 def _backups() -> Backups:
@@ -222,33 +206,9 @@ def _expected(tier: str) -> int | None:
     return last.signed.manifest.plain_bytes if tier == "daily" else 2 * last.signed.manifest.bytes
 
 
-@contextmanager
-def _progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal; elsewhere nothing."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda done: progress.advance(task, done)
+def _took(run: Run) -> str:
+    return duration(run.milliseconds / 1000)
 
 
-@contextmanager
-def _sentences() -> Iterator[None]:
-    try:
-        yield
-    except BackupError as error:
-        raise click.ClickException(str(error)) from None
-    except DBAPIError as error:
-        raise click.ClickException(f"the database failed: {error.orig}") from None
-
-
-def _row(tier: str, name: str, size: int, made: str, rows: int, signed: bool) -> dict[str, Any]:
+def _row(tier: str, name: str, size: int, made: object, rows: int | None, signed: bool) -> dict[str, Any]:
     return {"tier": tier, "name": name, "bytes": size, "made_at": made, "rows": rows, "signed": signed}
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} B"
-
-
-def _print_json(report: object) -> None:
-    click.echo(json.dumps(report))

@@ -7,10 +7,11 @@ from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
 from db.migrate import MigrationBusyError, current_revision, migrate, newest_revision
 from db.privileges import grants
-from workers.cli.output import as_json_option, print_json
+from workers.cli.group import Group
+from workers.cli.output import as_json_option, emit, say
 
 
-@click.group("db")
+@click.group("db", cls=Group, errors=(SchemaExistsError, MigrationBusyError))
 def group() -> None:
     """The database: create (development), migrate, check, grants."""
 
@@ -18,21 +19,15 @@ def group() -> None:
 @group.command()
 def create() -> None:
     """Make the shared chat schema in an EMPTY database, for development."""
-    try:
-        create_shared_schema(get_engine())
-    except SchemaExistsError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo("created the shared schema")
+    create_shared_schema(get_engine())
+    say("created the shared schema")
 
 
 @group.command("migrate")
 def migrate_command() -> None:
     """Create and upgrade the worker_ tables; shared tables are never touched."""
-    try:
-        before, after = migrate(get_engine())
-    except MigrationBusyError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"worker tables are at {after}" + ("" if before == after else f" (were at {before or 'nothing'})"))
+    before, after = migrate(get_engine())
+    say(f"worker tables are at {after}" + ("" if before == after else f" (were at {before or 'nothing'})"))
 
 
 @group.command()
@@ -46,13 +41,7 @@ def check(as_json: bool) -> None:
         differences.append(
             f"worker tables are at {revision or 'nothing'}, not {newest_revision()}: run `chat-workers db migrate`"
         )
-    if as_json:
-        print_json(differences)
-    else:
-        for difference in differences:
-            click.echo(difference)
-        if not differences:
-            click.echo("the schema has everything the workers need")
+    emit(differences, as_json, differences or ["the schema has everything the workers need"])
     if differences:
         raise SystemExit(1)
 

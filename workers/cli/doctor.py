@@ -1,12 +1,12 @@
 """`chat-workers doctor`: every dependency in a line, and what to mend."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import click
 
 from settings import get_settings
-from workers.cli.output import as_json_option, print_json
+from workers.cli.group import Command
+from workers.cli.output import as_json_option, emit, say
 from workers.doctor.database import database
 from workers.doctor.exposure import exposure
 from workers.doctor.folders import folders
@@ -30,10 +30,10 @@ CHECKS: Mapping[str, Check] = {
     "secrets": secrets,
     "exposure": exposure,
 }
-MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red"), "not configured": ("-", None), "not tried": ("-", None)}
+MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red"), "not configured": ("-", ""), "not tried": ("-", "")}
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option("--offline", is_flag=True, help="Ask no push provider for a token.")
 @click.option("--only", type=click.Choice(["backups"]), help="The environment is that of the backups process alone.")
 @as_json_option
@@ -45,14 +45,11 @@ def group(offline: bool, only: str | None, as_json: bool) -> None:
         if not as_json:
             _echo(finding)
     faults = sum(finding.state == "WRONG" for finding in found)
-    if as_json:
-        print_json([asdict(finding) for finding in found])
-    else:
-        click.echo(f"{faults} to mend" if faults else "nothing to mend")
+    emit(found, as_json, [f"{faults} to mend" if faults else "nothing to mend"])
     if faults:
         raise SystemExit(1)
 
 
 def _echo(finding: Finding) -> None:
     mark, colour = MARKS[finding.state]
-    click.echo(f"{click.style(mark.ljust(5), fg=colour)}  {finding.what.ljust(17)}  {finding.sentence}")
+    say([(mark.ljust(5), colour), f"  {finding.what.ljust(17)}  {finding.sentence}"])

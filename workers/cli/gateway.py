@@ -1,18 +1,17 @@
 """`chat-workers gateway`: who may start jobs over HTTP; make, list and revoke tokens."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from settings import ConfigurationError, get_settings, parse_age
-from workers.cli.table import echo_table
+from tasks.words import moment
+from workers.cli.group import Group
+from workers.cli.output import Table, as_json_option, emit, say
 from workers.gateway import tokens
 from workers.gateway.catalogue import CATALOGUE
 from workers.gateway.tokens import NEVER, TokensError
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Moment(click.ParamType[datetime]):
@@ -31,7 +30,7 @@ class Moment(click.ParamType[datetime]):
         return when.replace(tzinfo=when.tzinfo or UTC)
 
 
-@click.group("gateway")
+@click.group("gateway", cls=Group, errors=(TokensError,))
 def group() -> None:
     """Who may start jobs over HTTP: token, tokens, revoke. The gateway reads GATEWAY_TOKENS_FILE again when it changes."""
 
@@ -52,49 +51,35 @@ def _file() -> Path:
 @as_json_option
 def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: bool) -> None:
     """Make a token for NAME, such as directus-2026-11, and print it, once: the file holds only its hash."""
-    try:
-        made = tokens.issue(_file(), name, expires=expires or NEVER, jobs=frozenset(jobs) if jobs else None)
-    except TokensError as error:
-        raise click.ClickException(str(error)) from None
-    if as_json:
-        click.echo(json.dumps({"name": name, "token": made, "expires": expires and expires.isoformat(), "jobs": jobs or None}))
-        return
-    click.echo(made)
-    click.echo(f"{name} {f'expires at {expires:%Y-%m-%d %H:%M} UTC' if expires else 'does not expire'};"
-               " this is the only time that it is shown", err=True)  # fmt: skip
+    made = tokens.issue(_file(), name, expires=expires or NEVER, jobs=frozenset(jobs) if jobs else None)
+    emit({"name": name, "token": made, "expires": expires, "jobs": jobs or None}, as_json, [made])
+    if not as_json:
+        until = f"expires at {moment(expires)}" if expires else "does not expire"
+        say(f"{name} {until}; this is the only time that it is shown", err=True)
 
 
 @group.command("tokens")
 @as_json_option
 def list_command(as_json: bool) -> None:
     """List the tokens by name. Exit code 1 if one has expired."""
-    try:
-        found = tokens.read(_file())
-    except TokensError as error:
-        raise click.ClickException(str(error)) from None
     now = datetime.now(UTC)
     rows = [
         {
             "name": each.name,
-            "expires": None if each.expires == NEVER else each.expires.isoformat(),
+            "expires": None if each.expires == NEVER else each.expires,
             "expired": each.expires <= now,
-            "jobs": sorted(each.jobs) if each.jobs is not None else None,
+            "jobs": each.jobs,
         }
-        for each in found
+        for each in tokens.read(_file())
     ]
-    if as_json:
-        click.echo(json.dumps(rows))
-    else:
-        echo_table(
-            ("name", "expires", "jobs", ""),
-            [(r["name"], r["expires"] or "never", _names(r["jobs"]), "expired" if r["expired"] else "") for r in rows],
-        )
+    table = [(r["name"], r["expires"] or "never", _names(r["jobs"]), "expired" if r["expired"] else "") for r in rows]
+    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)])
     if any(row["expired"] for row in rows):
         raise SystemExit(1)
 
 
 def _names(jobs: object) -> str:
-    return ", ".join(jobs) if isinstance(jobs, list) else "all"
+    return ", ".join(sorted(jobs)) if isinstance(jobs, frozenset) else "all"
 
 
 @group.command()
@@ -102,8 +87,5 @@ def _names(jobs: object) -> str:
 @as_json_option
 def revoke(name: str, as_json: bool) -> None:
     """Take NAME's token back; it is refused from the next request on."""
-    try:
-        tokens.revoke(_file(), name)
-    except TokensError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(json.dumps({"revoked": name}) if as_json else f"{name} is revoked")
+    tokens.revoke(_file(), name)
+    emit({"revoked": name}, as_json, [f"{name} is revoked"])

@@ -11,8 +11,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tasks.jobs import QUEUES
-from workers.cli.output import as_json_option, print_json
-from workers.cli.table import echo_table
+from tasks.words import moment
+from workers.cli.group import Group
+from workers.cli.output import Line, Table, as_json_option, emit
+from workers.json_text import json_text
 from workers.messages import envelope, rejected
 from workers.messages.call import OURS
 from workers.messages.contract import DEFECTS, NAMES, RefusedError
@@ -22,7 +24,7 @@ from workers.messages.replay import outline, readable_call, replay
 IDS = click.argument("ids", nargs=-1, required=True)
 
 
-@click.group("messages")
+@click.group("messages", cls=Group)
 def group() -> None:
     """Messages that no worker can run: list, show, replay, discard."""
 
@@ -38,16 +40,15 @@ def list_messages(queue: str | None, defect: str | None, limit: int, as_json: bo
         counts, dropped = rejected.rejected_counts(redis), rejected.dropped_count(redis)
         found = [k for k in rejected.kept(redis) if queue in {None, k.queue} and defect in {None, k.defect}]
     rows = [_row(kept) for kept in found[:limit]]
-    if as_json:
-        refused = [{"queue": q, "defect": d, "count": n} for (q, d), n in sorted(counts.items())]
-        print_json({"messages": rows, "refused": refused, "pushed_out": dropped})
-        return
-    if rows:
-        table = [(r["id"], f"{r['at']:%Y-%m-%d %H:%M:%S}", r["queue"], r["task"] or "-", r["size"], r["defect"]) for r in rows]
-        echo_table(("id", "at (UTC)", "queue", "task", "bytes", "defect"), table)
+    refused = [{"queue": q, "defect": d, "count": n} for (q, d), n in sorted(counts.items())]
+    table = [(r["id"], r["at"], r["queue"], r["task"] or "-", r["size"], r["defect"]) for r in rows]
+    lines: list[Line] = [Table(("id", "at", "queue", "task", "bytes", "defect"), table)]
     if len(found) > limit:
-        click.echo(f"… and {len(found) - limit} more; see --limit")
-    click.echo(f"{len(found)} kept, {sum(counts.values())} refused since the counts began, {dropped} pushed out by newer ones")
+        lines.append(f"… and {len(found) - limit} more; see --limit")
+    lines.append(
+        f"{len(found)} kept, {sum(counts.values())} refused since the counts began, {dropped} pushed out by newer ones"
+    )
+    emit({"messages": rows, "refused": refused, "pushed_out": dropped}, as_json, lines)
 
 
 @group.command()
@@ -62,19 +63,16 @@ def show(identity: str, raw: bool, as_json: bool) -> None:
         sys.stdout.buffer.write(kept.raw)
         return
     drawn = _outline(kept)
-    if as_json:
-        print_json({**_row(kept), "detail": kept.detail, "sha256": kept.sha256, "whole": kept.whole, "outline": drawn})
-        return
-    click.echo(f"{kept.id}  {kept.at:%Y-%m-%d %H:%M:%S} UTC  queue {kept.queue}  {kept.size} bytes  sha256 {kept.sha256[:16]}")
-    click.echo(f"{kept.defect}: {kept.detail} ({DEFECTS[kept.defect]})")
-    if isinstance(drawn, str):
-        click.echo(drawn)
-    else:
-        print_json(drawn)
+    row = {**_row(kept), "detail": kept.detail, "sha256": kept.sha256, "whole": kept.whole, "outline": drawn}
+    emit(row, as_json, _show(kept, drawn))
+
+
+def _show(kept: Rejected, drawn: Any) -> Iterator[Line]:
+    yield f"{kept.id}  {moment(kept.at)}  queue {kept.queue}  {kept.size} bytes  sha256 {kept.sha256[:16]}"
+    yield f"{kept.defect}: {kept.detail} ({DEFECTS[kept.defect]})"
+    yield from [drawn] if isinstance(drawn, str) else json_text(drawn).splitlines()
     task = _row(kept)["task"]
-    click.echo(
-        f"It asks for {task}." if task else "It asks for no task of ours that could be read from it; it cannot be replayed."
-    )
+    yield f"It asks for {task}." if task else "It asks for no task of ours that could be read from it; it cannot be replayed."
 
 
 @group.command("replay")
@@ -174,11 +172,7 @@ def _known() -> frozenset[str]:
 
 
 def _report(results: list[dict[str, Any]], done: str, as_json: bool) -> None:
-    if as_json:
-        print_json(results)
-    for result in [] if as_json else results:
-        click.echo(
-            f"{result['id']}: " + (" ".join([done, result.get("task", "")]).rstrip() if result[done] else result["reason"])
-        )
+    said = (" ".join([done, r.get("task", "")]).rstrip() if r[done] else r["reason"] for r in results)
+    emit(results, as_json, [f"{r['id']}: {text}" for r, text in zip(results, said, strict=True)])
     if not all(result[done] for result in results):
         raise SystemExit(1)

@@ -1,24 +1,26 @@
 """`chat-workers notifications`: how delivery stands, the history of a row, send or validate one, play failed ones again."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from db.engine import get_engine
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
+from tasks.notifications.history import History
 from tasks.notifications.history import history as read_history
 from tasks.notifications.outcome import Kind
-from tasks.notifications.status import MOST_BY_STATUS
+from tasks.notifications.status import MOST_BY_STATUS, Status
 from tasks.notifications.status import status as read_status
-from workers.cli.output import age, as_json_option, print_json
+from tasks.words import count, duration, moment
+from workers.cli.group import Group
+from workers.cli.output import Line, Table, as_json_option, emit
 
 SHOWN = 20
 
 
-@click.group("notifications")
+@click.group("notifications", cls=Group)
 def group() -> None:
     """Push delivery: status, show, send, replay."""
 
@@ -28,25 +30,25 @@ def group() -> None:
 def status(as_json: bool) -> None:
     """Show rows by status, what waits and why, the last hour's outcomes, and each provider's breaker."""
     found = read_status(get_engine())
-    if as_json:
-        print_json(found.as_json())
-        return
-    console = Console()
-    counts = (f"{_bounded(count, MOST_BY_STATUS[word])} {word}" for word, count in found.notifications.items())
-    console.print("notifications: " + ", ".join(counts))
+    emit(found, as_json, _status(found))
+
+
+def _status(found: Status) -> Iterator[Line]:
+    counts = (f"{count(rows, MOST_BY_STATUS[word])} {word}" for word, rows in found.notifications.items())
+    yield "notifications: " + ", ".join(counts)
     if found.oldest_pending_age is not None:
-        console.print(f"oldest PENDING: {age(found.oldest_pending_age)}")
-    _table(console, "under way or waiting", found.waiting, ("notifications", "due", "waiting_on", "reason"))
-    _table(console, "devices, last hour", found.last_hour, ("provider", "outcome", "devices", "reason"))
-    _table(console, "not simply sent, last hour", found.ended_last_hour, ("status", "notifications", "reason"))
+        yield f"oldest PENDING: {duration(found.oldest_pending_age)}"
+    yield _table("under way or waiting", found.waiting, ("notifications", "due", "waiting_on", "reason"))
+    yield _table("devices, last hour", found.last_hour, ("provider", "outcome", "devices", "reason"))
+    yield _table("not simply sent, last hour", found.ended_last_hour, ("status", "notifications", "reason"))
     for provider in found.providers:
+        name = f"{provider['provider']}: "
         if provider["open"]:
-            state = f"[red]HELD since {provider['opened_at']:%H:%M:%S}Z[/red]: {provider['reason']}"
+            yield (name, (f"HELD since {moment(provider['opened_at'])}", "red"), f": {provider['reason']}")
         elif provider["paused_until"]:
-            state = f"[yellow]paused until {provider['paused_until']:%H:%M:%S}Z[/yellow] at its own request"
+            yield (name, (f"paused until {moment(provider['paused_until'])}", "yellow"), " at its own request")
         else:
-            state = "[green]sending[/green]"
-        console.print(f"{provider['provider']}: {state}")
+            yield (name, ("sending", "green"))
 
 
 @group.command()
@@ -57,24 +59,21 @@ def show(notification_id: int, as_json: bool) -> None:
     found = read_history(get_engine(), notification_id)
     if found is None:
         raise click.ClickException(f"there is no notification {notification_id}")
-    if as_json:
-        print_json(found.as_json())
-        return
-    console = Console()
-    row = found.notification
-    console.print(
-        f"notification {row['id']}: {row['delivery_status']}, created {row['created_at']}Z, sent {row['sent_at'] or 'never'}"
-    )
+    emit(found, as_json, _show(found))
+
+
+def _show(found: History) -> Iterator[Line]:
+    row, waiting = found.notification, found.waiting
+    created, sent = moment(row["created_at"]), moment(row["sent_at"])
+    yield f"notification {row['id']}: {row['delivery_status']}, created {created}, sent {sent}"
     if row["error_message"]:
-        console.print(f"  {row['error_message']}", markup=False)
-    if found.waiting:
-        waiting = found.waiting
+        yield f"  {row['error_message']}"
+    if waiting:
         holder = "leased by a worker until" if waiting["lease"] else "next try"
-        console.print(
-            f"  {holder} {waiting['due_at']}Z" + (f", waits for {waiting['waiting_on']}" if waiting["waiting_on"] else "")
-        )
-    _table(console, "devices", found.devices, ("device", "state", "attempts", "due", "dead_since", "reason"))
-    _table(console, "settled before", found.history, ("settled_at", "status", "reason"))
+        on = f", waits for {waiting['waiting_on']}" if waiting["waiting_on"] else ""
+        yield f"  {holder} {moment(waiting['due_at'])}{on}"
+    yield _table("devices", found.devices, ("device", "state", "attempts", "due", "dead_since", "reason"))
+    yield _table("settled before", found.history, ("settled_at", "status", "reason"))
 
 
 @group.command()
@@ -94,10 +93,8 @@ def send(notification_id: int, dry_run: bool, as_json: bool) -> None:
     found = read_history(get_engine(), notification_id)
     assert found is not None  # noqa: S101 - it was there a moment ago
     result = {key: found.notification[key] for key in ("id", "delivery_status", "error_message")}
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(f"{result['delivery_status']}" + (f": {result['error_message']}" if result["error_message"] else ""))
+    why = f": {result['error_message']}" if result["error_message"] else ""
+    emit(result, as_json, [f"{result['delivery_status']}{why}"])
     if result["delivery_status"] != "SENT":
         raise SystemExit(1)
 
@@ -108,12 +105,8 @@ def _validate(notification_id: int, as_json: bool) -> None:
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from None
     rows = [{"device": d.key, "valid": o.kind is Kind.SENT, "outcome": o.kind.value, "reason": o.reason} for d, o in outcomes]
-    if as_json:
-        print_json(rows)
-    elif not rows:
-        click.echo("the row names no usable device")
-    for row in [] if as_json else rows:
-        click.echo(f"{row['device']}: " + ("valid" if row["valid"] else f"{row['outcome']}, {row['reason']}"))
+    said = [f"{row['device']}: " + ("valid" if row["valid"] else f"{row['outcome']}, {row['reason']}") for row in rows]
+    emit(rows, as_json, said or ["the row names no usable device"])
     if any(row["outcome"] not in {Kind.SENT, Kind.HELD} for row in rows):
         raise SystemExit(1)
 
@@ -131,27 +124,22 @@ def replay(wanted: str, reason: str, limit: int, yes: bool, as_json: bool) -> No
     """
     rows = replaying.replayable(get_engine(), status=wanted, reason=reason, limit=limit)
     replayed = replaying.replay(get_engine(), [row["id"] for row in rows], wanted) if yes else 0
-    if as_json:
-        print_json({"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]})
-        return
-    console = Console()
-    _table(console, f"{len(rows)} {wanted} rows", rows[:SHOWN], ("id", "why"))
+    emit(
+        {"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]},
+        as_json,
+        _replay(rows, wanted, replayed, yes),
+    )
+
+
+def _replay(rows: list[dict[str, Any]], wanted: str, replayed: int, yes: bool) -> Iterator[Line]:
+    yield _table(f"{len(rows)} {wanted} rows", rows[:SHOWN], ("id", "why"))
     if len(rows) > SHOWN:
-        console.print(f"… and {len(rows) - SHOWN} more")
+        yield f"… and {len(rows) - SHOWN} more"
     if yes:
-        console.print(f"{replayed} rows are PENDING again")
+        yield f"{replayed} rows are PENDING again"
     elif rows:
-        console.print("nothing was changed; add --yes to play them again")
+        yield "nothing was changed; add --yes to play them again"
 
 
-def _bounded(count: int, most: int) -> str:
-    return f"{count:,}{'+' if count >= most else ''}"
-
-
-def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    if not rows:
-        return
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    console.print(table)
+def _table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Table:
+    return Table(columns, [[row[column] for column in columns] for row in rows], title)

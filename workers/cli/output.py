@@ -1,34 +1,77 @@
-"""How the commands print: JSON for programs, ages for people."""
+"""Print what a command has found: JSON for programs; lines and tables for people, in which no data reaches the terminal raw.
 
-import json
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
+Data comes from rows, providers, workers, files and messages, so anybody may have written it. It is never markup, and signs
+that a terminal obeys are shown as escapes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 import click
+from rich import table
+from rich.console import Console
+from rich.text import Text
+
+from tasks.words import moment, printable
+from workers.json_text import json_text
+
+# So wide that nothing is folded where no person looks: in a pipe a row is a line.
+UNFOLDED_COLUMNS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a header and perhaps a title. `empty` is said where there are none; on a terminal, wide cells are folded."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    empty: str = ""
+
+
+Part = str | tuple[str, str]
+"""A piece of a line, or a pair of it and its style (rich's: a colour, `bold`, `dim`)."""
+Line = str | Sequence[Part] | Table
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def print_json(value: Any) -> None:
-    """Print a value as JSON: times as ISO 8601 in UTC, decimals as numbers."""
-    click.echo(json.dumps(value, default=plain, ensure_ascii=False, indent=2))
+def emit(value: object, as_json: bool, lines: Iterable[Line]) -> None:
+    """Print the value as JSON, else the lines, which a generator need not make unless they are wanted."""
+    if as_json:
+        click.echo(json_text(value))
+    else:
+        say(*lines)
 
 
-def plain(value: object) -> object:
-    """Return what stands for a value in JSON that it does not know: a default for json.dumps."""
-    if isinstance(value, datetime):
-        return value.isoformat() + ("" if value.tzinfo else "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == int(value) else float(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+def say(*lines: Line, err: bool = False) -> None:
+    """Print lines for people to stdout, or to stderr."""
+    console = Console(stderr=err, highlight=False)
+    if not console.is_terminal:
+        console.width = UNFOLDED_COLUMNS
+    for line in lines:
+        if not isinstance(line, Table):
+            console.print(_text(line), soft_wrap=True)
+        elif line.rows:
+            console.print(_drawn(line))
+        elif line.empty:
+            console.print(_text([(line.title, "bold"), f": {line.empty}" if line.title else line.empty]), soft_wrap=True)
 
 
-def age(seconds: float) -> str:
-    """Return a duration for people: `12 s`, `5 min`, `3 h`, `2 d`."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _text(line: str | Sequence[Part]) -> Text:
+    parts = [line] if isinstance(line, str) else line
+    return Text.assemble(*((printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts))
+
+
+def _drawn(shown: Table) -> table.Table:
+    title = _text([(shown.title, "bold")]) if shown.title else None
+    drawn = table.Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name, cells in zip(shown.header, zip(*shown.rows, strict=True), strict=True):
+        numbers = all(isinstance(cell, int | float) for cell in cells)
+        drawn.add_column(_text([(name, "dim")]), justify="right" if numbers else "left", overflow="fold")
+    for row in shown.rows:
+        drawn.add_row(
+            *(_text(moment(cell) if isinstance(cell, datetime) else "" if cell is None else str(cell)) for cell in row)
+        )
+    return drawn

@@ -1,13 +1,12 @@
 """`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies; restore archives."""
 
-import dataclasses
-import json
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
 from db.locks import is_held
@@ -19,10 +18,10 @@ from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.restore import policies_of, restore
 from tasks.retention.rules import FIELDS, RuleError, find_policy
 from tasks.retention.run import FAILURES, Report, lock_of, run_policy
-from workers.cli.live import Live, asked_to_stop, who
-from workers.cli.table import duration, echo_table
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+from tasks.words import duration
+from workers.cli.group import Group
+from workers.cli.output import Line, Table, as_json_option, emit, say
+from workers.cli.progress import asked_to_stop, policies_done, who
 
 
 class PolicyName(click.ParamType[Policy]):
@@ -44,23 +43,7 @@ policy_option = click.option(
 )
 
 
-def _json(value: object) -> None:
-    click.echo(json.dumps(value, default=str))
-
-
-class RetentionGroup(click.Group):
-    """Turns what a command may meet into one sentence and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (RuleError, ArchiveError) as error:
-            raise click.ClickException(str(error)) from None
-        except DBAPIError as error:
-            raise click.ClickException(f"the database refused: {error.orig}") from None
-
-
-@click.group("retention", cls=RetentionGroup)
+@click.group("retention", cls=Group, errors=(RuleError, ArchiveError))
 def group() -> None:
     """Deletes what has had its time: plan, run, pause, resume, history, policy, restore."""
 
@@ -75,17 +58,19 @@ def plan_command(policies: tuple[Policy, ...], seconds: float, as_json: bool) ->
 
 
 def _show_plans(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> None:
-    plans = []
-    with Live() as live:
-        for policy in policies or POLICIES.values():
-            plans.append(plan(get_engine(), policy, seconds=seconds, progress=live.counting(policy)))
-    if as_json:
-        _json([{**dataclasses.asdict(each), "seconds": each.seconds, "runs": each.runs} for each in plans])
-        return
-    echo_table(("policy", "rows", "oldest", "newest", "older than", "takes", "now"), [_plan_row(each) for each in plans])
+    with policies_done() as bars:
+        plans = [
+            plan(get_engine(), policy, seconds=seconds, progress=bars.counting(policy))
+            for policy in policies or POLICIES.values()
+        ]
+    emit([{**asdict(each), "seconds": each.seconds, "runs": each.runs} for each in plans], as_json, _plans(plans))
+
+
+def _plans(plans: Sequence[Plan]) -> Iterator[Line]:
+    yield Table(("policy", "rows", "oldest", "newest", "older than", "takes", "now"), [_plan_row(each) for each in plans])
     for each in plans:
         for step in each.explain:
-            click.echo(f"{each.policy}: reads by {step['key']} ({step['type']}), about {step['rows']} rows a window")
+            yield f"{each.policy}: reads by {step['key']} ({step['type']}), about {step['rows']} rows a window"
 
 
 def _plan_row(each: Plan) -> tuple[object, ...]:
@@ -114,23 +99,18 @@ def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_
         return
     reports: list[Report] = []
     failures: list[str] = []
-    with asked_to_stop() as stop, Live() as live:
+    with asked_to_stop() as stop, policies_done() as bars:
         for policy in policies or POLICIES.values():
             if stop():
                 break
             try:
                 reports.append(
-                    run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=live.walking(policy))
+                    run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=bars.walking(policy))
                 )
             except FAILURES as error:
                 failures.append(str(error))
-    if as_json:
-        _json({"runs": [dataclasses.asdict(report) for report in reports], "failures": failures})
-    else:
-        for report in reports:
-            click.echo(_sentence(report))
-        for failure in failures:
-            click.echo(failure, err=True)
+    emit({"runs": reports, "failures": failures}, as_json, map(_sentence, reports))
+    say(*failures, err=True)
     if failures or (policies and sum(report.started for report in reports) < len(policies)):
         raise SystemExit(1)
 
@@ -154,7 +134,7 @@ def pause_command(policies: tuple[Policy, ...], as_json: bool) -> None:
     with get_engine().begin() as connection:
         for policy in chosen:
             rules.pause(connection, policy, who())
-    _say_names("paused", chosen, as_json)
+    _emit_names("paused", chosen, as_json)
 
 
 @group.command("resume")
@@ -164,15 +144,12 @@ def resume_command(policies: tuple[Policy, ...], as_json: bool) -> None:
     """Take a pause back. All policies, unless named."""
     with get_engine().begin() as connection:
         resumed = [policy for policy in policies or POLICIES.values() if rules.resume(connection, policy)]
-    _say_names("resumed", resumed, as_json)
+    _emit_names("resumed", resumed, as_json)
 
 
-def _say_names(word: str, policies: Any, as_json: bool) -> None:
+def _emit_names(word: str, policies: Sequence[Policy], as_json: bool) -> None:
     names = [policy.name for policy in policies]
-    if as_json:
-        _json({word: names})
-    else:
-        click.echo(f"{word}: {', '.join(names) or 'nothing was paused'}")
+    emit({word: names}, as_json, [f"{word}: {', '.join(names) or 'nothing was paused'}"])
 
 
 @group.command("history")
@@ -188,25 +165,15 @@ def history_command(policy: Policy | None, limit: int, as_json: bool) -> None:
         run["seconds"] = float(run["seconds"])
         if run["ended_at"] is None:
             run["ended_because"] = "running" if held.get(run["policy"]) else "died"
-    if as_json:
-        _json(runs)
-        return
-    echo_table(
-        ("run", "policy", "started", "by", "rows", "batches", "took", "ended because"),
-        [
-            (
-                run["id"],
-                run["policy"],
-                f"{run['started_at']:%Y-%m-%d %H:%M:%S}Z",
-                run["started_by"],
-                f"{run['rows_done']:,}",
-                run["batches"],
-                duration(run["seconds"]),
-                run["ended_because"],
-            )
-            for run in runs
-        ],
-    )
+    emit(runs, as_json, [Table(RUN_HEADER, [_run_row(run) for run in runs], empty="nothing has run yet")])
+
+
+RUN_HEADER = ("run", "policy", "started", "by", "rows", "batches", "took", "ended because")
+
+
+def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
+    rows, took = f"{run['rows_done']:,}", duration(run["seconds"])
+    return (run["id"], run["policy"], run["started_at"], run["started_by"], rows, run["batches"], took, run["ended_because"])
 
 
 @group.group("policy")
@@ -220,31 +187,24 @@ def policy_list(as_json: bool) -> None:
     """List the policies. A value that is not the default but set in the table worker_retention_policies is marked *."""
     with get_engine().connect() as connection:
         found = {policy: rules.read(connection, policy) for policy in POLICIES.values()}
-    if as_json:
-        _json(
-            [
-                {
-                    "policy": p.name,
-                    "does": p.does,
-                    **r.texts,
-                    "sources": r.sources,
-                    "paused_by": r.paused_by,
-                    "now": r.why_not(),
-                }
-                for p, r in found.items()
-            ]
-        )
-        return
+    listed = [
+        {"policy": p.name, "does": p.does, **r.texts, "sources": r.sources, "paused_by": r.paused_by, "now": r.why_not()}
+        for p, r in found.items()
+    ]
+    emit(listed, as_json, _policies(listed))
+
+
+def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
     marks = {"default": "", "table": "*"}
-    echo_table(
+    yield Table(
         ("policy", *FIELDS, "now"),
         [
-            (p.name, *(f"{r.texts[field]}{marks[r.sources[field]]}" for field in FIELDS), r.why_not() or "may run")
-            for p, r in found.items()
+            (each["policy"], *(f"{each[name]}{marks[each['sources'][name]]}" for name in FIELDS), each["now"] or "may run")
+            for each in listed
         ],
     )
-    for policy in found:
-        click.echo(f"{policy.name} {policy.does}")
+    for each in listed:
+        yield f"{each['policy']} {each['does']}"
 
 
 @policy_group.command("set")
@@ -270,10 +230,8 @@ def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **field
             rules.change(connection, policy, changes)
     except (RuleError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from None
-    if as_json:
-        _json({"policy": policy.name, "set": changes})
-        return
-    click.echo(f"{policy.name}: " + ", ".join(f"{k} = {'the default' if v is None else v}" for k, v in changes.items()))
+    words = (f"{name} = {'the default' if value is None else value}" for name, value in changes.items())
+    emit({"policy": policy.name, "set": changes}, as_json, [f"{policy.name}: {', '.join(words)}"])
 
 
 @group.command("restore")
@@ -290,11 +248,8 @@ def restore_command(paths: tuple[Path, ...], anyway: bool, as_json: bool) -> Non
             f" (`chat-workers retention pause --policy {awake[0]}`), or give --anyway"
         )
     done = restore(get_engine(), *paths)
-    if as_json:
-        _json(dataclasses.asdict(done))
-    else:
-        click.echo(f"restored {done.restored:,} rows of {done.files} files; {done.already_there:,} were there already")
-        for reason, rows in done.refused.items():
-            click.echo(f"refused {rows:,}: {reason}", err=True)
+    restored = f"restored {done.restored:,} rows of {done.files} files; {done.already_there:,} were there already"
+    emit(done, as_json, [restored])
     if done.refused:
+        say(*(f"refused {rows:,}: {reason}" for reason, rows in done.refused.items()), err=True)
         raise SystemExit(1)

@@ -1,7 +1,5 @@
 """`chat-workers schedule`: what beat starts, when it last did and will next, whether it is late; and start one now."""
 
-import json
-from datetime import datetime
 from typing import Any
 
 import click
@@ -10,40 +8,37 @@ from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
 from tasks.retention.task import STARTED_BY
-from workers.cli.live import who
-from workers.cli.table import duration, echo_table
+from tasks.words import duration
+from workers.cli.group import Group
+from workers.cli.output import Table, as_json_option, emit
+from workers.cli.progress import who
 from workers.operations import beat
 from workers.operations.beat import LATE_SECONDS, Entry
 from workers.operations.redis import client
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Group)
 def group() -> None:
     """The schedule of beat_schedule.py, in UTC: list, run."""
 
 
 @group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 def list_command(as_json: bool) -> None:
     """List each entry with its next and last run. Exit code 1 if one is late or unknown to beat."""
     try:
         rows = [_state(entry) for entry in beat.read(client()).entries]
     except redis.RedisError as error:
         raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
-    if as_json:
-        click.echo(json.dumps(rows, default=str))
-    else:
-        echo_table(
-            ("name", "task", "when (UTC)", "last sent", "next", ""),
-            [(r["name"], r["task"], r["when"], _clock(r["last"]), _clock(r["next"]), _note(r)) for r in rows],
-        )
+    table = [(r["name"], r["task"], r["when"], r["last"] or "-", r["next"] or "-", _note(r)) for r in rows]
+    emit(rows, as_json, [Table(("name", "task", "when (UTC)", "last sent", "next", ""), table)])
     if any(row["late_seconds"] is None or row["late_seconds"] for row in rows):
         raise SystemExit(1)
 
 
 @group.command("run")
 @click.argument("name", type=click.Choice(list(BEAT_SCHEDULE)))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 def run_command(name: str, as_json: bool) -> None:
     """Send an entry's task to its queue now; the schedule stays as it is."""
     from workers.app import app
@@ -53,10 +48,9 @@ def run_command(name: str, as_json: bool) -> None:
         sent = app.send_task(entry["task"], retry=False, headers={STARTED_BY: who()}, **entry["options"])
     except OperationalError as error:
         raise click.ClickException(f"the broker at CELERY_BROKER_URL took nothing: {error}") from None
-    if as_json:
-        click.echo(json.dumps({"name": name, "task": entry["task"], "id": sent.id}))
-    else:
-        click.echo(f"sent {entry['task']} ({sent.id}); a worker has {duration(entry['options']['expires'])} to take it")
+    left = duration(entry["options"]["expires"])
+    said = f"sent {entry['task']} ({sent.id}); a worker has {left} to take it"
+    emit({"name": name, "task": entry["task"], "id": sent.id}, as_json, [said])
 
 
 def _state(entry: Entry) -> dict[str, Any]:
@@ -69,10 +63,6 @@ def _state(entry: Entry) -> dict[str, Any]:
         "next": entry.next,
         "late_seconds": late,
     }
-
-
-def _clock(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
 
 
 def _note(row: dict[str, Any]) -> str:

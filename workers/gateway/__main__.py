@@ -1,22 +1,18 @@
 """`python -m workers.gateway`: serve on GATEWAY_ADDRESS:GATEWAY_PORT until SIGTERM."""
 
-import sys
-
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
-from settings import ConfigurationError, get_settings
+from settings import get_settings
 from workers import logging
+from workers.exits import exit_if_misconfigured
 
 
 def main() -> None:
     """Serve; a configuration fault is one sentence and exit code 2."""
-    try:
+    with exit_if_misconfigured():
         settings = get_settings()
-    except ConfigurationError as error:
-        print(f"chat-workers: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     logging.configure(settings)
     Granian(
         "workers.gateway.app:make_app",

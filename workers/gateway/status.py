@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
 from workers.gateway import contract
 from workers.gateway.operators import Operators
+from workers.json_text import json_text
 from workers.operations.page import POLICY, page
 from workers.operations.picture import look
 
@@ -31,9 +31,5 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
     """Answer within two seconds, whatever is away."""
     picture = look()
     if "application/json" in accept:
-        return Response(
-            orjson.dumps(picture.as_json(), default=float, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z),
-            media_type="application/json",
-            headers=HEADERS,
-        )
+        return Response(json_text(picture.as_json()), media_type="application/json", headers=HEADERS)
     return HTMLResponse(page(picture, refresh=refresh == "on"), headers=HEADERS)

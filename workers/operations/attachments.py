@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from settings import get_settings
 from tasks.attachments.verdicts import WORDS
+from tasks.words import count, duration
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import count, duration
 
 # As for notifications: each count reads so many entries of an index at most.
 MOST_COUNTED = 100_000

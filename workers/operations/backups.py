@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from db.rows import dicts
 from settings import get_settings
 from tasks.jobs import configured
+from tasks.words import duration, moment, size
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import duration, moment, size
 
 # The newest run of each job, tier and outcome, by a loose scan of idx_job (job, tier, outcome, ended_at).
 LATEST = text("""

@@ -12,9 +12,9 @@ from redbeat.decoder import RedBeatJSONDecoder
 from redis import Redis
 
 from settings import get_settings
+from tasks.words import duration
 from workers.celery_config import BEAT_LOOP_SECONDS, BEAT_PREFIX, beat_entries
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import duration
 
 # Beat looks at its entries this often, so that being later than a few looks means that no beat is there.
 LATE_SECONDS = 10 * BEAT_LOOP_SECONDS

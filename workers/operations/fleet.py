@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tasks.words import duration
 from workers.operations.redis import client
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import duration
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 
 from db.rows import dicts
 from tasks.notifications.status import COUNT_STATUS, OLDEST_PENDING
+from tasks.words import count, duration
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import count, duration
 
 # Each count reads so many entries of an index at most: some 20 ms, on a table of five million rows too.
 MOST_COUNTED = 100_000

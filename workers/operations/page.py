@@ -4,9 +4,9 @@ from base64 import b64encode
 from hashlib import sha256
 from html import escape
 
+from tasks.words import moment
 from workers.operations.picture import Picture
 from workers.operations.report import Table, Trouble
-from workers.operations.words import moment
 
 REFRESH_SECONDS = 15
 # Tables of so many columns have a line of their own.

@@ -16,9 +16,9 @@ from redis.exceptions import NoPermissionError
 
 from settings import get_settings
 from tasks.jobs import QUEUES, TASKS, configured
+from tasks.words import duration
 from workers.operations import fleet
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import duration
 
 # Where a producer's message goes that names no queue: nobody of ours reads it.
 STRAY = "celery"

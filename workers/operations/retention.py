@@ -9,8 +9,8 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import Connection, text
 
 from db.rows import dicts
+from tasks.words import moment
 from workers.operations.report import Section, Table, Trouble, gauge
-from workers.operations.words import moment
 
 # The newest run of each policy, by a loose scan of idx_policy (policy, id); the day's rows by idx_started_at.
 LATEST = text("""

@@ -8,7 +8,7 @@ import orjson
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import Push, fit
 from tasks.notifications.providers import retry_after
 from tasks.notifications.providers.signed_token import SignedToken, read_key
@@ -136,4 +136,4 @@ def _reason(body: bytes) -> str:
     except orjson.JSONDecodeError:
         return ""
     reason = parsed.get("reason") if isinstance(parsed, dict) else None
-    return reason[:40] if isinstance(reason, str) else ""
+    return provider_words(reason) if isinstance(reason, str) else ""

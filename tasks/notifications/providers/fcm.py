@@ -8,7 +8,7 @@ from pyreqwest.http import HeaderMap, Url
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers import fcm_message, retry_after
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
@@ -87,7 +87,7 @@ def classify(answer: Answer) -> Outcome:
     details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
     code = _detail(details, "FcmError").get("errorCode")
     apns = _detail(details, "ApnsError")
-    shown = [str(word)[:40] for word in (status, code) if word]
+    shown = [provider_words(word) for word in (status, code) if word]
     reason = " ".join(dict.fromkeys(["fcm", str(answer.status), *shown]))
     wait = retry_after.seconds(answer.retry_after)
 
@@ -149,4 +149,4 @@ def _fields(details: list[dict[str, Any]]) -> str:
     violations = next((d.get("fieldViolations") for d in details if str(d.get("@type")).endswith("BadRequest")), None)
     listed = violations if isinstance(violations, list) else []
     fields = [str(v["field"]) for v in listed if isinstance(v, dict) and v.get("field")]
-    return ", ".join(fields)[:80]
+    return provider_words(", ".join(fields), 80)

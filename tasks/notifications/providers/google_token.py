@@ -15,6 +15,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 
 from settings import ConfigurationError
+from tasks.notifications.outcome import provider_words
 
 REFRESH_AHEAD_SECONDS = 300
 REQUEST_SECONDS = 10
@@ -99,4 +100,4 @@ def _root_cause(error: BaseException) -> str:
     """Return the innermost error's text: the outer ones wrap it in pages of repetition."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return str(error)[:120]
+    return provider_words(error, 120)

@@ -11,6 +11,7 @@ from pyreqwest.exceptions import BuilderError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
+from tasks.notifications.outcome import provider_words
 
 # An answer is a few hundred bytes; one without end must not fill the memory.
 MOST_ANSWER_BYTES = 64 * 1024
@@ -76,7 +77,7 @@ class Transport:
             raise NoAnswerError("no answer in time") from None
         except RequestError as error:
             causes = (error.details or {}).get("causes") or []
-            raise NoAnswerError(causes[-1]["message"] if causes else error.message) from None
+            raise NoAnswerError(provider_words(causes[-1]["message"] if causes else error.message, 120)) from None
 
     async def close(self) -> None:
         """Close all connections."""

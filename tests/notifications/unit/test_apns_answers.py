@@ -228,8 +228,9 @@ def test_no_bytes_make_it_raise_prune_or_are_taken_for_a_success(status: int, bo
 
 
 def check_reason(outcome: Outcome) -> None:
-    """A reason is short and says who spoke."""
+    """A reason is short, says who spoke, and is one line that a terminal only shows."""
     assert outcome.reason.startswith("apns ")
+    assert outcome.reason.isprintable()
     assert len(outcome.reason) <= 255
 
 

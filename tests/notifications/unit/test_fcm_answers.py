@@ -306,6 +306,11 @@ def test_a_reason_names_the_field_and_not_what_was_in_it() -> None:
     assert classify(answer).reason == "fcm 400 INVALID_ARGUMENT (message.notification.body)"
 
 
+def test_a_reason_is_one_line_whatever_the_words_of_the_answer() -> None:
+    outcome = classify(Answer(503, orjson.dumps({"error": {"status": "\x1b]0;owned\x07\n\u202e" + "x" * 100}})))
+    assert outcome.reason == r"fcm 503 \x1b]0;owned\x07\n\u202e" + "x" * 16
+
+
 def test_a_violation_without_a_field_is_not_called_none() -> None:
     text = 'Invalid JSON payload received. Unknown name "x": Cannot find field.'
     assert "None" not in classify(error(400, "INVALID_ARGUMENT", text, invalid_fields({"description": text}))).reason
@@ -363,3 +368,4 @@ def check_reason(outcome: Outcome) -> None:
     """A reason is one short line that says who spoke."""
     assert outcome.kind is Kind.SENT or outcome.reason.startswith("fcm ")
     assert len(outcome.reason) <= 255
+    assert outcome.reason.isprintable()

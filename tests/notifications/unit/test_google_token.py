@@ -61,6 +61,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "a token beyond ASCII": grant(access_token="ya29é"),
     "no text": (200, b"\xff\xfe\x00"),
     "an error without text": (500, b"\xff\xfe\x00"),
+    "an error that a terminal obeys": (400, json.dumps({"error": "\x1b]0;owned\x07\n"}).encode()),
     "a list of errors": (400, b"[]"),
     "a page of an error": (404, b"<html>"),
 }
@@ -70,8 +71,9 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
 def test_an_answer_without_a_usable_token_is_a_credentials_fault(answered: Answers, name: str) -> None:
     tokens = answered(ANSWERS[name])
     for _ in range(2):  # the second is told without asking again
-        with pytest.raises(CredentialsError, match="no access token from Google: "):
+        with pytest.raises(CredentialsError, match="no access token from Google: ") as raised:
             asyncio.run(tokens.get())
+        assert str(raised.value).isprintable()
 
 
 @given(

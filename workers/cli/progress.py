@@ -1,4 +1,4 @@
-"""What a long command shows while it works: a bar with rows, pace and time left on stderr; and how Ctrl-C reaches it."""
+"""The progress of a long command on stderr: bars with pace and time left; how Ctrl-C reaches it; who gave the order."""
 
 import getpass
 import os
@@ -8,42 +8,60 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from db.batches.place import Place
 from db.batches.target import Value
 from db.batches.walk import Progress as Walked
 from tasks.retention.policies import Policy
+from tasks.words import printable
 
 
-class Live:
-    """A bar for each policy, by the share of its keys that is done; silent where stderr is no terminal."""
+def _bars(*columns: ProgressColumn, **options: Any) -> Progress:
+    """Return bars that are silent where stderr is no terminal."""
+    console = Console(stderr=True)
+    title = TextColumn("{task.description}", markup=False)
+    return Progress(title, BarColumn(), *columns, console=console, disable=not console.is_terminal, **options)
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rows]:,} rows{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
+@contextmanager
+def bytes_done(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show one bar of bytes; yield the function that adds to it."""
+    with _bars(DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn(), transient=True) as bars:
+        task = bars.add_task(printable(title), total=total)
+        yield lambda done: bars.advance(task, done)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bars.stop()
+
+@contextmanager
+def policies_done() -> Iterator["Bars"]:
+    """Show a bar for each policy, by the share of its keys that is done."""
+    rows = TextColumn("{task.fields[rows]:,} rows{task.fields[note]}", markup=False)
+    with _bars(TaskProgressColumn(), rows, TimeRemainingColumn()) as bars:
+        yield Bars(bars)
+
+
+class Bars:
+    """The bars of some policies."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
 
     def walking(self, policy: Policy) -> Callable[[Walked], None]:
-        """Return what shows the progress of a run."""
+        """Return the function that shows the progress of a run."""
         show, began = self._bar(policy.name), time.monotonic()
 
         def update(walked: Walked) -> None:
@@ -54,7 +72,7 @@ class Live:
         return update
 
     def counting(self, policy: Policy) -> Callable[[Place, int], None]:
-        """Return what shows the progress of a count."""
+        """Return the function that shows the progress of a count."""
         show = self._bar(policy.name)
         return lambda place, rows: show(place, rows, "")
 
@@ -79,7 +97,7 @@ def _number(value: Value) -> float:
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yield what says whether Ctrl-C or SIGTERM has come. The second Ctrl-C ends the process as usual."""
+    """Yield the function that says whether Ctrl-C or SIGTERM has come. The second Ctrl-C ends the process as usual."""
     asked: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -95,7 +113,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def who() -> str:
-    """Return who gives the order, for the ledger."""
+    """Return the operator's name, for the run's record."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container without an entry for its user
