@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIRECTUS := .devstack/directus
+# More than cores, for the tests wait more than they work. Each has a stack of its own, about 700 MB.
+PROCESSES ?= 6
 
 .PHONY: setup demo test chaos test-mysql test-directus lint lock bench clean
 
@@ -20,7 +22,7 @@ demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
 
 test: setup lint  ## lint, types, unit, integration and acceptance tests, on real services
 	$(BIN)/python -m devstack install tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install

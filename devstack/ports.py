@@ -9,11 +9,13 @@ from devstack.errors import StackError
 LOWEST = 15_000
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-_given: set[int] = set()
+# A claim is a name in the kernel's abstract namespace (unix(7)), so that of several processes that prepare services at once,
+# and have not begun to listen, no two are given the same port. It ends with its process.
+_claims: dict[int, socket.socket] = {}
 
 
 def free_port() -> int:
-    """Return a port that no one listens on and that this process has not given out before.
+    """Return a port that no one listens on and that no living process has been given.
 
     Not one that the kernel gives to outgoing connections: while a service is down, a client that retries could be given
     the very port it calls, connect to itself and so keep the service from coming back.
@@ -21,10 +23,20 @@ def free_port() -> int:
     highest = int(EPHEMERAL.read_text().split()[0])
     candidates = range(LOWEST, highest) if highest > LOWEST + 1000 else range(LOWEST, 65_536)
     for port in random.sample(candidates, k=500):
-        if port not in _given and _is_free(port):
-            _given.add(port)
+        if _claim(port) and _is_free(port):
             return port
     raise StackError(f"No free port was found between {candidates.start} and {candidates.stop}")
+
+
+def _claim(port: int) -> bool:
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0devstack-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
 
 
 def _is_free(port: int) -> bool:

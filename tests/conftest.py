@@ -19,6 +19,8 @@ from devstack.emulators.client import Emulator
 from devstack.stack import Stack
 from settings import get_settings
 
+pytest_plugins = ["tests.order"]
+
 SERVICES = ("mariadb", "redis", "fcm", "s3")
 CHAT_DATABASE = "test_chat"
 

@@ -1,5 +1,7 @@
 """A program that is missing is named in one sentence, with its package and the command to run."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,16 @@ def test_a_free_port_is_not_one_that_outgoing_connections_are_given() -> None:
     assert len(ports) == 20
     if lowest > LOWEST + 1000:  # where they begin lower, no room is left for others
         assert not any(lowest <= port <= highest for port in ports)
+
+
+def test_a_port_that_a_living_process_was_given_is_given_to_no_other() -> None:
+    """Before anybody listens on it."""
+    source = "import random, sys; from devstack.ports import free_port; random.seed(1); print(free_port(), flush=True)"
+    run = [sys.executable, "-c", f"{source}; sys.stdin.read()"]
+    with (
+        subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one,
+        subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+    ):
+        assert one.stdout
+        assert other.stdout
+        assert one.stdout.readline() != other.stdout.readline()

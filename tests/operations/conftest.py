@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from tasks import broker
 from tests.browser import chromium
 from workers.gateway.app import make_app
-from workers.operations import picture, redis, source
+from workers.operations import picture, source
+from workers.operations import redis as redis_client
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -48,12 +49,17 @@ def look_in_time(environment: dict[str, str]) -> Iterator[Callable[[], picture.P
 
 
 @pytest.fixture
-def look(monkeypatch: pytest.MonkeyPatch, look_in_time: Callable[[], picture.Picture]) -> Callable[[], picture.Picture]:
-    """The same with all the time that a slow machine may take."""
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a reading all the time that a slow machine may take."""
     monkeypatch.setattr(source, "DEADLINE_SECONDS", 20.0)
     monkeypatch.setattr(picture, "STATEMENT_SECONDS", 20)
     monkeypatch.setattr(picture, "READ_SECONDS", 20)
-    monkeypatch.setattr(redis, "SECONDS", 20.0)
+    monkeypatch.setattr(redis_client, "SECONDS", 20.0)
+
+
+@pytest.fixture
+def look(unhurried: None, look_in_time: Callable[[], picture.Picture]) -> Callable[[], picture.Picture]:
+    """The same without production's deadlines."""
     return look_in_time
 
 
@@ -68,7 +74,7 @@ def forget() -> None:
 
 
 @pytest.fixture
-def gateway(chat: Engine, redis: Redis) -> Iterator[TestClient]:
+def gateway(unhurried: None, chat: Engine, redis: Redis) -> Iterator[TestClient]:
     """The gateway's application on an empty database and an empty Redis, without a server before it."""
     forget()
     with TestClient(make_app()) as client:

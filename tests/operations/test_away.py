@@ -114,3 +114,22 @@ def test_what_was_read_before_the_deadline_is_shown_and_the_rest_is_a_fault() ->
     go_on.set()
     assert quick.value == 1
     assert slow.fault == "no answer within 2 s"
+
+
+def test_a_slow_source_does_not_make_the_answer_of_a_quick_one_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick one's answer is used however long the slow one is waited for."""
+    monkeypatch.setattr("workers.operations.source.KEEP_SECONDS", 0.0)
+    go_on, readings = threading.Event(), []
+
+    def slow() -> Iterator[Reading]:
+        go_on.wait(60)
+        yield Reading("slow", value=1)
+
+    def quick() -> Iterator[Reading]:
+        readings.append(1)
+        yield Reading("quick", value=len(readings))
+
+    found = together((Source(("slow",), slow), Source(("quick",), quick)))
+    go_on.set()
+    assert [(reading.name, reading.value) for reading in found] == [("slow", None), ("quick", 1)]
+    assert readings == [1]

@@ -30,41 +30,43 @@ class Reading:
         return not self.fault
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """One reading of all sections of a source: under way, or over a moment ago."""
+
+    names: tuple[str, ...]
+    found: dict[str, Reading]
+    run: Future[None]
+
+    def readings(self, deadline: float) -> list[Reading]:
+        """Return a reading for each section by the deadline, in monotonic seconds; a section not read by then is a fault."""
+        fault, seconds = "its reading broke off; the log says why", 0.0
+        try:
+            self.run.result(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            fault, seconds = f"no answer within {DEADLINE_SECONDS:g} s", DEADLINE_SECONDS
+        return [self.found.get(name) or Reading(name, fault=fault, seconds=seconds) for name in self.names]
+
+
 class Source:
     """MySQL or Redis, with the sections that are read from it, one after another."""
 
     def __init__(self, names: tuple[str, ...], read: Callable[[], Iterator[Reading]]) -> None:
-        """`read` yields a reading for each name. If it raises all the same, what it has not come to is a fault."""
+        """`read` yields a reading for each name. If it raises all the same, each section not yet read is a fault."""
         self.names = names
         self._read = read
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="source")
         self._lock = threading.Lock()
-        self._running: Future[None] | None = None
-        self._found: dict[str, Reading] = {}
+        self._latest: Begun | None = None
         self._read_at = float("-inf")
 
-    def begin(self) -> None:
-        """Start a reading unless one is under way or the last is young enough."""
+    def begin(self) -> Begun:
+        """Start a reading, and return it; or the latest one, if that is under way or young enough."""
         with self._lock:
-            if self._running is None and time.monotonic() - self._read_at > KEEP_SECONDS:
-                self._found = {}
-                self._running = self._thread.submit(self._refresh, self._found)
-
-    def readings(self, deadline: float) -> list[Reading]:
-        """Return a reading for each section by the deadline, in monotonic seconds.
-
-        A caller who comes while a reading is under way shares it. What it has not come to by the deadline is a fault.
-        """
-        self.begin()
-        with self._lock:
-            running, found = self._running, self._found
-        if running is not None:
-            try:
-                running.result(max(deadline - time.monotonic(), 0))
-            except TimeoutError:
-                late = f"no answer within {DEADLINE_SECONDS:g} s"
-                return [found.get(name) or Reading(name, fault=late, seconds=DEADLINE_SECONDS) for name in self.names]
-        return [found.get(name) or Reading(name, fault="its reading broke off; the log says why") for name in self.names]
+            if self._latest is None or (self._latest.run.done() and time.monotonic() - self._read_at > KEEP_SECONDS):
+                found: dict[str, Reading] = {}
+                self._latest = Begun(self.names, found, self._thread.submit(self._refresh, found))
+            return self._latest
 
     def _refresh(self, found: dict[str, Reading]) -> None:
         try:
@@ -73,13 +75,11 @@ class Source:
         except Exception:
             log.exception("a source could not be read to its end", parts=self.names)
         finally:
-            with self._lock:
-                self._running, self._read_at = None, time.monotonic()
+            self._read_at = time.monotonic()
 
 
 def together(sources: tuple[Source, ...]) -> tuple[Reading, ...]:
     """Return the readings of all sources; they are read at the same time, so that all of it takes one deadline at most."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    for source in sources:
-        source.begin()
-    return tuple(reading for source in sources for reading in source.readings(deadline))
+    begun = [source.begin() for source in sources]
+    return tuple(reading for each in begun for reading in each.readings(deadline))

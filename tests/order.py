@@ -1,0 +1,28 @@
+"""The order of the full run, in which several processes take the files one by one: those that wait longest come first."""
+
+import pytest
+
+# What begins last should be short.
+LONGEST_FIRST = (
+    "tests/chaos/test_campaign.py",
+    "tests/operations/deployed/",
+    "tests/messages/test_acl.py",
+    "tests/messages/test_worker.py",
+    "tests/beat/test_sentinel.py",
+    "tests/beat/test_beat.py",
+    "tests/acceptance/test_kills.py",
+    "tests/acceptance/test_worker.py",
+    "tests/devstack/test_demo.py",
+    "tests/attachments/test_worker.py",
+    "tests/gateway/test_fuzz.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest first in each of several processes; one process alone runs the tests as they stand."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.nodeid))
+
+
+def _place(nodeid: str) -> int:
+    return next((place for place, slow in enumerate(LONGEST_FIRST) if nodeid.startswith(slow)), len(LONGEST_FIRST))
