@@ -64,7 +64,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_nobody_gets_in_before_a_password_is_set(tmp_path: Path) -> None:
     lines = USERS.read_text().splitlines()
     assert all(" resetpass " in line and ">" not in line and "nopass" not in line for line in lines)
-    assert lines[0] == "user default off resetpass -@all"
+    assert lines[0] == "user default off resetpass ~* &* +@all"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from tasks import broker
 from tasks.backups.client import SHELLS, Client, find_client, running
 from tests.acceptance.conftest import wait_until
 from workers.celery_config import celery_config
+from workers.doctor.database import database
+from workers.doctor.report import Host, Question, examine
 
 CIPHER = text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
 
@@ -87,6 +89,17 @@ def test_dumps_and_restores_talk_to_mysql_over_tls_too(url: URL, certificates: P
     client = find_client(SHELLS["MariaDB"])
     assert ask(client, trusting(url, certificates / "ca.pem")) == ""
     assert "certificate" in ask(client, trusting(url, certificates / "other" / "ca.pem"))
+
+
+def test_the_doctor_says_so_where_tls_is_what_is_missing(url: URL, certificates: Path) -> None:
+    def said(address: URL) -> str:
+        values = {"database_url": address.render_as_string(hide_password=False), "celery_broker_url": "redis://127.0.0.1"}
+        (finding, *_) = examine(Host(Settings.model_validate(values)), [Question("database", database)])
+        return finding.sentence
+
+    assert "add ?ssl_ca=" in said(url.update_query_dict({"ssl_disabled": "true"}))
+    assert "let ssl_ca name the authority" in said(trusting(url, certificates / "other" / "ca.pem"))
+    assert "worker tables" in said(trusting(url, certificates / "ca.pem"))
 
 
 @pytest.fixture

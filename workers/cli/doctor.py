@@ -1,55 +1,46 @@
 """`chat-workers doctor`: every dependency in a line, and what to mend."""
 
-from collections.abc import Mapping
+import shutil
+import textwrap
 
 import click
 
 from settings import get_settings
 from workers.cli.group import Command
 from workers.cli.output import as_json_option, emit, say
-from workers.doctor.database import database
-from workers.doctor.exposure import exposure
-from workers.doctor.folders import folders
-from workers.doctor.push import push
-from workers.doctor.redis import redis
-from workers.doctor.report import Check, Finding, Question, examine
-from workers.doctor.scanner import clamd
-from workers.doctor.secrets import secrets
-from workers.doctor.storage import backups, buckets
-from workers.doctor.user import user
+from workers.doctor.questions import QUESTIONS
+from workers.doctor.report import PROCESSES, Finding, Host, examine
 
-CHECKS: Mapping[str, Check] = {
-    "user": user,
-    "database": database,
-    "redis": redis,
-    "push": push,
-    "clamd": clamd,
-    "folders": folders,
-    "backups": backups,
-    "S3": buckets,
-    "secrets": secrets,
-    "exposure": exposure,
-}
-MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red"), "not configured": ("-", ""), "not tried": ("-", "")}
+MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red")}
+INDENT = 20
 
 
 @click.command("doctor", cls=Command)
 @click.option("--offline", is_flag=True, help="Ask no push provider for a token.")
-@click.option("--only", type=click.Choice(["backups"]), help="The environment is that of the backups process alone.")
+@click.option(
+    "--only",
+    "only",
+    type=click.Choice(PROCESSES),
+    multiple=True,
+    help="A process that runs here; may be repeated. Default: all.",
+)
 @as_json_option
-def group(offline: bool, only: str | None, as_json: bool) -> None:
-    """Ask every dependency whether it is as the workers need it; nothing is changed. Exit code 1 if something is wrong."""
+def group(offline: bool, only: tuple[str, ...], as_json: bool) -> None:
+    """Ask every dependency whether it is as this host's processes need it; nothing is changed. Exit code 1 if one is not."""
     found = []
-    for finding in examine(Question(get_settings(), offline, only == "backups"), CHECKS):
+    for finding in examine(Host(get_settings(), frozenset(only or PROCESSES), offline), QUESTIONS):
         found.append(finding)
         if not as_json:
             _echo(finding)
     faults = sum(finding.state == "WRONG" for finding in found)
-    emit(found, as_json, [f"{faults} to mend" if faults else "nothing to mend"])
+    emit([finding._asdict() for finding in found], as_json, [f"{faults} to mend" if faults else "nothing to mend"])
     if faults:
         raise SystemExit(1)
 
 
 def _echo(finding: Finding) -> None:
-    mark, colour = MARKS[finding.state]
-    say([(mark.ljust(5), colour), f"  {finding.what.ljust(17)}  {finding.sentence}"])
+    """Print a finding within the terminal's width, its sentence in a column of its own."""
+    mark, colour = MARKS.get(finding.state, ("-", ""))
+    width = shutil.get_terminal_size((80, 24)).columns - INDENT
+    first, *more = textwrap.wrap(finding.sentence, max(width, INDENT), break_long_words=False, break_on_hyphens=False)
+    say([(mark.ljust(5), colour), f"  {finding.what.ljust(INDENT - 9)}  {first}"], *(" " * INDENT + line for line in more))

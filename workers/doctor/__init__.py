@@ -1,4 +1,4 @@
-"""The doctor: asks every dependency whether it is as the workers need it, and says in one line each what to mend.
+"""The doctor: one question a dependency, answered by `ok` or by what is wrong and how to mend it.
 
-`report` runs the checks beside each other, each with a deadline; a module of this package holds the checks of one dependency.
+`questions` is the table of them, `report` asks them beside each other; the other modules each answer for one dependency.
 """

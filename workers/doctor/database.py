@@ -1,156 +1,101 @@
-"""The database: reachable, recent enough, its clock, its sessions, its schema, what the account may do, and room for us."""
+"""The database: reachable, recent, migrated, with sessions and room for us, and the rights of the account."""
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from db.check import check_shared_schema, server_difference
 from db.engine import LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, create_engine
 from db.migrate import current_revision, newest_revision
-from db.privileges import Account, Need, missing
-from settings import Settings
+from db.privileges import Account, missing
 from tasks.jobs import QUEUES, owner
-from workers.doctor.report import Finding, Question, ok, wrong
+from workers.doctor.report import Answer, Host, ok, wrong
 
 READ_SECONDS = 15.0
-MOST_SKEW_SECONDS = 2.0
 # Of max_connections; the rest is the API's.
 MOST_SHARE = 0.5
 POOL = 8
-# The workers' processes with their defaults; backups, the gateway and beat are one each.
-PROCESSES = {f"{queue.upper()}_PROCESSES": number for queue, number in QUEUES.items() if number > 1}
-OTHER_PROCESSES = 3
 LOOPBACK = {"localhost", "127.0.0.1", "::1", None}
+TLS = "add ?ssl_ca=/etc/ssl/certs/ca-certificates.crt, or the server's own authority, to DATABASE_URL"
 
+# By the error's number; 3159: the server takes no connection without TLS.
 REMEDIES = {
-    1045: "mend user and password, or the host that the account is for",
-    1044: "grant the account its rights: deploy/mysql/grants.sql",
+    1044: "as an administrator run: chat-workers db grants | mysql",
+    1045: f"mend user and password, or the host that the account is for; if it has REQUIRE SSL, {TLS}",
     1049: "mend the database's name",
     2003: "see that it runs, and its address and firewall",
     2013: "it hangs, or a proxy in between gave up",
+    3159: TLS,
 }
-
-NOW = text("SELECT UNIX_TIMESTAMP(NOW(6))")
 SESSION = text("SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@time_zone")
-SERVER = text("SELECT @@max_connections")
-USED = text("SHOW GLOBAL STATUS LIKE 'Max_used_connections'")
+ROOM = text("SELECT @@max_connections")
 CIPHER = text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
 
 
-def database(question: Question) -> Iterator[Finding]:
-    """Find out about DATABASE_URL."""
-    settings = question.settings
-    engine = create_engine(settings.database_url, read_seconds=READ_SECONDS)
-    where = f"{engine.url.host}:{engine.url.port or 3306}/{engine.url.database}"
+def database(host: Host) -> Iterator[Answer]:
+    """Look at DATABASE_URL: as the backups process does if it is alone, else as the others do."""
+    engine = create_engine(host.settings.database_url, read_seconds=READ_SECONDS)
+    url = engine.url
+    account: Account = "backup" if host.processes == {"backups"} else "workers"
     try:
         with engine.connect() as connection:
             version = str(connection.execute(text("SELECT VERSION()")).scalar_one())
             if too_old := server_difference(version):
-                yield wrong("database", f"{too_old}; upgrade it")
+                yield wrong(f"{too_old}; upgrade it")
                 return
-            yield ok("database", f"{version} at {where}")
-            yield _clock(connection)
-            yield _session(connection)
-            yield _room(connection)
-            yield _tls(connection, settings)
-            yield from _rights(connection, "backup" if question.only_backs_up else "workers")
-            yield from _revision(connection)
-        differences = check_shared_schema(engine)
+            yield ok(f"{version} at {url.host}:{url.port or 3306}/{url.database}, schema and rights of {account} as needed")
+            yield from _sessions(connection)
+            yield from _room(connection, host)
+            yield from _rights(connection, account)
+            if account == "workers":
+                yield from _schema(connection)
     except DBAPIError as error:
-        code, *words = error.orig.args if error.orig else (0,)
-        said = words[0] if words else "it gave no reason"
-        yield wrong("database", f"DATABASE_URL {where}: {said}; {REMEDIES.get(code, 'look at the server and its log')}")
-        return
+        code, said = (*(error.orig.args if error.orig else ()), 0, "it gave no reason")[:2]
+        remedy = REMEDIES.get(code, "look at the server and its log")
+        if "CERTIFICATE" in str(said):
+            remedy = "let ssl_ca name the authority of the server's certificate, and the URL the server as the certificate does"
+        yield wrong(f"DATABASE_URL {url.host}:{url.port or 3306}/{url.database}: {said}; {remedy}")
     finally:
         engine.dispose()
-    for difference in differences:
-        yield wrong("schema", str(difference))
-    if not differences:
-        yield ok("schema", "the shared tables have all that the workers need")
 
 
-def _clock(connection: Connection) -> Finding:
-    before = time.time()
-    theirs = float(connection.execute(NOW).scalar_one())
-    ours = (before + time.time()) / 2
-    skew = theirs - ours
-    if abs(skew) > MOST_SKEW_SECONDS:
-        which = "ahead of" if skew > 0 else "behind"
-        return wrong(
-            "clock", f"the database's is {abs(skew):.1f} s {which} this host's; have both follow NTP (chronyc tracking)"
-        )
-    return ok("clock", f"the database's and this host's are {abs(skew) * 1000:.0f} ms apart")
-
-
-def _session(connection: Connection) -> Finding:
-    lock_wait, metadata_wait, zone = connection.execute(SESSION).one()
-    isolation = connection.get_isolation_level()
-    found = (int(lock_wait), int(metadata_wait), zone, isolation)
+def _sessions(connection: Connection) -> Iterator[Answer]:
+    found = (*connection.execute(SESSION).one(), connection.get_isolation_level())
     if found != (LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, "+00:00", "READ COMMITTED"):
-        return wrong(
-            "sessions",
-            f"they are not as the workers set them: lock waits of {lock_wait} and {metadata_wait} s, time zone {zone},"
-            f" {isolation}; let no proxy in between share sessions or drop SET",
+        yield wrong(f"sessions do not stay as the workers set them, but have {found}; let no proxy share them or drop SET")
+    if not connection.execute(CIPHER).one()[1] and connection.engine.url.host not in LOOPBACK:
+        yield wrong(f"{connection.engine.url.host} is talked to in the clear; {TLS}")
+
+
+def _room(connection: Connection, host: Host) -> Iterator[Answer]:
+    most = int(connection.execute(ROOM).scalar_one())
+    processes = sum(int(os.environ.get(f"{name.upper()}_PROCESSES") or QUEUES.get(name, 1)) for name in host.processes)
+    if processes * POOL > MOST_SHARE * most:
+        yield wrong(
+            f"this host's {processes} processes may open {processes * POOL} of max_connections {most}; start fewer,"
+            f" or as an administrator: SET GLOBAL max_connections = {round(processes * POOL / MOST_SHARE)}"
         )
-    return ok("sessions", f"READ COMMITTED, UTC, lock waits end after {LOCK_WAIT_SECONDS} s")
 
 
-def _room(connection: Connection) -> Finding:
-    most = int(connection.execute(SERVER).scalar_one())
-    used = int(connection.execute(USED).one()[1])
-    processes = sum(int(os.environ.get(name) or number) for name, number in PROCESSES.items()) + OTHER_PROCESSES
-    ours = processes * POOL
-    if used >= most:
-        return wrong("connections", f"max_connections ({most}) was reached; raise it, or start fewer processes")
-    if ours > MOST_SHARE * most:
-        return wrong(
-            "connections",
-            f"this host's {processes} processes may open {ours} of max_connections {most}; raise it to {2 * ours} or more,"
-            f" or start fewer processes ({', '.join(PROCESSES)})",
-        )
-    return ok("connections", f"at most {ours} of {most} for this host's {processes} processes; {used} were used at once so far")
-
-
-def _tls(connection: Connection, settings: Settings) -> Finding:
-    host = make_url(settings.database_url).host
-    cipher = connection.execute(CIPHER).one()[1]
-    if cipher:
-        checked = (
-            "" if make_url(settings.database_url).query.get("ssl_ca") else ", but with nothing that says whose server it is"
-        )
-        return ok("database TLS", f"{cipher}{checked}")
-    if host in LOOPBACK:
-        return ok("database TLS", "none is needed on this machine")
-    return wrong("database TLS", f"{host} is talked to in the clear; add ?ssl_ca=/etc/ssl/certs/ca.pem to DATABASE_URL")
-
-
-def _rights(connection: Connection, account: Account) -> Iterator[Finding]:
-    lacking: dict[str, list[Need]] = defaultdict(list)
+def _rights(connection: Connection, account: Account) -> Iterator[Answer]:
+    name, _, place = str(connection.execute(text("SELECT CURRENT_USER()")).scalar_one()).rpartition("@")
+    lacking: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for need in missing(connection, account):
-        lacking[need.job or owner(need.table)].append(need)
-    user = str(connection.execute(text("SELECT CURRENT_USER()")).scalar_one())
-    for job, found in lacking.items():
-        rights = ", ".join(f"{need.words} on {need.table}" for need in found)
-        statements = "; ".join(f"GRANT {need.words} ON `{need.table}` TO {_quoted(user)}" for need in found[:2])
-        more = ", …; deploy/mysql/grants.sql has all" if len(found) > 2 else ""
-        yield wrong("rights", f"{job} cannot work without {rights}; as an administrator: {statements}{more}")
-    if not lacking:
-        yield ok("rights", f"{user} may do all that its jobs need")
+        lacking[need.job or owner(need.table)][need.table].append(need.words)
+    for job, tables in lacking.items():
+        grants = (
+            f"GRANT {', '.join(words)} ON `{connection.engine.url.database}`.`{table}` TO '{name}'@'{place}'"
+            for table, words in tables.items()
+        )
+        yield wrong(f"{job} cannot do its work without rights on {', '.join(tables)}; as an administrator: {'; '.join(grants)}")
 
 
-def _quoted(user: str) -> str:
-    name, _, host = user.rpartition("@")
-    return f"'{name}'@'{host}'"
-
-
-def _revision(connection: Connection) -> Iterator[Finding]:
+def _schema(connection: Connection) -> Iterator[Answer]:
     revision, newest = current_revision(connection), newest_revision()
     if revision != newest:
-        yield wrong("worker tables", f"they are at {revision or 'nothing'}, not {newest}: run `chat-workers db migrate`")
-    else:
-        yield ok("worker tables", f"at {revision}")
+        yield wrong(f"worker tables are at {revision or 'nothing'}, not {newest}; run: chat-workers db migrate")
+    for difference in check_shared_schema(connection.engine):
+        yield wrong(f"{difference}; have the API's schema mended")

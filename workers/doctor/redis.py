@@ -1,111 +1,97 @@
-"""Redis: reachable, recent enough, evicting nothing, keeping what it is given, with room, and ours alone."""
+"""Redis: reachable, recent, evicting nothing, keeping what it is given, with room, and ours alone."""
 
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
-from redis.exceptions import RedisError
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from tasks import broker
 from tasks.jobs import QUEUES
-from workers.doctor.report import Finding, Question, ok, wrong
+from workers.doctor.report import Answer, Host, ok, wrong
+from workers.gateway.operators import is_loopback
 
 OLDEST = (6, 2)
 MOST_SKEW_SECONDS = 2.0
 FULLEST = 0.8
-MOST_CLIENTS = 0.8
-# Exchanges and queues that Celery itself makes for every app.
-CELERYS_OWN = ("celeryev", "celery.pidbox", "reply.celery.pidbox")
-MOST_KEYS = 200_000
 BINDING = "_kombu.binding."
+# The last three Celery makes for every app.
+OURS = {*QUEUES, "celeryev", "celery.pidbox", "reply.celery.pidbox"}
+AS_ADMIN = "as Redis' administrator run: redis-cli"
 
 
-def redis(question: Question) -> Iterator[Finding]:
-    """Find out about CELERY_BROKER_URL, by INFO alone: CONFIG is often forbidden."""
+def redis(host: Host) -> Iterator[Answer]:
+    """Look at CELERY_BROKER_URL, by INFO: CONFIG is often forbidden."""
     try:
-        with broker.client(question.settings) as client:
-            began = time.monotonic()
+        with broker.client(host.settings) as client:
             info: dict[str, Any] = client.info()
-            spent = time.monotonic() - began
-            version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-            if version < OLDEST:
-                yield wrong("redis", f"is {info['redis_version']}; upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer")
+            if tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) < OLDEST:
+                yield wrong(f"it is {server(info)}; upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer")
                 return
             if info["role"] != "master":
-                yield wrong("redis", "is a read-only replica; let CELERY_BROKER_URL name the master, or use sentinel://")
+                yield wrong("it is a read-only replica; let CELERY_BROKER_URL name the master, or use sentinel://")
                 return
-            yield ok("redis", f"{info['redis_version']}, answered in {spent * 1000:.0f} ms")
-            yield _eviction(info)
-            yield _persistence(info)
-            yield _memory(info)
-            yield _clients(info)
-            yield _clock(client.time())
-            yield _neighbours(client)
+            yield ok(f"{server(info)}, never evicting, append-only")
+            yield from _settings(info)
+            yield from _replay(client)
+            seconds, microseconds = client.time()
+            skew = seconds + microseconds / 1e6 - time.time()
+            if abs(skew) > MOST_SKEW_SECONDS:
+                yield wrong(f"its clock is {skew:+.1f} s off this host's; have both follow NTP (chronyc tracking)")
+            yield from _neighbours(client, host.settings.celery_broker_url)
     except (RedisError, OSError) as error:
-        yield wrong("redis", f"CELERY_BROKER_URL cannot be used: {error}; see that it runs, and its address, user and password")
+        yield wrong(f"CELERY_BROKER_URL cannot be used: {error}; see that it runs, its address, user, password and authority")
 
 
-def _eviction(info: dict[str, Any]) -> Finding:
-    policy = info.get("maxmemory_policy", "unknown")
-    if policy != "noeviction":
-        return wrong(
-            "redis eviction",
-            f"when full it throws keys away ({policy}), messages and beat's lock among them; run:"
-            " redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf",
+def server(info: dict[str, Any]) -> str:
+    """Return whose server it is, and its version. Valkey calls itself Redis 7.2.4, for clients that know only Redis."""
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+
+
+def _settings(info: dict[str, Any]) -> Iterator[Answer]:
+    if (policy := info.get("maxmemory_policy")) != "noeviction":
+        yield wrong(
+            f"when full it throws keys away ({policy}), messages and beat's lock among them; set it in redis.conf too, and"
+            f" {AS_ADMIN} CONFIG SET maxmemory-policy noeviction"
         )
-    return ok("redis eviction", "noeviction")
-
-
-def _persistence(info: dict[str, Any]) -> Finding:
     if not info.get("aof_enabled"):
-        return wrong(
-            "redis persistence",
-            "the append-only file is off: a restart loses messages and beat's times; run: redis-cli CONFIG SET appendonly yes,"
-            " and set it in redis.conf",
+        yield wrong(
+            "the append-only file is off: a restart loses messages and beat's times; set it in redis.conf too, and"
+            f" {AS_ADMIN} CONFIG SET appendonly yes"
         )
-    if info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        return wrong("redis persistence", "the last write of the append-only file failed; look at Redis' log and its disk")
-    return ok("redis persistence", "append-only file, last written well")
-
-
-def _memory(info: dict[str, Any]) -> Finding:
-    used, most = int(info["used_memory"]), int(info.get("maxmemory") or 0)
-    room = most or int(info.get("total_system_memory") or 0)
-    share = used / room if room else 0.0
-    text = f"{used / 1e6:,.0f} MB of {room / 1e6:,.0f} MB" + ("" if most else ", the machine's; maxmemory is not set")
-    if share > FULLEST:
-        return wrong(
-            "redis memory", f"{text}: when it is full no message is taken; look at the queues' lengths, or give it more"
+    elif {info.get("aof_last_write_status", "ok"), info.get("aof_last_bgrewrite_status", "ok")} != {"ok"}:
+        yield wrong("the last write of its append-only file failed; look at its log and its disk")
+    used, most = int(info["used_memory"]), int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+    if used > FULLEST * most > 0:
+        yield wrong(
+            f"{used / 1e6:,.0f} of {most / 1e6:,.0f} MB are full, and when all are it takes no message; raise maxmemory"
         )
-    return ok("redis memory", text)
 
 
-def _clients(info: dict[str, Any]) -> Finding:
-    connected, most = int(info["connected_clients"]), int(info.get("maxclients") or 10_000)
-    if connected > MOST_CLIENTS * most:
-        return wrong("redis clients", f"{connected} of maxclients {most} are connected; raise maxclients")
-    return ok("redis clients", f"{connected} of {most}")
-
-
-def _clock(told: tuple[int, int]) -> Finding:
-    skew = told[0] + told[1] / 1e6 - time.time()
-    if abs(skew) > MOST_SKEW_SECONDS:
-        which = "ahead of" if skew > 0 else "behind"
-        return wrong("redis clock", f"it is {abs(skew):.1f} s {which} this host's; have both follow NTP (chronyc tracking)")
-    return ok("redis clock", f"{abs(skew) * 1000:.0f} ms apart from this host's")
-
-
-def _neighbours(client: Any) -> Finding:
-    """Say whose queues are in the database besides ours: the shortest visibility timeout of all its apps holds for all."""
-    ours = {*QUEUES, *CELERYS_OWN}
-    if client.dbsize() > MOST_KEYS:
-        return ok("redis neighbours", f"not looked for: there are more than {MOST_KEYS:,} keys")
-    keys = {str(key).removeprefix(BINDING) for key in client.scan_iter(match=f"{BINDING}*", count=1000)}
-    others = sorted(key for key in keys if key not in ours and not key.endswith(".pidbox"))
-    if others:
-        return wrong(
-            "redis neighbours",
-            f"another Celery app uses this database too (queues: {', '.join(others[:5])}); the shorter visibility timeout"
-            " decides when Redis hands out our long tasks again: give the workers a database number of their own",
+def _replay(client: Redis) -> Iterator[Answer]:
+    """Ask whether a restart keeps transactions: Redis replays those of its append-only file with the rights of `default`."""
+    try:
+        said = client.execute_command("ACL", "DRYRUN", "default", "HSET", "unacked", "tag", "message")  # type: ignore[no-untyped-call]
+    except ResponseError as error:  # older than 7.0, or this user may not ask
+        yield "not tried", f"whether a restart keeps transactions (user default): {error}"
+        return
+    if said not in ("OK", b"OK"):
+        yield wrong(
+            "a restart loses what lies in transactions, messages under way and beat's times: they are replayed as user default,"
+            f" who lacks the rights; {AS_ADMIN} ACL SETUSER default off resetpass '~*' '&*' +@all && redis-cli ACL SAVE"
         )
-    return ok("redis neighbours", "no other Celery app is seen in this database")
+
+
+def _neighbours(client: Redis, url: str) -> Iterator[Answer]:
+    """Look for other apps in the database, whose visibility timeout may be shorter than ours, and for others on the way."""
+    others = sorted({str(key).removeprefix(BINDING) for key in client.scan_iter(match=f"{BINDING}*", count=1000)} - OURS)
+    if others := [name for name in others if not name.endswith(".pidbox")]:
+        yield wrong(
+            f"another Celery app uses this database too (queues: {', '.join(others[:5])}), and the shorter visibility timeout"
+            " decides when our long tasks are handed out again; give the workers a database number of their own"
+        )
+    first = urlsplit(url.split(";")[0])
+    if not is_loopback(first.hostname or "localhost") and not (first.password and first.scheme != "redis"):
+        yield wrong(f"{first.hostname} is talked to without password or TLS; use an ACL user and rediss:// (docs/security.md)")

@@ -1,91 +1,95 @@
-"""How checks are run: all at once, each with a deadline, and none able to hide the findings of the others."""
+"""Ask the questions beside each other, each with a deadline: one that hangs or fails hides no other's answer."""
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from settings import Settings
+from settings import ConfigurationError, Settings
+from tasks.jobs import QUEUES
+
+PROCESSES = (*QUEUES, "beat", "gateway", "flower")
+"""The Procfile's."""
+# The slowest question gives clamd its largest file, after a few others.
+DEADLINE_SECONDS = 60.0
 
 State = Literal["OK", "WRONG", "not configured", "not tried"]
-# The longest sums up a check's own deadlines: clamd looks at its largest file meanwhile.
-DEADLINE_SECONDS = 60.0
+Answer = tuple[State, str]
+"""A sentence about a dependency; for WRONG it says how to mend it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was looked at, how it is, and for WRONG how to mend it."""
+class Host:
+    """The environment that is examined, and the processes that are to run in it."""
+
+    settings: Settings
+    processes: frozenset[str] = frozenset(PROCESSES)
+    offline: bool = False
+    """Leave out what would call a push provider."""
+
+
+class Question(NamedTuple):
+    """A dependency, the function that looks at it, and the processes that depend on it.
+
+    `ask` may end with a ConfigurationError, whose sentence is an answer too. It is not called where the setting `needs` is
+    not set, with the consequence `unset`.
+    """
+
+    what: str
+    ask: Callable[[Host], Iterable[Answer]]
+    processes: tuple[str, ...] = PROCESSES
+    needs: str = "celery_broker_url"
+    unset: str = ""
+
+
+class Finding(NamedTuple):
+    """One answer, beside what it is about."""
 
     what: str
     state: State
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the doctor is asked."""
-
-    settings: Settings
-    offline: bool = False
-    """Leave out what would call a provider."""
-    only_backs_up: bool = False
-    """This is the environment of the backups process alone, whose account in the database is another."""
+def ok(sentence: str) -> Answer:
+    return "OK", sentence
 
 
-Check = Callable[[Question], Iterable[Finding]]
+def wrong(sentence: str) -> Answer:
+    return "WRONG", sentence
 
 
-def ok(what: str, sentence: str) -> Finding:
-    return Finding(what, "OK", sentence)
-
-
-def wrong(what: str, sentence: str) -> Finding:
-    return Finding(what, "WRONG", sentence)
-
-
-def not_configured(what: str, sentence: str) -> Finding:
-    return Finding(what, "not configured", sentence)
-
-
-def not_tried(what: str, sentence: str) -> Finding:
-    return Finding(what, "not tried", sentence)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One check in a thread of its own: one that hangs is left behind, and ends with the process."""
-
-    what: str
-    check: Check
-    findings: list[Finding] = field(default_factory=list)
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def start(self, question: Question) -> None:
-        threading.Thread(target=self._work, args=(question,), name=f"doctor-{self.what}", daemon=True).start()
-
-    def _work(self, question: Question) -> None:
-        try:
-            for finding in self.check(question):
-                self.findings.append(finding)
-        except Exception as error:  # noqa: BLE001 - what no check foresaw is a finding too, and must not hide the others
-            text = f"the check itself failed, with {type(error).__name__}: {_first_line(error)}; please report it"
-            self.findings.append(wrong(self.what, text))
-        self.done.set()
-
-
-def examine(question: Question, checks: Mapping[str, Check], *, seconds: float = DEADLINE_SECONDS) -> Iterator[Finding]:
-    """Yield what the checks find, in their order. One that takes longer than `seconds` gets a line that says so."""
-    runs = [_Run(what, check) for what, check in checks.items()]
-    for run in runs:
-        run.start(question)
+def examine(host: Host, questions: Iterable[Question], *, seconds: float = DEADLINE_SECONDS) -> Iterator[Finding]:
+    """Yield the answers that concern the host's processes, in order; of a dependency at fault, its faults alone."""
+    asked = [_begin(question, host) for question in questions if host.processes.intersection(question.processes)]
     deadline = time.monotonic() + seconds
-    for run in runs:
-        in_time = run.done.wait(max(0.0, deadline - time.monotonic()))
-        yield from list(run.findings)
+    for what, answers, done in asked:
+        in_time = done.wait(max(0.0, deadline - time.monotonic()))
+        found = list(answers)
         if not in_time:
-            yield wrong(run.what, f"no answer within {seconds:g} s: what it asks is reachable, but hangs")
+            found.append(wrong(f"no answer within {seconds:g} s: it can be reached, but hangs; look at its log, restart it"))
+        faults = [answer for answer in found if answer[0] == "WRONG"]
+        yield from (Finding(what, *answer) for answer in faults or found)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+def _begin(question: Question, host: Host) -> tuple[str, list[Answer], threading.Event]:
+    """Ask in a thread of the question's own: if it hangs it is left behind, and ends with the process."""
+    answers: list[Answer] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            if getattr(host.settings, question.needs) is None:
+                answers.append(("not configured", f"{question.needs.upper()} is not set: {question.unset}"))
+            else:
+                for answer in question.ask(host):
+                    answers.append(answer)
+        except ConfigurationError as error:
+            answers.append(wrong(str(error)))
+        except Exception as error:  # noqa: BLE001 - what no question foresaw must not hide the answers to others
+            first = (str(error).splitlines() or [""])[0][:200]
+            answers.append(wrong(f"the doctor itself failed, with {type(error).__name__}: {first}; please report it"))
+        done.set()
+
+    threading.Thread(target=work, name=f"doctor-{question.what}", daemon=True).start()
+    return question.what, answers, done

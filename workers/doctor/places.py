@@ -1,0 +1,60 @@
+"""Folders and buckets that a variable names: they must be there, with the rights that the job needs."""
+
+import grp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workers.doctor.report import Answer, Host, ok, wrong
+from workers.doctor.secrets import user
+
+S3 = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
+READ, WRITE = os.R_OK | os.X_OK, os.R_OK | os.W_OK | os.X_OK
+MEANINGS = {
+    "NoSuchBucket": "there is no such bucket; mend the name, or run: aws s3 mb s3://{bucket}",
+    "AccessDenied": "listing is denied; the key needs s3:ListBucket on the bucket (docs/backups.md has all rights)",
+}
+
+
+def place(variable: str, url: str, rights: int = WRITE, *, shared: bool = False) -> Answer:
+    """Say how a place of files is, a URL as in ATTACHMENTS_URL. A `shared` folder belongs to the API and keeps its owner."""
+    if url.startswith("s3://"):
+        return _bucket(variable, url)
+    if not url.startswith("file://"):
+        return "not tried", f"{url} ({variable}) is asked for single files only"
+    path = url.removeprefix("file://")
+    mend = f"install -d -m 700 -o {user()} {path}"
+    if shared:
+        mend = f"chgrp {grp.getgrgid(os.getegid()).gr_name} {path} && chmod g+{'rwx' if rights == WRITE else 'rx'} {path}"
+    if not Path(path).is_dir():
+        # No job makes it, for it may be a disk that is not mounted, and a unit could not.
+        return wrong(f"{variable} names {path}, which is no folder here; mount it, or as root run: mkdir -p {path} && {mend}")
+    if not os.access(path, rights):
+        verb = "written" if rights == WRITE else "read"
+        return wrong(f"{path} ({variable}) may not be {verb} by user {user()}; as root run: {mend}")
+    return ok(path)
+
+
+def archive(host: Host) -> Iterator[Answer]:
+    """Look at where retention archives rows before it deletes them."""
+    yield place("RETENTION_ARCHIVE_DIR", f"file://{host.settings.retention_archive_dir}")
+    if (uri := host.settings.retention_archive_s3_uri) is not None:
+        yield place("RETENTION_ARCHIVE_S3_URI", uri)
+
+
+def _bucket(variable: str, uri: str) -> Answer:
+    """Say whether a bucket may be listed. Nothing is written: a probe would stay as a version."""
+    name, _, prefix = uri.removeprefix("s3://").partition("/")
+    try:
+        boto3.client("s3", config=S3).list_objects_v2(Bucket=name, Prefix=prefix, MaxKeys=1)
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        meaning = MEANINGS.get(code, f"S3 says {code}; see the AWS_* variables (docs/backups.md)").format(bucket=name)
+        return wrong(f"{uri} ({variable}): {meaning}")
+    except (BotoCoreError, ValueError) as error:
+        return wrong(f"{uri} ({variable}): {error}; see the AWS_* variables and the network")
+    return ok(f"{uri} may be listed; writing was not tried")
