@@ -22,7 +22,7 @@ LOWEST_RATE = 64 * 1024
 
 CONFIG = Config(
     connect_timeout=5,
-    read_timeout=30,
+    read_timeout=60,
     retries={"mode": "standard"},
     # Many S3-compatible servers know no checksums by default: https://github.com/boto/boto3/issues/4392
     request_checksum_calculation="when_required",
