@@ -1,5 +1,6 @@
 """One conversation with clamd, over a Unix socket or TCP: a deadline on every step, and an answer or an exception."""
 
+import math
 import re
 import socket
 import struct
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from tasks.deadline import Deadline, OverdueError
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 5.0
@@ -138,8 +141,12 @@ class Clamd:
             connection = self._connect()
         except OSError as error:
             raise ClamdUnavailableError(f"clamd cannot be reached: {error.strerror or error}") from None
-        with connection:
-            yield connection
+        try:
+            with connection, Deadline(math.inf) as deadline:  # each step has its own; this one ends when the worker stops
+                deadline.hold(self, connection)
+                yield connection
+        except OverdueError as error:
+            raise ClamdUnavailableError(f"clamd was left: {error}") from None
 
     def _connect(self) -> socket.socket:
         if self._url.scheme == "tcp":

@@ -41,17 +41,20 @@ def scan(attachment: Attachment, scanner: Scanner) -> Finding:
     if attachment.claims > MOST_CLAIMS:
         return Finding(Kind.DEADLY, f"{attachment.claims - 1} workers died while they scanned it")
     try:
+        again_until = time.monotonic() + scanner.transfer_seconds  # so that all tries together stay below the task's time limit
         for _ in range(CHANGED_TRIES):
             finding = _scan_once(attachment, scanner)
-            if finding.kind is not Kind.CHANGED:
+            if finding.kind is not Kind.CHANGED or time.monotonic() > again_until:
                 break
     except RefusedError as error:
         return Finding(Kind.REFUSED, str(error))
     except MissingError as error:
         return Finding(Kind.MISSING, str(error))
-    except StorageUnavailableError as error:
-        return Finding(Kind.STORAGE, str(error))
-    except ClamdUnavailableError as error:
+    except (StorageUnavailableError, ClamdUnavailableError) as error:
+        if scanner.stop():
+            raise StoppedError from None  # connections are cut then
+        if isinstance(error, StorageUnavailableError):
+            return Finding(Kind.STORAGE, str(error))
         scanner.clamd.forget_version()
         return Finding(Kind.CLAMD, str(error))
     return finding

@@ -9,30 +9,29 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from settings import Settings
+from tasks import s3
 from tasks.backups import folder, manifest
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.manifest import Signed
-
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
+from tasks.deadline import Deadline
+from tasks.s3 import S3Error
+from tasks.shutdown import stop_requested
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000  # S3's limits: this many parts, 5 MiB at least for all but the last
 MOST_PAGES = 100  # of 1,000 objects
+PAGE_SECONDS = 10
 FETCH_TRIES = 5
 
+ABSENT = {"404", "NoSuchKey", "NotFound"}
 STATE = ".upload"
 MONTH = re.compile(r"\d{4}-\d{2}")
 
@@ -64,11 +63,7 @@ class Bucket:
             if value
         }
         self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
-        with self._talking("reaching it"):
-            self._s3 = boto3.client(
-                "s3",
-                config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"mode": "standard"}),
-            )
+        self._s3 = s3.make_client()
 
     def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
         """Upload an archive and then its manifest under `month` (YYYY-MM); what is there already is not sent again.
@@ -88,11 +83,12 @@ class Bucket:
     def shipped(self) -> list[Shipped]:
         """Return the archives in the bucket, oldest first."""
         sizes: dict[tuple[str, str], int] = {}
-        with self._talking("listing it"):
+        with self._asking("listing it") as within:
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._root)
             for number, page in enumerate(pages, 1):
                 if number > MOST_PAGES:
                     raise BackupError(f"{self.uri} holds more than {MOST_PAGES * 1000:,} objects; give it a prefix of its own")
+                within.extend(PAGE_SECONDS)
                 for entry in page.get("Contents", ()):
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
                     if MONTH.fullmatch(month):
@@ -132,7 +128,7 @@ class Bucket:
         """Delete an archive and then its manifest: cut off between the two, it no longer counts and is known to be gone."""
         for name in (shipped.name, shipped.name + manifest.SUFFIX):
             key = self._key(shipped.month, name)
-            with self._talking(f"deleting {key}"):
+            with self._asking(f"deleting {key}"):
                 self._s3.delete_object(Bucket=self.bucket, Key=key)
 
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
@@ -146,21 +142,17 @@ class Bucket:
                 checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
                 etag = _same(arrived.get(number), data, checksum)
                 if etag is None:
-                    with self._talking(f"uploading part {number} of {backup.name}; the next run goes on from there"):
+                    with self._asking(f"uploading part {number} of {backup.name}; the next run goes on from there", len(data)):
                         etag = self._s3.upload_part(
                             Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum
                         )["ETag"]
                 tick(len(data))
                 parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
-        with self._talking(f"completing {backup.name}"):
-            try:
-                self._s3.complete_multipart_upload(
-                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-                )
-            except ClientError as error:
-                if _code(error) != "PreconditionFailed":
-                    raise
-                # Someone was faster; whether with the same object, the caller looks.
+        # S3 puts the parts together first, which takes minutes. If someone was faster, the caller looks with which object.
+        with self._asking(f"completing {backup.name}", backup.signed.manifest.bytes, but={"PreconditionFailed"}):
+            self._s3.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
         state.unlink(missing_ok=True)
 
     def _resumable(self, state: Path, key: str, backup: Backup) -> str | None:
@@ -175,17 +167,13 @@ class Bucket:
         return str(begun["upload"]) if same and self._knows(key, str(begun["upload"])) else None
 
     def _knows(self, key: str, upload: str) -> bool:
-        with self._talking(f"looking for the parts of {key}"):
-            try:
-                self._s3.list_parts(Bucket=self.bucket, Key=key, UploadId=upload, MaxParts=1)
-            except ClientError as error:
-                if _code(error) != "NoSuchUpload":
-                    raise
-                return False
-        return True
+        with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload"}):
+            self._s3.list_parts(Bucket=self.bucket, Key=key, UploadId=upload, MaxParts=1)
+            return True
+        return False
 
     def _begin(self, state: Path, key: str, backup: Backup) -> str:
-        with self._talking(f"beginning the upload of {backup.name}"):
+        with self._asking(f"beginning the upload of {backup.name}"):
             upload = str(
                 self._s3.create_multipart_upload(
                     Bucket=self.bucket,
@@ -204,59 +192,54 @@ class Bucket:
         return upload
 
     def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]]:
-        with self._talking(f"looking for the parts of {key}"):
+        with self._asking(f"looking for the parts of {key}"):
             pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
 
     def _holds(self, key: str, signed: Signed) -> bool:
         """Return whether the archive is there. Raise BackupError if another object is in its place."""
-        with self._talking(f"looking for {key}"):
-            try:
-                head = self._s3.head_object(Bucket=self.bucket, Key=key)
-            except ClientError as error:
-                if _code(error) not in {"404", "NoSuchKey", "NotFound"}:
-                    raise
-                return False
-        if head["ContentLength"] != signed.manifest.bytes or head["Metadata"].get("sha256") != signed.manifest.sha256:
-            raise BackupError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
-        return True
+        with self._asking(f"looking for {key}", but=ABSENT):
+            head = self._s3.head_object(Bucket=self.bucket, Key=key)
+            if head["ContentLength"] != signed.manifest.bytes or head["Metadata"].get("sha256") != signed.manifest.sha256:
+                raise BackupError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
+            return True
+        return False
 
     def _put_manifest(self, key: str, text: bytes) -> None:
         checksum = base64.b64encode(hashlib.sha256(text).digest()).decode()
-        with self._talking(f"uploading {key}"):
-            try:
-                self._s3.put_object(
-                    Bucket=self.bucket, Key=key, Body=text, ChecksumSHA256=checksum, IfNoneMatch="*", **self._extra
-                )
-            except ClientError as error:
-                if _code(error) != "PreconditionFailed":
-                    raise
-                if self._get(key) != text:
-                    raise BackupError(f"{self._uri(key)} is another manifest than this archive's; it was left alone") from None
+        with self._asking(f"uploading {key}", len(text), but={"PreconditionFailed"}):
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, ChecksumSHA256=checksum, IfNoneMatch="*", **self._extra)
+            return
+        if self._get(key) != text:
+            raise BackupError(f"{self._uri(key)} is another manifest than this archive's; it was left alone")
 
     def _get(self, key: str) -> bytes:
         return b"".join(self._chunks(key, manifest.LONGEST + 1))
 
     def _chunks(self, key: str, most: int) -> Iterator[bytes]:
         """Return an object's bytes, at most so many; a connection that is cut is taken up where it broke."""
-        at, tries, etag = 0, 0, None
-        while True:
-            try:
-                with self._talking(f"fetching {key}"):
-                    condition = {"IfMatch": etag, "Range": f"bytes={at}-"} if at else {}
-                    answer = self._s3.get_object(Bucket=self.bucket, Key=key, **condition)
-                    etag, length = answer["ETag"], at + answer["ContentLength"]
-                    with answer["Body"] as body:
-                        while at < min(length, most) and (chunk := body.read(min(folder.CHUNK, most - at))):
-                            at, tries = at + len(chunk), 0
-                            yield chunk
-                if at >= min(length, most):
-                    return
-                raise BackupError(f"{self._uri(key)} was cut off at byte {at:,} of {length:,}")
-            except BackupError as error:
-                tries += 1
-                if tries == FETCH_TRIES or at == 0 or isinstance(error.__cause__, ClientError):
-                    raise
+        at, end, tries = 0, most, 0
+        condition: dict[str, str] = {}
+        with self._asking(f"fetching {key}") as within:
+            while at < end:
+                try:
+                    with s3.failing():
+                        answer = self._s3.get_object(Bucket=self.bucket, Key=key, **condition)
+                        if not at:
+                            end = min(most, answer["ContentLength"])
+                            within.extend(end / s3.LOWEST_RATE)
+                        with answer["Body"] as body:
+                            while at < end and (chunk := body.read(min(folder.CHUNK, end - at))):
+                                within.check()
+                                at, tries = at + len(chunk), 0
+                                condition = {"IfMatch": answer["ETag"], "Range": f"bytes={at}-"}
+                                yield chunk
+                    if at < end:
+                        raise S3Error(f"it was cut off at byte {at:,} of {end:,}")
+                except S3Error as error:
+                    tries += 1
+                    if tries == FETCH_TRIES or at == 0 or error.code:
+                        raise
 
     def _key(self, month: str, name: str) -> str:
         return f"{self._root}{month}/{name}"
@@ -265,10 +248,16 @@ class Bucket:
         return f"s3://{self.bucket}/{key}"
 
     @contextmanager
-    def _talking(self, doing: str) -> Iterator[None]:
+    def _asking(self, doing: str, size: int = 0, *, but: Collection[str] = ()) -> Iterator[Deadline]:
+        """Bound the block by what transferring `size` bytes may take. Raise BackupError if S3 fails, save with a code of `but`."""
         try:
-            yield
-        except (BotoCoreError, ClientError) as error:
+            with s3.asking(size) as within:
+                yield within
+        except S3Error as error:
+            if error.code in but:
+                return
+            if stop_requested():
+                raise StoppedError(f"the worker is stopping while {doing}") from error
             raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}") from error
 
 
@@ -280,7 +269,3 @@ def _same(arrived: dict[str, Any] | None, data: bytes, checksum: str) -> str | N
     # The ETag is the MD5 except under KMS; there S3 returns the checksum.
     same = arrived.get("ChecksumSHA256") == checksum or etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
     return etag if same else None
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))

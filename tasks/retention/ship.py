@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from tasks import s3
 
 TOUCH_SECONDS = 10
-CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3})
 
 
 class ShipError(Exception):
@@ -24,7 +21,7 @@ class ShipError(Exception):
 
 @cache
 def _client() -> Any:
-    return boto3.client("s3", config=CONFIG)
+    return s3.make_client()
 
 
 class _Watched(io.BytesIO):
@@ -49,11 +46,12 @@ def upload(path: Path, uri: str, touch: Callable[[], None]) -> None:
     where = urlsplit(uri)
     content = path.read_bytes()
     try:
-        _client().put_object(
-            Bucket=where.netloc,
-            Key=where.path.lstrip("/"),
-            Body=_Watched(content, touch),
-            ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
-        )
-    except (BotoCoreError, ClientError) as error:
+        with s3.asking(len(content)):
+            _client().put_object(
+                Bucket=where.netloc,
+                Key=where.path.lstrip("/"),
+                Body=_Watched(content, touch),
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
+            )
+    except s3.S3Error as error:
         raise ShipError(f"{path} did not reach {uri}: {error}") from error

@@ -17,6 +17,7 @@ from settings import ConfigurationError, get_settings
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.storage.base import StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage, check_address
+from tests.trickle import trickling
 
 from .conftest import Uploads, reread
 from .samples import PNG
@@ -90,7 +91,29 @@ def test_a_server_that_trickles_is_given_up_on(uploads: Uploads, server: Server,
     uploads.scan(attachment)
 
     assert time.monotonic() - began < 4
-    assert uploads.record(attachment).reason == "the content did not arrive within 1 s (try 1)"
+    assert uploads.record(attachment).reason == "the content did not arrive whole: it took longer than 1 s (try 1)"
+
+
+def test_two_uploads_that_trickle_keep_no_other_from_its_scan(
+    uploads: Uploads, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trickling("a header") as slow:
+        monkeypatch.setenv("ATTACHMENTS_TRANSFER_SECONDS", "1")
+        monkeypatch.setenv("ATTACHMENTS_CONNECTIONS", "2")
+        monkeypatch.setenv("ATTACHMENTS_URL", f"http://127.0.0.1:{slow.address[1]}")
+        reread()
+        trickle = [uploads.add(None, file_url=f"/assets/{number}") for number in range(2)]
+        for _ in range(6):  # more often than a file may kill its worker
+            uploads.make_due()
+            uploads.sweep()
+    monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+    reread()
+    server.answers["/assets/2"] = Answer(PNG)
+    healthy = uploads.add(None, file_url="/assets/2")
+    uploads.sweep()
+
+    assert uploads.flags(healthy) == (1, 1)
+    assert [(uploads.record(each).verdict, uploads.record(each).attempts) for each in trickle] == [("waiting", 6)] * 2
 
 
 def test_content_that_never_stops_changing_is_blocked_in_the_end(uploads: Uploads, server: Server) -> None:

@@ -17,11 +17,21 @@ from sqlalchemy import text
 
 from devstack.stack import Stack
 from tasks.attachments.scannable import EICAR
+from tests.trickle import Trickler, trickling
 
 from .conftest import Uploads
 from .samples import PNG
 
 pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def trickler(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trickler]:
+    """Uploads behind a server that begins each answer and ends none."""
+    assert uploads
+    with trickling("a header") as server:
+        monkeypatch.setenv("ATTACHMENTS_URL", f"http://127.0.0.1:{server.address[1]}")
+        yield server
 
 
 @pytest.fixture
@@ -99,6 +109,19 @@ def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
         return uploads.flags(attachment) == (1, 0)
 
     until(beat)
+
+
+def test_a_worker_that_stops_does_not_wait_for_a_storage_that_trickles_and_charges_no_file(
+    uploads: Uploads, trickler: Trickler, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+) -> None:
+    attachment = uploads.add(None, file_url="/assets/1")
+    producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
+    assert trickler.begun.wait(90)
+    worker.terminate()
+
+    assert worker.wait(60) == 0
+    record = uploads.record(attachment)
+    assert (record.lease, record.claims, record.attempts, record.verdict) == (None, 0, 0, "waiting")
 
 
 def _leased(uploads: Uploads, attachment: int) -> bool:

@@ -16,12 +16,14 @@ from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
+from tasks import shutdown
 from tasks.backups import folder, manifest
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup
 from tasks.backups.run import Backups
 from tasks.backups.ship import PART_BYTES, Bucket
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
+from tests.trickle import trickling
 
 
 @pytest.fixture
@@ -235,3 +237,15 @@ def test_no_bucket_is_a_sentence(whole: Backups) -> None:
     settings = whole.settings.model_copy(update={"backup_s3_uri": "s3://no-such-bucket/chat"})
     with pytest.raises(BackupError, match=r"S3 \(s3://no-such-bucket/chat\) failed while listing it: .*does not exist"):
         replace(whole, settings=settings).monthly(quiet)
+
+
+def test_a_worker_that_stops_leaves_a_bucket_that_trickles(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.deadline.STOP_SECONDS", 0.0)
+    with trickling("body") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.address[1]}")
+        shutdown.request_stop()
+        try:
+            with pytest.raises(StoppedError, match="the worker is stopping while listing it"):
+                Bucket(backups.settings).shipped()
+        finally:
+            shutdown.forget()

@@ -19,13 +19,14 @@ def storage_at(settings: Settings, url: str) -> Storage:
     """Return the storage at this URL."""
     if url.startswith("file:"):
         return FileStorage(url)
+    connections, seconds = settings.attachments_connections, settings.attachments_transfer_seconds
     if url.startswith("s3:"):
-        return S3Storage(url, connections=settings.attachments_connections)
+        return S3Storage(url, connections=connections, transfer_seconds=seconds)
     token = settings.attachments_token
     return HttpStorage(
         url,
         token=token.get_secret_value() if token else None,
         private_network=settings.attachments_private_network,
-        connections=settings.attachments_connections,
-        transfer_seconds=settings.attachments_transfer_seconds,
+        connections=connections,
+        transfer_seconds=seconds,
     )

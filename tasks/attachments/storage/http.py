@@ -6,20 +6,21 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from tasks.attachments.storage.address import url_segments
 from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError
+from tasks.deadline import Deadline, OverdueError, Watched
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 30.0
-"""The longest silence within a transfer."""
+"""The longest silence within a transfer; all of it, from connecting on, has its deadline."""
 
 MOST_ADDRESSES = 4
 CHUNK = 1 << 18
@@ -29,19 +30,35 @@ LENGTH = re.compile(r"[0-9]{1,18}")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+class _Connection(Watched, HTTPConnection):
+    pass
+
+
+class _TlsConnection(Watched, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 class HttpContent:
     """A response that is being read. It is the same as before if its strong ETag is, or else its bytes read once more."""
 
-    def __init__(self, storage: "HttpStorage", file_url: str, response: BaseHTTPResponse) -> None:
+    def __init__(self, storage: "HttpStorage", file_url: str, response: BaseHTTPResponse, within: Deadline) -> None:
         self._storage = storage
         self._file_url = file_url
         self._response = response
+        self._within = within
         self.size = _size(response)
         # Without a length, an answer cut short looks like a whole one: it is read once more.
         told = self.size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
         self.identity = _identity(response) if told else ""
         self._arrived = 0
-        self._ends_at = time.monotonic() + storage.transfer_seconds
 
     def read_into(self, buffer: memoryview) -> int:
         filled = 0
@@ -51,14 +68,15 @@ class HttpContent:
         return filled
 
     def _read(self, most: int) -> bytes:
-        """Return what one wait of at most STALL_SECONDS brings. A server that trickles is stopped by the time for all."""
-        if time.monotonic() > self._ends_at:
-            raise StorageUnavailableError(f"the content did not arrive within {self._storage.transfer_seconds:.0f} s")
+        """Return what one wait of at most STALL_SECONDS brings."""
         try:
             part = self._response.read1(most)
         except (HTTPError, OSError) as error:
             raise StorageUnavailableError(f"the transfer broke off: {_said(error)}") from None
+        self._within.check()
         self._arrived += len(part)
+        if not part:
+            self._within.over()
         if not part and self.size is not None and self._arrived != self.size:
             # read1 takes a closed connection for the end.
             raise StorageUnavailableError(f"the transfer broke off after {self._arrived} of {self.size} bytes")
@@ -67,7 +85,7 @@ class HttpContent:
     def still_is(self, sha256: str) -> bool:
         try:
             if self.identity:
-                with self._storage.request(self._file_url, known=self.identity) as response:
+                with self._storage.request(self._file_url, known=self.identity) as (response, _):
                     return response.status == NOT_MODIFIED or _identity(response) == self.identity
             with self._storage.open(self._file_url) as again:
                 return again.hash() == sha256
@@ -105,8 +123,8 @@ class HttpStorage:
 
     @contextmanager
     def open(self, file_url: str) -> Iterator[HttpContent]:
-        with self.request(file_url) as response:
-            yield HttpContent(self, file_url, response)
+        with self.request(file_url) as (response, within):
+            yield HttpContent(self, file_url, response, within)
 
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
         raise StorageUnavailableError("over HTTP the API's files are only read")
@@ -115,19 +133,27 @@ class HttpStorage:
         raise StorageUnavailableError("over HTTP the API's files are only read")
 
     @contextmanager
-    def request(self, file_url: str, *, known: str = "") -> Iterator[BaseHTTPResponse]:
-        """Ask for a file and yield the answer: of status 200, or 304 if it is still the `known` one. Raise as `open` does."""
+    def request(self, file_url: str, *, known: str = "") -> Iterator[tuple[BaseHTTPResponse, Deadline]]:
+        """Ask for a file and yield the answer: of status 200, or 304 if it is still the `known` one. Raise as `open` does.
+
+        The deadline is for all of it, from connecting to the end of the body.
+        """
         path = "/".join(
             (self._url.path, *(quote(part, safe="%!$&'()*+,;=:@~") for part in url_segments(file_url, self._root_url)))
         )
-        response = self._send(path, {**self._headers, **({"If-None-Match": known} if known else {})})
         try:
-            if not (known and response.status == NOT_MODIFIED):
-                _check(response)
-            yield response
-        finally:
-            # What is left unread of a large answer is not worth waiting for.
-            response.close()
+            with Deadline(self.transfer_seconds) as within:
+                response = self._send(path, {**self._headers, **({"If-None-Match": known} if known else {})})
+                try:
+                    within.check()
+                    if not (known and response.status == NOT_MODIFIED):
+                        _check(response)
+                    yield response, within
+                finally:
+                    # What is left unread of a large answer is not worth waiting for.
+                    response.close()
+        except OverdueError as error:
+            raise StorageUnavailableError(f"the content did not arrive whole: {error}") from None
 
     def _send(self, path: str, headers: dict[str, str]) -> BaseHTTPResponse:
         problem: Exception | None = None
@@ -169,7 +195,7 @@ class HttpStorage:
                 # Always named: without one, http.client takes the end of an IPv6 address for it.
                 port = self._url.port or (443 if self._url.scheme == "https" else 80)
                 if self._url.scheme == "https":
-                    self._pools[address] = HTTPSConnectionPool(
+                    self._pools[address] = _TlsPool(
                         str(address),
                         port,
                         timeout=timeout,
@@ -179,7 +205,7 @@ class HttpStorage:
                         assert_hostname=self._url.hostname,
                     )
                 else:
-                    self._pools[address] = HTTPConnectionPool(str(address), port, timeout=timeout, maxsize=self._connections)
+                    self._pools[address] = _Pool(str(address), port, timeout=timeout, maxsize=self._connections)
             return self._pools[address]
 
 

@@ -6,43 +6,35 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-
+from tasks import s3
 from tasks.attachments.storage.address import segments
 from tasks.attachments.storage.base import ChangedError, Content, MissingError, StorageUnavailableError
 from tasks.attachments.storage.files import copy
+from tasks.deadline import Deadline, OverdueError
 
-CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 2},
-    # Many S3-compatible servers know no checksums by default: https://github.com/boto/boto3/issues/4392
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-)
 ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 
 
 class S3Content:
     """An object that is being read."""
 
-    def __init__(self, storage: "S3Storage", file_url: str, answer: dict[str, Any]) -> None:
+    def __init__(self, storage: "S3Storage", file_url: str, answer: dict[str, Any], within: Deadline) -> None:
         self._storage = storage
         self._file_url = file_url
         self._body = answer["Body"]
+        self._within = within
         self.size: int | None = answer["ContentLength"]
         self.identity = _identity(answer)
 
     def read_into(self, buffer: memoryview) -> int:
         filled = 0
-        try:
+        with _sentences("in the transfer"):
             while filled < len(buffer) and (part := self._body.read(len(buffer) - filled)):
                 buffer[filled : filled + len(part)] = part
                 filled += len(part)
-        except (BotoCoreError, HTTPClientError, OSError) as error:
-            raise StorageUnavailableError(f"the transfer from S3 broke off: {type(error).__name__}") from None
+            self._within.check()
+        if not filled:
+            self._within.over()
         return filled
 
     def still_is(self, sha256: str) -> bool:  # noqa: ARG002 - the ETag is the content's
@@ -55,26 +47,30 @@ class S3Content:
 class S3Storage:
     """A bucket and a prefix in it."""
 
-    def __init__(self, root_url: str, *, connections: int) -> None:
-        """`root_url` is s3://bucket or s3://bucket/prefix."""
+    def __init__(self, root_url: str, *, connections: int, transfer_seconds: float) -> None:
+        """`root_url` is s3://bucket or s3://bucket/prefix. `transfer_seconds` bounds each request and its transfer."""
         self._root_url = root_url
         parts = urlsplit(root_url)
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
-        config = CONFIG.merge(Config(max_pool_connections=max(10, 2 * connections)))
-        self._client = boto3.client("s3", config=config)
+        self._seconds = transfer_seconds
+        self._client = s3.make_client(connections=max(10, 2 * connections))
 
     @contextmanager
     def open(self, file_url: str) -> Iterator[S3Content]:
-        content = S3Content(self, file_url, self._call("get_object", file_url))
-        try:
-            yield content
-        finally:
-            content._body.close()
+        with self._deadline() as within:
+            answer = self._call("get_object", file_url)
+            try:
+                with _sentences("to get_object"):
+                    content = S3Content(self, file_url, answer, within)
+                yield content
+            finally:
+                answer["Body"].close()
 
     def identity(self, file_url: str) -> str:
         """Return what the object is known by now. Raise MissingError or StorageUnavailableError."""
-        return _identity(self._call("head_object", file_url))
+        with self._deadline(), _sentences("to head_object"):
+            return _identity(self._call("head_object", file_url))
 
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - S3 has no modes
         # Through a file: an object is either put whole or not at all, and only if its hash is right.
@@ -82,23 +78,38 @@ class S3Storage:
             if copy(content, file) != sha256:
                 raise ChangedError
             file.seek(0)
-            self._call("put_object", file_url, Body=file)
+            with self._deadline():
+                self._call("put_object", file_url, Body=file)
 
     def remove(self, file_url: str) -> None:
-        self._call("delete_object", file_url)
+        with self._deadline():
+            self._call("delete_object", file_url)
 
     def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
         key = "/".join((*filter(None, [self._prefix]), *segments(file_url, self._root_url)))
-        try:
+        with _sentences(f"to {operation}"):
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ABSENT:
-                raise MissingError("the bucket has no such object") from None
-            raise StorageUnavailableError(f"S3 answered {code} to {operation} in the bucket of ATTACHMENTS_URL") from None
-        except (BotoCoreError, OSError) as error:
-            raise StorageUnavailableError(f"S3 gave no answer to {operation}: {type(error).__name__}") from None
         return answer
+
+    @contextmanager
+    def _deadline(self) -> Iterator[Deadline]:
+        try:
+            with Deadline(self._seconds) as within:
+                yield within
+        except OverdueError as error:
+            raise StorageUnavailableError(f"S3 gave no whole answer: {error}") from None
+
+
+@contextmanager
+def _sentences(step: str) -> Iterator[None]:
+    try:
+        with s3.failing():
+            yield
+    except s3.S3Error as error:
+        if error.code in ABSENT:
+            raise MissingError("the bucket has no such object") from None
+        told = f"answered {error.code}" if error.code else f"gave no usable answer ({type(error.__cause__).__name__})"
+        raise StorageUnavailableError(f"S3 {told} {step} in the bucket of ATTACHMENTS_URL") from None
 
 
 def _identity(answer: dict[str, Any]) -> str:

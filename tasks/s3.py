@@ -1,0 +1,94 @@
+"""The one S3 client, and an end to whatever is asked of it. Credentials, region and endpoint are boto3's own (AWS_*)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTTPSConnection, AWSHTTPSConnectionPool
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from settings import ConfigurationError
+from tasks import deadline
+from tasks.deadline import Deadline, OverdueError, Watched
+
+REQUEST_SECONDS = 60.0
+"""For one answer without its body, second tries included."""
+LOWEST_RATE = 64 * 1024
+"""Bytes per second: a transfer that is slower on the whole is given up."""
+
+CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=60,
+    retries={"mode": "standard"},
+    # Many S3-compatible servers know no checksums by default: https://github.com/boto/boto3/issues/4392
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+
+
+class S3Error(Exception):
+    """S3 gave no answer, or one that is an error: then `code` is S3's own word for it, such as NoSuchKey."""
+
+    def __init__(self, sentence: str, code: str = "") -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class _Connection(Watched, AWSHTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _TlsConnection(Watched, AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Connection
+
+
+class _TlsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _TlsConnection
+
+
+def make_client(*, connections: int = 10) -> Any:
+    """Return a boto3 client that sends under a deadline only. Raise ConfigurationError if the AWS_* variables are unusable."""
+    try:
+        client = boto3.client("s3", config=CONFIG.merge(Config(max_pool_connections=connections)))
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(f"the AWS_* variables are unusable: {error}") from error
+    # botocore has no option for it; that it works is what tests/test_deadline.py shows.
+    client._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
+    client.meta.events.register("before-send.s3", _refuse_late)
+    return client
+
+
+def _refuse_late(**_: object) -> None:
+    within = deadline.current()
+    assert within is not None, "what is asked of S3 has a deadline"  # noqa: S101 - for us who write the callers
+    within.check()
+
+
+@contextmanager
+def asking(size: int = 0) -> Iterator[Deadline]:
+    """Bound what the block asks of S3 by what a transfer of `size` bytes may take. Raise S3Error for any failure."""
+    with failing(), Deadline(REQUEST_SECONDS + size / LOWEST_RATE) as within:
+        yield within
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Raise S3Error for whatever fails; that is also an answer that cannot be read, or lacks what the block looks for in it."""
+    try:
+        yield
+    except ClientError as error:
+        raise S3Error(str(error), str(error.response.get("Error", {}).get("Code", ""))) from error
+    except OverdueError as error:
+        raise S3Error(f"no whole answer from S3: {error}") from error
+    except (BotoCoreError, HTTPError) as error:
+        raise S3Error(str(error)) from error
+    except (ResponseParserError, KeyError, ValueError) as error:
+        raise S3Error(f"S3's answer cannot be read ({type(error).__name__})") from error
