@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from settings import ConfigurationError, Settings
+from tasks import files
 
 USER = "operator"
 SHORTEST_PASSWORD = 12
@@ -43,12 +44,8 @@ def read_users(path: Path) -> list[str]:
 
 def make_password(path: Path) -> None:
     """Write a password that only this user can read, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        with files.replacing(path) as file:
+            file.write(f"{USER}:{secrets.token_urlsafe(24)}\n".encode())
     except OSError as error:
         raise ConfigurationError(f"FLOWER_DIR cannot be written to: {error}") from None

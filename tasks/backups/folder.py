@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from settings import ConfigurationError
+from tasks import files
 from tasks.backups import manifest
 from tasks.backups.errors import BackupError, BusyError
 from tasks.backups.manifest import Kind, Signed
@@ -143,28 +144,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raise BackupError if the disk fills up.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            yield cast(BinaryIO, _Whole(file))
-            os.fsync(file.fileno())
-    except BaseException as error:
-        path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in FULL:
+        with files.writing(path) as file:
+            yield file
+    except OSError as error:
+        if error.errno in FULL:
             raise BackupError(f"the disk of {path.parent} is full; the unfinished {path.name} was removed") from None
         raise
-
-
-class _Whole:
-    """A raw file whose write() writes everything: the kernel may take less at a time."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-        return len(data)
 
 
 def commit(partial: Path, final: Path, text: bytes) -> None:
@@ -179,16 +164,7 @@ def commit(partial: Path, final: Path, text: bytes) -> None:
         raise
     partial.rename(final)
     waiting.rename(mark)
-    sync(final.parent)
-
-
-def sync(folder: Path) -> None:
-    """Have the folder's entries on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(final.parent)
 
 
 def chunks(path: Path, tick: Tick) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import files
 from tasks.backups import folder, manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
@@ -53,7 +54,7 @@ def prune_local(into: Path, kind: Kind, keep: int, passphrases: list[bytes], tic
         (into / backup.name).unlink(missing_ok=True)
         (into / (backup.name + manifest.SUFFIX)).unlink(missing_ok=True)
         (into / (backup.name + STATE)).unlink(missing_ok=True)
-    folder.sync(into)
+    files.sync(into)
     return doomed
 
 

@@ -9,7 +9,6 @@ row is deleted that no file holds.
 import base64
 import gzip
 import hashlib
-import os
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from db.batches.target import Value
 from settings import ConfigurationError, get_settings
+from tasks import files
 from tasks.retention.policies import Policy
 
 FORMAT = 1
@@ -137,18 +137,8 @@ def write_file(path: Path, table: str, columns: Sequence[str], rows: Sequence[by
     head = orjson.dumps({"format": FORMAT, "table": table, "columns": list(columns), "written_at": datetime.now(UTC)})
     lines = b"".join(line + b"\n" for line in (head, *rows))
     foot = orjson.dumps({"rows": len(rows), "sha256": hashlib.sha256(lines).hexdigest()})
-    aside = path.with_name(f".{path.name}.part")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(gzip.compress(lines + foot + b"\n", LEVEL, mtime=0))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except OSError:
-        aside.unlink(missing_ok=True)  # on a full disk what was begun would stay in the way
-        raise
-    _sync_folder(path.parent)
+    with files.replacing(path) as file:
+        file.write(gzip.compress(lines + foot + b"\n", LEVEL, mtime=0))
 
 
 def _make_folder(folder: Path) -> None:
@@ -156,15 +146,7 @@ def _make_folder(folder: Path) -> None:
     for path in (*reversed(folder.parents), folder):
         if not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            files.sync(path.parent)
 
 
 def read_file(path: Path) -> tuple[str, list[str], list[list[Any]]]:

@@ -1,8 +1,5 @@
 """An odd value in Redis, whoever wrote it, costs at most its own part of /metrics and /status."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -10,12 +7,13 @@ from types import SimpleNamespace
 import orjson
 import pytest
 from celery.worker.state import active_requests
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from redis import Redis
 
-from devstack.folder import PROJECT
 from tasks import counters
 from tests.operations.conftest import Samples, samples, value
+from workers.cli import cli
 from workers.operations import fleet
 from workers.operations.queues import HEADS
 from workers.operations.source import Reading, Source, together
@@ -124,19 +122,12 @@ def test_more_tasks_than_are_named_are_counted() -> None:
     assert (told.busy, len(told.running)) == (25, fleet.MOST_RUNNING)
 
 
-def test_the_command_shows_the_rest(redis: Redis, environment: dict[str, str]) -> None:
+@pytest.mark.usefixtures("look_in_time")
+def test_the_command_shows_the_rest(redis: Redis) -> None:
     COSTLY["beat"](redis)
     unacked(b"{")(redis)
-    done = subprocess.run(
-        [sys.executable, "-c", "from workers.cli import main; main()", "status"],
-        env={**os.environ, **environment},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
+    done = CliRunner().invoke(cli, ["status"])
+    assert done.exit_code == 1
     assert "What lies in beat cannot be read" in done.stdout
     assert "Queues" in done.stdout
 

@@ -86,7 +86,7 @@ def test_a_file_belongs_to_its_owner_alone_and_leaves_nothing_half_written(archi
     run_policy(archived, POLICY, by="t")
     for path in folder.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
-    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob("*.partial"))
 
 
 def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine, folder: Path) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import structlog
 
+from tasks import files
+
 log = structlog.get_logger(__name__)
 
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -163,23 +165,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, content: str) -> None:
-    """Write the file aside and put it in place whole, with the mode and owner that it had. A reader sees old or new."""
-    aside = path.with_name(f".{path.name}.new")
+    """Put a new file in place whole, with the mode and owner of the old one."""
     try:
-        aside.unlink(missing_ok=True)
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", errors="surrogateescape") as file:
-            if path.exists():
-                about = path.stat()
-                os.fchown(file.fileno(), about.st_uid, about.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(about.st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        about = path.stat() if path.exists() else None
+        mode, owner = (stat.S_IMODE(about.st_mode), (about.st_uid, about.st_gid)) if about else (0o600, (-1, -1))
+        with files.replacing(path, mode, owner=owner) as file:
+            file.write(content.encode(errors="surrogateescape"))
     except OSError as error:
         raise TokensError(f"{path} cannot be written: {error.strerror}") from None

@@ -6,16 +6,16 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tasks import files
 from tasks.attachments.storage.address import segments
 from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError
 
 # O_NONBLOCK, so that a FIFO is refused instead of awaited.
 LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-ASIDE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # The kernel stamps files by a clock that ticks each 1-10 ms. A file younger than this could be written once more within one
@@ -96,21 +96,11 @@ class FileStorage:
 
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
         with self._folder_of(file_url) as (folder, name):
-            aside = f".{name}.partial"
             try:
-                with os.fdopen(os.open(aside, ASIDE, mode=0o600, dir_fd=folder), "wb") as file:
-                    copied = copy(content, file)
-                    os.fchmod(file.fileno(), mode)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if copied != sha256:
-                    os.unlink(aside, dir_fd=folder)
-                    raise ChangedError
-                os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
-                os.fsync(folder)
+                with files.replacing(Path(name), mode, folder=folder) as file:
+                    if copy(content, file) != sha256:
+                        raise ChangedError
             except OSError as error:
-                with suppress(OSError):
-                    os.unlink(aside, dir_fd=folder)
                 raise StorageUnavailableError(f"writing the copy failed: {error.strerror}") from None
 
     def remove(self, file_url: str) -> None:
