@@ -86,7 +86,7 @@ def cpu_seconds(*pids: int) -> float:
 def by_clamdscan(stack: Stack, folder: Path) -> tuple[float, float]:
     """Return the seconds that clamdscan takes for the folder, and the CPU seconds of clamdscan and clamd."""
     began, own = time.monotonic(), os.times()
-    before = cpu_seconds(stack.clamd.process.pid)
+    before = cpu_seconds(stack.clamd.pid)
     configuration = f"--config-file={stack.clamd.data}/clamd.conf"
     done = subprocess.run(
         ["clamdscan", configuration, "--stream", "--multiscan", "--quiet", str(folder)], capture_output=True, check=False
@@ -94,7 +94,7 @@ def by_clamdscan(stack: Stack, folder: Path) -> tuple[float, float]:
     assert done.returncode == 0, done.stderr
     took, after = time.monotonic() - began, os.times()
     scanner = after.children_user + after.children_system - own.children_user - own.children_system
-    return took, cpu_seconds(stack.clamd.process.pid) - before + scanner
+    return took, cpu_seconds(stack.clamd.pid) - before + scanner
 
 
 def by_worker(engine: Engine, stack: Stack, environment: dict[str, str], urls: list[str]) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def by_worker(engine: Engine, stack: Stack, environment: dict[str, str], urls: l
             time.sleep(0.1)
         add_rows(engine, urls)
         subprocess.run(nudge, env=environment, check=True)
-        pids = (worker.pid, stack.clamd.process.pid, stack.mariadb.process.pid, stack.redis.process.pid)
+        pids = (worker.pid, stack.clamd.pid, stack.mariadb.pid, stack.redis.pid)
         began, before = time.monotonic(), cpu_seconds(*pids)
         while unscanned(engine):
             time.sleep(0.05)

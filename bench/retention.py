@@ -144,7 +144,7 @@ class Field:
             return int(cursor.fetchall()[0][0])
 
     def server_cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self._server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def settle(self, rows: int) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
         migrate(engine)
         with engine.begin() as connection:
             load_chat(connection, users=500, conversations=1000, notifications=rows, quiet=0, bad_tokens=0)
-        database = stack.mariadb.process.pid
+        database = stack.mariadb.pid
         before, began = _cpu_seconds(database), time.monotonic()
         worker = _drain()
         wall = time.monotonic() - began

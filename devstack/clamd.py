@@ -73,7 +73,7 @@ class Clamd(Service):
         while f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
             if time.monotonic() > deadline:
                 late = f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s"
-                raise StackError(f"{late}. {self.process.log_ends()}")
+                raise StackError(f"{late}. {self.log_ends()}")
             time.sleep(POLL_SECONDS)
 
     def _write_signatures(self, version: int, signatures: tuple[bytes, ...]) -> None:

@@ -82,13 +82,13 @@ GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
         super().prepare()
         self._scratch.mkdir()
         # In a process group of its own, so that a Ctrl-C meanwhile ends the children too before the folder is removed.
-        self.process.launch(self.installation(), cwd=self.data)
+        self.spawn(self.installation(), cwd=self.data)
         try:
-            status = self.process.ended(INSTALL_SECONDS)
+            status = self.ended(INSTALL_SECONDS)
         finally:
-            self.process.kill()
+            self.kill()
         if status != 0:
-            raise StackError(f"{self.name} could not lay out its tables: status {status}. {self.process.log_ends()}")
+            raise StackError(f"{self.name} could not lay out its tables: status {status}. {self.log_ends()}")
         self._accounts.touch(mode=0o600)
         self._accounts.write_text(
             self.ACCOUNTS.format(root_password=self._root_password, user=USER, password=self.password, database=DATABASE)

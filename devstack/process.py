@@ -21,25 +21,25 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="devstack-spawne
 class Process:
     """A program with its log in a stack's folder. It may be started again after it has ended."""
 
+    name: str
+
     def __init__(self, name: str, folder: Folder) -> None:
         self.name = name
+        self.folder = folder
         self.log = folder.log(name)
-        self._folder = folder
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
         """The pid of the latest start. Raise StackError before the first."""
-        if self._child is None:
-            raise StackError(f"{self.name} was never started")
-        return self._child.pid
+        return self._started().pid
 
     @property
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
-    def launch(self, command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
-        """Start the program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order.
+    def spawn(self, command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
+        """Start a program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order.
 
         It gets this process's environment or, where one is given, that one alone; the mark of its stack is in either.
         """
@@ -50,56 +50,64 @@ class Process:
                 subprocess.Popen,
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
                 cwd=cwd,
-                env={**(os.environ if environment is None else environment), MARK: str(self._folder.path)},
+                env={**(os.environ if environment is None else environment), MARK: str(self.folder.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             ).result()
 
-    def ended(self, seconds: float) -> int | None:
+    def ended(self, seconds: float = 0) -> int | None:
         """Wait so long for the program's end. Return its exit status, negative for a signal, or None if it goes on."""
-        if self._child is None:
-            raise StackError(f"{self.name} was never started")
         try:
-            return self._child.wait(max(seconds, 0))
+            return self._started().wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
             return None
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program and its children, if it is running."""
-        if self.running:
-            os.killpg(self.pid, number)
-
     def terminate(self) -> None:
         """Ask the program to end, also while it is paused; `join` awaits it."""
-        self.signal(signal.SIGTERM)
-        self.signal(signal.SIGCONT)
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
 
     def join(self, seconds: float = STOP_SECONDS) -> None:
         """Wait so long for the end, then force it."""
         if self._child is not None and self.ended(seconds) is None:
             self.kill()
 
+    def stop(self) -> None:
+        """End the program in good order."""
+        self.terminate()
+        self.join()
+
     def kill(self) -> None:
         """End the program as a power cut would end it: SIGKILL."""
-        self.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if self._child is not None:
             self._child.wait()
 
     def pause(self) -> None:
-        """Let the program hang: connections stay open and nothing answers."""
-        self.signal(signal.SIGSTOP)
+        """Let the program hang until `resume`: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self.signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def failure(self) -> str | None:
         """Return, for a program that has ended, a sentence with the end of its log."""
-        status = self.ended(0)
+        status = self.ended()
         return None if status is None else f"{self.name} ended with status {status}. {self.log_ends()}"
 
     def log_ends(self) -> str:
         """Return the end of the log, introduced."""
         with self.log.open(errors="replace") as log:
             return "Its log ends:\n" + ("".join(deque(log, maxlen=TAIL_LINES)).rstrip() or "(empty)")
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._child is None:
+            raise StackError(f"{self.name} was never started")
+        return self._child
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program and its children, if it is running."""
+        if self.running:
+            os.killpg(self.pid, number)

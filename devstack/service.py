@@ -1,9 +1,8 @@
-"""What every service of the stack can do: come up, answer, break on request, and come back as it was."""
+"""A service of the stack: a process that comes up, answers on its port, and comes back as it was after a fault."""
 
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 from devstack.errors import StackError
 from devstack.folder import Folder
@@ -14,15 +13,12 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.03
 
 
-class Service(ABC):
+class Service(Process, ABC):
     """A server on a loopback port that it keeps, with its data in the stack's folder."""
 
-    name: ClassVar[str]
-
     def __init__(self, folder: Folder) -> None:
-        self.folder = folder
+        super().__init__(self.name, folder)
         self.port = free_port()
-        self.process = Process(self.name, folder)
         self.data = folder.path / self.name
         self._prepared = False
 
@@ -51,38 +47,23 @@ class Service(ABC):
         if not self._prepared:
             self.prepare()
             self._prepared = True
-        self.process.launch(self.command(), cwd=self.working_folder)
+        self.spawn(self.command(), cwd=self.working_folder)
 
     def await_ready(self) -> None:
         """Wait until the service answers. Raise StackError, with the end of its log, if it ends or takes too long."""
         deadline = time.monotonic() + READY_SECONDS
-        while not (self.process.running and self.answers()):
-            if (status := self.process.ended(POLL_SECONDS)) is not None:
-                raise StackError(f"{self.name} ended with status {status} at its start. {self.process.log_ends()}")
+        while not (self.running and self.answers()):
+            if (status := self.ended(POLL_SECONDS)) is not None:
+                raise StackError(f"{self.name} ended with status {status} at its start. {self.log_ends()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} did not answer within {READY_SECONDS:.0f} s. {self.process.log_ends()}")
+                raise StackError(f"{self.name} did not answer within {READY_SECONDS:.0f} s. {self.log_ends()}")
 
     def start(self) -> None:
+        """Start the program, after `stop` or `kill` on the same port with the same data, and wait until it answers."""
         self.launch()
         self.await_ready()
 
-    def stop(self) -> None:
-        """End the service in good order."""
-        self.process.terminate()
-        self.process.join()
-
-    def kill(self) -> None:
-        """End the service with SIGKILL; `start` or `restart` brings it back on the same port with the same data."""
-        self.process.kill()
-
-    def pause(self) -> None:
-        """Let the service hang until `resume`: connections stay open and nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
-
     def restart(self) -> None:
-        """Stop the service if it runs, and start it on the same port with the same data."""
+        """Stop the service if it runs, and start it."""
         self.stop()
         self.start()

@@ -99,7 +99,7 @@ class Stack:
         """Start a program of the project beside the services, with this environment alone. It is stopped before they are."""
         program = Process(name, self._held)
         self._programs.append(program)
-        program.launch(command, folder.PROJECT, environment)
+        program.spawn(command, folder.PROJECT, environment)
 
     def check(self) -> None:
         """Raise StackError, with the end of its log, if a service or a program has ended."""
@@ -121,7 +121,7 @@ class Stack:
                 ended.poll(1000)
 
     def _processes(self) -> list[Process]:
-        return [*(service.process for service in self._services.values()), *self._programs]
+        return [*self._services.values(), *self._programs]
 
     def _started(self, kind: type[Kind]) -> Kind:
         service = self._services.get(kind.name)
@@ -131,7 +131,7 @@ class Stack:
 
     def _stop(self) -> None:
         signals.deaf()
-        for together in self._programs, [service.process for service in self._services.values()]:
+        for together in self._programs, list(self._services.values()):
             for process in together:
                 process.terminate()
             deadline = time.monotonic() + STOP_SECONDS

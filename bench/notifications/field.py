@@ -153,7 +153,7 @@ class Field:
         """Have a contestant send its rows; one that needs longer than `most_seconds` is measured by what it has done."""
         self.reset(contestant.rows)
         contestant.queue(self, contestant.rows)
-        own = [self.stack.mariadb.process.pid, self.stack.fcm.process.pid]
+        own = [self.stack.mariadb.pid, self.stack.fcm.pid]
         with self.running(contestant.command, contestant.copies, contestant.environment) as (pids, log):
             self._await_first(contestant, log)
             before, memory, since = [cpu_seconds(pid) for pid in own], 0.0, time.time()

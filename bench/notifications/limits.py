@@ -45,7 +45,7 @@ def measure(field: Field, rows: int) -> list[Run]:
 
 def _apart(field: Field, part: str, name: str, rows: int) -> Run:
     field.reset(rows)
-    endpoint, database = field.stack.fcm.process.pid, field.stack.mariadb.process.pid
+    endpoint, database = field.stack.fcm.pid, field.stack.mariadb.pid
     before = cpu_seconds(endpoint), cpu_seconds(database)
     command = [sys.executable, "-m", "bench.notifications.limits", part, str(rows)]
     done = subprocess.run(command, cwd=PROJECT, env=field.environment, check=True, capture_output=True, timeout=300)
@@ -61,7 +61,7 @@ def _h2load(field: Field, rows: int) -> Run:
     field.reset(1)
     fcm = from_settings(get_settings())
     token = asyncio.run(fcm._token.get())
-    endpoint = field.stack.fcm.process.pid
+    endpoint = field.stack.fcm.pid
     with tempfile.TemporaryDirectory() as folder:
         body = Path(folder) / "message.json"
         body.write_bytes(b'{"message":' + fcm.prepare(push()) + b',"token":"token-h2load"}}')

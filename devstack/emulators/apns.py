@@ -6,6 +6,7 @@ A device token is any hex string of a real token's length; every one is a live d
 import time
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Apns:
 
     def __init__(self, folder: Path) -> None:
         self._public_key = ensure_key(folder / KEY_FILE).public_key()
-        self._issued_at: dict[str, float] = {}
+        self._issued_at = lru_cache(_REMEMBERED_PROVIDER_TOKENS)(self._verified)
 
     def receive(self, request: Request, body: bytes) -> Message | Answer:
         if request.http_version != "2":
@@ -113,31 +114,20 @@ class Apns:
         token = authorization[len(_BEARER) :]
         if not token or authorization[: len(_BEARER)].lower() != _BEARER:
             return "MissingProviderToken"
-        issued_at = self._issued_at.get(token) or self._verified(token)
-        now = time.time()
+        issued_at, now = self._issued_at(token), time.time()
         if issued_at is None or issued_at > now + _CLOCK_SKEW_SECONDS:
             return "InvalidProviderToken"
         return "ExpiredProviderToken" if issued_at < now - _PROVIDER_TOKEN_SECONDS else None
 
     def _verified(self, token: str) -> float | None:
         """Given a provider token, return when it was issued, or None if it is not ours."""
+        required: Any = {"require": ["iat", "iss"], "verify_iat": False}
         try:
-            signed = jwt.decode_complete(
-                token,
-                self._public_key,
-                algorithms=["ES256"],
-                issuer=TEAM_ID,
-                options={"require": ["iat", "iss"], "verify_iat": False},
-            )
+            signed = jwt.decode_complete(token, self._public_key, algorithms=["ES256"], issuer=TEAM_ID, options=required)
         except jwt.PyJWTError:
             return None
         issued_at = signed["payload"]["iat"]
-        if signed["header"].get("kid") != KEY_ID or not isinstance(issued_at, int | float):
-            return None
-        if len(self._issued_at) >= _REMEMBERED_PROVIDER_TOKENS:
-            self._issued_at.clear()
-        self._issued_at[token] = issued_at
-        return float(issued_at)
+        return issued_at if signed["header"].get("kid") == KEY_ID and isinstance(issued_at, int | float) else None
 
 
 def _header_refusal(request: Request) -> str | None:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import orjson
 import requests
 
 from devstack.emulators import apns, webpush
 from devstack.emulators.certificates import CA_FILE
-from devstack.emulators.log import FILE_NAME
+from devstack.emulators.log import FILE_NAME, Accepted
 from devstack.emulators.oauth import SERVICE_ACCOUNT_FILE
 from devstack.emulators.subscriptions import WebPushSubscription, subscription
 
@@ -40,25 +40,6 @@ class Fault:
     seed: int = 0
     latency: float = 0.0
     retry_after: int | None = None
-
-
-class Accepted(NamedTuple):
-    """One accepted message. `t` is Unix time in seconds; `name` is what the sender got back."""
-
-    t: float
-    provider: str
-    token: str
-    notification_id: str | None
-    collapse: str | None
-    name: str
-    connection: str = ""
-    """The sender's "address:port"."""
-    digest: str = ""
-    """Of its title and body, see `answers.digest_of`."""
-    torn: bool = False
-    """Its answer was cut off on purpose."""
-    waited: float = 0.0
-    """So many seconds it was made to wait before it was taken."""
 
 
 @dataclass(frozen=True, slots=True)

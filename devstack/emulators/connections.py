@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # What Google's front ends announce: a client that wants more in flight must open a second connection or wait.
@@ -30,37 +31,19 @@ class Resets:
 
     def reset(self, client: str) -> bool:
         """Reset a client's connection; return False if that was done before, or the connection is not there."""
-        if client in self or not reset_connection(client):
+        if client in self or not _reset(client):
             return False
         self._gone[client] = time.monotonic()
         return True
 
 
-def reset_connection(client: str) -> bool:
-    """Given a client's "address:port", reset its connection and return whether it was found."""
-    for descriptor in _sockets():
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
-            if _peer(connection) == client:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-                connection.shutdown(socket.SHUT_RD)
-                return True
+def _reset(client: str) -> bool:
+    for descriptor in _DESCRIPTORS.iterdir():
+        with suppress(OSError):  # it was closed meanwhile, or is no connection
+            if str(descriptor.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(descriptor.name))) as connection:
+                    if connection.family == socket.AF_INET and "{}:{}".format(*connection.getpeername()) == client:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+                        connection.shutdown(socket.SHUT_RD)
+                        return True
     return False
-
-
-def _sockets() -> list[int]:
-    found = []
-    for entry in _DESCRIPTORS.iterdir():
-        try:
-            if str(entry.readlink()).startswith("socket:"):
-                found.append(int(entry.name))
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def _peer(connection: socket.socket) -> str | None:
-    try:
-        address = connection.getpeername()
-    except OSError:
-        return None
-    return f"{address[0]}:{address[1]}" if connection.family == socket.AF_INET else None

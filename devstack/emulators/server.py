@@ -9,7 +9,7 @@ from devstack.emulators.connections import Resets
 from devstack.emulators.control import PREFIX as CONTROL_PREFIX
 from devstack.emulators.control import Control
 from devstack.emulators.counters import Counters
-from devstack.emulators.log import FLUSH_SECONDS, AcceptedLog
+from devstack.emulators.log import FLUSH_SECONDS, Accepted, AcceptedLog
 
 _NO_SUCH_PATH = Answer("not_found", 404, [], b"")
 _GONE = Answer("gone", 0, [], b"", ending=Ending.RESET)
@@ -84,8 +84,10 @@ class Server:
             return _GONE
         answer = rule.answer if rule and rule.answer.outcome != "accepted" else provider.accepted(message)
         if answer.accepts and provider.logged and not message.dry_run:
-            torn = answer.ending is not Ending.WHOLE
-            self._log.append(provider.name, message, connection, time.time(), torn=torn, waited=latency)
+            now, torn = round(time.time(), 3), answer.ending is not Ending.WHOLE
+            named = message.notification_id, message.collapse, message.name
+            accepted = Accepted(now, provider.name, message.token, *named, connection, message.digest, torn, latency)
+            self._log.append(accepted)
         return answer
 
     async def _be_late(self, seconds: float) -> None:

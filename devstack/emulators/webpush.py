@@ -7,6 +7,7 @@ as from a real service, but is counted as `undecryptable`.
 
 import re
 import time
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,6 @@ class WebPush:
     def __init__(self, folder: Path) -> None:
         public_key = ensure_key(folder / KEY_FILE).public_key()
         self._application_server_key = encode(public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
-        self._expiries: dict[tuple[str, str], float] = {}
         self._started = int(time.time() * 1000)
         self._numbers = count(1)
 
@@ -69,23 +69,14 @@ class WebPush:
         authorization = request.headers.get("authorization")
         if authorization is None:
             return webpush_answers.NO_AUTHORIZATION
-        expiry = self._expiries.get((authorization, origin))
-        if expiry is None:
-            parameters = _parameters(authorization)
-            expiry = _verified(parameters.get("t", ""), parameters.get("k", ""), origin)
-            if expiry is None:
-                return webpush_answers.BAD_AUTHORIZATION
-            if parameters["k"] != self._application_server_key:
-                return webpush_answers.KEY_MISMATCH
-            self._remember(authorization, origin, expiry)
-        return webpush_answers.BAD_AUTHORIZATION if expiry < time.time() else None
-
-    def _remember(self, authorization: str, origin: str, expiry: float) -> None:
-        if len(self._expiries) >= _REMEMBERED_TOKENS:
-            self._expiries.clear()
-        self._expiries[authorization, origin] = expiry
+        parameters = _parameters(authorization)
+        expiry = _verified(parameters.get("t", ""), parameters.get("k", ""), origin)
+        if expiry is None or expiry < time.time():
+            return webpush_answers.BAD_AUTHORIZATION
+        return None if parameters["k"] == self._application_server_key else webpush_answers.KEY_MISMATCH
 
 
+@lru_cache(_REMEMBERED_TOKENS)
 def _verified(token: str, key: str, origin: str) -> float | None:
     """Given a VAPID token and the key that came with it, return when it expires, or None if RFC 8292 refuses it."""
     try:

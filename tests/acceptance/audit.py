@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from sqlalchemy import Engine, text
 
-from devstack.emulators.client import Accepted, Emulator
+from devstack.emulators.client import Emulator
+from devstack.emulators.log import Accepted
 from tests.chaos.unanswered import Cut, unanswered
 
 # How the tests call tokens that the emulator is told to refuse for good.

@@ -112,13 +112,13 @@ def test_the_same_content_under_the_same_signatures_is_scanned_once(uploads: Upl
     infected = zipped(EICAR, "same.com")
     first, second = uploads.add(infected), uploads.add(infected)
     uploads.scan(first)
-    before = scanners.clamd.process.log.read_bytes().count(b"FOUND")
+    before = scanners.clamd.log.read_bytes().count(b"FOUND")
 
     uploads.scan(second)
 
     assert uploads.flags(second) == (1, 0)
     assert uploads.record(second).signature == uploads.record(first).signature
-    assert scanners.clamd.process.log.read_bytes().count(b"FOUND") == before
+    assert scanners.clamd.log.read_bytes().count(b"FOUND") == before
 
 
 def test_another_scan_of_an_unchanged_file_changes_nothing(uploads: Uploads) -> None:

@@ -190,7 +190,7 @@ class Scene:
             proxy.set(Mode.OPEN)
         for service in (self.stack.mariadb, self.stack.redis, self.stack.clamd, self.stack.s3, self.stack.fcm):
             service.resume()
-            if not service.process.running:
+            if not service.running:
                 service.start()
         with self.stack.mariadb.root() as cursor:
             cursor.execute("SET GLOBAL read_only = 0")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devstack.chat import load_chat
-from devstack.emulators.client import Accepted
+from devstack.emulators.log import Accepted
 from tasks.backups import dump
 from tests.chaos.audit import bites as bites_audit
 from tests.chaos.audit import files as files_audit

@@ -4,8 +4,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from devstack.emulators.client import Accepted
 from devstack.emulators.connections import STREAMS_PER_CONNECTION
+from devstack.emulators.log import Accepted
 
 # What comes later finds nobody who waits for it.
 PATIENCE_SECONDS = 10.0

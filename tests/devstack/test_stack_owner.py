@@ -22,7 +22,7 @@ from pathlib import Path
 from devstack.stack import SERVICES, Stack
 
 with Stack("owned", sys.argv[2].split(","), root=Path(sys.argv[1])) as stack:
-    print(json.dumps([service.process.pid for service in stack._services.values()]), flush=True)
+    print(json.dumps([service.pid for service in stack._services.values()]), flush=True)
     stack.watch()
 """
 
@@ -79,7 +79,7 @@ def test_a_signalled_owner_takes_its_stack_down(tmp_path: Path, number: signal.S
 def test_an_exception_takes_the_stack_down(tmp_path: Path) -> None:
     root = tmp_path / "stacks"
     with suppress(ZeroDivisionError), Stack("failing", ["redis"], root=root) as stack:
-        handle = os.pidfd_open(stack.redis.process.pid)
+        handle = os.pidfd_open(stack.redis.pid)
         _ = 1 / 0
     assert gone(handle, 0)
     os.close(handle)

@@ -304,7 +304,7 @@ def test_a_redis_that_is_down_costs_the_celery_client_a_second_and_it_recovers(
         assert time.monotonic() - began < 20
     finally:
         stack.redis.resume()
-        if not stack.redis.process.running:
+        if not stack.redis.running:
             stack.redis.start()
     assert jobs.notifications()
 

@@ -35,7 +35,7 @@ def broken(request: pytest.FixtureRequest, stack: Stack, gateway: Gateway) -> It
 
 def mend(stack: Stack) -> None:
     stack.redis.resume()
-    if not stack.redis.process.running:
+    if not stack.redis.running:
         stack.redis.start()
 
 

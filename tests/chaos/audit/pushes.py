@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from devstack.chat import DEAD
 from devstack.emulators.answers import digest_of
-from devstack.emulators.client import Accepted
+from devstack.emulators.log import Accepted
 from tasks.notifications.queue import LEASE_SECONDS
 from tests.chaos.audit.problem import Problem, Sort
 from tests.chaos.chores import FIRST_OLD_ID
