@@ -249,7 +249,7 @@ class Bucket:
 
     @contextmanager
     def _asking(self, doing: str, size: int = 0, *, but: Collection[str] = ()) -> Iterator[Deadline]:
-        """Bound the block by what transferring `size` bytes may take. BackupError where S3 fails, but not for a code of `but`."""
+        """Bound the block by what moving `size` bytes may take. Raise BackupError if S3 fails, unless with a code of `but`."""
         try:
             with s3.asking(size) as within:
                 yield within
