@@ -1,4 +1,4 @@
-"""What an archive's own structure tells of it. clamd says OK for one that is cut short, though it could not look inside."""
+"""Check by its own structure that an archive is whole: clamd says OK for one that is cut short, though it saw nothing."""
 
 import struct
 import zlib
@@ -35,13 +35,13 @@ class Fault(NamedTuple):
 
 
 class Whole:
-    """Content that is no archive we know, or one that shows nothing at its end."""
+    """Content that is no archive we know, or one without a mark at its end."""
 
     def feed(self, chunk: memoryview) -> None:
         """Take the next piece of content."""
 
     def fault(self, size: int, most_inside: int) -> Fault | None:  # noqa: ARG002 - nothing to see here
-        """Return what is wrong with content of so many bytes. `most_inside` is what its members may come to, in bytes."""
+        """Return the fault of content of `size` bytes, if any. Its members may have `most_inside` bytes together."""
         return None
 
 
@@ -70,7 +70,7 @@ class Zip(Whole):
 
 
 def _inflated(directory: bytes) -> int:
-    """Return how many bytes the members come to by a zip's directory, as far as it can be read."""
+    """Return the size of all members by a zip's directory, in bytes, as far as it can be read."""
     total = at = 0
     while len(directory) - at >= ZIP_MEMBER.size and directory.startswith(ZIP_MEMBER_MAGIC, at):
         _, *_, inflated, name, extra, comment = ZIP_MEMBER.unpack_from(directory, at)

@@ -1,4 +1,4 @@
-"""What operators ask of the scans and order: counts, the history of one attachment, another scan, a release."""
+"""The operators' questions and orders: counts, the history of one attachment, another scan, a release."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.quarantine import Quarantine
+from tasks.attachments.queue import RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage
 
 # By idx_verdict and idx_due: the index alone is read, once.
@@ -48,13 +49,13 @@ RELEASE = text("""
     ON DUPLICATE KEY UPDATE released_by = :who, reason = :reason, released_at = NOW(3)
 """)
 DUE_AGAIN = text("""
-    UPDATE worker_scans SET quarantine = '', lane = 0, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
+    UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
     WHERE attachment_id = :id
 """)
 
 
 class NotPossibleError(Exception):
-    """What was asked for cannot be done; the text says why."""
+    """An order cannot be carried out; the text says why."""
 
 
 def status(engine: Engine) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def rescan(engine: Engine, ids: list[int]) -> int:
             {"ids": ids},
         ).all()
         if found:
-            connection.execute(FORCE, {"ids": [row.id for row in found], "lane": 0 if len(found) == 1 else 1})
+            connection.execute(FORCE, {"ids": [row.id for row in found], "lane": UPLOADS if len(found) == 1 else RESCANS})
         return len(found)
 
     return transact(engine, write)
@@ -114,7 +115,7 @@ def rescan_verdict(engine: Engine, verdict: str) -> int:
 def release(
     engine: Engine, uploads: Storage, quarantine: Quarantine | None, attachment_id: int, *, who: str, why: str
 ) -> dict[str, Any]:
-    """Take the responsibility for an attachment's bytes, wherever else they turn up; return its SHA-256 and what was restored.
+    """Release an attachment's bytes, wherever else they turn up; return their SHA-256, and whether the file was restored.
 
     Nothing is opened here: the next scan finds the release, and serves exactly these bytes. Raise NotPossibleError, and what
     the storages raise.
@@ -136,7 +137,7 @@ def release(
 
     def write(connection: Connection) -> None:
         connection.execute(RELEASE, {"sha256": record["sha256"], "who": who, "reason": why})
-        connection.execute(DUE_AGAIN, {"id": attachment_id})
+        connection.execute(DUE_AGAIN, {"id": attachment_id, "lane": UPLOADS})
 
     transact(engine, write)
     return {"attachment": attachment_id, "sha256": record["sha256"], "restored": restored}

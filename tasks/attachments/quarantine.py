@@ -1,4 +1,4 @@
-"""Infected content is put away: copied, or moved, to where only operators look, and brought back by a person's decision."""
+"""The quarantine: infected files are copied or moved to where only operators look, and restored when a person says so."""
 
 from contextlib import suppress
 

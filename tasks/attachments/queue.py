@@ -21,8 +21,9 @@ LEASE_SECONDS = 60
 HEARTBEAT_SECONDS = 10
 SETTLE_PATIENCE_SECONDS = 25
 
-LANES = (0, 1)
-"""Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty."""
+# Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
+UPLOADS, RESCANS = 0, 1
+LANES = {"uploads": UPLOADS, "re-scans": RESCANS}
 
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock.
 ENTER = text("""
@@ -47,7 +48,7 @@ RENEW = text("""
     UPDATE worker_scans SET due_at = NOW(3) + INTERVAL :seconds SECOND WHERE attachment_id IN :ids AND lease = :lease
 """).bindparams(bindparam("ids", expanding=True))
 
-# What a scan needs to know, by primary keys, without locks.
+# The fields of an Attachment, by primary keys, without locks.
 LOAD = text("""
     SELECT s.attachment_id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine, s.database_version,
            s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine,
@@ -80,9 +81,9 @@ SETTLED = """
 """
 WRITE_TRIES = text(SETTLED)
 WRITE_FINDINGS = text(f"""{SETTLED},
-        s.lane = 0, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.database_version = r.database_version,
-        s.file_url = r.file_url, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity, s.found_type = '',
-        s.mismatch = '', s.scanned_at = NOW(3)
+        s.lane = {UPLOADS}, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.file_url = r.file_url,
+        s.database_version = r.database_version, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity,
+        s.found_type = '', s.mismatch = '', s.scanned_at = NOW(3)
 """)
 EVENTS = text("""
     INSERT INTO worker_scan_events (attachment_id, event, reason, signature, sha256)
@@ -115,7 +116,7 @@ class Queue:
         self._lease = lease
 
     def claim_one(self, attachment_id: int) -> list[Attachment]:
-        """Lease this attachment, whatever is recorded of it; an empty list if it is gone or another run has it."""
+        """Lease this attachment, whatever its record says; return an empty list if it is gone or another run has it."""
 
         def lease(connection: Connection) -> list[int]:
             connection.execute(ENTER, {"id": attachment_id})
@@ -127,7 +128,7 @@ class Queue:
         """Lease up to `rows` attachments that are due, uploads first; one alone if a worker has died with it."""
 
         def lease(connection: Connection) -> list[int]:
-            for lane in LANES:
+            for lane in LANES.values():
                 due = connection.execute(CLAIM_DUE, {"lane": lane, "rows": rows}).all()
                 if due:
                     suspect = due[:1] if due[0].claims else [row for row in due if not row.claims]
@@ -204,7 +205,7 @@ def known(engine: Engine, sha256: str, version: Version) -> Finding | None:
 
 
 def released(engine: Engine, sha256: str) -> bool:
-    """Return whether a person has taken the responsibility for these bytes."""
+    """Return whether a person has released these bytes."""
     return transact(engine, lambda connection: connection.execute(RELEASED, {"sha256": sha256}).one_or_none()) is not None
 
 

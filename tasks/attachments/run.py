@@ -1,4 +1,4 @@
-"""How this process scans: a bounded number of files at once, leases kept alive, results written as they come."""
+"""Scan many files at once in this process: threads scan, one thread claims, renews the leases and writes the results."""
 
 import time
 import uuid
@@ -40,23 +40,22 @@ class Summary:
     """What a run did: attachments by the verdict they were settled with, and whether there is more to do now."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
-    adopted: int = 0
     given_back: int = 0
     more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """What lives as long as the worker process: made at its first scan, after the fork."""
+    """The objects that live as long as the worker process: made at its first scan, after the fork."""
 
     scanner: Scanner
     quarantine: Quarantine | None
 
 
-# CLAMD_URL to the version whose set-up this process has found good, and until when that holds (monotonic seconds). A failure
-# forgets it: clamd may come back set up anew.
-_believed: dict[str, tuple[Version, float]] = {}
-BELIEF_SECONDS = 3600
+# CLAMD_URL to the version that has passed the tests of `scannable` in this process, and until when that holds (monotonic
+# seconds). A failure forgets it: clamd may come back with another configuration.
+_tested: dict[str, tuple[Version, float]] = {}
+TESTED_SECONDS = 3600
 
 
 @cache
@@ -77,9 +76,9 @@ def _process() -> _Process:
 
 
 def scan_one(attachment_id: int) -> Summary:
-    """Scan this attachment now, unless another worker is at it. What cannot be decided now, the sweep tries again."""
+    """Scan this attachment now, unless another worker is at it. The sweep tries again if this ends without a verdict."""
     run = _Run(connections=1)
-    if run.fit():
+    if run.may_scan():
         run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
         if run.quarantine_is_pending:
             run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
@@ -87,15 +86,16 @@ def scan_one(attachment_id: int) -> Summary:
 
 
 def sweep() -> Summary:
-    """Scan what is due: uploads that no one enqueued, next tries, rows whose worker died, and re-scans."""
+    """Scan all attachments that are due: uploads that no one enqueued, next tries, rows whose worker died, and re-scans."""
     settings, engine = get_settings(), get_engine()
     run = _Run(connections=settings.attachments_connections)
-    run.summary.adopted = find_unqueued.find_recent(engine) + find_unqueued.find_older(engine)
-    if run.fit():
-        if settings.clamd_url in _believed:
-            version, _ = _believed[settings.clamd_url]
+    find_unqueued.find_recent(engine)
+    find_unqueued.find_older(engine)
+    if run.may_scan():
+        if settings.clamd_url in _tested:
+            version, _ = _tested[settings.clamd_url]
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
-            run.summary.adopted += find_unqueued.schedule_rescans(engine, version, days=days, per_minute=per_minute)
+            find_unqueued.schedule_rescans(engine, version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
     return run.summary
 
@@ -113,32 +113,32 @@ class _Run:
         self._not_asked = ""
         self.quarantine_is_pending = False
 
-    def fit(self) -> bool:
-        """Return whether scanning makes sense: False, with a log line, if clamd's OK cannot be believed.
+    def may_scan(self) -> bool:
+        """Return False, with a log line, if clamd's OK means nothing by its configuration.
 
-        A clamd that is away is no reason: that is written down as a try of some attachments. But this run does not ask it
-        again: it may come back at any moment, and nobody would have looked at its set-up.
+        A clamd that is away is no reason: some attachments then have a try without a verdict. But this run does not ask it
+        again: it may come back at any moment, with a configuration that nobody has tested.
         """
         url = get_settings().clamd_url
         try:
             version = self._scanner.clamd.version()
-            believed, until = _believed.get(url, (None, 0.0))
-            if version == believed and time.monotonic() < until:
+            tested, until = _tested.get(url, (None, 0.0))
+            if version == tested and time.monotonic() < until:
                 return True
             faults = scannable.faults(self._scanner.clamd, self._scanner.largest_bytes)
         except ClamdUnavailableError as error:
-            _believed.pop(url, None)
+            _tested.pop(url, None)
             self._not_asked = str(error)
             return True
         for fault in faults:
             (log.error if fault.fatal else log.warning)(fault.sentence)
         if any(fault.fatal for fault in faults):
             return False
-        _believed[url] = (version, time.monotonic() + BELIEF_SECONDS)
+        _tested[url] = (version, time.monotonic() + TESTED_SECONDS)
         return True
 
     def work(self, claim: Callable[[int], list[Attachment]], *, once: bool = False) -> None:
-        """Scan what `claim` gives until it gives nothing, the time is up, the worker is to stop or clamd is away."""
+        """Scan what `claim` returns until it returns nothing, the time is up, the worker is to stop or clamd is away."""
         ends_at = time.monotonic() + RUN_SECONDS
         renewed_at = time.monotonic()
         under_way: dict[Future[Settlement], Attachment] = {}
@@ -171,7 +171,7 @@ class _Run:
             return self._quarantine.take(attachment, self._scanner.storage)
         finding = Finding(Kind.CLAMD, self._not_asked) if self._not_asked else scan(attachment, self._scanner)
         if finding.kind is Kind.CLAMD:
-            _believed.clear()
+            _tested.clear()
             self._clamd_is_away = True
         return settle(attachment, finding, quarantine=self._quarantine is not None)
 
@@ -199,7 +199,7 @@ class _Run:
             self._release(stopped)
 
     def _give_back(self, under_way: dict[Future[Settlement], Attachment]) -> None:
-        """Give back what no thread has begun."""
+        """Give back the attachments that no thread has begun."""
         ids = [under_way.pop(future).id for future in list(under_way) if future.cancel()]
         if ids:
             self._release(ids)

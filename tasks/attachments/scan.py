@@ -1,4 +1,4 @@
-"""One try at one attachment: its bytes go through clamd and a hash at once, and count only if they are still the same."""
+"""Scan one attachment: read it once through clamd and a hash, and trust the verdict only if the file is still the same."""
 
 import hashlib
 import time
@@ -18,12 +18,12 @@ MOST_CLAIMS = 5
 
 
 class StoppedError(Exception):
-    """The worker was asked to stop in mid-scan; the row is given back."""
+    """The worker was asked to stop during the scan; the row is given back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scanner:
-    """What a scan works with. `known` finds an earlier verdict on the same bytes by the same engine and signatures;
+    """The means of a scan. `known` finds an earlier verdict on the same bytes by the same engine and signatures;
     `released` says whether a person vouches for them. `transfer_seconds` bounds the reading of one file.
     """
 
@@ -37,7 +37,7 @@ class Scanner:
 
 
 def scan(attachment: Attachment, scanner: Scanner) -> Finding:
-    """Return how one try ended. Raise StoppedError; whatever else goes wrong with file, storage or clamd is a finding."""
+    """Return the finding of one try. Raise StoppedError; all other trouble with file, storage or clamd is a finding too."""
     if attachment.claims > MOST_CLAIMS:
         return Finding(Kind.DEADLY, f"{attachment.claims - 1} workers died while they scanned it")
     try:
@@ -99,7 +99,7 @@ def _too_large(scanner: Scanner, content: Content) -> Finding:
 
 
 class _Reading:
-    """The bytes of one content on their way, in constant memory."""
+    """One pass over the bytes of a file, in constant memory."""
 
     def __init__(self, content: Content, scanner: Scanner) -> None:
         self._content = content
@@ -109,7 +109,7 @@ class _Reading:
         self._whole = archives.Whole()
 
     def through(self, stream: Stream, attachment: Attachment, version: Version) -> Finding:
-        """Send everything to clamd and return what it and the other checks found."""
+        """Send everything to clamd; return the finding of clamd and of the other checks."""
         if not self._send(stream):
             return _too_large(self._scanner, self._content)
         sha256 = self._sha256.hexdigest()
@@ -153,7 +153,7 @@ class _Reading:
         return True
 
     def _judge(self, stream: Stream) -> tuple[Kind, str, str]:
-        """Return what clamd and the archive's structure say: kind, reason and signature."""
+        """Return the verdict of clamd and of the archive's structure: kind, reason and signature."""
         kind, detail = read_reply(stream.finish())
         if kind is Kind.CLEAN and (fault := self._whole.fault(self._size, scannable.most_inside(self._scanner.largest_bytes))):
             return fault.kind, fault.reason, ""

@@ -1,4 +1,4 @@
-"""Whether clamd is set up so that its OK can be believed, found out by what it says to files that it must not call OK.
+"""Test whether clamd's configuration makes its OK worth anything, with files that it must not call OK.
 
 clamd does not tell its configuration, and it may be another machine's. With its defaults it answers OK for what it did not look
 at: files over its limits and encrypted ones (clamd.conf(5), AlertExceedsMax and AlertEncrypted).
@@ -34,14 +34,14 @@ CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with clamd's set-up. `fatal`: its OK means nothing, so nothing is scanned until it is put right."""
+    """A fault of clamd's configuration. `fatal`: its OK means nothing, so nothing is scanned until it is put right."""
 
     sentence: str
     fatal: bool
 
 
 def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
-    """Return what is wrong with clamd for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
+    """Return clamd's faults for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
     kinds = (Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED)
     if ask(clamd, iter([EICAR])) is not Kind.INFECTED:
         return [Fault("clamd does not know the EICAR test file: it has no signatures; run freshclam and look at its log", True)]
@@ -72,12 +72,12 @@ def limits(largest_bytes: int) -> list[str]:
 
 
 def most_inside(largest_bytes: int) -> int:
-    """Return how many bytes the members of an archive may come to; clamd knows no file above 2 GB."""
+    """Return how many bytes the members of an archive may have together; clamd knows no file above 2 GB."""
     return max(largest_bytes, min(4 * largest_bytes, 2000 * 2**20))
 
 
 def ask(clamd: Clamd, chunks: Iterator[bytes]) -> Kind:
-    """Return what clamd says of this content."""
+    """Return clamd's verdict on this content."""
     try:
         with clamd.stream() as stream:
             for chunk in chunks:

@@ -1,4 +1,4 @@
-"""What a finding makes of an attachment: the flags that the API reads, the record beside them, the next try, an event."""
+"""Turn a finding into the attachment's new state: the API's flags, the record beside them, the next try, an event."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ AT_ONCE = 0.0
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is written for one attachment. `flags` None leaves the shared row alone; `wait` is in seconds, None: nothing due.
+    """The new state of one attachment. `flags` None leaves the shared row alone; `wait` is in seconds, None: nothing due.
 
     `finding` None keeps what is recorded about the content.
     """

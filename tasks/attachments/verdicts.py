@@ -1,4 +1,4 @@
-"""What an attachment's scan can end with, and what each ending means for the flags that the API reads.
+"""The outcomes of a scan, and the flags that each means for the API.
 
 The API serves a file only if `scanned_for_virus AND is_safe`, so (1, 1) is the one pair that opens it.
 """
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Flags(NamedTuple):
-    """What `message_attachments` says."""
+    """The two columns of `message_attachments`."""
 
     scanned_for_virus: bool
     is_safe: bool
@@ -63,11 +63,11 @@ UNVERIFIED = Verdict("unverified", BLOCKED)
 # All that worker_scans.verdict can hold.
 WORDS = ("waiting", *dict.fromkeys(verdict.name for verdict in VERDICTS.values()), UNVERIFIED.name)
 
-# What a first verdict of clean and a re-scan may be taken over from.
+# The verdicts under which a file is served: only from these may a re-scan change the row.
 SERVED_NAMES = frozenset(verdict.name for verdict in VERDICTS.values() if verdict.flags == SERVED)
 
 # Names that clamd reports as FOUND though it found no malware: it says that it could not look. Needs AlertExceedsMax and
-# AlertEncrypted, without which it says OK instead (tasks/attachments/scannable.py makes sure of them).
+# AlertEncrypted, without which it says OK instead (tasks/attachments/scannable.py tests for them).
 NOT_LOOKED_AT = {
     "Heuristics.Limits.Exceeded": Kind.OVER_LIMIT,
     "Heuristics.Encrypted.": Kind.ENCRYPTED,
@@ -78,7 +78,7 @@ FOUND = re.compile(rb"stream: ([^\x00-\x1f\x7f]{1,255}) FOUND\0")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one try found out. The fields about content are set when all its bytes were read."""
+    """The result of one try. The fields about content are set when all its bytes were read."""
 
     kind: Kind
     reason: str = ""
@@ -93,7 +93,7 @@ class Finding:
 
 
 def read_reply(reply: bytes) -> tuple[Kind, str]:
-    """Return what clamd's reply to INSTREAM means, with the signature or a reason. Whatever is not known is never clean."""
+    """Return the meaning of clamd's reply to INSTREAM, with the signature or a reason. An unknown reply is never clean."""
     if reply == b"stream: OK\0":
         return Kind.CLEAN, ""
     if match := FOUND.fullmatch(reply):

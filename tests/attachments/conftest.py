@@ -113,9 +113,9 @@ def uploads(chat: Engine, folder: Path) -> Uploads:
 @pytest.fixture
 def clamd(scanners: Stack) -> Iterator[Any]:
     """clamd, to be broken: it is brought back as it was."""
-    run._believed.clear()
+    run._tested.clear()
     yield scanners.clamd
     scanners.clamd.resume()
     scanners.clamd.configure({})
     scanners.clamd.restart()
-    run._believed.clear()
+    run._tested.clear()

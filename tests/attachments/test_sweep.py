@@ -23,12 +23,12 @@ def test_the_sweep_scans_what_no_one_enqueued(uploads: Uploads) -> None:
     assert summary.verdicts == {"clean": 1, "infected": 1}
 
 
-def test_the_patrol_finds_old_rows_page_by_page_and_starts_over(uploads: Uploads) -> None:
+def test_the_walk_finds_old_rows_page_by_page_and_starts_over(uploads: Uploads) -> None:
     old = [uploads.add(PNG, created_at="2026-01-01 00:00:00") for _ in range(5)]
 
-    adopted = [find_unqueued.find_older(uploads.engine, page=2) for _ in range(4)]
+    found = [find_unqueued.find_older(uploads.engine, page=2) for _ in range(4)]
 
-    assert adopted == [2, 2, 1, 0]
+    assert found == [2, 2, 1, 0]
     assert {uploads.record(attachment).lane for attachment in old} == {1}
 
 
