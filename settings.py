@@ -5,8 +5,8 @@ import shlex
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -30,9 +30,61 @@ def _mysql_url(value: str) -> str:
     return value
 
 
-def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "sentinel://")):
-        raise ValueError("is no Redis URL; expected redis://, rediss:// or sentinel://")
+BROKER_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
+TLS_OPTIONS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
+
+
+class Broker(NamedTuple):
+    """The parts of CELERY_BROKER_URL, as kombu reads them."""
+
+    scheme: str
+    hosts: list[tuple[str, int]]
+    """Addresses of Redis, or of its sentinels."""
+    username: str | None
+    password: str | None
+    database: int
+    tls: dict[str, Any]
+    """redis-py's options; empty without TLS."""
+
+
+def parse_broker(url: str) -> Broker:
+    """Return the parts of a broker's URL. Raise ValueError with a sentence that shows nothing of it: a # ends up anywhere."""
+    try:
+        parts = [urlsplit(address) for address in url.split(";") if address]
+        scheme, *others = {part.scheme for part in parts}
+        hosts = [(unquote(part.hostname or "127.0.0.1"), part.port or BROKER_PORTS[scheme]) for part in parts]
+        options: dict[str, Any] = dict(parse_qsl(parts[0].query, strict_parsing=True)) if parts[0].query else {}
+    except (KeyError, ValueError):
+        raise ValueError(NO_BROKER) from None
+    if (
+        others
+        or (len(parts) > 1 and scheme != "sentinel")
+        or any(part.fragment or "@" in part.path + part.query for part in parts)
+    ):
+        raise ValueError(NO_BROKER)
+    if not re.fullmatch(r"/?\d*/?", parts[-1].path):
+        raise ValueError("names no database by its number; expected redis://user:password@host:6379/0")
+    if options.keys() - (TLS_OPTIONS if scheme == "rediss" else set()):
+        raise ValueError(f"has options other than those of rediss://: {', '.join(sorted(TLS_OPTIONS))}")
+    if scheme == "rediss":
+        # Celery writes CERT_NONE, redis-py none. Without the option kombu would look at no certificate.
+        options["ssl_cert_reqs"] = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+        checks_name = options.get("ssl_check_hostname", "true").lower()
+        if options["ssl_cert_reqs"] not in {"required", "optional", "none"} or checks_name not in {"true", "false"}:
+            raise ValueError("has ssl_cert_reqs other than required, optional, none, or ssl_check_hostname than true, false")
+        options["ssl_check_hostname"] = checks_name == "true"
+    username, password = (unquote(word) if word else None for word in (parts[0].username, parts[0].password))
+    return Broker(scheme, hosts, username, password, int(parts[-1].path.strip("/") or 0), options)
+
+
+NO_BROKER = (
+    "is no Redis URL; expected redis://, rediss:// or sentinel://, then user:password@host:6379/0, with # / ? ; [ ] % in a"
+    " password written as %23 %2F %3F %3B %5B %5D %25"
+)
+
+
+def _broker_url(value: str) -> str:
+    parse_broker(value)
     return value
 
 
@@ -174,7 +226,7 @@ class Settings(BaseSettings):
 
     # Shared services
     database_url: Annotated[str, AfterValidator(_mysql_url)]
-    celery_broker_url: Annotated[str, AfterValidator(_redis_url)]
+    celery_broker_url: Annotated[str, AfterValidator(_broker_url)]
     redis_sentinel_master: str = "mymaster"
     """What the sentinels of a sentinel:// broker call the master."""
     redis_sentinel_password: SecretStr | None = None

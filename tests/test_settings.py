@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from settings import ConfigurationError, Settings, get_settings
+from settings import ConfigurationError, Settings, get_settings, parse_broker
 
 GOOD = {"DATABASE_URL": "mysql+pymysql://u:p@db.example:3306/truck2_db", "CELERY_BROKER_URL": "redis://redis.example:6379/0"}
 
@@ -66,6 +66,12 @@ BAD = [
     ("DATABASE_URL", "mysql+pymysql://u:p@db:port/truck2_db", "is not a URL; expected mysql+pymysql://"),
     ("CELERY_BROKER_URL", "redis.example", "is no Redis URL; expected redis://"),
     ("CELERY_BROKER_URL", "amqp://rabbit", "is no Redis URL"),
+    ("CELERY_BROKER_URL", "redis://redis.example:6379/chat", "names no database by its number"),
+    ("CELERY_BROKER_URL", "redis://redis.example:6379/0?db=1", "has options other than those of rediss://"),
+    ("CELERY_BROKER_URL", "redis://redis.example/0?ssl_cert_reqs=none", "has options other than those of rediss://"),
+    ("CELERY_BROKER_URL", "rediss://redis.example/0?ssl_cert_reqs=perhaps", "has ssl_cert_reqs other than required"),
+    ("CELERY_BROKER_URL", "redis://a.example;redis://b.example/0", "is no Redis URL"),
+    ("CELERY_BROKER_URL", "sentinel://a.example;redis://b.example/0", "is no Redis URL"),
     ("FCM_BASE_URL", "fcm.googleapis.com", "is no URL; expected https://host"),
     ("FCM_BASE_URL", "ftp://fcm.googleapis.com", "is no URL"),
     ("FCM_BASE_URL", "https://", "is no URL"),
@@ -111,6 +117,26 @@ def test_a_bad_value_gives_one_sentence_that_names_its_variable(
 def test_a_sentence_never_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Nor a half of one with an @ that was not escaped."""
     assert "s3cret" not in complaint(monkeypatch, "DATABASE_URL", url)
+
+
+@pytest.mark.parametrize("sign", ["#", "/", "[", "]", "?", ";"])
+@pytest.mark.parametrize(
+    "url", ["redis://u:s3cret{}s3cret@h:6379/0", "rediss://:{}s3cret@h/0", "sentinel://:s3{}cret@a;sentinel://b/0"]
+)
+def test_a_password_that_is_not_escaped_is_a_sentence_without_it(monkeypatch: pytest.MonkeyPatch, url: str, sign: str) -> None:
+    sentence = complaint(monkeypatch, "CELERY_BROKER_URL", url.format(sign))
+    assert "written as %23" in sentence
+    assert "cret" not in sentence
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "six"])
+def test_a_brokers_port_is_one(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    assert "is no Redis URL" in complaint(monkeypatch, "CELERY_BROKER_URL", f"redis://:s3cret@h:{port}/0")
+
+
+def test_an_escaped_password_reaches_redis_as_it_is() -> None:
+    broker = parse_broker("redis://chat:%23%2F%3F%3B%5B%5D%25%40@[::1]:6380/3")
+    assert broker == ("redis", [("::1", 6380)], "chat", "#/?;[]%@", 3, {})
 
 
 def test_a_base_url_needs_no_care_for_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:

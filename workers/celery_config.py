@@ -28,6 +28,7 @@ def beat_entries(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for the given environment."""
+    connection = broker.celery(settings)
     socket_options = {
         "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         # Look for messages of dead workers at each sweep (10 s), not at each tenth.
@@ -38,10 +39,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry_on_timeout": True,
-        **broker.transport_options(settings),
+        **connection["broker_transport_options"],
     }
     return {
         "broker_url": settings.celery_broker_url,
+        "broker_use_ssl": connection["broker_use_ssl"],
         "broker_transport_options": socket_options,
         # The same value everywhere Celery reads it: the shortest one among all apps of a Redis database wins.
         "result_backend_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},

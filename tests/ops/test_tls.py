@@ -1,13 +1,16 @@
 """TLS to MySQL (DATABASE_URL?ssl_ca=…) and to Redis (rediss://): encrypted, and refused where the certificate is another's."""
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
-from kombu import Connection
+from flower.utils.broker import Broker
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -118,16 +121,68 @@ def redis_port(certificates: Path, tmp_path: Path) -> Iterator[int]:
     process.wait()
 
 
-def test_celery_beat_and_our_own_client_talk_to_redis_over_tls(redis_port: int, certificates: Path) -> None:
-    address = f"rediss://127.0.0.1:{redis_port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificates / 'ca.pem'}"
-    settings = Settings.model_validate({"database_url": "mysql+pymysql://u:p@h/d", "celery_broker_url": address})
-    with broker.client(settings) as client:
-        assert client.ping()
-    config = celery_config(settings)
-    with Connection(config["broker_url"], transport_options=config["broker_transport_options"]) as connection:
-        connection.ensure_connection(max_retries=1)
+def by_our_own(address: str) -> None:
+    with broker.client(configured(address)) as client:
+        client.ping()
+
+
+def by_celery(address: str) -> None:
+    with Celery(set_as_current=False) as app:
+        app.conf.update(celery_config(configured(address)))
+        with app.connection_for_write(address) as connection:
+            connection.default_channel.client.ping()  # type: ignore[attr-defined]
+
+
+def by_beat(address: str) -> None:
     from redbeat.schedulers import get_redis
 
-    app = Celery(set_as_current=False)
-    app.conf.update(config)
-    assert get_redis(app).ping()
+    with Celery(set_as_current=False) as app:
+        app.conf.update(
+            {
+                **celery_config(configured(address)),
+                "redbeat_redis_options": {**broker.redbeat(configured(address))["redbeat_redis_options"], "retry_period": 0},
+            }
+        )
+        get_redis(app).ping()
+
+
+def by_flower(address: str) -> None:
+    """Its broker page: Flower reads the URL without its options."""
+    with Celery(set_as_current=False) as app:
+        app.conf.update(config := celery_config(configured(address)))
+        seen = Broker(address, None, broker_use_ssl=app.conf.broker_use_ssl, broker_options=config["broker_transport_options"])
+        asyncio.run(seen.queues(["notifications"]))
+
+
+def configured(address: str) -> Settings:
+    return Settings.model_validate({"database_url": "mysql+pymysql://u:p@h/d", "celery_broker_url": address})
+
+
+CLIENTS = [by_our_own, by_celery, by_beat, by_flower]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        "ssl_ca_certs={}",
+        "ssl_cert_reqs=required&ssl_ca_certs={}",
+        "ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={}",
+        "ssl_cert_reqs=none",
+        "ssl_cert_reqs=CERT_NONE",
+    ],
+)
+def test_every_client_talks_to_redis_over_tls(
+    redis_port: int, certificates: Path, client: Callable[[str], None], options: str
+) -> None:
+    """In redis-py's spelling and in Celery's."""
+    client(f"rediss://127.0.0.1:{redis_port}/0?{options.format(certificates / 'ca.pem')}")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("options", ["", "?ssl_ca_certs={}"])
+def test_no_client_sends_its_password_to_a_redis_whose_certificate_it_does_not_trust(
+    redis_port: int, certificates: Path, client: Callable[[str], None], options: str
+) -> None:
+    with pytest.raises((RedisError, OperationalError), match="CERTIFICATE_VERIFY_FAILED"):
+        client(f"rediss://127.0.0.1:{redis_port}/0{options.format(certificates / 'other' / 'ca.pem')}")

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from settings import parse_broker
 from tasks import broker
 from tasks.jobs import QUEUES
 from workers.doctor.report import Answer, Host, ok, wrong
@@ -92,6 +92,6 @@ def _neighbours(client: Redis, url: str) -> Iterator[Answer]:
             f"another Celery app uses this database too (queues: {', '.join(others[:5])}), and the shorter visibility timeout"
             " decides when our long tasks are handed out again; give the workers a database number of their own"
         )
-    first = urlsplit(url.split(";")[0])
-    if not is_loopback(first.hostname or "localhost") and not (first.password and first.scheme != "redis"):
-        yield wrong(f"{first.hostname} is talked to without password or TLS; use an ACL user and rediss:// (docs/security.md)")
+    way = parse_broker(url)
+    if not is_loopback(host := way.hosts[0][0]) and not (way.password and way.scheme != "redis"):
+        yield wrong(f"{host} is talked to without password or TLS; use an ACL user and rediss:// (docs/security.md)")
