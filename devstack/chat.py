@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -29,15 +28,6 @@ LIVE, DEAD, FOREIGN = "token-", "dead-", "foreign-"
 CHUNK = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """The ids of what was loaded. `notifications` are PENDING, or suppressed by their recipient's settings."""
-
-    users: int
-    conversations: int
-    notifications: int
-
-
 def load_chat(
     connection: Connection,
     *,
@@ -48,7 +38,7 @@ def load_chat(
     bad_tokens: float = 0.02,
     foreign_tokens: float = 0.0,
     seed: int = 1,
-) -> Chat:
+) -> None:
     """Fill an empty shared schema.
 
     `quiet` is the share of participants who muted; smaller shares have left, are blocked, or want pushes for mentions only
@@ -76,7 +66,6 @@ def load_chat(
         _settings(chance, pairs, quiet),
     )
     enqueue(connection, pairs, notifications, bad_tokens=bad_tokens, foreign_tokens=foreign_tokens, seed=seed)
-    return Chat(users, conversations, notifications)
 
 
 def enqueue(
