@@ -1,4 +1,4 @@
-"""`python -m devstack`: the stack by hand, and the demo on a stack of its own."""
+"""The command line, `python -m devstack`: start services by hand, install their programs, run the demo."""
 
 import click
 
@@ -48,7 +48,7 @@ def up(services: list[str], name: str) -> None:
 def demo(rows: int, keep: bool, name: str) -> None:
     """Deliver a chat's notifications with the real workers, watch, and count. Exit 1 if the count does not add up."""
     try:
-        # Not at the top: it takes a second, and a Ctrl-C meanwhile has to find someone at home.
+        # This import takes a second, in which a Ctrl-C has to be caught here.
         from devstack.demo.run import run
 
         adds_up = run(rows, keep=keep, name=name)
@@ -64,7 +64,7 @@ def demo(rows: int, keep: bool, name: str) -> None:
 @services_option
 @click.argument("others", nargs=-1, type=click.Choice(["tests", "bench", "directus"]))
 def install(services: list[str], others: tuple[str, ...]) -> None:
-    """Install the programs that the services, and OTHERS beside them, need: as root, or say which are missing."""
+    """Install the programs that the services and OTHERS need. Only root can; anybody else is told which are missing."""
     try:
         programs.ensure([*services, *others])
     except StackError as error:

@@ -1,9 +1,8 @@
-"""A believable chat to work on: people, conversations, messages, settings, and notifications waiting to be sent."""
+"""Test data: a believable chat of people, conversations, messages, settings and notifications that wait to be sent."""
 
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -22,20 +21,11 @@ TEXTS = (
     "Could you send the CMR and the photo of the seal? The customs office wants both before noon, otherwise we wait a day.",
 )
 
-# What the token of a device begins with, by what a provider is to say of it.
+# How the token of a device begins: one that is alive, one that is dead, one of another app.
 LIVE, DEAD, FOREIGN = "token-", "dead-", "foreign-"
 
 # Rows a statement: large enough that the round trip does not matter, small enough for the packet limit.
 CHUNK = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """The ids of what was loaded. `notifications` are PENDING, or suppressed by their recipient's settings."""
-
-    users: int
-    conversations: int
-    notifications: int
 
 
 def load_chat(
@@ -48,9 +38,11 @@ def load_chat(
     bad_tokens: float = 0.02,
     foreign_tokens: float = 0.0,
     seed: int = 1,
-) -> Chat:
-    """Fill an empty shared schema. `quiet` is the share of participants who muted; fewer have left, are blocked, or want pushes
-    for mentions only or none. Of the devices `bad_tokens` are dead and `foreign_tokens` another app's, see `device_tokens`.
+) -> None:
+    """Fill an empty shared schema.
+
+    `quiet` is the share of participants who muted; smaller shares have left, are blocked, or want pushes for mentions only
+    or none. `bad_tokens` and `foreign_tokens` are the shares of devices that are dead or another app's: see `device_tokens`.
     """
     chance = random.Random(seed)
     _insert(connection, "users", ("id", "first_name", "last_name"), _users(chance, users))
@@ -74,7 +66,6 @@ def load_chat(
         _settings(chance, pairs, quiet),
     )
     enqueue(connection, pairs, notifications, bad_tokens=bad_tokens, foreign_tokens=foreign_tokens, seed=seed)
-    return Chat(users, conversations, notifications)
 
 
 def enqueue(
@@ -114,7 +105,7 @@ def enqueue(
 def device_tokens(chance: random.Random, user: int, most: int, bad: float, foreign: float = 0.0) -> list[str]:
     """Return one to `most` tokens of a user; the share `bad` of them start with DEAD, the share `foreign` with FOREIGN.
 
-    Have the emulator answer UNREGISTERED to the former, SENDER_ID_MISMATCH to the latter.
+    Tell the emulator to answer UNREGISTERED to dead devices and SENDER_ID_MISMATCH to those of another app.
     """
     kinds = chance.choices(("", DEAD, FOREIGN), (1 - bad - foreign, bad, foreign), k=chance.randint(1, most))
     return [f"{kind}{LIVE}{user}-{i}-{chance.getrandbits(64):016x}" for i, kind in enumerate(kinds)]

@@ -1,4 +1,4 @@
-"""The stack's virus scanner: clamd with the limits production should have, and signatures that know EICAR."""
+"""The stack's virus scanner: clamd with the limits that production should have, and the signature of EICAR."""
 
 import shutil
 import time
@@ -56,7 +56,7 @@ class Clamd(Service):
         self.configure({})
 
     def configure(self, options: dict[str, str]) -> None:
-        """Change options of clamd.conf, for the next start."""
+        """Write clamd.conf with these options changed, for the next start."""
         paths = {
             "DatabaseDirectory": self._signatures,
             "TemporaryDirectory": self._scratch,
@@ -66,7 +66,7 @@ class Clamd(Service):
         self._configuration.write_text("".join(f"{key} {value}\n" for key, value in options.items()))
 
     def publish(self, version: int, *signatures: bytes) -> None:
-        """Load new signatures, EICAR's and these lines of an .ndb file, under the given version. Await clamd's taking them."""
+        """Load EICAR's signature and these lines of an .ndb file under a new version, and wait until clamd uses them."""
         self._write_signatures(version, signatures)
         tcp_answer(self.port, b"zRELOAD\0")
         deadline = time.monotonic() + READY_SECONDS

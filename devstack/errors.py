@@ -1,4 +1,4 @@
-"""How the stack says that it cannot start or go on."""
+"""The error of a stack."""
 
 
 class StackError(Exception):

@@ -1,4 +1,4 @@
-"""The stack's stand-in for the push providers: the process of `devstack.emulators`, its certificate and its account."""
+"""The stack's push providers: the process of `devstack.emulators`, its certificate and its service account."""
 
 import sys
 from pathlib import Path

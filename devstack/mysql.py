@@ -1,7 +1,7 @@
-"""A real MySQL in MariaDB's place, for compatibility tests: DEVSTACK_DATABASE=mysql. `python -m devstack.mysql` fetches it.
+"""The stack's MySQL, in MariaDB's place under DEVSTACK_DATABASE=mysql. `python -m devstack.mysql` fetches it.
 
-Debian has no package of both that fit beside each other, so MySQL comes from Debian sid into a folder of the project, and runs
-from there with the libraries that lie beside it: no container, no chroot, nothing installed on the machine.
+Debian's packages of MariaDB and MySQL exclude each other, so MySQL comes from Debian sid into a folder of the project and
+runs from there with its own libraries: no container, no chroot, nothing installed on the machine.
 """
 
 import os
@@ -73,7 +73,7 @@ GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
 
 
 def fetch() -> None:
-    """Have MySQL in the project's folder. Raise StackError, with what to do, if it is missing and cannot be fetched."""
+    """Fetch MySQL if it is missing. Raise StackError, with the command to run, if that is not possible."""
     if (ROOT / "usr/sbin/mysqld").exists():
         return
     if os.geteuid() != 0 or not shutil.which("debootstrap"):

@@ -1,4 +1,4 @@
-"""A free TCP port on the loopback interface, of the kind that stays ours while its service is restarted."""
+"""Free TCP ports on the loopback interface, which nobody else is given while a service restarts."""
 
 import random
 import socket
@@ -17,8 +17,8 @@ _claims: dict[int, socket.socket] = {}
 def free_port() -> int:
     """Return a port that no one listens on and that no living process has been given.
 
-    Not one that the kernel gives to outgoing connections: while a service is down, a client that retries could be given
-    the very port it calls, connect to itself and so keep the service from coming back.
+    The kernel does not give these ports to outgoing connections. Otherwise a client that retries while a service is down
+    could be given the very port that it calls, connect to itself and keep the service from coming back.
     """
     highest = int(EPHEMERAL.read_text().split()[0])
     candidates = range(LOWEST, highest) if highest > LOWEST + 1000 else range(LOWEST, 65_536)

@@ -1,4 +1,4 @@
-"""Whether something answers on a loopback port: one question, one answer, no patience."""
+"""Probes of a loopback port: one question, one answer, no retry."""
 
 import http.client
 import socket

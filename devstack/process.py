@@ -13,8 +13,8 @@ from devstack.folder import MARK, Folder
 STOP_SECONDS = 15.0
 TAIL_LINES = 20
 
-# A parent-death signal fires when the THREAD that started the child ends (prctl(2)). This one lives as long as the
-# owner, so that a service that some passing thread has restarted stays up.
+# A parent-death signal fires when the THREAD that started the child ends (prctl(2)). This thread lives as long as the
+# owner, so that a service stays up though the thread that restarted it has ended.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="devstack-spawner")
 
 
@@ -39,7 +39,7 @@ class Process:
         return self._child is not None and self._child.poll() is None
 
     def spawn(self, command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
-        """Start a program in its own session: a Ctrl-C in the terminal is for the owner, who stops it in order.
+        """Start a program in its own session, so that a Ctrl-C in the terminal reaches the owner alone, who stops it in order.
 
         It gets this process's environment or, where one is given, that one alone; the mark of its stack is in either.
         """
@@ -58,7 +58,7 @@ class Process:
             ).result()
 
     def ended(self, seconds: float = 0) -> int | None:
-        """Wait so long for the program's end. Return its exit status, negative for a signal, or None if it goes on."""
+        """Wait for the program to end. Return its exit status, negative for a signal, or None if it still runs."""
         try:
             return self._started().wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
@@ -70,7 +70,7 @@ class Process:
         self._signal(signal.SIGCONT)
 
     def join(self, seconds: float = STOP_SECONDS) -> None:
-        """Wait so long for the end, then force it."""
+        """Wait for the program to end, and kill it if it does not."""
         if self._child is not None and self.ended(seconds) is None:
             self.kill()
 
@@ -98,7 +98,7 @@ class Process:
         return None if status is None else f"{self.name} ended with status {status}. {self.log_ends()}"
 
     def log_ends(self) -> str:
-        """Return the end of the log, introduced."""
+        """Return a sentence with the last lines of the log."""
         with self.log.open(errors="replace") as log:
             return "Its log ends:\n" + ("".join(deque(log, maxlen=TAIL_LINES)).rstrip() or "(empty)")
 

@@ -1,4 +1,4 @@
-"""Which programs a service needs, which Debian package has each, and how a missing one comes onto the machine."""
+"""The programs that each service needs, their Debian packages, and the installation of what is missing."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ PROGRAMS = {
     },
     "redis": {"redis-server": "redis-server"},
     "clamd": {"clamd": "clamav-daemon"},
-    # No services: what the tests look at pages and alert rules with, and what the benchmarks run beside the workers.
+    # No services, but what the tests read pages and alert rules with, and what the benchmarks compare the workers with.
     "tests": {
         "chromium": "chromium",
         "chromedriver": "chromium-driver",
@@ -46,7 +46,7 @@ PROGRAMS = {
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
 
-# What Debian would start for these packages, at once and at each boot. The stack wants the programs alone.
+# The units that Debian starts for these packages, at once and at each boot; the stack needs the programs alone.
 UNITS = {
     "redis-server": ["redis-server.service"],
     "prometheus": ["prometheus.service"],
@@ -57,7 +57,7 @@ UNIT_FOLDERS = [Path("/lib/systemd/system"), Path("/usr/lib/systemd/system")]
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Made by devstack for the time of an installation; remove it if no installation runs.\nexit 101\n"
 
-# In an ordinary user's PATH these may be missing.
+# Folders that an ordinary user's PATH may lack.
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 
 
@@ -70,7 +70,7 @@ def find(program: str) -> str:
 
 
 def ensure(services: Iterable[str], *, search_path: str | None = None, may_install: bool | None = None) -> None:
-    """Have every program of these services on the machine: root installs what is missing, with apt-get.
+    """Install with apt-get, as root, what is missing of the programs of these services.
 
     Raise StackError, with the command to run, if something is missing and cannot be installed by this user.
     """

@@ -1,4 +1,4 @@
-"""The stack's Redis: a broker as production should have it, append-only and never evicting."""
+"""The stack's Redis: a broker with the settings that production needs, append-only and never evicting."""
 
 from devstack.probe import tcp_answer
 from devstack.programs import find

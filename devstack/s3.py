@@ -21,7 +21,7 @@ class S3(Service):
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
 
     def answers(self) -> bool:
-        # Making the bucket is part of coming up, since it is forgotten at each restart; to make it twice is no error.
+        # Each restart forgets the bucket, so it is made here; to make it twice is no error.
         return http_status(self.port, "PUT", f"/{BUCKET}") == 200
 
     def environment(self) -> dict[str, str]:

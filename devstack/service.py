@@ -1,4 +1,4 @@
-"""A service of the stack: a process that comes up, answers on its port, and comes back as it was after a fault."""
+"""A service of the stack: a process that answers on a port, and that restarts on the same port with the same data."""
 
 import time
 from abc import ABC, abstractmethod
@@ -39,7 +39,7 @@ class Service(Process, ABC):
         return self.data
 
     def prepare(self) -> None:
-        """Lay out what the first start needs. A restart finds it there."""
+        """Write the files that the first start needs and every restart finds."""
         self.data.mkdir(mode=0o700)
 
     def launch(self) -> None:

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and a closed terminal do to a stack: it is taken down in order, once."""
+"""The signals that end a stack: Ctrl-C, SIGTERM and a closed terminal take it down in order, once."""
 
 import signal
 import threading
@@ -32,7 +32,7 @@ def unwinding() -> Iterator[None]:
 
 
 def deaf() -> None:
-    """Ignore further signals while the services are stopped: that is bounded, and cut short it leaves litter."""
+    """Ignore further signals while the services stop, which takes seconds and must not be cut short."""
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A signature database with a version, as freshclam would bring it, of EICAR and a few more lines."""
+"""A signature database with a version, as freshclam would download it, with EICAR's signature and a few more."""
 
 import hashlib
 import io

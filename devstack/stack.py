@@ -1,4 +1,4 @@
-"""The stack: the chosen services up together in one folder, and all gone again at the end, however it ends."""
+"""The stack: services that start together in one folder, and that end together with their owner."""
 
 import os
 import select
@@ -21,7 +21,7 @@ from devstack.redis import Redis
 from devstack.s3 import S3
 from devstack.service import Service
 
-# In the order of launching: MariaDB lays out its tables before it starts, while the others are coming up.
+# In the order of starting: the others come up while MariaDB lays out its tables.
 SERVICES: dict[str, type[Service]] = {kind.name: kind for kind in (S3, Fcm, Clamd, Redis, MariaDB)}
 if os.environ.get("DEVSTACK_DATABASE") == "mysql":
     SERVICES[MariaDB.name] = MySQL
@@ -30,10 +30,10 @@ Kind = TypeVar("Kind", bound=Service)
 
 
 class Stack:
-    """Services on free loopback ports, for as long as the `with` lasts.
+    """Services on free loopback ports, which run while the `with` lasts.
 
     `with Stack("demo", ["mariadb", "redis"]) as stack:` starts them; `stack.environment` points the workers at them;
-    `stack.redis.kill()`, `.pause()`, `.restart()` break and mend one. Raise StackError if one cannot be had.
+    `stack.redis.kill()`, `.pause()`, `.restart()` break and mend one. Raise StackError if one cannot start.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Stack:
                     ended.register(handle, select.POLLIN)
             while True:
                 self.check()
-                # Bounded: a signal that comes between Python's last look and the call does not interrupt it.
+                # Bounded, for a signal that comes just before the call does not interrupt it.
                 ended.poll(1000)
 
     def _processes(self) -> list[Process]:

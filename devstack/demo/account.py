@@ -1,7 +1,7 @@
-"""The account of the demo: the fate that the API's own tables demand of each row and device, against what became of it.
+"""The account of the demo: it compares the fate that the API's own tables demand of each row with the one that it has.
 
-The workers' tables are not asked. A row's fate follows from who wants it and from the names of its devices; what was
-delivered is in the emulator's log.
+It reads none of the workers' tables. The fate of a row follows from its recipient's settings and the names of its devices,
+and the emulator's log says which pushes were delivered.
 """
 
 import json
@@ -132,7 +132,7 @@ def _reason(row: RowMapping) -> str:
         case "FAILED" if not row["message"].startswith("gave up:"):
             return "to be tried again"
         case _:
-            # What follows counts and names the row's own devices, or is its other faults.
+            # The rest of the message counts and names the row's own devices.
             return re.split(r";|(?<=no device reached):|: \d| \[", row["message"])[0]
 
 

@@ -1,4 +1,4 @@
-"""How far the workers are: rows by status, pushes a second, the oldest that waits, and what the emulator accepted."""
+"""The progress of the workers: rows by status, pushes a second, the oldest row that waits, and the pushes accepted."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from devstack.demo.screen import Screen
 from devstack.emulators.client import Emulator
 
-# Between two looks, where a picture moves and where lines are written.
+# Between two samples: on a terminal, where a picture moves, and elsewhere, where lines are written.
 PICTURE_SECONDS = 0.5
 LINE_SECONDS = 2.0
 RATE_SECONDS = 3.0
@@ -28,7 +28,7 @@ COLOURS = {"PENDING": "white", "SENT": "green", "FAILED": "yellow", "BOUNCED": "
 # Both by idx_delivery_status; of FAILED rows there are few.
 COUNTS = text("SELECT delivery_status, COUNT(*) AS n FROM chat_notifications GROUP BY delivery_status")
 GAVE_UP = text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status = 'FAILED' AND error_message LIKE 'gave up:%'")
-# Rows older than 24 h are past waiting for.
+# Rows older than 24 h are given up, so they do not wait.
 OLDEST = text("""
     SELECT TIMESTAMPDIFF(SECOND, MIN(created_at), NOW()) FROM chat_notifications
     WHERE delivery_status IN ('PENDING', 'FAILED') AND created_at > NOW() - INTERVAL 24 HOUR
@@ -37,7 +37,7 @@ OLDEST = text("""
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the table and the emulator. Times are in seconds, `at` on the monotonic clock."""
+    """The counts of one moment. Times are in seconds, `at` on the monotonic clock."""
 
     at: float
     rows: dict[str, int]
@@ -52,7 +52,7 @@ class Sample:
 
 
 def take(engine: Engine, emulator: Emulator) -> Sample:
-    """Look now."""
+    """Read the counts of this moment."""
     with engine.connect() as connection:
         counts = {row.delivery_status: row.n for row in connection.execute(COUNTS)}
         gave_up = connection.execute(GAVE_UP).scalar_one()

@@ -1,4 +1,4 @@
-"""The order of events: services, tables, a chat, the Procfile's processes, a nudge, and the count at the end."""
+"""The demo's order of events: services, tables, a chat, the Procfile's processes, a nudge, and the count at the end."""
 
 import os
 import shlex
@@ -82,7 +82,7 @@ def run(rows: int, *, keep: bool, name: str) -> bool:
 
 @contextmanager
 def _explained(stack: Stack) -> Iterator[None]:
-    """Where a service has ended, say so, instead of what its end did to whoever was talking to it."""
+    """Raise StackError in place of a lost connection if the cause is a service that has ended."""
     try:
         yield
     except (OSError, DBAPIError, BrokerError):

@@ -1,4 +1,4 @@
-"""What the demo prints: a line a phase with its duration, moving while it lasts where stdout is a terminal."""
+"""The demo's output: one line a phase with its duration, and a spinner on a terminal while the phase lasts."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ class Screen:
 
     @contextmanager
     def phase(self, text: str, *, spinner: bool = True) -> Iterator[Phase]:
-        """Say what is being done while it lasts, and how long it took when it is done. `spinner` False: it shows itself."""
+        """Print what is done and how long it took. Without `spinner` the phase shows its own progress."""
         phase, began = Phase(text), time.monotonic()
         if spinner and self.live:
             with self.console.status(f"{text} …", spinner="line"):

@@ -1,4 +1,4 @@
-"""What is wrong with the demo's chat, on purpose: rows as a careless API writes them, and devices that do not take a push."""
+"""The faults of the demo's chat: rows as a careless API writes them, and devices that do not take a push."""
 
 from sqlalchemy import Connection, text
 
@@ -18,7 +18,7 @@ FAULTS = (
     Fault(kind="internal", token=f"{LIVE}2*", times=1, probability=0.1),
 )
 
-# Each befalls one row in EVERY. n is chat_notifications, m its message.
+# Each is done to one row in EVERY. n is chat_notifications, m its message.
 EVERY = 200
 SOME_ROWS = "UPDATE chat_notifications n JOIN messages m ON m.id = n.message_id SET {} WHERE n.id % :every = :place"
 TROUBLES = (

@@ -1,4 +1,4 @@
-"""Push providers on this machine: what the workers meet in tests, the demo and benchmarks instead of the real ones.
+"""Emulators of the push providers, which stand in for the real ones in tests, the demo and benchmarks.
 
 One process (`python -m devstack.emulators --folder FOLDER --port PORT`) speaks FCM HTTP v1 with its OAuth token
 endpoint, APNs and Web Push over HTTP/2 and HTTP/1.1. It checks what the real providers check, answers in their words,

@@ -1,4 +1,4 @@
-"""What an endpoint may answer: a status, headers, a body, and how the connection ends."""
+"""The answers and messages of every emulated provider, and the protocols between its parts."""
 
 import zlib
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ SINCE = "@since"
 
 
 class Ending(Enum):
-    """How the exchange ends on the wire."""
+    """The end of an exchange on the wire."""
 
     WHOLE = "whole"
     TORN = "torn"
@@ -26,7 +26,7 @@ class Ending(Enum):
 
 
 class Answer(NamedTuple):
-    """One answer. `outcome` is the name it is counted under; `accepts`: the message is taken, and logged, before it."""
+    """An HTTP answer. It is counted under `outcome`; where it `accepts`, the message is logged before it is sent."""
 
     outcome: str
     status: int

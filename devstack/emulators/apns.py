@@ -1,4 +1,4 @@
-"""APNs' provider API: which provider token, headers and payload are taken, and what is accepted.
+"""APNs' provider API: it checks the provider token, headers and payload of a push, and accepts it.
 
 A device token is any hex string of a real token's length; every one is a live device unless a fault rule says otherwise.
 """

@@ -1,4 +1,4 @@
-"""What APNs answers: Apple's status and reason for each refusal and each injected fault, as one table.
+"""APNs' answers: Apple's status and reason for each refusal and each injected fault, as one table.
 
 Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns.
 A 410 also says since when (Unix ms) the device is gone: the moment when the rule was injected.

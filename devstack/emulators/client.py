@@ -1,4 +1,4 @@
-"""How tests, the demo and benchmarks drive a running emulator: inject faults, read counts, read what was accepted."""
+"""The client with which tests, the demo and benchmarks inject faults into an emulator, and read its counts and its log."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +19,7 @@ ProviderName = Literal["fcm", "apns", "webpush", "oauth"]
 
 
 class EmulatorError(Exception):
-    """The emulator refused a command or did not come up; the text says why."""
+    """The emulator refused a command; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Stats:
 
 
 class Emulator:
-    """A running emulator, by its base URL and its folder."""
+    """A client of the emulator with this base URL and folder."""
 
     def __init__(self, base_url: str, folder: Path) -> None:
         self.base_url = base_url.rstrip("/")

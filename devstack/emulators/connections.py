@@ -1,4 +1,4 @@
-"""A client's TCP connection: what it carries at once, and its reset, as by a crashed server or a dropped route.
+"""Clients' TCP connections: how many streams each carries, and its reset, as by a crashed server or a dropped route.
 
 The HTTP server keeps its sockets to itself, so the connection is found among the process's own descriptors by the
 client's address. With SO_LINGER 0 the server's own close then sends a RST instead of an orderly end.

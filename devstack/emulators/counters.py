@@ -1,4 +1,4 @@
-"""What was asked of the emulator and how it answered: counts since the start or the last reset."""
+"""Counts of the emulator's requests and answers since the start or the last reset."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which injected fault, if any, meets a request: rules by device token, number of attempts and chance."""
+"""Injected faults: rules that hit requests by device token, number of attempts and chance."""
 
 import time
 from itertools import count

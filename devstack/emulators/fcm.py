@@ -1,4 +1,4 @@
-"""FCM HTTP v1: who may send, to which project, what a message may be, and what is accepted.
+"""FCM HTTP v1: it checks the bearer, project, shape and size of a message, and accepts it.
 
 Every non-empty token is a live device unless a fault rule says otherwise. The size of a message is counted as the
 UTF-8 bytes of its compact JSON without the target. Google says "4096 bytes" without saying of what (the sum of keys and

@@ -1,4 +1,4 @@
-"""What FCM v1 answers: Google's bodies as a table, for its own refusals and for injected faults.
+"""FCM v1's answers: Google's bodies as a table, for its own refusals and for injected faults.
 
 Sources: https://firebase.google.com/docs/cloud-messaging/error-codes, and bodies that senders have published. Where
 Google's wording could not be seen it is marked `assumed`; no sender should depend on the wording of any message.

@@ -40,7 +40,7 @@ def _enum(names: str) -> Scalar:
 
 
 def _message(fields: dict[str, Shape]) -> dict[str, Shape]:
-    """Given fields by their names, as many as share a shape in one key, return them by each name in both spellings."""
+    """Return the shape of each field in both spellings. One key of `fields` names all that share a shape."""
     by_name = {name: shape for names, shape in fields.items() for name in names.split()}
     return by_name | {re.sub(r"_(\w)", lambda part: part[1].upper(), name): shape for name, shape in by_name.items()}
 

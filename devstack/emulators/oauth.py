@@ -7,6 +7,7 @@ describes it. A bearer is signed, not stored, so it lives through a restart of t
 import json
 import secrets
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -24,6 +25,7 @@ TOKEN_PATH = "/token"  # noqa: S105 - a path, not a secret
 
 # What Google's bearers begin with.
 _PREFIX = "ya29."
+_REMEMBERED_BEARERS = 1000
 _SECRET_FILE = "oauth-secret"  # noqa: S105 - a file name
 _CLIENT_EMAIL = f"chat-workers@{PROJECT}.iam.gserviceaccount.com"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -97,10 +99,10 @@ class OAuth:
         private = serialization.load_pem_private_key(self._account["private_key"].encode(), password=None)
         self._public_key = cast(rsa.RSAPrivateKey, private).public_key()
         self._secret_file = folder / _SECRET_FILE
+        self.expiry = lru_cache(_REMEMBERED_BEARERS)(self._expiry)
         if not self._secret_file.exists():
             self.revoke()
         self._secret = self._secret_file.read_bytes()
-        self._expiries: dict[str, float] = {}
 
     def receive(self, request: Request, body: bytes) -> Message | Answer:
         if request.method != "POST":
@@ -118,22 +120,20 @@ class OAuth:
         grant = {"access_token": message.name, "expires_in": int(self.lifetime), "token_type": "Bearer"}
         return json_answer("accepted", 200, grant)
 
-    def expiry(self, bearer: str) -> float | None:
-        """Given a bearer, return when it expires (Unix time), or None for one that this endpoint never gave out."""
-        if bearer not in self._expiries:
-            try:
-                signed = bearer.removeprefix(_PREFIX)
-                claims = jwt.decode(signed, self._secret, algorithms=["HS256"], options={"verify_exp": False})
-            except jwt.PyJWTError:
-                return None
-            self._expiries[bearer] = claims["exp"]
-        return self._expiries[bearer]
-
     def revoke(self) -> None:
         """Make every bearer given out so far unknown."""
         self._secret = secrets.token_bytes(32)
-        self._expiries = {}
         self._secret_file.write_bytes(self._secret)
+        self.expiry.cache_clear()
+
+    def _expiry(self, bearer: str) -> float | None:
+        """Return when a bearer expires (Unix time), or None for one that this endpoint never gave out."""
+        signed = bearer.removeprefix(_PREFIX)
+        try:
+            expiry: float = jwt.decode(signed, self._secret, algorithms=["HS256"], options={"verify_exp": False})["exp"]
+        except jwt.PyJWTError:
+            return None
+        return expiry
 
     def _refusal(self, assertion: str) -> Answer | None:
         audience = self._account["token_uri"]

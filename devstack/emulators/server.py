@@ -1,4 +1,4 @@
-"""One request from arrival to answer: routed by path, judged by its provider, met by a fault or accepted and logged."""
+"""The server: it routes a request by its path to a provider, and lets a fault answer or accepts and logs the message."""
 
 import asyncio
 import time
@@ -50,7 +50,7 @@ class Server:
         exchange.response_bytes(answer.status, answer.headers, answer.body)
 
     def hurry(self) -> None:
-        """Give every late answer now, and no other late: the HTTP server stops only when all are given."""
+        """Give every late answer at once from now on, for the HTTP server stops only when all are given."""
         self._in_a_hurry = True
         for late in self._late:
             _wake(late)
@@ -79,7 +79,7 @@ class Server:
         latency = self._control.latency + (rule.latency if rule else 0.0)
         if latency and not self._in_a_hurry:
             await self._be_late(latency)
-        # What was read from a connection before it was reset reaches us after: a server that is down accepts nothing.
+        # A request that was read before its connection was reset is not accepted: a server that is down accepts nothing.
         if connection in self._resets:
             return _GONE
         answer = rule.answer if rule and rule.answer.outcome != "accepted" else provider.accepted(message)

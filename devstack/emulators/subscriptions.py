@@ -1,4 +1,4 @@
-"""The browsers that Web Push reaches: number i has the same keys wherever and whenever it is asked for.
+"""The browsers of Web Push: number i has the same keys in every process and every run.
 
 Nothing here is secret: both the sender (endpoint, p256dh, auth) and the emulator's browsers (the private key) derive
 their part from the number, so that a test or the demo can subscribe any number of browsers without asking.
@@ -22,7 +22,7 @@ _AUTH_BYTES = 16
 
 
 class WebPushSubscription(NamedTuple):
-    """What a browser hands to the application: RFC 8030's endpoint and RFC 8291's keys, base64url without padding."""
+    """A browser's subscription: RFC 8030's endpoint and RFC 8291's keys, in base64url without padding."""
 
     endpoint: str
     p256dh: str

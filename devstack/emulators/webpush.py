@@ -1,4 +1,4 @@
-"""Web Push: which VAPID credentials, headers and bodies are taken (RFC 8030, 8292), and what the browser can decrypt.
+"""Web Push: it checks VAPID credentials, headers and body of a push (RFC 8030, 8292), and decrypts it as a browser.
 
 Every subscription of `subscriptions.py` is live and bound to the key in vapid-key.pem. Bodies are decrypted with the
 browser's own private key (RFC 8291): only what the browser can read is logged as accepted; the rest gets the same 201,

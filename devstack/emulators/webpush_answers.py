@@ -1,4 +1,4 @@
-"""What a Web Push service answers: the bodies of Mozilla's autopush, and of FCM's and Apple's services where they differ.
+"""The answers of a Web Push service: the bodies of Mozilla's autopush, and of FCM's and Apple's services where they differ.
 
 Sources: https://mozilla-services.github.io/autopush-rs/errors.html; the others' texts as senders have published them.
 """
