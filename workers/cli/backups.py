@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import get_engine
 from db.models import CHAT_TABLES
 from settings import get_settings
-from tasks.backups import folder, ledger, restore, verify
+from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.run import TIERS, Backups
 
@@ -44,6 +45,7 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
         click.echo(f"{MADE[tier]} {run.artefact}: {_size(run.bytes)}{rows}, {run.milliseconds / 1000:.1f} s")
     else:
         click.echo(f"nothing to do: the {tier} backup is not due")
+    _warn(run.ignored)
 
 
 @group.command("list")
@@ -52,9 +54,11 @@ def list_command(as_json: bool) -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups = _backups()
     rows, complaints = [], []
+    today = datetime.now(UTC).date()
     with _sentences():
         into = backups.folder
         for kind in folder.NAMES:
+            complaints += folder.ahead(into, kind, today)
             for name in folder.names(into, kind):
                 try:
                     manifest, _, signature = folder.load(into, name).signed
@@ -64,11 +68,9 @@ def list_command(as_json: bool) -> None:
                     complaints.append(str(error))
         try:
             if bucket := backups.bucket:
-                rows += [
-                    _row("monthly", f"{entry.month}/{entry.name}", entry.bytes, "", 0, True)
-                    for entry in bucket.shipped()
-                    if entry.committed
-                ]
+                counted, ignored = months.fitting(bucket.shipped(), today)
+                rows += [_row("monthly", str(entry), entry.bytes, "", 0, True) for entry in counted]
+                complaints += ignored
         except BackupError as error:
             complaints.append(str(error))
         try:
@@ -171,20 +173,19 @@ def restore_command(name: str, into: str | None, tables: str | None, dump_name: 
 @json_option
 def prune(yes: bool, as_json: bool) -> None:
     """Show what rotation would delete by BACKUP_KEEP_DAILY, _WEEKLY and _MONTHLY; with --yes, delete it."""
-    with _sentences():
-        if yes:
-            with _progress("verifying the newest", None) as tick:
-                doomed = _backups().prune(tick)
-        else:
-            doomed = _backups().plan()
+    with _sentences(), _progress("verifying what is kept", None) as tick:
+        plans = _backups().prune(tick) if yes else _backups().plan(tick)
+    ignored = [sentence for plan in plans.values() for sentence in plan.ignored]
     if as_json:
-        _print_json({"deleted": yes, **{tier: [asdict(entry) for entry in entries] for tier, entries in doomed.items()}})
+        expired = {tier: [asdict(entry) for entry in plan.expired] for tier, plan in plans.items()}
+        _print_json({"deleted": yes, **expired, "ignored": ignored})
         return
     verb = "deleted" if yes else "would delete"
-    for tier, entries in doomed.items():
-        for entry in entries:
+    for tier, plan in plans.items():
+        for entry in plan.expired:
             click.echo(f"{verb} {tier} {entry} ({_size(entry.bytes)})")
-    if not any(doomed.values()):
+    _warn(ignored)
+    if not any(plan.expired for plan in plans.values()):
         click.echo("nothing is past its keep")
     elif not yes:
         click.echo("nothing was deleted; --yes does it, once the newest of each tier has been verified")
@@ -206,6 +207,11 @@ def drill(tier: str | None, as_json: bool) -> None:
 
 def _backups() -> Backups:
     return Backups(get_engine(), get_settings())
+
+
+def _warn(ignored: list[str]) -> None:
+    for sentence in ignored:
+        click.echo(f"Warning: {sentence}", err=True)
 
 
 def _ask() -> None:
