@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import zstandard
@@ -110,17 +110,11 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     return folder.load(into, name)
 
 
-def today(engine: Engine, into: Path) -> Backup | None:
-    """Return the dump of the database's day, if there is one that is whole."""
-    newest = folder.newest(into, "daily")
-    return newest if newest and newest.day == now(engine).date() else None
-
-
-def now(engine: Engine) -> datetime:
-    """Return the database's clock, in UTC and without a zone."""
+def today(engine: Engine) -> date:
+    """Return the day by the database's clock, in UTC."""
     with engine.connect() as connection:
-        moment: datetime = connection.execute(SERVER).one().now
-        return moment
+        now: datetime = connection.execute(SERVER).one().now
+        return now.date()
 
 
 def write_dump(engine: Engine, client: Client, path: Path, tick: Tick) -> Stream:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ Tick = Callable[[int], None]
 """Told of each step's bytes, 0 while waiting; raises StoppedError to end the work there."""
 
 NAMES: dict[Kind, re.Pattern[str]] = {
-    "daily": re.compile(r"backup_chat_(\d{8})(?:_\d{6})?\.sql\.zst"),
-    "weekly": re.compile(r"backup_chat_week_(\d{8})(?:_\d{6})?\.tar\.enc"),
+    "daily": re.compile(r"backup_chat_([0-9]{8})(?:_[0-9]{6})?\.sql\.zst"),
+    "weekly": re.compile(r"backup_chat_week_([0-9]{8})(?:_[0-9]{6})?\.tar\.enc"),
 }
 FORMS: dict[Kind, tuple[str, str]] = {"daily": ("backup_chat_", ".sql.zst"), "weekly": ("backup_chat_week_", ".tar.enc")}
 """A second one of a day has the time behind the day."""
@@ -80,13 +80,23 @@ def locked(folder: Path) -> Iterator[None]:
 
 def kind_of(name: str) -> Kind | None:
     """Return whether a file of this name would be a dump or an archive; None for any other."""
-    return next((kind for kind, pattern in NAMES.items() if pattern.fullmatch(name)), None)
+    found = _parsed(name)
+    return found[0] if found else None
 
 
 def day_of(name: str) -> date:
     """Return the day in an artefact's name."""
-    match = next(found for pattern in NAMES.values() if (found := pattern.fullmatch(name)))
-    return datetime.strptime(match[1], "%Y%m%d").date()  # noqa: DTZ007 - a day
+    found = _parsed(name)
+    assert found is not None  # noqa: S101 - the caller knows its kind
+    return found[1]
+
+
+def _parsed(name: str) -> tuple[Kind, date] | None:
+    for kind, pattern in NAMES.items():
+        if match := pattern.fullmatch(name):
+            with suppress(ValueError):  # 20261399 is no day
+                return kind, datetime.strptime(match[1], "%Y%m%d").date()  # noqa: DTZ007 - a day
+    return None
 
 
 def fresh_name(folder: Path, kind: Kind, day: date, moment: datetime) -> str:
@@ -96,10 +106,16 @@ def fresh_name(folder: Path, kind: Kind, day: date, moment: datetime) -> str:
     return f"{start}{day:%Y%m%d}_{moment:%H%M%S}{end}" if name in names(folder, kind) else name
 
 
-def names(folder: Path, kind: Kind) -> list[str]:
-    """Return the artefacts of a kind that have a manifest, oldest first."""
+def names(folder: Path, kind: Kind, until: date = date.max) -> list[str]:
+    """Return the artefacts of a kind that have a manifest and are not dated after `until`, oldest first."""
     found = {path.name.removesuffix(manifest.SUFFIX) for path in folder.glob(f"*{manifest.SUFFIX}")}
-    return sorted(name for name in found if kind_of(name) == kind)
+    return sorted(name for name in found if kind_of(name) == kind and day_of(name) <= until)
+
+
+def ahead(folder: Path, kind: Kind, today: date) -> list[str]:
+    """Return a sentence about each artefact that is dated after today: a clock was wrong, and it counts as nothing."""
+    past = names(folder, kind, today)
+    return [f"{name} is dated after today, so it counts as nothing" for name in names(folder, kind) if name not in past]
 
 
 def load(folder: Path, name: str) -> Backup:
@@ -117,9 +133,9 @@ def load(folder: Path, name: str) -> Backup:
     return Backup(path, signed, day_of(name))
 
 
-def newest(folder: Path, kind: Kind) -> Backup | None:
-    """Return the newest backup of a kind that is whole by its manifest and size."""
-    for name in reversed(names(folder, kind)):
+def newest(folder: Path, kind: Kind, until: date = date.max) -> Backup | None:
+    """Return the newest backup of a kind that is whole by its manifest and size, and not dated after `until`."""
+    for name in reversed(names(folder, kind, until)):
         try:
             return load(folder, name)
         except BackupError:
@@ -175,14 +191,19 @@ def chunks(path: Path, tick: Tick) -> Iterator[bytes]:
             yield chunk
 
 
-def file_sha256(path: Path, tick: Tick) -> str:
-    """Return the SHA-256 of a file as the disk has it, not as it may still be in memory."""
+def chunks_of_disk(path: Path, tick: Tick) -> Iterator[bytes]:
+    """Return a file's bytes as the disk has them, not as they may still be in memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
+    return chunks(path, tick)
+
+
+def file_sha256(path: Path, tick: Tick) -> str:
+    """Return the SHA-256 of a file as the disk has it."""
     digest = hashlib.sha256()
-    for chunk in chunks(path, tick):
+    for chunk in chunks_of_disk(path, tick):
         digest.update(chunk)
     return digest.hexdigest()

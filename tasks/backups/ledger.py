@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -33,7 +33,10 @@ LONGEST_DETAIL = 1000
 
 @dataclass(slots=True)
 class Run:
-    """One run of a job, filled in while it goes on. `bytes` and `rows` are of the artefact."""
+    """One run of a job, filled in while it goes on. `bytes` and `rows` are of the artefact.
+
+    `ignored` has a sentence about each artefact that was found and counts as nothing.
+    """
 
     job: str
     tier: str = ""
@@ -41,6 +44,7 @@ class Run:
     bytes: int = 0
     rows: int = 0
     milliseconds: int = 0
+    ignored: list[str] = field(default_factory=list)
 
 
 class Last(NamedTuple):

@@ -21,7 +21,7 @@ LONGEST = 1_000_000  # bytes
 
 Kind = Literal["daily", "weekly"]
 Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
-Sha256 = str
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
@@ -68,6 +68,8 @@ class Manifest(_Strict):
     client: str = ""
     tables: dict[str, Table] = {}
     members: tuple[Member, ...] = ()
+    parts_sha256: str = ""
+    """S3's checksum of an archive that is uploaded in parts (`parts`); empty in those made before it was kept."""
     encryption: Encryption | None = None
 
     @property

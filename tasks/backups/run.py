@@ -1,5 +1,6 @@
 """When each backup is due, and what a run of it does from the lock to the record."""
 
+import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,13 +9,13 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from settings import ConfigurationError, Settings
-from tasks.backups import drill, dump, folder, ledger, manifest, restore, rotate, seal, source, verify
+from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, rotate, seal, source, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
 from tasks.backups.passphrases import ITERATIONS, read_passphrases
-from tasks.backups.rotate import Doomed
-from tasks.backups.ship import Bucket
+from tasks.backups.rotate import Plan
+from tasks.backups.ship import Bucket, Shipped
 from tasks.backups.source import Source
 from tasks.jobs import missing
 
@@ -55,44 +56,55 @@ class Backups:
         """Dump the chat tables unless today has a dump; `force` makes another. Then delete the dumps past their keep."""
         known = self.known_passphrases
         with self._working(Run("daily")) as (run, into):
-            if force or dump.today(self.engine, into) is None:
+            today = dump.today(self.engine)
+            last = folder.newest(into, "daily", today)
+            if force or last is None or last.day < today:
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
         if run.artefact:
-            self._rotate("daily", tick)
+            run.ignored += self._rotate("daily", tick).ignored
         return run
 
     def weekly(self, tick: Tick, *, force: bool = False) -> Run:
         """Seal the week's dumps unless the newest archive is less than seven days behind the newest dump."""
         known = self.passphrases
         with self._working(Run("weekly")) as (run, into):
-            last, newest = folder.newest(into, "weekly"), folder.newest(into, "daily")
+            today = dump.today(self.engine)
+            last, newest = folder.newest(into, "weekly", today), folder.newest(into, "daily", today)
             if force or last is None or newest is None or newest.day - last.day >= seal.WEEK:
-                for each in seal.week(into):
+                for each in seal.week(into, today):
                     manifest.check_signature(each.signed, known)
-                _enter(run, seal.seal(into, known[0], tick, self.iterations))
+                _enter(run, seal.seal(into, today, known[0], tick, self.iterations))
         if run.artefact:
-            self._rotate("weekly", tick)
+            run.ignored += self._rotate("weekly", tick).ignored
         return run
 
     def monthly(self, tick: Tick, *, force: bool = False) -> Run:
-        """Ship the newest archive unless this month, by the database's clock, has one in the bucket."""
+        """Ship the newest archive unless this month, by the database's clock, has a genuine one in the bucket."""
         known, bucket = self.passphrases, self._needed_bucket()
         with self._working(Run("monthly")) as (run, into):
-            month = f"{dump.now(self.engine):%Y-%m}"
-            if force or not any(shipped.committed and shipped.month == month for shipped in bucket.shipped()):
-                archive = folder.newest(into, "weekly")
-                if archive is None:
-                    raise BackupError(f"there is no archive in {into} to ship; first run: chat-workers backups create weekly")
+            today = dump.today(self.engine)
+            month = f"{today:%Y-%m}"
+            fitting, run.ignored = months.fitting(bucket.shipped(), today)
+            there, false = months.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
+            run.ignored += false
+            if force or not there:
+                archive = folder.newest(into, "weekly", today)
+                if archive is None or months.misfit(Shipped(month, archive.name, 0, committed=False), today):
+                    found = f"is of {archive.day}, too old to count for {month}" if archive else "is not there"
+                    raise BackupError(f"the archive to ship from {into} {found}; first run: chat-workers backups create weekly")
                 verify.check_bytes(archive, known, tick)
                 bucket.ship(archive, month, tick)
                 _enter(run, archive)
         if run.artefact:
-            self._rotate("monthly", tick)
+            run.ignored = self._rotate("monthly", tick).ignored
         return run
 
     def drill(self, tick: Tick, *, tier: str | None = None) -> Run:
-        """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest."""
+        """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest.
+
+        Of the bucket, an older archive is read to its end too, each time another.
+        """
         if tier is None:
             runs = ledger.last_runs(self.engine)
             tiers = [tier for tier in TIERS if not missing(f"tasks.backups.{tier}", self.settings)]
@@ -100,9 +112,12 @@ class Backups:
             tier = untried[0] if untried else min(tiers, key=lambda tier: runs["drill", tier].tried)
         with self._working(Run("drill", tier)) as (run, into):
             known = self.known_passphrases
-            with source.unpacked(self._newest(tier, into), known, into, tick) as backup:
+            newest, older = self._to_drill(tier, into)
+            with source.unpacked(newest, known, into, tick) as backup:
                 run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
                 run.rows = drill.drill(self.engine, backup, known, self.scratch, tick)
+            for archive in random.sample(older, k=min(1, len(older))):
+                self._needed_bucket().read(archive, known, tick)
         return run
 
     def find(self, name: str) -> Source:
@@ -122,36 +137,40 @@ class Backups:
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run
 
-    def plan(self) -> dict[str, list[Doomed]]:
+    def plan(self, tick: Tick) -> dict[str, Plan]:
         """Return what rotation would delete now, by tier."""
-        into, bucket, keep = self.folder, self.bucket, self.settings
+        into, bucket, keep, today = self.folder, self.bucket, self.settings, dump.today(self.engine)
+        monthly = (keep.backup_keep_monthly, today, self.known_passphrases, tick)
         return {
-            "daily": rotate.plan_local(into, "daily", keep.backup_keep_daily),
-            "weekly": rotate.plan_local(into, "weekly", keep.backup_keep_weekly),
-            "monthly": rotate.plan_months(bucket.shipped(), keep.backup_keep_monthly) if bucket else [],
+            "daily": rotate.plan_local(into, "daily", keep.backup_keep_daily, today),
+            "weekly": rotate.plan_local(into, "weekly", keep.backup_keep_weekly, today),
+            "monthly": rotate.plan_months(bucket, *monthly) if bucket else Plan([], []),
         }
 
-    def prune(self, tick: Tick) -> dict[str, list[Doomed]]:
+    def prune(self, tick: Tick) -> dict[str, Plan]:
         """Delete what `plan` returns, and return it."""
         return {tier: self._rotate(tier, tick) for tier in TIERS if tier != "monthly" or self.settings.backup_s3_uri}
 
-    def _rotate(self, tier: str, tick: Tick) -> list[Doomed]:
+    def _rotate(self, tier: str, tick: Tick) -> Plan:
         known, keep = self.known_passphrases, self.settings
         with self._working(Run("prune", tier)) as (_run, into):
+            today = dump.today(self.engine)
             if tier == "monthly":
-                return rotate.prune_months(self._needed_bucket(), keep.backup_keep_monthly, known)
+                return rotate.prune_months(self._needed_bucket(), keep.backup_keep_monthly, today, known, tick)
             if tier == "weekly":
-                return rotate.prune_local(into, "weekly", keep.backup_keep_weekly, known, tick)
-            return rotate.prune_local(into, "daily", keep.backup_keep_daily, known, tick)
+                return rotate.prune_local(into, "weekly", keep.backup_keep_weekly, today, known, tick)
+            return rotate.prune_local(into, "daily", keep.backup_keep_daily, today, known, tick)
 
-    def _newest(self, tier: str, into: Path) -> Source:
+    def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
+        """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""
+        today = dump.today(self.engine)
         if tier == "monthly":
             bucket = self._needed_bucket()
-            return bucket, source.find_shipped(bucket)
-        backup = folder.newest(into, "weekly" if tier == "weekly" else "daily")
-        if backup is None:
-            raise BackupError(f"there is no {tier} backup in {into} to drill")
-        return backup
+            if counted := months.fitting(bucket.shipped(), today).counted:
+                return (bucket, counted[-1]), counted[:-1]
+        elif backup := folder.newest(into, "weekly" if tier == "weekly" else "daily", today):
+            return backup, []
+        raise BackupError(f"there is no {tier} backup in {into} to drill")
 
     def _needed_bucket(self) -> Bucket:
         if (bucket := self.bucket) is None:

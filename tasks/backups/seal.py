@@ -10,14 +10,14 @@ import os
 import tarfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from tasks.backups import folder, manifest
+from tasks.backups import folder, manifest, parts
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.manifest import Encryption, Manifest, Member
@@ -29,16 +29,16 @@ BLOCK_BITS = 128
 WEEK = timedelta(days=7)
 
 
-def week(into: Path) -> list[Backup]:
-    """Return the dumps to seal, oldest first: those of the seven days that end with the newest.
+def week(into: Path, today: date) -> list[Backup]:
+    """Return the dumps to seal, oldest first: those of the seven days that end with the newest until today.
 
     Raise BackupError if there are none, or if a day has only one that is not whole.
     """
-    last = folder.newest(into, "daily")
+    last = folder.newest(into, "daily", today)
     if last is None:
         raise BackupError(f"there is no daily backup in {into} to seal; make one with: chat-workers backups create daily")
     dumps, faults = [], {}
-    for name in folder.names(into, "daily"):
+    for name in folder.names(into, "daily", today):
         if (day := folder.day_of(name)) > last.day - WEEK:
             try:
                 dumps.append(folder.load(into, name))
@@ -51,13 +51,13 @@ def week(into: Path) -> list[Backup]:
     return dumps
 
 
-def seal(into: Path, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
+def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
     """Make an archive of the week's dumps, named by the newest one's day, and return it. The caller holds the folder's lock.
 
     Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
     """
     started, now = time.monotonic(), datetime.now(UTC).replace(microsecond=0)
-    dumps = week(into)
+    dumps = week(into, today)
     name = folder.fresh_name(into, "weekly", dumps[-1].day, now)
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
     partial = into / (name + PARTIAL)
@@ -65,21 +65,23 @@ def seal(into: Path, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS
         writer = _Encrypting(file, passphrase, iterations)
         members = _write_tar(writer, dumps, tick)
         writer.finish()
-    made = Manifest(
-        kind="weekly",
-        name=name,
-        created_at=now,
-        bytes=writer.bytes,
-        sha256=writer.digest.hexdigest(),
-        plain_bytes=writer.plain_bytes,
-        milliseconds=round((time.monotonic() - started) * 1000),
-        database=dumps[-1].signed.manifest.database,
-        members=members,
-        encryption=Encryption(iterations=iterations),
-    )
     try:
-        if folder.file_sha256(partial, lambda _: tick(0)) != made.sha256:
+        sha256, parts_sha256 = parts.digests(folder.chunks_of_disk(partial, lambda _: tick(0)), writer.bytes)
+        if sha256 != writer.digest.hexdigest():
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
+        made = Manifest(
+            kind="weekly",
+            name=name,
+            created_at=now,
+            bytes=writer.bytes,
+            sha256=sha256,
+            parts_sha256=parts_sha256,
+            plain_bytes=writer.plain_bytes,
+            milliseconds=round((time.monotonic() - started) * 1000),
+            database=dumps[-1].signed.manifest.database,
+            members=members,
+            encryption=Encryption(iterations=iterations),
+        )
         text = manifest.compose(made, passphrase, iterations)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -1,11 +1,9 @@
 """Ship archives to S3 under PREFIX/YYYY-MM/ and fetch them back: multipart, resumable, and never over another object.
 
-The manifest is uploaded last, as the mark that a month counts. Each part carries its SHA-256, which S3 checks on arrival; the
-whole file's is kept in the object's metadata, since that of a multipart object would be one of checksums only:
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+The manifest is uploaded last, as the mark that the archive is whole. Each part carries its SHA-256, which S3 checks on
+arrival; of all of them it keeps one checksum (`parts`). The whole file's is in the object's metadata.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -17,7 +15,7 @@ from typing import Any
 
 from settings import Settings
 from tasks import s3
-from tasks.backups import folder, manifest
+from tasks.backups import folder, manifest, parts
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.manifest import Signed
@@ -25,25 +23,26 @@ from tasks.deadline import Deadline
 from tasks.s3 import S3Error
 from tasks.shutdown import stop_requested
 
-PART_BYTES = 16 << 20
-MOST_PARTS = 10_000  # S3's limits: this many parts, 5 MiB at least for all but the last
 MOST_PAGES = 100  # of 1,000 objects
 PAGE_SECONDS = 10
 FETCH_TRIES = 5
 
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 STATE = ".upload"
-MONTH = re.compile(r"\d{4}-\d{2}")
+MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """An archive in the bucket. It counts (`committed`) once its manifest is there too."""
+    """An archive in the bucket, by its key alone. It is whole (`committed`) once its manifest is there too."""
 
     month: str
     name: str
     bytes: int
     committed: bool
+
+    def __str__(self) -> str:
+        return f"{self.month}/{self.name}"
 
 
 class Bucket:
@@ -72,9 +71,9 @@ class Bucket:
         does not take it.
         """
         key = self._key(month, backup.name)
-        if not self._holds(key, backup.signed):
+        if self._holds(key, backup.signed) is None:
             self._upload(key, backup, tick)
-            if not self._holds(key, backup.signed):
+            if self._holds(key, backup.signed) is None:
                 raise BackupError(f"{self._uri(key)} is not there after its upload")
         text = backup.path.with_name(backup.name + manifest.SUFFIX).read_bytes()
         self._put_manifest(self._key(month, backup.name + manifest.SUFFIX), text)
@@ -103,12 +102,28 @@ class Bucket:
         """Return the manifest of an archive, its signature not yet checked."""
         return manifest.parse(self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX)), shipped.name)
 
-    def check(self, shipped: Shipped, passphrases: list[bytes]) -> None:
-        """Raise BackupError unless the object is, by size and recorded SHA-256, the one that its signed manifest names."""
+    def check(self, shipped: Shipped, passphrases: list[bytes]) -> bool:
+        """Return whether S3's own checksum shows that the object is the one of its signed manifest; False if S3 keeps none.
+
+        Raise BackupError if it is another, by that, its size or its metadata, or not there.
+        """
         signed = self.read_manifest(shipped)
         manifest.check_signature(signed, passphrases)
-        if not self._holds(self._key(shipped.month, shipped.name), signed):
-            raise BackupError(f"{self._uri(self._key(shipped.month, shipped.name))} is missing, though its manifest is there")
+        key = self._key(shipped.month, shipped.name)
+        if (proven := self._holds(key, signed)) is None:
+            raise BackupError(f"{self._uri(key)} is missing, though its manifest is there")
+        return proven
+
+    def read(self, shipped: Shipped, passphrases: list[bytes], tick: Tick) -> None:
+        """Read an object to its end. Raise BackupError unless it is the one that its signed manifest names."""
+        signed = self.read_manifest(shipped)
+        manifest.check_signature(signed, passphrases)
+        digest = hashlib.sha256()
+        for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes + 1):
+            tick(len(chunk))
+            digest.update(chunk)
+        if digest.hexdigest() != signed.manifest.sha256:
+            raise BackupError(f"{shipped} was changed after it was made: its SHA-256 is not that of its manifest")
 
     def fetch(self, shipped: Shipped, passphrases: list[bytes], into: Path, tick: Tick) -> Backup:
         """Download an archive and its manifest into a folder, the signature checked first."""
@@ -134,12 +149,12 @@ class Bucket:
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
         state = backup.path.with_name(backup.name + STATE)
         upload = self._resumable(state, key, backup) or self._begin(state, key, backup)
-        size = max(PART_BYTES, -(-backup.signed.manifest.bytes // MOST_PARTS))
+        size = parts.part_bytes(backup.signed.manifest.bytes)
         arrived = self._arrived(key, upload)
-        parts = []
+        sent = []
         with backup.path.open("rb") as file:
             for number, data in enumerate(iter(lambda: file.read(size), b""), 1):
-                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+                checksum = parts.encoded(hashlib.sha256(data).digest())
                 etag = _same(arrived.get(number), data, checksum)
                 if etag is None:
                     with self._asking(f"uploading part {number} of {backup.name}; the next run goes on from there", len(data)):
@@ -147,11 +162,11 @@ class Bucket:
                             Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum
                         )["ETag"]
                 tick(len(data))
-                parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
+                sent.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
         # S3 puts the parts together first, which takes minutes. If someone was faster, the caller looks with which object.
         with self._asking(f"completing {backup.name}", backup.signed.manifest.bytes, but={"PreconditionFailed"}):
             self._s3.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, IfNoneMatch="*"
             )
         state.unlink(missing_ok=True)
 
@@ -196,17 +211,27 @@ class Bucket:
             pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
 
-    def _holds(self, key: str, signed: Signed) -> bool:
-        """Return whether the archive is there. Raise BackupError if another object is in its place."""
+    def _holds(self, key: str, signed: Signed) -> bool | None:
+        """Return whether the archive is there for certain, by S3's checksum; None if nothing is.
+
+        Raise BackupError if another object is in its place.
+        """
+        made = signed.manifest
         with self._asking(f"looking for {key}", but=ABSENT):
-            head = self._s3.head_object(Bucket=self.bucket, Key=key)
-            if head["ContentLength"] != signed.manifest.bytes or head["Metadata"].get("sha256") != signed.manifest.sha256:
+            head = self._s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
+            known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
+            if (
+                head["ContentLength"] != made.bytes
+                or head["Metadata"].get("sha256") != made.sha256
+                or (told and made.parts_sha256 and told not in known)
+            ):
                 raise BackupError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
-            return True
-        return False
+            return told != "" and told in known
+        return None
 
     def _put_manifest(self, key: str, text: bytes) -> None:
-        checksum = base64.b64encode(hashlib.sha256(text).digest()).decode()
+        checksum = parts.encoded(hashlib.sha256(text).digest())
         with self._asking(f"uploading {key}", len(text), but={"PreconditionFailed"}):
             self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, ChecksumSHA256=checksum, IfNoneMatch="*", **self._extra)
             return
@@ -249,7 +274,7 @@ class Bucket:
 
     @contextmanager
     def _asking(self, doing: str, size: int = 0, *, but: Collection[str] = ()) -> Iterator[Deadline]:
-        """Bound the block by what moving `size` bytes may take. Raise BackupError if S3 fails, unless with a code of `but`."""
+        """Bound the block by what `size` bytes may take. Raise BackupError if S3 fails, save with a code of `but`."""
         try:
             with s3.asking(size) as within:
                 yield within

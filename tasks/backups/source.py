@@ -13,13 +13,12 @@ from tasks.backups.ship import Bucket, Shipped
 Source = Backup | tuple[Bucket, Shipped]
 
 
-def find_shipped(bucket: Bucket, name: str | None = None) -> Shipped:
-    """Return an archive in the bucket, the newest unless it is named, as NAME or MONTH/NAME. Raise BackupError if none."""
-    committed = [archive for archive in bucket.shipped() if archive.committed]
-    fitting = [archive for archive in committed if name in {None, archive.name, f"{archive.month}/{archive.name}"}]
-    if not fitting:
-        raise BackupError(f"there is no {name or 'archive'} in {bucket.uri}")
-    return fitting[-1]
+def find_shipped(bucket: Bucket, name: str) -> Shipped:
+    """Return the newest archive in the bucket called NAME or MONTH/NAME. Raise BackupError if there is none."""
+    for archive in reversed(bucket.shipped()):
+        if archive.committed and name in {archive.name, str(archive)}:
+            return archive
+    raise BackupError(f"there is no {name} in {bucket.uri}")
 
 
 @contextmanager

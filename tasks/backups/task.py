@@ -51,6 +51,8 @@ def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> N
     except (BackupError, ConfigurationError) as error:
         log.error("backup failed", reason=str(error))
         raise
+    for sentence in run.ignored:
+        log.warning("backup not counted", reason=sentence)
     if run.artefact:
         some = {name: value for name, value in (("tier", run.tier), ("rows", run.rows)) if value}
         log.info(event, artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +18,12 @@ from sqlalchemy import Engine, text
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
 from tasks import shutdown
-from tasks.backups import folder, manifest
+from tasks.backups import dump, folder, manifest, parts
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup
+from tasks.backups.parts import PART_BYTES
 from tasks.backups.run import Backups
-from tasks.backups.ship import PART_BYTES, Bucket
+from tasks.backups.ship import Bucket
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
 from tests.trickle import trickling
 
@@ -117,15 +119,23 @@ def test_an_object_that_was_changed_in_the_bucket_is_not_restored(whole: Backups
 
 def big_archive(backups: Backups) -> Backup:
     """Make an archive of three parts: what is in it does not matter to the bucket."""
-    name, size = "backup_chat_week_20260104.tar.enc", 2 * PART_BYTES + 1_000_000
-    path = backups.folder / name
-    path.write_bytes(b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(size // 32)))
+    size = 2 * PART_BYTES + 1_000_000
+    content = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(size // 32))
+    return archive_of(backups, dump.today(backups.engine), content)
+
+
+def archive_of(backups: Backups, day: date, content: bytes) -> Backup:
+    """Put an archive of that day into the folder, signed."""
+    name = f"backup_chat_week_{day:%Y%m%d}.tar.enc"
+    (backups.folder / name).write_bytes(content)
+    sha256, parts_sha256 = parts.digests([content], len(content))
     made = manifest.Manifest(
         kind="weekly",
         name=name,
-        created_at="2026-01-04T03:30:00Z",
-        bytes=path.stat().st_size,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        created_at=f"{day}T03:30:00Z",
+        bytes=len(content),
+        sha256=sha256,
+        parts_sha256=parts_sha256,
         plain_bytes=0,
         milliseconds=0,
     )
@@ -237,6 +247,59 @@ def test_no_bucket_is_a_sentence(whole: Backups) -> None:
     settings = whole.settings.model_copy(update={"backup_s3_uri": "s3://no-such-bucket/chat"})
     with pytest.raises(BackupError, match=r"S3 \(s3://no-such-bucket/chat\) failed while listing it: .*does not exist"):
         replace(whole, settings=settings).monthly(quiet)
+
+
+def test_an_archive_too_old_for_the_month_is_not_shipped(backups: Backups, bucket: Any) -> None:
+    archive_of(backups, dump.today(backups.engine) - timedelta(days=40), b"old")
+    with pytest.raises(BackupError, match=r"too old to count for .*; first run: chat-workers backups create weekly"):
+        backups.monthly(quiet)
+    assert keys(backups, bucket) == []
+
+
+@pytest.mark.parametrize("attack", ["junk", "a genuine one of long ago"])
+def test_what_is_not_genuine_keeps_no_month_from_its_archive(whole: Backups, bucket: Any, attack: str) -> None:
+    archive, this = name_of_archive(whole), month(whole)
+    old = archive_of(whole, dump.today(whole.engine) - timedelta(days=40), b"old")
+    text = old.path.with_name(old.name + manifest.SUFFIX).read_bytes()
+    name = old.name if attack == "a genuine one of long ago" else archive.replace(".tar", "_000000.tar")
+    for suffix, body in (("", b"old"), (manifest.SUFFIX, text)):
+        bucket.put_object(Key=f"{prefix(whole)}{this}/{name}{suffix}", Body=body)
+    run = whole.monthly(quiet)
+    assert run.artefact == archive
+    assert f"{this}/{archive}" in keys(whole, bucket)
+    assert not whole.monthly(quiet).artefact
+
+
+def test_other_bytes_in_the_place_of_this_months_archive_are_noticed(whole: Backups, bucket: Any) -> None:
+    whole.monthly(quiet)
+    entry = objects(whole, bucket)[0]
+    content = entry.get()["Body"].read()
+    entry.put(Body=content[::-1], Metadata={"sha256": hashlib.sha256(content).hexdigest()}, ChecksumAlgorithm="SHA256")
+    with pytest.raises(BackupError, match="is another object than the archive of that name"):
+        whole.monthly(quiet)
+
+
+def test_what_counts_as_nothing_is_in_the_result_of_each_run(whole: Backups, bucket: Any) -> None:
+    archive = whole.folder / name_of_archive(whole)
+    for key in ("2098-01", "2099-12"):
+        for path in (archive, archive.with_name(archive.name + manifest.SUFFIX)):
+            bucket.put_object(Key=f"{prefix(whole)}{key}/{path.name}", Body=path.read_bytes())
+    sentences = [f"{key}/{archive.name} is dated after today, so it counts as nothing" for key in ("2098-01", "2099-12")]
+    assert [whole.monthly(quiet).ignored for _ in range(2)] == [sentences, sentences]
+    assert whole.plan(quiet)["monthly"].ignored == sentences
+    assert whole.drill(quiet, tier="monthly").artefact.startswith("backup_chat_2")
+
+
+def test_a_drill_of_the_bucket_reads_an_older_archive_too(whole: Backups, bucket: Any) -> None:
+    old = archive_of(whole, dump.today(whole.engine) - timedelta(days=40), b"old")
+    Bucket(whole.settings).ship(old, f"{old.day:%Y-%m}", quiet)
+    whole.monthly(quiet)
+    whole.drill(quiet, tier="monthly")
+    bucket.put_object(
+        Key=f"{prefix(whole)}{old.day:%Y-%m}/{old.name}", Body=b"bad", Metadata={"sha256": old.signed.manifest.sha256}
+    )
+    with pytest.raises(BackupError, match=f"{old.name} was changed after it was made"):
+        whole.drill(quiet, tier="monthly")
 
 
 def test_a_worker_that_stops_leaves_a_bucket_that_trickles(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import get_engine
 from db.models import CHAT_TABLES
 from settings import get_settings
-from tasks.backups import folder, ledger, restore, verify
+from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.ledger import Run
 from tasks.backups.run import TIERS, Backups
@@ -40,6 +41,7 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
     rows = f", {run.rows:,} rows" if run.rows else ""
     made = f"{MADE[tier]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
     emit(run, as_json, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
+    _warn(run.ignored)
 
 
 @group.command("list")
@@ -48,8 +50,10 @@ def list_command(as_json: bool) -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups = _backups()
     rows, complaints = [], []
+    today = datetime.now(UTC).date()
     into = backups.folder
     for kind in folder.NAMES:
+        complaints += folder.ahead(into, kind, today)
         for name in folder.names(into, kind):
             try:
                 manifest, _, signature = folder.load(into, name).signed
@@ -58,8 +62,9 @@ def list_command(as_json: bool) -> None:
                 complaints.append(str(error))
     try:
         if bucket := backups.bucket:
-            shipped = (entry for entry in bucket.shipped() if entry.committed)
-            rows += [_row("monthly", f"{entry.month}/{entry.name}", entry.bytes, None, None, True) for entry in shipped]
+            counted, ignored = months.fitting(bucket.shipped(), today)
+            rows += [_row("monthly", str(entry), entry.bytes, None, None, True) for entry in counted]
+            complaints += ignored
     except BackupError as error:
         complaints.append(str(error))
     try:
@@ -164,18 +169,19 @@ def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator
 @as_json_option
 def prune(yes: bool, as_json: bool) -> None:
     """Show what rotation would delete by BACKUP_KEEP_DAILY, _WEEKLY and _MONTHLY; with --yes, delete it."""
-    if yes:
-        with bytes_done("verifying the newest", None) as tick:
-            doomed = _backups().prune(tick)
-    else:
-        doomed = _backups().plan()
+    with bytes_done("verifying what is kept", None) as tick:
+        plans = _backups().prune(tick) if yes else _backups().plan(tick)
+    ignored = [sentence for plan in plans.values() for sentence in plan.ignored]
+    expired = {tier: plan.expired for tier, plan in plans.items()}
     verb = "deleted" if yes else "would delete"
-    lines = [f"{verb} {tier} {entry} ({size(entry.bytes)})" for tier, entries in doomed.items() for entry in entries]
+    lines = [f"{verb} {tier} {entry} ({size(entry.bytes)})" for tier, entries in expired.items() for entry in entries]
     if not lines:
         lines = ["nothing is past its keep"]
     elif not yes:
         lines.append("nothing was deleted; --yes does it, once the newest of each tier has been verified")
-    emit({"deleted": yes, **doomed}, as_json, lines)
+    emit({"deleted": yes, **expired, "ignored": ignored}, as_json, lines)
+    if not as_json:
+        _warn(ignored)
 
 
 @group.command()
@@ -190,6 +196,10 @@ def drill(tier: str | None, as_json: bool) -> None:
 
 def _backups() -> Backups:
     return Backups(get_engine(), get_settings())
+
+
+def _warn(ignored: list[str]) -> None:
+    say(*(f"Warning: {sentence}" for sentence in ignored), err=True)
 
 
 def _ask() -> None:
