@@ -19,13 +19,13 @@ from tests.acceptance.conftest import load, start_worker
 SHORT = """
 import os
 
-import beat_schedule
 import workers.celery_config
+from beat_schedule import entry, every
 
 if os.environ.get("BEAT_TEST_SCHEDULE") != "real":
-    beat_schedule.BEAT_SCHEDULE = {
-        "tick": beat_schedule.entry("tests.tick", beat_schedule.every(0.5), expires=60),
-        "daily": beat_schedule.entry("tests.daily", beat_schedule.every(86400), expires=60),
+    workers.celery_config.BEAT_SCHEDULE = {
+        "tick": entry("tasks.typing_indicators.expire", every(0.5), expires=60),
+        "daily": entry("tasks.retention.purge_worker_tables", every(86400), expires=60),
     }
 workers.celery_config.BEAT_LOOP_SECONDS = 0.5
 workers.celery_config.BEAT_LOCK_SECONDS = 5
@@ -93,13 +93,13 @@ def start_beat(environment: dict[str, str], redis: Redis, tmp_path: Path) -> Ite
 @pytest.fixture
 def ticks(redis: Redis) -> Callable[[], int]:
     """How many times beat has sent its entry so far: nobody takes the messages."""
-    return lambda: _messages(redis, b"tests.tick")
+    return lambda: _messages(redis, b"tasks.typing_indicators.expire")
 
 
 @pytest.fixture
 def dailies(redis: Redis) -> Callable[[], int]:
     """How many times beat has sent the entry of once a day."""
-    return lambda: _messages(redis, b"tests.daily")
+    return lambda: _messages(redis, b"tasks.retention.purge_worker_tables")
 
 
 def _messages(redis: Redis, task: bytes) -> int:
