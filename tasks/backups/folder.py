@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from settings import ConfigurationError
-from tasks import files
+from tasks import files, words
 from tasks.backups import manifest
 from tasks.backups.errors import BackupError, BusyError
 from tasks.backups.manifest import Kind, Signed
@@ -148,7 +148,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
         raise BackupError(
-            f"{folder} has {free / 1e6:,.0f} MB free and this needs about {(needed + SPARE_BYTES) / 1e6:,.0f} MB;"
+            f"{folder} has {words.size(free)} free and this needs about {words.size(needed + SPARE_BYTES)};"
             " make room or keep fewer (BACKUP_KEEP_DAILY, BACKUP_KEEP_WEEKLY)"
         )
 

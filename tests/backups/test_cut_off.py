@@ -159,7 +159,7 @@ exit $status
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [("4m", "MB free and this needs about"), ("9m", "is full; the unfinished backup_chat_")],
+    [("4m", " free and this needs about"), ("9m", "is full; the unfinished backup_chat_")],
     ids=["seen before", "met on the way"],
 )
 def test_a_full_disk(large: Backups, passphrase_file: Path, tmp_path: Path, size: str, words: str) -> None:

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,9 +16,10 @@ from sqlalchemy import Engine, text
 
 from devstack.folder import PROJECT
 from tasks.words import count, duration, moment, printable, size
+from tests.cli.test_terminal import COLOURS
 from tests.retention.rows import notification, parents
 from workers.cli import GROUPS, cli
-from workers.cli.output import Table, say
+from workers.cli.output import Table, emit, say
 from workers.json_text import json_text
 from workers.operations.messages import Messages
 
@@ -66,6 +69,26 @@ def test_a_stranger_s_text_is_one_line_of_signs_that_do_nothing() -> None:
 def test_in_a_pipe_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     say(Table(("name", "why"), [("x" * 90, "y" * 90)]))
     assert f"{'x' * 90}  {'y' * 90}" in capsys.readouterr().out
+
+
+def test_names_are_whole_and_other_cells_are_folded_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    say(Table(("policy", "rows_per_run", "why"), [("retention-typing-indicators", 5, "the disk is full " * 10)]))
+    lines = COLOURS.sub("", capsys.readouterr().out).splitlines()
+    assert lines[0].startswith("policy")
+    assert "rows per run" in lines[0]
+    assert lines[1].startswith("retention-typing-indicators  ")
+    assert (len(lines) > 3, max(map(len, lines)) <= 80) == (True, True)
+
+
+def test_lines_are_printed_as_they_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    def lines() -> Iterator[str]:
+        yield "first"
+        assert capsys.readouterr().out == "first\n"
+        yield "second"
+
+    emit(None, as_json=False, lines=lines())
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -18,6 +18,7 @@ from workers.json_text import json_text
 
 # So wide that nothing is folded where no person looks: in a pipe a row is a line.
 UNFOLDED_COLUMNS = 10_000
+LONGEST_NAME = 0.4  # of the width
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ def emit(value: object, as_json: bool, lines: Iterable[Line]) -> None:
     """Print the value as JSON, else the lines, which a generator need not make unless they are wanted."""
     if as_json:
         click.echo(json_text(value))
-    else:
-        say(*lines)
+        return
+    for line in lines:
+        say(line)
 
 
 def say(*lines: Line, err: bool = False) -> None:
@@ -54,7 +56,7 @@ def say(*lines: Line, err: bool = False) -> None:
         if not isinstance(line, Table):
             console.print(_text(line), soft_wrap=True)
         elif line.rows:
-            console.print(_drawn(line))
+            console.print(_drawn(line, console.width))
         elif line.empty:
             console.print(_text([(line.title, "bold"), f": {line.empty}" if line.title else line.empty]), soft_wrap=True)
 
@@ -64,14 +66,19 @@ def _text(line: str | Sequence[Part]) -> Text:
     return Text.assemble(*((printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts))
 
 
-def _drawn(shown: Table) -> table.Table:
+def _drawn(shown: Table, width: int) -> table.Table:
     title = _text([(shown.title, "bold")]) if shown.title else None
     drawn = table.Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name, cells in zip(shown.header, zip(*shown.rows, strict=True), strict=True):
         numbers = all(isinstance(cell, int | float) for cell in cells)
-        drawn.add_column(_text([(name, "dim")]), justify="right" if numbers else "left", overflow="fold")
+        # Names stand first and are read as one word: other columns are folded, unless a name is very long.
+        whole = not drawn.columns and max(_cell(cell).cell_len for cell in cells) <= LONGEST_NAME * width
+        heading = _text([(name.replace("_", " "), "dim")])
+        drawn.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=whole)
     for row in shown.rows:
-        drawn.add_row(
-            *(_text(moment(cell) if isinstance(cell, datetime) else "" if cell is None else str(cell)) for cell in row)
-        )
+        drawn.add_row(*map(_cell, row))
     return drawn
+
+
+def _cell(value: object) -> Text:
+    return _text(moment(value) if isinstance(value, datetime) else "" if value is None else str(value))

@@ -195,14 +195,15 @@ def policy_list(as_json: bool) -> None:
 
 
 def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
-    marks = {"default": "", "table": "*"}
-    yield Table(
-        ("policy", *FIELDS, "now"),
-        [
-            (each["policy"], *(f"{each[name]}{marks[each['sources'][name]]}" for name in FIELDS), each["now"] or "may run")
-            for each in listed
-        ],
-    )
+    def marked(each: dict[str, Any], name: str, value: object) -> str:
+        return f"{value}{'*' if each['sources'][name] == 'table' else ''}"
+
+    shown = [name for name in FIELDS if name != "enabled"]  # the last column says it
+    rows = [
+        (each["policy"], *(marked(each, f, each[f]) for f in shown), marked(each, "enabled", each["now"] or "may run"))
+        for each in listed
+    ]
+    yield Table(("policy", *shown, "now"), rows)
     for each in listed:
         yield f"{each['policy']} {each['does']}"
 

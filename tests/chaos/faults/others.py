@@ -7,7 +7,7 @@ from tests.chaos.client import Client
 from tests.chaos.faults.base import Play
 
 # What the backups and attachments workers say of a disk that takes no more.
-FULL = (b" is full", b" MB free and this needs", b"No space left", b"File too large")
+FULL = (b" is full", b" free and this needs", b"No space left", b"File too large")
 
 # How often the worker is told to ask: it puts off what it is told while the folder is locked.
 ASKED = 6
