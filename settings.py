@@ -194,16 +194,16 @@ def _in_the_table(value: str | None) -> None:
             "is no longer read, and holds no policies to take over: write them with"
             " `chat-workers retention policy set`, then remove the variable"
         ) from None
-    lines = [
-        f"\n  env -u RETENTION_POLICIES chat-workers retention policy set {shlex.quote(name)} {' '.join(options)}"
+    commands = [
+        f"env -u RETENTION_POLICIES chat-workers retention policy set {shlex.quote(name)} {' '.join(options)}"
         for name, policy in policies.items()
         if (options := [_option(field, given) for field, given in policy if given is not None])
     ]
-    if not lines:
+    if not commands:
         raise ValueError("is no longer read, and sets nothing: remove the variable")
     raise ValueError(
-        "is no longer read. Run what follows, but for fields that worker_retention_policies sets already (they went before"
-        " the variable), then remove the variable and start again:" + "".join(lines)
+        "is no longer read. Leaving out fields that the table worker_retention_policies sets already, for they went before"
+        f" the variable, run this, then remove the variable: {'; '.join(commands)}"
     )
 
 

@@ -150,7 +150,7 @@ def test_every_way_to_redis_is_taken(monkeypatch: pytest.MonkeyPatch, scheme: st
     assert get_settings().celery_broker_url.startswith(scheme)
 
 
-COMMAND = "\n  env -u RETENTION_POLICIES chat-workers retention policy set "
+COMMAND = re.compile(r"(?:: |; )env -u RETENTION_POLICIES chat-workers retention policy set ")
 # What earlier versions took, and the commands that say the same.
 ONCE_ACCEPTED = [
     ('{"read_notifications": {"age": "180d"}}', ["read_notifications --age 180d"]),
@@ -175,8 +175,8 @@ ONCE_ACCEPTED = [
 def test_policies_in_the_environment_are_refused_with_the_commands_that_take_their_place(
     monkeypatch: pytest.MonkeyPatch, value: str, commands: list[str]
 ) -> None:
-    sentence, *told = complaint(monkeypatch, "RETENTION_POLICIES", value).split(COMMAND)
-    assert sentence.startswith("RETENTION_POLICIES is no longer read. Run what follows")
+    sentence, *told = COMMAND.split(complaint(monkeypatch, "RETENTION_POLICIES", value))
+    assert sentence.startswith("RETENTION_POLICIES is no longer read. Leaving out fields")
     assert told == commands
 
 

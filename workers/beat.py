@@ -4,7 +4,6 @@ RedBeat's holder ends itself when Redis goes away and when it finds that its loc
 ends every process once one of them has ended. So beat runs in a child, and this process answers for it.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -22,37 +21,39 @@ from workers.logging import configure
 
 log = structlog.get_logger("workers.beat")
 
-CHILD = "--child"
-# Pauses before the next start; whoever ran for longer than the longest begins with the shortest again.
+CHILD_OF = "--child-of"
+# Pauses before the next start; after a beat that ran for longer than the longest, the shortest again.
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 15.0
 # Between asking beat to end, which frees its lock, and forcing it.
 STOP_SECONDS = 10.0
 
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
-PR_SET_PDEATHSIG = 1
+AWAITED = {*STOPS, signal.SIGCHLD}
 
 
 def main() -> None:
     """Keep beat running until a signal asks to stop. A configuration fault ends with one sentence and exit code 2."""
     with exit_if_misconfigured():
         configure(get_settings())
-    if CHILD in sys.argv[1:]:
-        _beat()
-    raise SystemExit(_supervise([sys.executable, "-m", "workers.beat", CHILD]))
+    if sys.argv[1:2] == [CHILD_OF]:
+        _beat(int(sys.argv[2]))
+    raise SystemExit(_supervise())
 
 
-def _supervise(command: list[str]) -> int:
-    """Run the command again and again; return the exit code for this process once a signal has come, or nothing can help."""
-    awaited = {*STOPS, signal.SIGCHLD}
+def _supervise() -> int:
+    """Run beat again and again; return the exit code once a signal has come, or the configuration is at fault."""
     # Blocked signals wait until they are asked for, so that none falls between two lines.
-    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
+    # However this process ends, no beat goes on without it: the kernel kills the child.
+    command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "workers.beat", CHILD_OF, str(os.getpid())]
     pause = SHORTEST_PAUSE_SECONDS
     while True:
         began = time.monotonic()
-        child = _start(command, awaited)
+        # In a session of its own: a signal to the whole group would reach it twice and cut the freeing of its lock short.
+        child = subprocess.Popen(command, start_new_session=True)
         while child.poll() is None:
-            if signal.sigwait(awaited) in STOPS:
+            if signal.sigwait(AWAITED) in STOPS:
                 return _stop(child)
         if child.returncode == EXIT_CONFIGURATION:
             return EXIT_CONFIGURATION
@@ -62,20 +63,6 @@ def _supervise(command: list[str]) -> int:
         if signal.sigtimedwait(STOPS, pause):
             return 0
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _start(command: list[str], blocked: set[signal.Signals]) -> "subprocess.Popen[bytes]":
-    parent = os.getpid()
-
-    def prepare() -> None:
-        # However this process ends, no beat goes on without it.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
-
-    # In a session of its own: a signal to the whole group would reach it twice and cut the freeing of its lock short.
-    return subprocess.Popen(command, start_new_session=True, preexec_fn=prepare)
 
 
 def _stop(child: "subprocess.Popen[bytes]") -> int:
@@ -88,7 +75,10 @@ def _stop(child: "subprocess.Popen[bytes]") -> int:
     return 0
 
 
-def _beat() -> NoReturn:
+def _beat(supervisor: int) -> NoReturn:
+    if os.getppid() != supervisor:
+        raise SystemExit(1)  # it died before the kernel was told to kill this process with it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
     from celery.signals import beat_init
 
     from workers.app import app

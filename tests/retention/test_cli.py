@@ -132,7 +132,7 @@ def test_the_commands_that_take_the_place_of_the_variable_set_what_it_set(monkey
     monkeypatch.setenv("RETENTION_POLICIES", json.dumps({"read_notifications": given, "idle_conversations": {"enabled": True}}))
     with pytest.raises(ConfigurationError) as refused:
         get_settings()
-    commands = re.findall(r"env -u RETENTION_POLICIES chat-workers (.*)", str(refused.value))
+    commands = re.findall(r"env -u RETENTION_POLICIES chat-workers ([^;]*)", str(refused.value))
     monkeypatch.delenv("RETENTION_POLICIES")
     assert [call(*shlex.split(command)).exit_code for command in commands] == [0, 0]
     found = {policy["policy"]: policy for policy in answer("retention", "policy", "list")}
