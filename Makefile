@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DIRECTUS := .devstack/directus
 # More than cores, for the tests wait more than they work. Each has a stack of its own, about 700 MB.
 PROCESSES ?= 6
+# A run starts hundreds of processes; each would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test chaos test-mysql test-directus lint lock bench clean
 

@@ -5,6 +5,7 @@ Nothing is skipped: where a program is missing and cannot be installed, the run 
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import hypothesis
@@ -18,6 +19,7 @@ from db.migrate import VERSION_TABLE, migrate
 from devstack.emulators.client import Emulator
 from devstack.stack import Stack
 from settings import get_settings
+from tests.processes import Process, Start, python
 
 pytest_plugins = ["tests.order"]
 
@@ -104,3 +106,20 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Start modules of Python in this process's environment, and end them after the test.
+
+    `start("workers.beat", "first", LOG_LEVEL="DEBUG")` writes to first.log.
+    """
+    started: list[Process] = []
+
+    def start_one(words: str, name: str, **variables: str) -> Process:
+        started.append(Process(python(words), {**os.environ, **variables}, tmp_path / f"{name}.log"))
+        return started[-1].start()
+
+    yield start_one
+    for process in started:
+        process.kill()

@@ -5,16 +5,22 @@ import pytest
 # What begins last should be short.
 LONGEST_FIRST = (
     "tests/chaos/test_campaign.py",
-    "tests/operations/deployed/",
-    "tests/messages/test_acl.py",
-    "tests/messages/test_worker.py",
-    "tests/beat/test_sentinel.py",
-    "tests/beat/test_beat.py",
-    "tests/acceptance/test_kills.py",
     "tests/acceptance/test_worker.py",
-    "tests/devstack/test_demo.py",
-    "tests/attachments/test_worker.py",
+    "tests/beat/test_beat.py",
+    "tests/chaos/test_volume.py",
+    "tests/operations/deployed/test_pages.py",
+    "tests/acceptance/test_kills.py",
     "tests/gateway/test_fuzz.py",
+    "tests/gateway/test_clients.py",
+    "tests/operations/deployed/test_alerts_live.py",
+    "tests/devstack/test_demo.py",
+    "tests/messages/",
+    "tests/attachments/",
+    "tests/ops/",
+    "tests/acceptance/",
+    "tests/beat/",
+    "tests/doctor/",
+    "tests/retention/",
 )
 
 

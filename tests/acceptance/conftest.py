@@ -1,14 +1,6 @@
 """Real worker processes: started as an operator starts them, ended by signals."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable
 
 import pytest
 from celery import Celery
@@ -17,63 +9,21 @@ from sqlalchemy import Engine
 
 from devstack.chat import conversation_pairs, enqueue, load_chat
 from devstack.emulators.client import Emulator
-from devstack.folder import PROJECT
+from tests.processes import Process, Start
 
-# Longer than a lease: a commit that a killed worker had already sent may outlive it.
-WAIT_SECONDS = 90
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Poll until `condition` holds; fail naming `what` was waited for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:g} s in vain until {what}")
-        time.sleep(0.05)
-
-
-class Worker:
-    """A `celery worker` of the notifications queue in a process group of its own."""
-
-    def __init__(self, environment: dict[str, str], name: str, log: IO[bytes], processes: int = 2) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "notifications"]
-        self.process = subprocess.Popen(
-            [*command, "-n", f"{name}@test", "--concurrency", str(processes), "--without-gossip", "--without-mingle"],
-            cwd=PROJECT,
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        self.log = Path(log.name)
-
-    def wait_ready(self) -> "Worker":
-        wait_until(lambda: b" ready." in self.log.read_bytes(), "the worker was ready")
-        return self
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL the parent and all its children at once, as when the machine loses power."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+# A worker alone has nobody to talk to.
+QUIET = "--without-gossip --without-mingle"
 
 
 @pytest.fixture
-def start_worker(environment: dict[str, str], redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Start workers that are gone after the test."""
-    started: list[Worker] = []
+def start_worker(start: Start, redis: Redis) -> Callable[..., Process]:
+    """Start workers of the notifications queue that are gone after the test."""
 
-    def start(name: str = "worker", processes: int = 2, *, wait: bool = True) -> Worker:
-        with (tmp_path / f"{name}.log").open("wb") as log:
-            started.append(Worker(environment, name, log, processes))
-        return started[-1].wait_ready() if wait else started[-1]
+    def start_one(name: str = "worker", processes: int = 2, *, wait: bool = True) -> Process:
+        worker = start(f"celery -A workers.app worker -Q notifications -n {name}@test -c {processes} {QUIET}", name)
+        return worker.wait_ready() if wait else worker
 
-    yield start
-    for worker in started:
-        worker.kill()
+    return start_one
 
 
 Send = Callable[..., None]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from devstack.chat import load_chat
 from devstack.emulators.client import Emulator, Fault
 from tests.acceptance.audit import audit
-from tests.acceptance.conftest import Worker, wait_until
+from tests.processes import Process, wait_until
 
 # A row's id and a token in it.
 Device = tuple[str, str]
@@ -32,7 +32,7 @@ FAULTS = (
 
 @pytest.mark.timeout(420)
 def test_twenty_thousand_rows_survive_random_kills(
-    chat: Engine, emulator: Emulator, start_worker: Callable[..., Worker], tick: Callable[[], None]
+    chat: Engine, emulator: Emulator, start_worker: Callable[..., Process], tick: Callable[[], None]
 ) -> None:
     chance = random.Random(20)
     emulator.inject(*FAULTS)
@@ -78,7 +78,7 @@ def test_twenty_thousand_rows_survive_random_kills(
     assert _one(chat, "SELECT COUNT(*) FROM worker_deliveries") == 0
 
 
-def _start_both(start_worker: Callable[..., Worker], name: str) -> list[Worker]:
+def _start_both(start_worker: Callable[..., Process], name: str) -> list[Process]:
     workers = [start_worker(f"{side}-{name}", wait=False) for side in ("left", "right")]
     return [worker.wait_ready() for worker in workers]
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator, Fault
 from tests.acceptance.audit import audit
-from tests.acceptance.conftest import Worker, wait_until
+from tests.processes import Process, wait_until
 
 NUDGES = 10_000
 
@@ -44,7 +44,7 @@ def test_a_burst_of_ten_thousand_nudges_costs_a_handful_of_drains(
     redis: Redis,
     nudge: Callable[[], None],
     load: Callable[[int], None],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., Process],
     emulator: Emulator,
 ) -> None:
     load(20)
@@ -71,7 +71,7 @@ def test_a_nudge_that_comes_during_a_drain_is_kept_for_another(
     redis: Redis,
     nudge: Callable[[], None],
     load: Callable[[int], None],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., Process],
     emulator: Emulator,
 ) -> None:
     start_worker(processes=1)
@@ -95,7 +95,7 @@ def test_a_drain_that_finds_a_backlog_calls_for_help(
     redis: Redis,
     nudge: Callable[[], None],
     load: Callable[[int], None],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., Process],
 ) -> None:
     load(1500)
     start_worker(processes=2)

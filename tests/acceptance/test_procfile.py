@@ -1,7 +1,6 @@
 """The Procfile's processes against a schema that is not ours: the reference's SQL, word for word."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from db.migrate import newest_revision
 from devstack.emulators.client import Emulator
 from devstack.folder import PROJECT
 from devstack.ports import free_port
-from tests.acceptance.conftest import wait_until
 from tests.db.test_models_reference import OTHER_TABLES, PARTIAL_INDEXES, REFERENCE
+from tests.processes import Process, wait_until
 
 BIN = Path(sys.executable).parent
 
@@ -54,20 +53,10 @@ def command(foreign: dict[str, str]) -> Callable[..., "subprocess.CompletedProce
 
 
 @pytest.fixture
-def honcho(foreign: dict[str, str], tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with (tmp_path / "honcho.log").open("wb") as log:
-        process = subprocess.Popen(
-            [BIN / "honcho", "start", "notifications", "beat"],
-            env=foreign,
-            cwd=PROJECT,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+def honcho(foreign: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+    process = Process([BIN / "honcho", "start", "notifications", "beat"], foreign, tmp_path / "honcho.log")
     yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.kill()
 
 
 def test_a_schema_made_by_others_is_checked_and_migrated(command: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
@@ -83,10 +72,10 @@ def test_beat_and_a_worker_drain_a_row_that_nobody_nudged(
     command: Callable[..., "subprocess.CompletedProcess[str]"],
     engine: Engine,
     emulator: Emulator,
-    request: pytest.FixtureRequest,
+    honcho: Process,
 ) -> None:
     assert command("chat-workers", "db", "migrate").returncode == 0
-    honcho = request.getfixturevalue("honcho")
+    honcho.start()
 
     def sent() -> bool:
         with engine.connect() as connection:
@@ -98,5 +87,4 @@ def test_beat_and_a_worker_drain_a_row_that_nobody_nudged(
     registered = command("celery", "-A", "workers.app", "inspect", "--timeout", "20", "--destination", node, "registered")
     assert "tasks.notifications.drain" in registered.stdout
     assert "tasks.notifications.retry_failed" in registered.stdout
-    honcho.send_signal(signal.SIGTERM)
-    honcho.wait(20)
+    honcho.stop()

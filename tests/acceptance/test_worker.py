@@ -14,9 +14,10 @@ from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from devstack.stack import Stack
 from tests.acceptance.audit import audit
-from tests.acceptance.conftest import Send, Worker, wait_until
+from tests.acceptance.conftest import Send
+from tests.processes import Process, wait_until
 
-StartWorker = Callable[..., Worker]
+StartWorker = Callable[..., Process]
 Nudge = Callable[[], None]
 Tick = Callable[[], None]
 Load = Callable[[int], None]
@@ -85,8 +86,7 @@ def test_sigterm_in_mid_drain_ends_soon_and_repeats_nothing(
     worker = start_worker()
     nudge()
     wait_until(lambda: sent(emulator) > 500, "the drain was under way")
-    worker.send(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+    assert worker.stop() == 0
     assert not settled(chat)
     with chat.connect() as connection:
         leased = connection.execute(text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL")).scalar()
@@ -105,8 +105,8 @@ def test_a_supervisor_that_signals_the_whole_group_repeats_nothing(
     worker = start_worker()
     nudge()
     wait_until(lambda: sent(emulator) > 500, "the drain was under way")
-    os.killpg(worker.process.pid, signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+    worker.send_all(signal.SIGTERM)
+    assert worker.wait() == 0
     assert not settled(chat)
     start_worker("next")
     _wait_until_sent(chat, tick)
@@ -140,7 +140,7 @@ def test_a_killed_child_is_replaced_and_its_task_runs_again(
     worker = start_worker(processes=1)
     nudge()
     wait_until(lambda: sent(emulator) > 500, "the drain was under way")
-    os.kill(_child_of(worker.process.pid), signal.SIGKILL)
+    os.kill(worker.children[0], signal.SIGKILL)
     end_leases(chat)
     _wait_until_sent(chat, tick)
     assert audit(chat, emulator).lost == 0
@@ -203,8 +203,3 @@ def _wait_until_sent(engine: Engine, tick: Tick) -> None:
         return settled(engine)
 
     wait_until(ticked, "all rows were sent")
-
-
-def _child_of(pid: int) -> int:
-    with open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123 - procfs
-        return int(children.read().split()[0])

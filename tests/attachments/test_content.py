@@ -11,7 +11,7 @@ import pytest
 
 from devstack.stack import Stack
 from tasks.attachments.scannable import EICAR
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 
 from .conftest import Uploads, being_scanned
 from .samples import PNG, zipped

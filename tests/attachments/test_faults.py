@@ -14,7 +14,7 @@ from devstack.stack import Stack
 from tasks.attachments import run, scannable
 from tasks.attachments.clamd import Clamd
 from tasks.attachments.scannable import EICAR
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 
 from .conftest import Uploads, being_scanned, reread
 from .samples import PNG

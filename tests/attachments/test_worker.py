@@ -2,12 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +13,7 @@ from sqlalchemy import text
 
 from devstack.stack import Stack
 from tasks.attachments.scannable import EICAR
+from tests.processes import Process, Start, wait_until
 from tests.trickle import Trickler, trickling
 
 from .conftest import Uploads
@@ -35,20 +32,8 @@ def trickler(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tric
 
 
 @pytest.fixture
-def worker(uploads: Uploads, redis: Redis) -> Iterator["subprocess.Popen[bytes]"]:
-    assert uploads
-    assert redis
-    command = ["celery", "-A", "workers.app", "worker", "-Q", "attachments", "--concurrency", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    yield process
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def worker(uploads: Uploads, redis: Redis, start: Start) -> Process:
+    return start("celery -A workers.app worker -Q attachments -c 1", "worker")
 
 
 @pytest.fixture
@@ -58,20 +43,13 @@ def producer(environment: dict[str, str]) -> Iterator["Celery[Any]"]:
         yield app
 
 
-def until(true: Callable[[], bool], seconds: float = 90) -> None:
-    ends_at = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends_at
-        time.sleep(0.05)
-
-
 def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets(
-    uploads: Uploads, stack: Stack, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+    uploads: Uploads, stack: Stack, worker: Process, producer: "Celery[Any]"
 ) -> None:
     clean, infected, forgotten = uploads.add(PNG), uploads.add(EICAR), uploads.add(b"hello")
     for attachment in (clean, infected):
         producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
-    until(lambda: (uploads.flags(clean), uploads.flags(infected)) == ((1, 1), (1, 0)))
+    wait_until(lambda: (uploads.flags(clean), uploads.flags(infected)) == ((1, 1), (1, 0)), "both had their verdicts")
 
     stack.redis.pause()
     time.sleep(0.2)
@@ -81,45 +59,41 @@ def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets
         client.flushall()
     # As beat does, once it is back too: the message for this one was lost.
     producer.send_task("tasks.attachments.sweep", queue="attachments")
-    until(lambda: uploads.flags(forgotten) == (1, 1))
+    wait_until(lambda: uploads.flags(forgotten) == (1, 1), "the sweep had found the third")
 
-    assert worker.poll() is None
+    assert worker.runs
 
 
 def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
-    uploads: Uploads, scanners: Stack, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+    uploads: Uploads, scanners: Stack, worker: Process, producer: "Celery[Any]"
 ) -> None:
     warm = uploads.add(b"warm")
     producer.send_task("tasks.attachments.scan", [warm], queue="attachments")
-    until(lambda: uploads.flags(warm) == (1, 1))
+    wait_until(lambda: uploads.flags(warm) == (1, 1), "the worker was warm")
     scanners.clamd.pause()
     attachment = uploads.add(EICAR)
     producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
-    until(lambda: _leased(uploads, attachment))
-    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
-    assert children
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
+    wait_until(lambda: _leased(uploads, attachment), "the scan was under way")
+    assert worker.children
+    for child in worker.children:
+        os.kill(child, signal.SIGKILL)
     scanners.clamd.resume()
 
     def beat() -> bool:
         uploads.make_due()  # the lease of the dead is over
         producer.send_task("tasks.attachments.sweep", queue="attachments")
-        time.sleep(1)
         return uploads.flags(attachment) == (1, 0)
 
-    until(beat)
+    wait_until(beat, "it had its verdict", every=1)
 
 
 def test_a_worker_that_stops_does_not_wait_for_a_storage_that_trickles_and_charges_no_file(
-    uploads: Uploads, trickler: Trickler, worker: "subprocess.Popen[bytes]", producer: "Celery[Any]"
+    uploads: Uploads, trickler: Trickler, worker: Process, producer: "Celery[Any]"
 ) -> None:
     attachment = uploads.add(None, file_url="/assets/1")
     producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
     assert trickler.begun.wait(90)
-    worker.terminate()
-
-    assert worker.wait(60) == 0
+    assert worker.stop() == 0
     record = uploads.record(attachment)
     assert (record.lease, record.claims, record.attempts, record.verdict) == (None, 0, 0, "waiting")
 

@@ -1,11 +1,7 @@
 """Beat as the Procfile starts it, with a schedule and times of the tests' own."""
 
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ from redis import Redis
 
 from devstack.folder import PROJECT
 from tests.acceptance.conftest import load, start_worker
+from tests.processes import Process, Start
 
 # Put in the place of sitecustomize: an entry that ticks twice a second, one of each day, and shorter times.
 SHORT = """
@@ -32,62 +29,17 @@ workers.celery_config.BEAT_LOCK_SECONDS = 5
 """
 
 
-class Beat:
-    """One `python -m workers.beat`: a supervisor and its child."""
+@pytest.fixture
+def start_beat(start: Start, redis: Redis, tmp_path: Path) -> Callable[..., Process]:
+    """Start beats, each a supervisor and its child, that are gone after the test."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.log = log
-        short = log.with_suffix(".d")
+    def start_one(name: str = "beat", **variables: str) -> Process:
+        short = tmp_path / f"{name}.d"
         short.mkdir()
         (short / "sitecustomize.py").write_text(SHORT)
-        variables = {**os.environ, **environment, "PYTHONPATH": f"{short}{os.pathsep}{PROJECT}"}
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.beat"], cwd=PROJECT, env=variables, stdout=file, stderr=file
-            )
+        return start("workers.beat", name, PYTHONPATH=f"{short}{os.pathsep}{PROJECT}", **variables)
 
-    def said(self, words: str, times: int = 1) -> bool:
-        return self.log.read_text().count(words) >= times
-
-    @property
-    def child(self) -> int:
-        """The process id of beat itself."""
-        try:
-            found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        except OSError:
-            return 0
-        return int(found[0]) if found else 0
-
-    def signal_child(self, number: signal.Signals) -> None:
-        os.kill(self.child, number)
-
-    def end(self) -> None:
-        """End it as a supervisor does: it gives its lock back."""
-        self.process.terminate()
-        self.process.wait(60)
-
-    def kill(self) -> None:
-        """SIGKILL both."""
-        child = self.child
-        self.process.kill()
-        self.process.wait()
-        if child:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-
-
-@pytest.fixture
-def start_beat(environment: dict[str, str], redis: Redis, tmp_path: Path) -> Iterator[Callable[..., Beat]]:
-    """Start beats that are gone after the test."""
-    started: list[Beat] = []
-
-    def start(name: str = "beat", **variables: str) -> Beat:
-        started.append(Beat({**environment, **variables}, tmp_path / f"{name}.log"))
-        return started[-1]
-
-    yield start
-    for beat in started:
-        beat.kill()
+    return start_one
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 from redis import Redis
 
 from devstack.stack import Stack
-from tests.acceptance.conftest import wait_until
-from tests.beat.conftest import Beat
+from tests.processes import Process, wait_until
 
-StartBeat = Callable[..., Beat]
+StartBeat = Callable[..., Process]
 Count = Callable[[], int]
 
 LOCK = "chat-workers:beat::lock"
@@ -21,7 +20,7 @@ DAILY = "chat-workers:beat:daily"
 
 
 @pytest.fixture
-def pair(start_beat: StartBeat, ticks: Count) -> tuple[Beat, Beat]:
+def pair(start_beat: StartBeat, ticks: Count) -> tuple[Process, Process]:
     """A beat that works and one that stands by."""
     first = start_beat("first")
     wait_until(lambda: ticks() > 1, "beat sent its entry")
@@ -39,12 +38,12 @@ def standing_by(redis: Redis) -> None:
     wait_until(lambda: any(client["cmd"] == "set" for client in redis.client_list()), "the second beat stood by")
 
 
-def test_the_other_takes_over_when_the_holder_is_killed(pair: tuple[Beat, Beat], redis: Redis, ticks: Count) -> None:
+def test_the_other_takes_over_when_the_holder_is_killed(pair: tuple[Process, Process], redis: Redis, ticks: Count) -> None:
     first, second = pair
     standing_by(redis)
     assert not second.said("this beat holds the lock")
-    child = os.pidfd_open(first.child)
-    first.process.kill()
+    child = os.pidfd_open(first.children[0])
+    first.send(signal.SIGKILL)
     wait_until(lambda: bool(select.select([child], [], [], 0)[0]), "no child outlived its supervisor")
     os.close(child)
     goes_on(ticks)
@@ -54,42 +53,41 @@ def test_the_other_takes_over_when_the_holder_is_killed(pair: tuple[Beat, Beat],
 def test_a_killed_beat_is_started_again_and_says_so(start_beat: StartBeat, ticks: Count) -> None:
     beat = start_beat()
     wait_until(lambda: ticks() > 1, "beat sent its entry")
-    beat.signal_child(signal.SIGKILL)
+    os.kill(beat.children[0], signal.SIGKILL)
     wait_until(lambda: beat.said("beat has ended and is started again"), "it said so")
     goes_on(ticks)
 
 
-def test_a_holder_that_was_paused_gives_way(pair: tuple[Beat, Beat], redis: Redis, ticks: Count) -> None:
+def test_a_holder_that_was_paused_gives_way(pair: tuple[Process, Process], redis: Redis, ticks: Count) -> None:
     first, _ = pair
     standing_by(redis)
     taken_by = redis.get(LOCK)
-    paused = first.child
-    first.signal_child(signal.SIGSTOP)
+    [paused] = first.children
+    os.kill(paused, signal.SIGSTOP)
     wait_until(lambda: redis.get(LOCK) not in {None, taken_by}, "the second took over")
-    first.signal_child(signal.SIGCONT)
+    os.kill(paused, signal.SIGCONT)
     wait_until(lambda: first.said("its lock was taken over"), "the first saw that it holds nothing")
-    wait_until(lambda: first.child not in {0, paused}, "the first was started again, to stand by")
+    wait_until(lambda: first.children not in ([], [paused]), "the first was started again, to stand by")
     goes_on(ticks)
 
 
 def test_sigterm_frees_the_lock_at_once(start_beat: StartBeat, redis: Redis, ticks: Count) -> None:
     beat = start_beat()
     wait_until(lambda: ticks() > 0, "beat sent its entry")
-    beat.process.terminate()
-    assert beat.process.wait(10) == 0
+    assert beat.stop() == 0
     assert redis.get(LOCK) is None
 
 
-def test_beat_outlives_an_outage_of_redis(stack: Stack, pair: tuple[Beat, Beat], ticks: Count) -> None:
+def test_beat_outlives_an_outage_of_redis(stack: Stack, pair: tuple[Process, Process], ticks: Count) -> None:
     first, second = pair
     stack.redis.kill()
     for beat in (first, second):
         wait_until(lambda beat=beat: beat.said("beat has ended and is started again"), "each beat noticed")  # type: ignore[misc]
     stack.redis.start()
     goes_on(ticks)
-    assert first.process.poll() is None
-    assert second.process.poll() is None
-    assert "Traceback" not in first.log.read_text()
+    assert first.runs
+    assert second.runs
+    assert not first.said("Traceback")
 
 
 def test_a_beat_waits_for_a_redis_that_comes_later(stack: Stack, start_beat: StartBeat, ticks: Count) -> None:
@@ -112,7 +110,7 @@ def test_a_beat_that_cannot_take_its_lock_says_so_in_a_sentence_and_tries_again(
         redis.acl_setuser("default", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all"])
     goes_on(ticks)
     assert beat.said("beat ends: its lock could not be taken")
-    assert "Traceback" not in beat.log.read_text()
+    assert not beat.said("Traceback")
 
 
 def test_what_fell_due_while_no_beat_ran_is_sent_once(
@@ -121,7 +119,7 @@ def test_what_fell_due_while_no_beat_ran_is_sent_once(
     beat = start_beat()
     wait_until(lambda: ticks() > 0, "beat sent its entry")
     assert dailies() == 0
-    beat.end()
+    beat.stop()
     meta = json.loads(str(redis.hget(DAILY, "meta"), "ascii"))  # type: ignore[arg-type]
     meta["last_run_at"]["year"] -= 4  # there is a 29 February then too
     redis.hset(DAILY, "meta", json.dumps(meta))
@@ -145,5 +143,5 @@ def test_a_redis_that_lost_its_data_gets_the_schedule_back_and_beat_says_what_th
 
 def test_a_bad_setting_ends_beat_at_once(start_beat: StartBeat) -> None:
     beat = start_beat(LOG_LEVEL="LOUD")
-    assert beat.process.wait(20) == 2
-    assert beat.log.read_text().startswith("chat-workers: LOG_LEVEL ")
+    assert beat.wait() == 2
+    assert beat.lines.startswith("chat-workers: LOG_LEVEL ")

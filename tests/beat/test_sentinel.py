@@ -21,8 +21,7 @@ from devstack.probe import tcp_answer
 from devstack.programs import find
 from settings import Settings, get_settings
 from tasks import broker
-from tests.acceptance.conftest import Worker, wait_until
-from tests.beat.conftest import Beat
+from tests.processes import Process, wait_until
 from workers.celery_config import celery_config
 
 MASTER = "chat"
@@ -84,15 +83,15 @@ def failover(tmp_path: Path) -> Iterator[Failover]:
 def test_a_worker_and_beat_survive_a_failover_of_the_master(
     failover: Failover,
     chat: Engine,
-    start_worker: Callable[..., Worker],
-    start_beat: Callable[..., Beat],
+    start_worker: Callable[..., Process],
+    start_beat: Callable[..., Process],
     load: Callable[[int], None],
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in failover.environment.items():
-        monkeypatch.setitem(environment, name, value)
-    settings = Settings.model_validate({name.lower(): value for name, value in environment.items()})
+        monkeypatch.setenv(name, value)
+    settings = Settings.model_validate({name.lower(): value for name, value in {**environment, **failover.environment}.items()})
     with broker.client(settings) as client:
         assert client.info()["role"] == "master"
     worker = start_worker()
@@ -103,8 +102,8 @@ def test_a_worker_and_beat_survive_a_failover_of_the_master(
     failover.master.wait()
     load(20)
     wait_until(lambda: sent(chat) == 40, "they went on with the promoted replica")
-    assert worker.process.poll() is None
-    assert beat.process.poll() is None
+    assert worker.runs
+    assert beat.runs
 
 
 def test_what_is_told_of_the_sentinels(environment: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,9 +20,10 @@ from db.migrate import migrate
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.stack import Stack
+from tests.processes import Process, answers, python
 
 from .api import ADMIN_EMAIL, ADMIN_PASSWORD, ADMIN_TOKEN, Api
-from .processes import Program, answers, chat_workers
+from .command import chat_workers
 
 collect_ignore_glob = [] if os.environ.get("DIRECTUS") else ["test_*.py"]
 
@@ -106,38 +106,37 @@ def gateway_url(workers_environment: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def gateway_process(workers_environment: dict[str, str], folder: Path, gateway_url: str) -> Iterator[Program]:
-    process = Program("gateway", [sys.executable, "-m", "workers.gateway"], workers_environment, folder)
-    process.start(lambda: answers(f"{gateway_url}/healthz"))
+def gateway_process(workers_environment: dict[str, str], folder: Path, gateway_url: str) -> Iterator[Process]:
+    process = Process(python("workers.gateway"), workers_environment, folder / "gateway.log").start()
+    process.wait_until(lambda: answers(f"{gateway_url}/healthz"), "the gateway answered")
     yield process
-    process.stop()
+    process.kill()
 
 
 @pytest.fixture
-def gateway(gateway_process: Program, gateway_url: str) -> Iterator[Program]:
+def gateway(gateway_process: Process, gateway_url: str) -> Iterator[Process]:
     """The gateway, to be stopped: it is brought back."""
     yield gateway_process
-    if not answers(f"{gateway_url}/healthz"):
-        gateway_process.start(lambda: answers(f"{gateway_url}/healthz"))
+    if not gateway_process.runs:
+        gateway_process.start().wait_until(lambda: answers(f"{gateway_url}/healthz"), "the gateway answered")
 
 
 @pytest.fixture(scope="session")
-def fleet(workers_environment: dict[str, str], folder: Path) -> Iterator[Program]:
+def fleet(workers_environment: dict[str, str], folder: Path) -> Iterator[Process]:
     """One worker of both queues."""
-    command = ["celery", "-A", "workers.app", "worker", "-Q", "notifications,attachments", "--concurrency", "2"]
-    process = Program("worker", [sys.executable, "-m", *command], workers_environment, folder)
-    process.start(lambda: process.says(b" ready."))
+    command = python("celery -A workers.app worker -Q notifications,attachments --concurrency 2")
+    process = Process(command, workers_environment, folder / "worker.log").start().wait_ready()
     yield process
-    process.stop()
+    process.kill()
 
 
 @pytest.fixture
 def beat(workers_environment: dict[str, str], folder: Path) -> Iterator[None]:
     """The clock, for the tests that are about the sweep; no other test may be helped by it."""
-    process = Program("beat", [sys.executable, "-m", "celery", "-A", "workers.app", "beat"], workers_environment, folder)
-    process.start(lambda: process.says(b"beat"))
+    process = Process(python("celery -A workers.app beat"), workers_environment, folder / "beat.log").start()
+    process.wait_until(lambda: process.said("beat"), "beat spoke")
     yield
-    process.stop()
+    process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -190,10 +189,10 @@ def directus(
     assert bootstrap.returncode == 0, bootstrap.stdout + bootstrap.stderr
     grant_least(stack)
     environment |= {"DB_USER": DIRECTUS_USER, "DB_PASSWORD": DIRECTUS_PASSWORD}
-    process = Program("directus", [*command, "start"], environment, home)
-    process.start(lambda: answers(f"http://127.0.0.1:{port}/server/ping"))
+    process = Process([*command, "start"], environment, home / "directus.log", folder=home).start()
+    process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/server/ping"), "Directus answered")
     yield Api(f"http://127.0.0.1:{port}")
-    process.stop()
+    process.kill()
 
 
 def _node() -> str:
@@ -222,7 +221,7 @@ def install(api: Api, *options: str, token: str = ADMIN_TOKEN) -> "subprocess.Co
 
 
 @pytest.fixture(scope="session")
-def api(directus: Api, fleet: Program, gateway_process: Program) -> Api:
+def api(directus: Api, fleet: Process, gateway_process: Process) -> Api:
     """Directus with the Flow installed, and everything behind it running."""
     assert fleet
     assert gateway_process

@@ -7,9 +7,9 @@ from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator
 from tasks.attachments.scannable import EICAR
+from tests.processes import Process, wait_until
 
 from .api import ADMIN_TOKEN, Api
-from .processes import Program, wait_until
 
 BODY = "When can you deliver? 🚚"
 NOTIFICATION = {
@@ -68,7 +68,7 @@ def test_attachments_are_scanned_created_alone_and_in_bulk(api: Api, files: Path
 
 
 def test_while_the_gateway_is_down_creation_works_and_the_sweep_delivers(
-    api: Api, gateway: Program, folder: Path, files: Path, emulator: Emulator, request: pytest.FixtureRequest
+    api: Api, gateway: Process, folder: Path, files: Path, emulator: Emulator, request: pytest.FixtureRequest
 ) -> None:
     (files / "later.txt").write_bytes(b"hello")
     gateway.stop()

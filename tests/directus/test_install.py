@@ -5,8 +5,8 @@ import subprocess
 from sqlalchemy import Engine
 
 from .api import Api
+from .command import chat_workers
 from .conftest import DEPLOY, install, read_definitions
-from .processes import chat_workers
 
 FLOW = "02aa0d0b-c080-46bf-b762-4b77f7aabac3"
 SCAN = "e6f1ea4a-1fc0-49d8-9026-70d4785c3e35"

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from tests.browser import chromium
 
 from .api import ADMIN_EMAIL, ADMIN_PASSWORD, Api
-from .processes import chat_workers
+from .command import chat_workers
 
 SECONDS = 120
 SHOWN = {

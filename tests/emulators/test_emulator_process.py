@@ -16,7 +16,7 @@ from devstack.emulators.client import Emulator
 from devstack.fcm import Fcm
 from devstack.folder import PROJECT
 from devstack.stack import Stack
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 
 from .senders import Send, bearer, client_of, fcm_sender
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pyreqwest.client import SyncClient
 
 from devstack.emulators.client import Emulator, Fault
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 
 from .senders import FCM_SCOPE, Reply, Send, bearer, post
 

@@ -2,10 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +14,9 @@ import httpx
 import pytest
 from redis import Redis
 
-from devstack.folder import PROJECT
 from devstack.ports import free_port
+from tests.processes import Process, answers, python
 from workers.gateway import tokens
-
-READY_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -52,27 +46,12 @@ def serving(environment: dict[str, str], folder: Path, **changes: str) -> Iterat
     gateway = {"GATEWAY_PORT": str(port), "GATEWAY_TOKENS_FILE": str(file), "ATTACHMENTS_URL": "file:///srv/uploads"}
     own = {**environment, **gateway, **changes}
     url = f"http://127.0.0.1:{port}"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.gateway"], cwd=PROJECT, env={**os.environ, **own}, stdout=output, stderr=output
-        )
+    process = Process(python("workers.gateway"), {**os.environ, **own}, log).start()
     try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not _answers(url):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.03)
+        process.wait_until(lambda: answers(f"{url}/healthz"), "the gateway answered")
         yield Gateway(url, file, log, own)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").status_code == 200
-    except httpx.TransportError:
-        return False
+        process.stop()
 
 
 @pytest.fixture(scope="session")

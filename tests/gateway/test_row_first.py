@@ -1,52 +1,24 @@
 """The contract with the API, through real processes: the row is the order, the nudge only makes it sooner."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
 from devstack.emulators.client import Emulator
-from devstack.folder import PROJECT
 from devstack.stack import Stack
-from tests.acceptance.conftest import wait_until
 from tests.attachments.conftest import Uploads, folder, uploads
 from tests.attachments.samples import PNG
+from tests.processes import Start, wait_until
 
 from .conftest import Gateway
 from .test_documentation import EXAMPLES
 
 __all__ = ["folder", "uploads"]
 
-Celery = Callable[..., None]
-
 
 @pytest.fixture
-def celery(uploads: Uploads, tmp_path: Path) -> Iterator[Celery]:
-    """Start Celery's processes, `celery("worker", "-Q", "notifications")`, which are gone after the test."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> None:
-        with (tmp_path / f"{arguments[0]}.log").open("wb") as log:
-            command = [sys.executable, "-m", "celery", "-A", "workers.app", *arguments]
-            started.append(
-                subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=log, stderr=log, start_new_session=True)
-            )
-
-    yield start
-    for process in started:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture
-def worker(celery: Celery, gateway: Gateway) -> None:
+def worker(uploads: Uploads, gateway: Gateway, start: Start) -> None:
     """A worker of both queues, on a Redis that was emptied before it came."""
-    celery("worker", "-Q", "notifications,attachments", "--concurrency", "2", "--without-gossip", "--without-mingle")
+    start("celery -A workers.app worker -Q notifications,attachments -c 2 --without-gossip --without-mingle", "worker")
 
 
 def insert(uploads: Uploads) -> int:
@@ -83,7 +55,7 @@ def test_rows_that_are_nudged_are_done_and_a_nudge_before_the_commit_does_no_har
 
 
 def test_rows_whose_nudge_was_refused_or_lost_are_done_by_the_sweep(
-    gateway: Gateway, token: str, worker: None, celery: Celery, uploads: Uploads, emulator: Emulator, stack: Stack
+    gateway: Gateway, token: str, worker: None, start: Start, uploads: Uploads, emulator: Emulator, stack: Stack
 ) -> None:
     """Redis dies, so that the nudge is refused, and comes back as empty as if it had lost one that it took."""
     attachment = insert(uploads)
@@ -91,6 +63,6 @@ def test_rows_whose_nudge_was_refused_or_lost_are_done_by_the_sweep(
     assert gateway.post("notifications", token).status_code == 503
     assert gateway.post("attachments", token, {"attachment_id": attachment}).status_code == 503
     stack.redis.start()
-    celery("beat")
+    start("celery -A workers.app beat", "beat")
     wait_until(lambda: is_done(uploads, attachment), "the sweep had done the rows")
     assert sorted(message.token for message in emulator.accepted()) == ["another-fcm-token", "fcm-token"]

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
-from tests.acceptance.conftest import wait_until
 from tests.notifications.conftest import Accepted, Chat
+from tests.processes import wait_until
 
 
 def test_a_pending_row_is_sent_to_each_of_its_devices(api: Chat, accepted: Accepted) -> None:

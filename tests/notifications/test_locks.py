@@ -6,8 +6,8 @@ from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
-from tests.acceptance.conftest import wait_until
 from tests.notifications.conftest import Chat
+from tests.processes import wait_until
 
 
 def test_a_row_can_be_marked_read_while_its_push_is_in_flight(api: Chat, emulator: Emulator) -> None:

@@ -11,8 +11,8 @@ from db.engine import get_engine
 from devstack.emulators.client import Emulator, Fault
 from devstack.stack import Stack
 from tasks.notifications import results, run
-from tests.acceptance.conftest import wait_until
 from tests.notifications.conftest import Accepted, Chat
+from tests.processes import wait_until
 
 SENT = ("SENT", 1, None)
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from devstack.stack import Stack
 from tests.operations.conftest import samples, value
+from tests.processes import wait_until
 from workers.operations import picture
 from workers.operations.exposition import exposition
 from workers.operations.picture import FROM_DATABASE, FROM_REDIS, Picture
@@ -36,7 +37,7 @@ REDIS = {section.name for section in FROM_REDIS}
 
 @pytest.mark.parametrize("how", ["pause", "kill"])
 def test_a_database_that_is_away_hides_nothing_of_redis(chat: Engine, redis: Redis, stack: Stack, look: Look, how: str) -> None:
-    assert all(up(look()).values())
+    wait_until(lambda: all(up(look()).values()), "all was read")
     try:
         getattr(stack.mariadb, how)()
         found = look()

@@ -122,7 +122,7 @@ def test_more_tasks_than_are_named_are_counted() -> None:
     assert (told.busy, len(told.running)) == (25, fleet.MOST_RUNNING)
 
 
-@pytest.mark.usefixtures("look_in_time")
+@pytest.mark.usefixtures("look")
 def test_the_command_shows_the_rest(redis: Redis) -> None:
     COSTLY["beat"](redis)
     unacked(b"{")(redis)

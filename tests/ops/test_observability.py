@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +17,10 @@ from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from tasks import counters
 from tasks.notifications import run
-from tests.acceptance.conftest import Worker, nudge, send, start_worker, wait_until
+from tests.acceptance.conftest import nudge, send, start_worker
 from tests.notifications.conftest import Chat, api
 from tests.ops.sink import Sink, sink
+from tests.processes import Process, wait_until
 from workers import error_reports
 
 __all__ = ["api", "nudge", "send", "start_worker"]
@@ -97,7 +97,7 @@ def observed(
         "WEBPUSH_HOSTS": "127.0.0.1 .push.test",
     }
     for name, value in own.items():
-        monkeypatch.setitem(environment, name, value)
+        monkeypatch.setenv(name, value)
     refused, cut_off = (
         emulator.web_push_subscription(number).endpoint.rpartition("/")[2] for number in (REFUSED_BROWSER, CUT_OFF_BROWSER)
     )
@@ -126,15 +126,14 @@ def test_what_is_said_of_a_send_names_no_device(
     redis: Redis,
     receiver: Sink,
     observed: Callable[[str, bytes], str],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., Process],
     nudge: Callable[[], None],
 ) -> None:
     row = api.notify(*devices(emulator), title=TITLE, body=BODY)
     worker = start_worker(processes=1)
     nudge()
-    wait_until(lambda: api.status(row)[0] != "PENDING", "the row was tried", 30)
-    worker.send(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+    wait_until(lambda: api.status(row)[0] != "PENDING", "the row was tried")
+    assert worker.stop() == 0
 
     # The sums that /metrics shows, the ledger, and the sentence in the row.
     counted = repr(redis.hgetall(counters.KEY))
@@ -146,7 +145,7 @@ def test_what_is_said_of_a_send_names_no_device(
     for refusal in ("apns 413", "webpush 400", "at no host of WEBPUSH_HOSTS", "no usable URL"):
         assert refusal in ledgers
     assert {"apns", "fcm", "webpush"} == {message.provider for message in emulator.accepted()}
-    log = worker.log.read_text()
+    log = worker.lines
     assert observed(log, f"{counted} {ledgers} {why}".encode()) == ""
     assert "provider failed" not in log
     assert b"FOR UPDATE SKIP LOCKED" in receiver.bodies("/v1/traces")
@@ -158,18 +157,17 @@ def test_a_worker_that_fails_tells_what_failed_and_nothing_else(
     emulator: Emulator,
     receiver: Sink,
     observed: Callable[[str, bytes], str],
-    start_worker: Callable[..., Worker],
+    start_worker: Callable[..., Process],
     nudge: Callable[[], None],
 ) -> None:
     api.notify(*devices(emulator), title=TITLE, body=BODY)
     worker = start_worker(processes=1)
     nudge()
-    wait_until(lambda: b"worker_delivery_" in receiver.bodies("/envelope/"), "the failure was reported", 30)
-    wait_until(lambda: b"run/tasks.notifications.drain" in receiver.bodies("/v1/traces"), "the task's span arrived", 30)
-    worker.send(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+    wait_until(lambda: b"worker_delivery_" in receiver.bodies("/envelope/"), "the failure was reported")
+    wait_until(lambda: b"run/tasks.notifications.drain" in receiver.bodies("/v1/traces"), "the task's span arrived")
+    assert worker.stop() == 0
 
-    log, spans, reports = worker.log.read_text(), receiver.bodies("/v1/traces"), receiver.bodies("/envelope/")
+    log, spans, reports = worker.lines, receiver.bodies("/v1/traces"), receiver.bodies("/envelope/")
     assert observed(log, b"") == ""
     failed = [line for line in map(_parsed, log.splitlines()) if line.get("level") == "error"]
     assert any("worker_delivery_" in json.dumps(line) for line in failed)

@@ -18,7 +18,7 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import find
 from settings import Settings
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 from workers.celery_config import celery_config
 from workers.doctor.redis import redis
 from workers.doctor.report import Host, Question, examine

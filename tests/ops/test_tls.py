@@ -25,7 +25,7 @@ from devstack.stack import Stack
 from settings import Settings
 from tasks import broker
 from tasks.backups.client import SHELLS, Client, find_client, running
-from tests.acceptance.conftest import wait_until
+from tests.processes import wait_until
 from workers.celery_config import celery_config
 from workers.doctor.database import database
 from workers.doctor.report import Host, Question, examine

@@ -19,7 +19,7 @@ from tasks.retention.policies import POLICIES, Policy
 from tests.retention.rows import conversation, notification, parents
 
 CUTOFF = datetime.fromisoformat("2025-06-01")
-LIMITS = Limits(rows=10**6, seconds=60, batch_rows=500, batch_seconds=0.1)
+LIMITS = Limits(rows=10**6, seconds=60, batch_rows=500, batch_seconds=5)
 SECOND, MILLISECOND, MINUTE = timedelta(seconds=1), timedelta(milliseconds=1), timedelta(minutes=1)
 
 

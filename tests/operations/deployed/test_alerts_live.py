@@ -1,6 +1,6 @@
 """The alerts that wake people fire for real, and end: the condition is caused, a Prometheus scrapes the gateway."""
 
-import subprocess
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from devstack.chat import conversation_pairs, enqueue, load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.ports import free_port
 from devstack.programs import ensure, find
-from tests.operations.deployed.conftest import Deployment, answers, eventually
+from tests.operations.deployed.conftest import Deployment, eventually
 from tests.operations.test_alert_rules import ALERTS
+from tests.processes import Process, answers
 
 Firing = Callable[[], set[str]]
 
@@ -41,19 +42,15 @@ def firing(deployment: Deployment, tmp_path: Path) -> Iterator[Firing]:
         yaml.safe_dump({"global": every, "rule_files": ["rules.yml"], "scrape_configs": [scrape]})
     )
     url = f"http://127.0.0.1:{free_port()}"
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        prometheus = subprocess.Popen(
-            [
-                find("prometheus"),
-                f"--config.file={tmp_path / 'prometheus.yml'}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address={url.removeprefix('http://')}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
+    command = [
+        find("prometheus"),
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]
+    prometheus = Process(command, os.environ, tmp_path / "prometheus.log").start()
     try:
-        eventually(answers(f"{url}/-/ready"), "Prometheus was ready")
+        prometheus.wait_until(lambda: answers(f"{url}/-/ready"), "Prometheus was ready")
 
         def scraped() -> bool:
             return bool(httpx.get(f"{url}/api/v1/query", params={"query": "chat_workers_beat_up"}).json()["data"]["result"])
@@ -65,8 +62,7 @@ def firing(deployment: Deployment, tmp_path: Path) -> Iterator[Firing]:
             if alert["state"] == "firing"
         }
     finally:
-        prometheus.terminate()
-        prometheus.wait(20)
+        prometheus.stop()
 
 
 def pending(engine: Engine, rows: int, *, age: int = 0) -> None:
@@ -91,8 +87,8 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
     eventually(lambda: "ChatWorkersBreakerOpen" in firing(), "the breaker's alert fired")
     emulator.clear()
 
-    deployment.kill("worker")
-    deployment.kill("beat")
+    deployment.processes["worker"].kill()
+    deployment.processes["beat"].kill()
     pending(chat, 10, age=600)
     with chat.begin() as connection:
         connection.execute(
@@ -102,8 +98,8 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
     expected = CAUSED - {"ChatWorkersBreakerOpen"}
     eventually(lambda: expected <= firing(), f"{', '.join(expected)} fired")
 
-    deployment.start("worker")
-    deployment.start("beat")
+    deployment.processes["worker"].start()
+    deployment.processes["beat"].start()
     with chat.begin() as connection:
         connection.execute(text("DELETE FROM worker_backup_runs"))
     eventually(lambda: firing() & CAUSED == set(), "all of them had ended")

@@ -1,6 +1,7 @@
 """What a person sees in a browser: the status page, calm and in trouble, and Flower's pages behind its password."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from devstack.ports import free_port
 from settings import ConfigurationError
 from tasks import counters
 from tests.operations.conftest import Samples, value
-from tests.operations.deployed.conftest import Deployment, answers, eventually
+from tests.operations.deployed.conftest import Deployment, eventually
+from tests.processes import Start, answers
 from workers.flower import readable
 from workers.flower_login import read_users
 from workers.operations.page import page
@@ -78,11 +80,12 @@ def test_a_worker_that_is_asked_to_stop_is_not_missed_while_it_ends_its_tasks(
     deployment: Deployment, emptied: Engine, emulator: Emulator
 ) -> None:
     """A rolling restart is no alert, however long the last requests take."""
+    worker = deployment.processes["worker"]
     emulator.inject(Fault(kind="slow", latency=8))
     with emptied.begin() as connection:
         load_chat(connection, users=50, conversations=60, notifications=5, quiet=0, bad_tokens=0)
     eventually(lambda: bool(value(deployment.scrape(), "worker_busy_processes", worker="main@test")), "it was at a drain")
-    deployment.ask_to_stop("worker")
+    worker.send(signal.SIGTERM)
     scrapes: list[Samples] = []
 
     def left() -> bool:
@@ -91,10 +94,10 @@ def test_a_worker_that_is_asked_to_stop_is_not_missed_while_it_ends_its_tasks(
 
     eventually(left, "it had left")
     assert (value(scrapes[-1], "queue_unacked_messages", queue="notifications") or 0) >= 1  # the drain goes on
-    deployment.stop("worker")
+    worker.wait()
     assert left()
     emulator.clear()
-    deployment.start("worker")
+    worker.start()
     eventually(lambda: bool(value(deployment.scrape(), "worker_up", worker="main@test")), "the next one was seen")
 
 
@@ -256,28 +259,16 @@ def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path)
 
 
 def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives_it(
-    environment: dict[str, str], tmp_path: Path
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As docs/deployment.md installs it. Nobody, root neither, can make a folder in /proc."""
-    port = free_port()
-    inherited = {name: value for name, value in os.environ.items() if name not in {"FLOWER_DIR", "XDG_STATE_HOME"}}
-    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": str(port)}
-    with (tmp_path / "log").open("wb") as log:
-        flower = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "workers.app", "flower"],
-            env={**inherited, **environment, **own},
-            cwd=PROJECT,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        here = answers(f"http://127.0.0.1:{port}/healthcheck")
-        eventually(lambda: here() or flower.poll() is not None, "Flower answered or ended")
-        assert flower.poll() is None, (tmp_path / "log").read_text()
-        assert (tmp_path / "flower-password").exists()
-    finally:
-        flower.terminate()
-        flower.wait(20)
+    port = str(free_port())
+    for name in ("FLOWER_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": port}
+    flower = start("celery -A workers.app flower", "flower", **own)
+    flower.wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), "Flower answered")
+    assert (tmp_path / "flower-password").exists()
 
 
 @pytest.mark.parametrize(
