@@ -5,14 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from tasks.s3 import S3Error, asking, make_client
 from workers.doctor.report import Answer, Host, ok, wrong
 from workers.doctor.secrets import user
 
-S3 = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 READ, WRITE = os.R_OK | os.X_OK, os.R_OK | os.W_OK | os.X_OK
 MEANINGS = {
     "NoSuchBucket": "there is no such bucket; mend the name, or run: aws s3 mb s3://{bucket}",
@@ -50,11 +46,9 @@ def _bucket(variable: str, uri: str) -> Answer:
     """Say whether a bucket may be listed. Nothing is written: a probe would stay as a version."""
     name, _, prefix = uri.removeprefix("s3://").partition("/")
     try:
-        boto3.client("s3", config=S3).list_objects_v2(Bucket=name, Prefix=prefix, MaxKeys=1)
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "unknown")
-        meaning = MEANINGS.get(code, f"S3 says {code}; see the AWS_* variables (docs/backups.md)").format(bucket=name)
-        return wrong(f"{uri} ({variable}): {meaning}")
-    except (BotoCoreError, ValueError) as error:
-        return wrong(f"{uri} ({variable}): {error}; see the AWS_* variables and the network")
+        with asking():
+            make_client().list_objects_v2(Bucket=name, Prefix=prefix, MaxKeys=1)
+    except S3Error as error:
+        meaning = MEANINGS.get(error.code, "{error}; see the AWS_* variables and the network")
+        return wrong(f"{uri} ({variable}): {meaning.format(bucket=name, error=error)}")
     return ok(f"{uri} may be listed; writing was not tried")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import structlog
 from celery import current_app
 from celery.app.amqp import AMQP
+from celery.app.utils import filter_hidden_settings
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
@@ -244,6 +245,11 @@ class ExaminingConnection(Connection):
 
     def get_transport_cls(self) -> Any:
         return self.transports.get(self.transport_cls) or super().get_transport_cls()
+
+    def info(self) -> dict[str, Any]:
+        """Return what `inspect stats` and Flower show of the connection: Celery leaves the sentinels' password in it."""
+        shown: dict[str, Any] = super().info()
+        return {**shown, "transport_options": filter_hidden_settings(shown["transport_options"])}
 
 
 class ExaminingAMQP(AMQP):
