@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from settings import Settings
 from workers.celery_config import celery_config
 from workers.gateway.catalogue import Arguments, Job
-from workers.operations.queues import SENT_AT
+from workers.messages.read import SENT_AT
 
 THREADS = 4
 # Publications that wait for a thread or for Redis; more are refused at once.
