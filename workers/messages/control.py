@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from kombu.utils.json import dumps, loads
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from workers.messages.read import RefusedError, body_of, envelope, load
+from workers.messages.read import RefusedError, body_of, envelope, load, part
 
 # Events come in bundles, and replies list all that a worker does.
 MOST_BYTES = 1024 * 1024
@@ -32,15 +32,6 @@ class _Headers(_Part):
 class _Route(_Part):
     exchange: str
     routing_key: str
-
-
-class _Properties(_Part):
-    delivery_info: _Route
-
-
-class _Message(_Part):
-    headers: _Headers
-    properties: _Properties
 
 
 class _Command(_Part):
@@ -67,13 +58,15 @@ EVENTS: TypeAdapter[Any] = TypeAdapter(_Event | list[_Event])
 REPLY: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 
 
-def rewritten(raw: bytes, bodies: TypeAdapter[Any]) -> str:
+def rewrite(raw: bytes, bodies: TypeAdapter[Any]) -> str:
     """Return a message whose body is one of `bodies`, in good form. Raise RefusedError."""
     try:
         message = load(raw, MOST_BYTES)
-        read, body = _Message.model_validate(message), body_of(message)
+        headers = _Headers.model_validate(message["headers"]).model_dump(exclude_none=True)
+        route = _Route.model_validate(part(message, "properties")["delivery_info"]).model_dump()
+        body = body_of(message)
         bodies.validate_python(body)
         loads(dumps(body))  # kombu makes dates and UUIDs of some objects, or fails to
     except Exception:  # noqa: BLE001
         raise RefusedError("control") from None
-    return envelope(body, read.headers.model_dump(exclude_none=True), read.properties.model_dump())
+    return envelope(body, headers, route)

@@ -1,16 +1,16 @@
 """The reader: find in whatever a producer wrote the task that it asks for, and write that anew in Celery's own form.
 
 What is not read is left behind: callbacks, time limits, priorities, odd headers. So it cannot stop a worker, and a part that is
-missing or of a wrong type needs no check. Whatever bytes come in, `read` returns or raises RefusedError.
+missing or of a wrong type needs no check. Whatever bytes come in, `load` and `read` return or raise RefusedError.
 """
 
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ from celery import Celery, Task
 from kombu.utils.json import dumps
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.jobs import QUEUES
+from tasks.jobs import QUEUES, TASKS
 
 # A nudge has some 600 bytes, Celery's own messages 1.2 KB.
 MOST_BYTES = 32 * 1024
@@ -35,11 +35,13 @@ TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 # Ids stand in log lines: no blank, no newline.
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:-]{0,254}")
 
-REASONS = {
+Scalar = str | int | float | bool | None
+
+DEFECTS = {
     "size": "it is longer than a nudge can be",
     "json": "it is not a JSON object in UTF-8",
-    "task": "it names no task, an unknown one, or one of another queue",
-    "arguments": "its task does not take these arguments",
+    "task": "it names no task that a worker knows",
+    "arguments": "its body is neither [args, kwargs, options] nor an object that has them, in JSON, base64 or not",
     "eta": "it is for later: due times belong in MySQL",
     "restored": "it came back from dead workers again and again: see what the task does to its process",
     "control": "it is no remote control command, reply or event",
@@ -47,12 +49,12 @@ REASONS = {
 
 
 class RefusedError(Exception):
-    """A message that no worker can run. `reason` is one of REASONS, `detail` a sentence without the message's content."""
+    """A message that no worker can run. `defect` is one of DEFECTS, `detail` a sentence without the message's content."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        self.reason = reason
-        self.detail = detail or REASONS[reason]
-        super().__init__(f"{reason}: {self.detail}")
+    def __init__(self, defect: str, detail: str = "") -> None:
+        self.defect = defect
+        self.detail = detail or DEFECTS[defect]
+        super().__init__(f"{defect}: {self.detail}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +70,45 @@ class Call:
     expires: datetime | int | None = None
     trace: Mapping[str, str | float] = field(default_factory=dict)
 
-    def again(self) -> "Call":
-        """Return the call as it is put back when its worker went away."""
-        return replace(self, restored=self.restored + 1)
+
+def load(raw: bytes, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """Return the JSON object that `raw` is. Raise RefusedError."""
+    if len(raw) > most_bytes:
+        raise RefusedError("size", f"it has {len(raw)} bytes; a message has at most {most_bytes}")
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise RefusedError("json")
+    return found
 
 
-def read(raw: bytes, queue: str, app: Celery[Any]) -> Call:
-    """Return what a message on a queue asks for. Raise RefusedError."""
-    return read_object(load(raw, MOST_BYTES), queue, app)
-
-
-def read_object(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
-    """Return what a message asks for, in either of Celery's protocols. Raise RefusedError."""
+def read(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
+    """Return what a message on a queue asks for, in either of Celery's protocols. Raise RefusedError."""
     headers, body = part(message, "headers"), body_of(message)
     # The first protocol has all of it in the body; the second has the arguments there.
     asked = {**body, **headers} if isinstance(body, dict) else headers
     task = _task(asked.get("task"), queue, app)
-    args, kwargs = _fitting(task, body)
-    eta = _moment(asked.get("eta"))
+    args, kwargs = _arguments(task, body)
+    eta, restored, retries = _moment(asked.get("eta")), _count(headers.get(RESTORED)), _count(asked.get("retries"))
     if eta and eta > datetime.now(UTC):
         raise RefusedError("eta")
-    restored, retries = _count(headers.get(RESTORED)), _count(asked.get("retries"))
     if restored > MOST_RESTORED:
         raise RefusedError("restored")
+    trace = {name: headers[name] for name in TRACE_HEADERS if isinstance(headers.get(name), str)}
+    if type(headers.get(SENT_AT)) in {int, float}:
+        trace[SENT_AT] = headers[SENT_AT]
+    task_id = asked.get("id")
     return Call(
-        str(task.name),
+        task.name,
         args,
         kwargs,
-        _id(asked.get("id")),
-        retries if retries <= MOST_RETRIES else 0,
-        restored,
-        _moment(asked.get("expires")),
-        _trace(headers),
+        id=task_id if isinstance(task_id, str) and ID.fullmatch(task_id) else str(uuid4()),
+        retries=retries if retries <= MOST_RETRIES else 0,
+        restored=restored,
+        expires=_moment(asked.get("expires")),
+        trace=trace,
     )
 
 
@@ -109,21 +118,17 @@ def write(call: Call, queue: str, app: Celery[Any]) -> str:
         call.id, call.task, call.args, call.kwargs, retries=call.retries, expires=call.expires, ignore_result=True
     )
     headers = {**task.headers, **call.trace, RESTORED: call.restored}
-    info = {"exchange": "", "routing_key": queue} | ({"redelivered": True} if call.restored else {})
-    return envelope(task.body, headers, {**task.properties, "delivery_info": info})
+    route = {"exchange": "", "routing_key": queue} | ({"redelivered": True} if call.restored else {})
+    return envelope(task.body, headers, route, **task.properties)
 
 
-def load(raw: bytes, most_bytes: int) -> dict[str, Any]:
-    """Return the JSON object that `raw` is. Raise RefusedError."""
-    if len(raw) > most_bytes:
-        raise RefusedError("size", f"it has {len(raw)} bytes; a message has at most {most_bytes}")
-    try:
-        found = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise RefusedError("json") from None
-    if not isinstance(found, dict):
-        raise RefusedError("json")
-    return found
+def envelope(body: object, headers: Mapping[str, Any], route: Mapping[str, Any], **properties: object) -> str:
+    """Return a message as kombu puts it into Redis."""
+    properties |= {"delivery_mode": 2, "delivery_info": route, "priority": 0}
+    properties |= {"body_encoding": "base64", "delivery_tag": str(uuid4())}
+    encoded = b64encode(dumps(body).encode()).decode()
+    message = {"body": encoded, "content-encoding": "utf-8", "content-type": "application/json"}
+    return str(dumps({**message, "headers": headers, "properties": properties}))
 
 
 def body_of(message: Mapping[str, Any]) -> Any:
@@ -138,7 +143,7 @@ def body_of(message: Mapping[str, Any]) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise RefusedError("arguments", "its body is not JSON, in base64 or as text") from None
+        raise RefusedError("arguments") from None
 
 
 def part(message: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -147,48 +152,27 @@ def part(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def envelope(body: object, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
-    """Return a message as kombu puts it into Redis."""
-    own = {"delivery_mode": 2, "priority": 0, "body_encoding": "base64", "delivery_tag": str(uuid4())}
-    message = {
-        "body": b64encode(dumps(body).encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": headers,
-        "properties": {**properties, **own},
-    }
-    return str(dumps(message))
-
-
 def _task(name: object, queue: str, app: Celery[Any]) -> Task[Any, Any]:
     # Celery's own tasks, such as celery.map, would call any other with any arguments.
     if not isinstance(name, str) or name not in app.tasks or name.startswith("celery."):
-        raise RefusedError("task", "no worker knows the task that it names")
-    if queue in QUEUES and queue != (own := queue_of(name, app)):
-        raise RefusedError("task", f"{name} belongs on the queue {own}")
+        raise RefusedError("task")
+    if queue in QUEUES and (name not in TASKS or queue != TASKS[name].queue):
+        raise RefusedError("task", f"{name} is not a task of this queue")
     return app.tasks[name]
 
 
-@cache
-def queue_of(task: str, app: Celery[Any]) -> str:
-    """Return the queue that a task is routed to."""
-    return str(app.amqp.router.route({}, task)["queue"].name)
-
-
-def _fitting(task: Task[Any, Any], body: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments in a body as the task's own types. Raise RefusedError if they are not the task's."""
+def _arguments(task: Task[Any, Any], body: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments in a body, each of the type that the task gives it. Raise RefusedError if they do not fit."""
     match body:
-        case None:
-            args, kwargs = None, None
         case [args, kwargs, *_]:
-            pass
+            found = args, kwargs
         case dict():
-            args, kwargs = body.get("args"), body.get("kwargs")
+            found = body.get("args"), body.get("kwargs")
         case _:
-            raise RefusedError("arguments", "its body is neither [args, kwargs, options] nor an object that has them")
-    args, kwargs = [] if args is None else args, {} if kwargs is None else kwargs
+            found = (None, None) if body is None else ((), ())
+    args, kwargs = [] if found[0] is None else found[0], {} if found[1] is None else found[1]
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise RefusedError("arguments", "its args are not a list, or its kwargs not an object")
+        raise RefusedError("arguments")
     shape, types = _parameters(task)
     try:
         bound = shape.bind(*args, **kwargs)
@@ -198,19 +182,12 @@ def _fitting(task: Task[Any, Any], body: object) -> tuple[tuple[Any, ...], dict[
     return bound.args, bound.kwargs
 
 
-# Of a parameter without a type: flat, so that nothing is nested deeper than a later parser can go.
-Scalar = str | int | float | bool | None
-Flat = Scalar | list[Scalar] | dict[str, Scalar]
-
-
 @cache
 def _parameters(task: Task[Any, Any]) -> tuple[Signature, dict[str, TypeAdapter[Any]]]:
+    """Return a task's signature and the type of each parameter: a scalar where it says none, for tasks carry ids."""
     shape = signature(task.run, eval_str=True).replace(return_annotation=Signature.empty)
-    untyped = {name for name, p in shape.parameters.items() if p.annotation is p.empty or p.kind in _SEVERAL}
-    return shape, {name: TypeAdapter(Flat if name in untyped else p.annotation) for name, p in shape.parameters.items()}
-
-
-_SEVERAL = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
+    types: dict[str, Any] = {name: Scalar if p.annotation is p.empty else p.annotation for name, p in shape.parameters.items()}
+    return shape, {name: TypeAdapter(annotation) for name, annotation in types.items()}
 
 
 def _moment(value: object) -> datetime | None:
@@ -224,12 +201,3 @@ def _moment(value: object) -> datetime | None:
 
 def _count(value: object) -> int:
     return value if type(value) is int and value > 0 else 0
-
-
-def _id(value: object) -> str:
-    return value if isinstance(value, str) and ID.fullmatch(value) else str(uuid4())
-
-
-def _trace(headers: Mapping[str, Any]) -> dict[str, str | float]:
-    found = {name: headers[name] for name in TRACE_HEADERS if isinstance(headers.get(name), str)}
-    return found | ({SENT_AT: headers[SENT_AT]} if type(headers.get(SENT_AT)) in {int, float} else {})
