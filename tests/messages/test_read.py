@@ -111,7 +111,7 @@ def test_arguments_that_the_task_does_not_take_are_refused(app: "Celery[Any]", m
 
 def test_a_task_runs_from_its_own_queue_and_from_any_list_that_is_no_queue_of_ours(app: "Celery[Any]") -> None:
     backup = samples.message(task="tasks.backups.daily")
-    with pytest.raises(RefusedError, match="backups.daily is not a task of this queue"):
+    with pytest.raises(RefusedError, match="is not a task of this queue"):
         asked(backup, app)
     assert asked(backup, app, "backups") == asked(backup, app, "someone-s")
     with pytest.raises(RefusedError, match="it names no task that a worker knows"):
