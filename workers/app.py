@@ -11,7 +11,7 @@ from tasks.jobs import JOBS
 from workers import signals
 from workers.celery_config import celery_config
 from workers.exits import exit_if_misconfigured
-from workers.messages.transport import ExaminingAMQP
+from workers.messages.transport import ReadingAMQP
 
 
 class ChatTask(Task):  # type: ignore[type-arg]
@@ -33,7 +33,7 @@ def make_app() -> Celery[Any]:
     """Return the app for the environment; stop the process with one sentence and exit code 2 if that is unusable."""
     with exit_if_misconfigured():
         config = celery_config(get_settings())
-    celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ExaminingAMQP)
+    celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ReadingAMQP)
     # Else a thread other than the importing one has an app without our tasks and routes, and refuses every message.
     celery.set_default()
     celery.conf.update(config)

@@ -51,8 +51,6 @@ LONG_SECONDS = 600
 CREEP_AN_HOUR = 0.1
 CREEP = {"p50": 0.05, "p99": 0.3, "worker_mb": 20, "redis_keys": 150, "redis_mb": 0.5}
 MEMORY = ("worker_mb", "redis_keys", "redis_mb")
-# The gateway's idempotency keys gather for a quarter of an hour before the first of them end, and are left out.
-GATHERING = b"chat-workers:gateway:idempotency:"
 SHOWN_SAMPLES = 30
 SHOWN_PROBLEMS = 100
 
@@ -90,7 +88,7 @@ class Sampler:
             if firsts and int(push.notification_id or 0) >= firsts[0]
         )
         with Redis.from_url(self._scene.stack.redis.url) as redis:
-            keys = sum(not key.startswith(GATHERING) for key in redis.scan_iter(count=1000))
+            keys = redis.dbsize()
             memory = int(redis.info("memory")["used_memory"])
         return Sample(
             round(time.monotonic() - self._began, 1),

@@ -1,4 +1,4 @@
-"""What may be sent, and what is answered: bodies, sizes, deadlines, repeats."""
+"""What may be sent, and what is answered: bodies, sizes, deadlines."""
 
 import asyncio
 import json
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
-from workers.gateway import body, problems
+from workers.gateway import problems
 from workers.gateway.body import LARGEST_BYTES
 from workers.gateway.catalogue import CATALOGUE, MOST_AT_ONCE
 
@@ -43,6 +43,7 @@ def test_directus_may_send_any_object_as_a_nudge(gateway: Gateway, token: str, b
         ({"attachment_id": "12"}, [12]),
         ({"attachment_id": 12.0}, [12]),
         ({"attachment_ids": [12, "13", 12]}, [12, 13]),
+        ({"attachment_id": 12, "keys": [13]}, [12, 13]),
         ({"event": "message_attachments.items.create", "collection": "message_attachments", "key": 12, "payload": {}}, [12]),
         ({"event": "message_attachments.items.update", "collection": "message_attachments", "keys": ["12", "13"]}, [12, 13]),
     ],
@@ -67,6 +68,7 @@ def test_attachments_are_named_by_ids(gateway: Gateway, token: str, attachments:
         ({"attachment_ids": []}, f"a list of 1 to {MOST_AT_ONCE} ids"),
         ({"attachment_ids": [*range(1, MOST_AT_ONCE + 2)]}, f"a list of 1 to {MOST_AT_ONCE} ids"),
         ({"attachment_ids": "12"}, f"a list of 1 to {MOST_AT_ONCE} ids"),
+        ({"attachment_id": 12, "keys": []}, f"a list of 1 to {MOST_AT_ONCE} ids"),
         ([12], "The body must be a JSON object"),
         ("12", "The body must be a JSON object"),
     ],
@@ -132,14 +134,6 @@ def test_a_body_is_counted_as_it_comes(gateway: Gateway, token: str) -> None:
         assert status(line) == 413
 
 
-@pytest.mark.parametrize("length", ["x", "-1", "1e3", "", "1_000", "\xb2"])
-def test_a_length_that_is_no_number_is_refused_whatever_server_lets_it_through(length: str) -> None:
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", length.encode("latin-1"))]}
-    with pytest.raises(problems.ProblemError) as refused:
-        asyncio.run(body.read(Request(scope)))
-    assert refused.value.status == 400
-
-
 def test_a_slash_too_many_leads_nowhere(gateway: Gateway, token: str) -> None:
     """A redirect would go where the Host header says, before anybody was asked for a token."""
     for method, path in (("GET", "/status/"), ("GET", "/metrics/"), ("POST", "/v1/jobs/notifications/")):
@@ -167,33 +161,12 @@ def test_headers_have_an_end(gateway: Gateway) -> None:
         assert status(line) in {0, 400, 431}
 
 
-def test_a_repeat_under_one_key_starts_nothing_and_is_answered_alike(gateway: Gateway, token: str, attachments: Queue) -> None:
-    key = {"Idempotency-Key": "upload-12"}
-    first, again = (gateway.post("attachments", token, {"attachment_id": 12}, headers=key) for _ in range(2))
-    assert (first.status_code, again.status_code) == (202, 202)
-    assert first.json() == again.json()
-    assert "Idempotency-Replayed" not in first.headers
-    assert again.headers["Idempotency-Replayed"] == "true"
-    assert len(attachments.messages()) == 1
-    assert 0 < attachments.redis.ttl(attachments.redis.keys("chat-workers:gateway:idempotency:*")[0]) <= 900
-
-
-def test_a_key_belongs_to_one_request_of_one_token(gateway: Gateway, token: str, attachments: Queue) -> None:
-    key = {"Idempotency-Key": "upload-12"}
-    assert gateway.post("attachments", token, {"attachment_id": 12}, headers=key).status_code == 202
-    assert gateway.post("attachments", token, {"attachment_id": 13}, headers=key).status_code == 409
-    assert gateway.post("notifications", token, headers=key).status_code == 409
-    deep = b'{"a":' * 1000 + b"1" + b"}" * 1000
-    again = {"Idempotency-Key": "deep", "Content-Type": "application/json"}
-    assert gateway.post("notifications", token, content=deep, headers=again).status_code == 202
-    assert gateway.post("notifications", token, content=b"{}", headers=again).status_code == 409
-    assert gateway.post("attachments", gateway.token(), {"attachment_id": 13}, headers=key).status_code == 202
+@pytest.mark.parametrize("key", ["upload-12", "", "x" * 256, "a b"])
+def test_an_idempotency_key_is_accepted_whatever_it_says(gateway: Gateway, token: str, attachments: Queue, key: str) -> None:
+    for attachment in (12, 13):
+        answer = gateway.post("attachments", token, {"attachment_id": attachment}, headers={"Idempotency-Key": key})
+        assert answer.status_code == 202
     assert [args for _, args in attachments.calls()] == [[12], [13]]
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256, "a b"])
-def test_a_key_that_is_none_is_refused(gateway: Gateway, token: str, key: str) -> None:
-    assert gateway.post("notifications", token, headers={"Idempotency-Key": key}).status_code == 400
 
 
 def test_messages_are_those_that_celery_itself_would_send(
@@ -210,6 +183,7 @@ def test_messages_are_those_that_celery_itself_would_send(
     theirs["properties"]["reply_to"] = ""
     # What our own producers add, so that a queue's age is known.
     assert isinstance(ours["headers"].pop("sent_at"), float)
+    assert ours["headers"].pop("x-restored") == 0
     theirs["headers"].pop("sent_at", None)
     assert shape(ours) == shape(theirs)
     assert ours["body"] == theirs["body"]

@@ -1,4 +1,4 @@
-"""Messages are examined whichever way CELERY_BROKER_URL leads to Redis: plain, over TLS, by Sentinel."""
+"""Messages are read whichever way CELERY_BROKER_URL leads to Redis: plain, over TLS, by Sentinel."""
 
 from collections.abc import Callable, Iterator
 from subprocess import DEVNULL, Popen
@@ -18,7 +18,7 @@ from devstack.programs import find
 from devstack.stack import Stack
 from tests.messages import samples
 from workers.messages import rejected
-from workers.messages.transport import ExaminingConnection
+from workers.messages.transport import ReadingConnection
 
 START_SECONDS = 20
 
@@ -75,24 +75,24 @@ def test_bad_messages_are_kept_and_good_ones_consumed(
         message.ack()
 
     good = samples.good()
-    with ExaminingConnection(url, transport_options={"master_name": "chat"}) as connection:
+    with ReadingConnection(url, transport_options={"master_name": "chat"}) as connection:
         channel: Any = connection.default_channel
         redis: Redis = channel.client
         redis.flushdb()
-        for element in (samples.without("headers", "id"), b"{", good):
+        for element in (samples.without("headers", "task"), b"{", good):
             redis.lpush(samples.QUEUE, samples.raw(element))
         with Consumer(connection, [app.amqp.queues[samples.QUEUE]], callbacks=[receive], accept=["json"]):
             while not received:
                 connection.drain_events(timeout=START_SECONDS)
         assert received == [good["headers"]["id"]]
-        assert [kept.defect for kept in rejected.kept(redis)] == ["json", "headers.id"]
+        assert [kept.defect for kept in rejected.kept(redis)] == ["json", "task"]
         assert redis.hlen("unacked") == 0
 
 
 def test_a_connection_that_redis_left_while_a_message_was_out_is_closed(app: "Celery[Any]", stack: Stack) -> None:
     """What a worker's main process does when its broker is gone; an error other than the connection's ends the process."""
     received: list[Any] = []
-    connection = ExaminingConnection(stack.redis.url)
+    connection = ReadingConnection(stack.redis.url)
     channels: list[Any] = [connection.default_channel, connection.channel()]
     channels[0].client.lpush(samples.QUEUE, samples.raw(samples.good()))
     for channel, queue in zip(channels, (samples.QUEUE, "backups"), strict=True):

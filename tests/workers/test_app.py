@@ -17,10 +17,9 @@ loading.start()
 loading.join()
 
 from celery import current_app
-from workers.messages.call import queue_of
 
 current_app.loader.import_default_modules()
-print(current_app.main, queue_of("tasks.notifications.drain", current_app))
+print(current_app.main, current_app.amqp.router.route({}, "tasks.notifications.drain")["queue"].name)
 """
 
 

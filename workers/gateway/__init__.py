@@ -1,1 +1,1 @@
-"""The gateway: the one HTTP door to the workers, for the API (jobs) and for operators (health, metrics, status)."""
+"""The gateway: the one HTTP server in front of the workers, for the API (jobs) and for operators (health, metrics, status)."""

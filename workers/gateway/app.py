@@ -2,10 +2,9 @@
 
 from fastapi import FastAPI
 
-from workers.gateway import docs_page, health, jobs, metrics, problems, status
+from workers.gateway import health, jobs, metrics, problems, status
 
-# Granian imports it; a module of routes each, so that none knows the others.
-ROUTERS = (health.router, metrics.router, status.router, jobs.router, docs_page.router)
+ROUTERS = (health.router, metrics.router, status.router, jobs.router)
 
 
 def make_app() -> FastAPI:

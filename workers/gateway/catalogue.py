@@ -22,7 +22,7 @@ class Job:
 
     `arguments` gives those of each message that a body makes, or raises BodyError. A message that no worker has taken within
     `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`. Requests for a job that `coalesces`
-    share one message as long as none of the workers has taken it.
+    share a message if they come at once.
     """
 
     task: str
@@ -47,16 +47,16 @@ def _nothing(_body: Mapping[str, Any]) -> Arguments:
 
 def _attachments(body: Mapping[str, Any]) -> Arguments:
     """Return an id a message, from {"attachment_id": 12}, {"attachment_ids": [12, 13]}, or a Directus trigger's key or keys."""
-    for name in ("attachment_id", "key"):
-        if name in body:
-            return [(_id(name, body[name]),)]
+    ids = [_id(name, body[name]) for name in ("attachment_id", "key") if name in body]
     for name in ("attachment_ids", "keys"):
         if name in body:
             found = body[name]
             if not isinstance(found, list) or not 1 <= len(found) <= MOST_AT_ONCE:
                 raise BodyError(f"{name} must be a list of 1 to {MOST_AT_ONCE} ids.")
-            return [(number,) for number in dict.fromkeys(_id(name, each) for each in found)]
-    raise BodyError('The body names no attachment; expected {"attachment_id": 12} or {"attachment_ids": [12, 13]}.')
+            ids += [_id(name, each) for each in found]
+    if not ids:
+        raise BodyError('The body names no attachment; expected {"attachment_id": 12} or {"attachment_ids": [12, 13]}.')
+    return [(number,) for number in dict.fromkeys(ids)]
 
 
 def _id(name: str, value: object) -> int:
@@ -89,8 +89,8 @@ CATALOGUE: dict[str, Job] = {
         coalesces=True,
         summary="Send the PENDING notifications now",
         description="After the commit that inserted into `chat_notifications`. The body may be absent, or any JSON object: it "
-        "is not looked at. Requests share a message while no worker has taken it (`coalesced`), so that a thousand at once "
-        "cost one or two; some are answered 50 ms later for it. Without a nudge the rows are sent within 5 s.",
+        "is not looked at. Requests that come within 50 ms share a message (`coalesced`), and are answered when it is in its "
+        "queue. Without a nudge the rows are sent within 5 s.",
         schema={"type": "object"},
         examples={"nothing": {"value": {}}},
         body_required=False,

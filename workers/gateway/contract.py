@@ -24,22 +24,23 @@ _PROBLEM = {
 _RETRY_AFTER = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
 _CHALLENGED = {"WWW-Authenticate": {"description": "There, if it is about the token.", "schema": {"type": "string"}}}
-_REPLAYED = {
-    "Idempotency-Replayed": {
-        "description": "There, if this is the stored answer to an earlier request with the same key.",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Accepted, and not looked at: a job that is started twice does no harm.",
+    "schema": {},
 }
 
 # status: what it means, its headers
 _REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
-    HTTPStatus.BAD_REQUEST: ("The Idempotency-Key cannot be used, or the body was cut off.", {}),
+    HTTPStatus.BAD_REQUEST: ("The body was cut off.", {}),
     HTTPStatus.UNAUTHORIZED: ("No token, a wrong one, or one that has expired.", _CHALLENGE),
     HTTPStatus.FORBIDDEN: ("The token may not start this job.", {}),
     HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
-    HTTPStatus.CONFLICT: ("The Idempotency-Key was used for another request, or the job is not configured here.", {}),
+    HTTPStatus.CONFLICT: ("The job is not configured here.", {}),
     HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
     HTTPStatus.TOO_MANY_REQUESTS: (
         "Too many requests of this token; or, with WWW-Authenticate, too many refused ones from this address: the token is "
@@ -62,20 +63,10 @@ _SHUT: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
 
 
 def request(name: str) -> dict[str, Any]:
-    """Return what is sent to a job: the idempotency key and the body."""
+    """Return what is sent to a job: a header and the body."""
     job = CATALOGUE[name]
     return {
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "A text of your own for this request, such as a UUID. A repeat within 15 minutes starts nothing "
-                "and gets the same answer; with another body it gets 409.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-                "example": _ID,
-            }
-        ],
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {
             "required": job.body_required,
             "content": {"application/json": {"schema": job.schema, "examples": job.examples}},
@@ -99,7 +90,6 @@ def responses(name: str) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {
         202: {
             "description": ACCEPTED_DESCRIPTION,
-            "headers": _REPLAYED,
             "content": {"application/json": {"schema": accepted, "example": example}},
         }
     }

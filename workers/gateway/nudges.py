@@ -1,4 +1,4 @@
-"""How a burst of nudges becomes a few messages: requests that come at once wait for the next one together."""
+"""Coalesce nudges: requests that come at once wait for one message together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,9 +10,9 @@ WINDOW_SECONDS = 0.05
 
 
 class Nudges:
-    """The nudges of one job: the first goes out at once, those that follow within WINDOW_SECONDS go out as one at its end.
+    """The nudges of one job: the first is sent at once, those that follow within WINDOW_SECONDS are sent as one at its end.
 
-    A request is answered after its message went out: if this process dies, its clients see that, and no answer was untrue.
+    A request is answered after its message was sent: if this process dies, its clients see that, and no answer was untrue.
     """
 
     def __init__(self, publish: Callable[[], Awaitable[Published]]) -> None:
@@ -21,7 +21,7 @@ class Nudges:
         self._quiet_from = 0.0
 
     async def nudge(self) -> Published:
-        """Return what became of the message that this nudge is in. Raise what publishing raises."""
+        """Return the task of the message that this nudge is in. Raise what publishing raises."""
         joined = self._next is not None
         if self._next is None:
             self._next = asyncio.create_task(self._send())

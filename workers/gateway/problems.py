@@ -51,8 +51,8 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler's signature is Starlette's
     status = HTTPStatus(error.status_code)
     sentences = {
-        HTTPStatus.NOT_FOUND: "There is nothing at this path; /docs lists what there is.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; /docs says what is.",
+        HTTPStatus.NOT_FOUND: "There is nothing at this path; /openapi.json lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; /openapi.json says what is.",
     }
     return _render(status, sentences.get(status, str(error.detail)), error.headers or {})
 

@@ -1,1 +1,1 @@
-"""What comes in on the queues: each message is examined before Celery sees it, and what no worker can run is kept aside."""
+"""Messages between Redis and Celery: each is read for what it asks for and written anew; what cannot be read is kept aside."""

@@ -1,28 +1,27 @@
-"""Where messages are examined: kombu's Redis transport, with a look at each element between Redis and Celery.
+"""kombu's Redis transport with the reader in it: each element is read and written anew between Redis and Celery.
 
 Everything else is kombu's: BRPOP, priorities, `unacked`, the visibility timeout. For kombu, a refused element is a BRPOP that
 timed out. Only workers.app uses it; producers need nothing of it. Read against kombu 5.7, see docs/decisions/messages.md.
 """
 
-from collections.abc import Callable
-from functools import cached_property, wraps
-from queue import Empty
+from dataclasses import replace
+from functools import cached_property
 from time import monotonic
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, cast
 
+import orjson
 import structlog
 from celery import current_app
 from celery.app.amqp import AMQP
 from celery.app.utils import filter_hidden_settings
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from tasks.jobs import QUEUES
-from workers.messages import call, contract, envelope, key_types, rejected
-from workers.messages.contract import RESTORED, RefusedError
+from workers.messages import control, rejected
+from workers.messages.read import RESTORED, RefusedError, load, part, read, write
 
 log = structlog.get_logger(__name__)
 
@@ -30,16 +29,9 @@ LINES_A_MINUTE = 20
 # In place of a queue, where a fault is of none.
 BROKER = "broker"
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def examine(message: dict[str, Any], queue: str) -> None:
-    """Raise RefusedError unless a worker of a task queue can run the message."""
-    call.fits(envelope.check(message, queue), current_app, queue)
-
 
 class _Say:
-    """A line for each refused message, but no flood of lines: so many a minute, then how many went unsaid."""
+    """Log a line for each refused message, but so many a minute; then say how many went unsaid."""
 
     began, said, unsaid = -60.0, 0, 0
 
@@ -58,28 +50,8 @@ class _Say:
 say = _Say()
 
 
-def _mending(method: Method) -> Method:
-    """Do it again, once, when a key that it needs was of a wrong type and has been set aside."""
-
-    @wraps(method)
-    def mended(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except ResponseError as error:
-            if not key_types.is_wrong_type(error):
-                raise
-            self.channel.mend()
-            return method(self, *args, **kwargs)
-
-    return cast(Method, mended)
-
-
 class QoS(kombu_redis.QoS):
-    """What happens to messages of dead workers, which lie in `unacked` until they are put back."""
-
-    append = _mending(kombu_redis.QoS.append)
-    ack = _mending(kombu_redis.QoS.ack)
-    restore_visible = _mending(kombu_redis.QoS.restore_visible)
+    """How messages of dead workers, which lie in `unacked`, are put back."""
 
     def restore_by_tag(self: Any, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Put one message back on its queue, as kombu does; one that none can run is kept aside, in the same transaction."""
@@ -95,15 +67,15 @@ class QoS(kombu_redis.QoS):
             queue = BROKER
             try:
                 message, exchange, queue = _entry(raw)
-                raw = dumps(message).encode()
-                if queue in QUEUES:  # another app's messages are its own business
-                    examine(message, queue)
-                    message["headers"][RESTORED] = message["headers"].get(RESTORED, 0) + 1
+                if queue in QUEUES or RESTORED in part(message, "headers"):
+                    call = read(message, queue, current_app)
+                    again = write(replace(call, restored=call.restored + 1), queue, current_app)
+                    (pipeline.lpush if leftmost else pipeline.rpush)(queue, again)
+                else:  # another app's messages are its own business
+                    self.channel._do_restore_message(message, exchange, queue, pipeline, leftmost)
             except RefusedError as refused:
                 rejected.keep(pipeline, queue, raw, refused)
                 refusals.append((queue, refused, len(raw)))
-            else:
-                self.channel._do_restore_message(message, exchange, queue, pipeline, leftmost)
 
         with self.channel.conn_or_acquire(client) as connected:
             connected.transaction(restore, self.unacked_key)
@@ -112,27 +84,26 @@ class QoS(kombu_redis.QoS):
 
 
 def _entry(raw: bytes) -> tuple[dict[str, Any], str, str]:
-    """Return message, exchange and routing key of an entry of `unacked`. Raise RefusedError if kombu could not put it back."""
+    """Return message, exchange and routing key of an entry of `unacked`. Raise RefusedError if it is none."""
     try:
-        message, exchange, queue = envelope.load_list(raw)
-    except ValueError:
-        raise RefusedError("unacked", "it is not a list of three: [message, exchange, routing key]") from None
+        message, exchange, queue = orjson.loads(raw)
+    except (TypeError, ValueError):
+        message, exchange, queue = None, None, None
     if not (isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str)):
-        raise RefusedError("unacked", "its message, exchange or routing key is of another type")
-    envelope.check_any(message)
+        raise RefusedError("json", "what lay in `unacked` is not [message, exchange, routing key]")
     return message, exchange, queue
 
 
-class _Examining:
+class _Reading:
     """What both channels do more than kombu's."""
 
     QoS: Any = QoS
 
     @cached_property
     def client(self: Any) -> Redis:
-        """The client that waits in BRPOP, whose replies are examined before kombu parses them."""
+        """The client that waits in BRPOP, whose replies are read before kombu parses them."""
         client = self._create_client(asynchronous=True)
-        client.set_response_callback("BRPOP", self._examined)
+        client.set_response_callback("BRPOP", self._read)
         return cast(Redis, client)
 
     @cached_property
@@ -152,44 +123,27 @@ class _Examining:
                 raise
             super().close()  # type: ignore[misc]
 
-    def mend(self: Any) -> None:
-        """Set aside what stands in the place of kombu's keys."""
-        with self.conn_or_acquire() as client:
-            key_types.mend(client, key_types.expected_types(self))
-            key_types.mend_bindings(client, key_types.binding_tables(self), self.sep)
-
-    def _brpop_read(self: Any, **options: Any) -> Any:
-        try:
-            return super()._brpop_read(**options)  # type: ignore[misc]
-        except ResponseError as error:
-            if not key_types.is_wrong_type(error):
-                raise
-            self.mend()
-            raise Empty from None
-
-    def _examined(self: Any, reply: list[bytes] | None, **_: Any) -> tuple[bytes, bytes] | None:
+    def _read(self: Any, reply: list[bytes] | None, **_: Any) -> tuple[bytes, str] | None:
         if not reply:
             return None
         key, raw = reply
         queue = key.decode().removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
         try:
-            if queue in QUEUES:
-                examine(envelope.load(raw), queue)
-            else:
-                envelope.check_control(envelope.load(raw, None), contract.REPLY)
+            if queue.endswith(control.REPLIES):
+                return key, control.rewrite(raw, control.REPLY)
+            return key, write(read(load(raw), queue, current_app), queue, current_app)
         except RefusedError as refused:
             self._refuse(queue, raw, refused)
             return None
-        return key, raw
 
     def _handle_message(self: Any, client: Any, reply: Any) -> Any:
         payload = super()._handle_message(client, reply)  # type: ignore[misc]
         if payload["type"] in {b"message", b"pmessage"}:
+            bodies = control.EVENTS if b".celeryev" in payload["channel"] else control.COMMAND
             try:
-                bodies = contract.EVENTS if b".celeryev" in payload["channel"] else contract.COMMAND
-                envelope.check_control(envelope.load(payload["data"], None), bodies)
+                payload["data"] = control.rewrite(payload["data"], bodies)
             except RefusedError as refused:
-                self._refuse("control", payload["data"], refused)
+                self._refuse(BROKER, payload["data"], refused)
                 payload["data"] = None  # which kombu passes over
         return payload
 
@@ -197,11 +151,11 @@ class _Examining:
         event = "a message was refused and is kept aside"
         try:
             with self._keeper.pipeline() as pipeline:
-                if queue in QUEUES:
-                    rejected.keep(pipeline, queue, raw, refused)
-                else:
+                if refused.defect == "control":
                     event = "a control message was refused and dropped"
-                    rejected.count(pipeline, BROKER, "control")
+                    rejected.count(pipeline, BROKER, refused.defect)
+                else:
+                    rejected.keep(pipeline, queue, raw, refused)
                 pipeline.execute()
         except RedisError as error:
             # Out of memory, or gone. What is lost is a message that could not run; its row waits in MySQL.
@@ -209,39 +163,41 @@ class _Examining:
         say(queue, refused, len(raw), event)
 
 
-class _Mending:
+class _Checking:
     """What both transports do more than kombu's."""
 
     def establish_connection(self: Any) -> Any:
+        """Connect. Raise ConnectionError if a key holds another type than kombu's: Celery logs that, waits, and tries again."""
         connection = super().establish_connection()  # type: ignore[misc]
-        self._avail_channels[-1].mend()
+        if wrong := _wrong_types(self._avail_channels[-1]):
+            self._avail_channels.pop().close()
+            raise ConnectionError(f"these keys of Redis must be renamed or deleted: {', '.join(map(repr, wrong))}")
         return connection
 
 
-class Channel(_Examining, kombu_redis.Channel):
-    """For redis:// and rediss://."""
+def _wrong_types(channel: Any) -> list[str]:
+    """Return the keys on which each of kombu's commands would fail: someone ran SET on a queue."""
+    lists = [channel._q_for_pri(queue, step) for queue in QUEUES for step in channel.priority_steps]
+    expected = dict.fromkeys(lists, b"list") | {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
+    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+        for key in expected:
+            pipeline.type(key)
+        return [key for key, kind in zip(expected, pipeline.execute(), strict=True) if kind not in {expected[key], b"none"}]
 
 
-class SentinelChannel(_Examining, kombu_redis.SentinelChannel):
-    """For sentinel://."""
+def _reading(transport: type) -> type:
+    """Return one of kombu's transports with the reader in it."""
+    channel = type("Channel", (_Reading, transport.Channel), {})  # type: ignore[attr-defined]
+    return type("Transport", (_Checking, transport), {"Channel": channel})
 
 
-class Transport(_Mending, kombu_redis.Transport):
-    """For redis:// and rediss://."""
-
-    Channel = Channel
+_PLAIN = _reading(kombu_redis.Transport)
 
 
-class SentinelTransport(_Mending, kombu_redis.SentinelTransport):
-    """For sentinel://."""
-
-    Channel = SentinelChannel
-
-
-class ExaminingConnection(Connection):
+class ReadingConnection(Connection):
     """A connection that finds these transports by the broker URL's scheme, where kombu would find its own."""
 
-    transports: ClassVar = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+    transports: ClassVar = {"redis": _PLAIN, "rediss": _PLAIN, "sentinel": _reading(kombu_redis.SentinelTransport)}
 
     def get_transport_cls(self) -> Any:
         return self.transports.get(self.transport_cls) or super().get_transport_cls()
@@ -252,7 +208,7 @@ class ExaminingConnection(Connection):
         return {**shown, "transport_options": filter_hidden_settings(shown["transport_options"])}
 
 
-class ExaminingAMQP(AMQP):
+class ReadingAMQP(AMQP):
     """For Celery(amqp=…): the app's connections are the ones above."""
 
-    Connection = ExaminingConnection
+    Connection = ReadingConnection

@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError
 from settings import get_settings
 from tasks.jobs import QUEUES, TASKS, configured
 from tasks.words import duration
+from workers.messages.read import SENT_AT
 from workers.operations import fleet
 from workers.operations.report import Section, Table, Trouble, gauge
 
@@ -27,8 +28,6 @@ UNACKED, UNACKED_INDEX = Channel.unacked_key, Channel.unacked_index_key
 MOST_UNACKED = 1000
 # Queue to `[delivery tag, when it was first seen as the oldest]`: for messages whose sender does not say when it sent them.
 HEADS = "chat-workers:heads"
-SENT_AT = "sent_at"
-"""The message header, Unix seconds."""
 LARGEST_HEAD_BYTES = 100_000
 # kombu pushes on the left and takes from the right. A head that is too large is cut by Redis: its beginning tells it from the
 # next one, and nobody can make each look fetch megabytes.

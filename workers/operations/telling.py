@@ -7,8 +7,8 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Task
 
 from tasks import counters
+from workers.messages.read import SENT_AT
 from workers.operations.fleet import Heartbeat
-from workers.operations.queues import SENT_AT
 from workers.operations.redis import client
 
 _heartbeat: list[Heartbeat] = []

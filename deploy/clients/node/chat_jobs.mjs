@@ -13,7 +13,6 @@
  *       console.error(`the sweep will do it: ${error.message}`)  // 5 s later (notifications) or 10 s (attachments)
  *     }
  */
-import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /** A call came to nothing. Nothing is lost by it: the workers' sweep finds the rows. Log it, and go on. */
@@ -25,7 +24,7 @@ export class NotNudgedError extends JobsError {}
 /** The request is wrong, and would be the next time: the token, the URL or an argument. The text is the gateway's. */
 export class RefusedError extends JobsError {}
 
-/** The gateway's client. A call tries again within its `milliseconds`; attachments under one Idempotency-Key, to be scanned once. */
+/** The gateway's client. A call tries again within its `milliseconds`; a job that is started twice by that does no harm. */
 export class ChatJobs {
   #url
   #token
@@ -51,8 +50,7 @@ export class ChatJobs {
    * @throws {NotNudgedError | RefusedError}
    */
   notifications() {
-    // No key: a nudge that comes twice does no harm, and those without one go out together.
-    return this.#start('notifications', {}, {})
+    return this.#start('notifications', {})
   }
 
   /**
@@ -62,20 +60,19 @@ export class ChatJobs {
    * @throws {NotNudgedError | RefusedError}
    */
   attachments(attachmentIds) {
-    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) }, { 'Idempotency-Key': randomUUID() })
+    return this.#start('attachments', { attachment_ids: attachmentIds.map(String) })
   }
 
   /**
    * @param {string} job
    * @param {object} body
-   * @param {Record<string, string>} headers
    * @returns {Promise<string[]>}
    */
-  async #start(job, body, headers) {
+  async #start(job, body) {
     const endsAt = performance.now() + this.#milliseconds
     const request = {
       method: 'POST',
-      headers: { Authorization: `Bearer ${this.#token}`, 'Content-Type': 'application/json', ...headers },
+      headers: { Authorization: `Bearer ${this.#token}`, 'Content-Type': 'application/json' },
       body: JSON.stringify(body),
     }
     for (let pause = 100; ; pause *= 2) {

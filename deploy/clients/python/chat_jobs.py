@@ -24,7 +24,6 @@ import re
 import socket
 import ssl
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -71,7 +70,7 @@ class _Incoming(io.RawIOBase):
 
 
 class HttpJobs:
-    """The gateway's client. A call tries again within its `seconds`; attachments under one Idempotency-Key, to be scanned once.
+    """The gateway's client. A call tries again within its `seconds`; a job that is started twice by that does no harm.
 
     Safe to share between threads; each call has a connection of its own.
     """
@@ -90,16 +89,15 @@ class HttpJobs:
 
     def notifications(self) -> list[str]:
         """Have the PENDING rows of chat_notifications sent now. Raise NotNudgedError or RefusedError."""
-        # No key: a nudge that comes twice does no harm, and those without one go out together.
-        return self._start("notifications", {}, {})
+        return self._start("notifications", {})
 
     def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
         """Have 1 to 100 rows of message_attachments scanned now. Raise NotNudgedError or RefusedError."""
-        return self._start("attachments", {"attachment_ids": list(attachment_ids)}, {"Idempotency-Key": str(uuid.uuid4())})
+        return self._start("attachments", {"attachment_ids": list(attachment_ids)})
 
-    def _start(self, job: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> list[str]:
+    def _start(self, job: str, body: Mapping[str, Any]) -> list[str]:
         ends_at = time.monotonic() + self._seconds
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", **headers}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         pause = 0.1
         while True:
             try:
