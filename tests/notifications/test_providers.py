@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from devstack.emulators.client import Emulator, Fault
+from devstack.emulators.oauth import ensure_service_account
 from settings import get_settings
 from tasks.notifications import run
+from tasks.notifications.providers import token_endpoint
 from tests.notifications.conftest import Accepted, Chat
+from tests.trickle import trickling
 
 IPHONE = "ab" * 32
 BROKEN = "cd" * 32
@@ -149,3 +153,21 @@ def test_a_subscription_with_unusable_keys_bounces(api: Chat, emulator: Emulator
     run.drain()
     assert api.status(row)[0] == "BOUNCED"
     assert emulator.stats().requests("webpush") == 0
+
+
+def test_a_token_endpoint_that_trickles_holds_nobody_but_fcm(
+    api: Chat, accepted: Accepted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_endpoint, "CALL_SECONDS", 1.0)
+    with trickling("body") as server:
+        ensure_service_account(tmp_path, f"http://127.0.0.1:{server.address[1]}/token")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "service-account.json"))
+        get_settings.cache_clear()
+        rows = [api.notify(f"phone-{number}") for number in range(200)]
+        other = api.notify(iphone())
+        run.drain()
+    assert api.status(other) == ("SENT", 1, None)
+    assert accepted() == [(str(other), IPHONE)]
+    assert {api.status(row)[:2] for row in rows} <= {("PENDING", 0), ("FAILED", 0)}
+    tried = api.rows("SELECT COUNT(*) AS rows_tried FROM worker_deliveries WHERE devices LIKE '%waiting\",1%'")
+    assert tried[0]["rows_tried"] == 0

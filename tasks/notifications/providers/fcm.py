@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging, HTTP v1: firebase-admin's credentials, our own message and transport."""
+"""Firebase Cloud Messaging, HTTP v1: our own message, access tokens and transport."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -67,7 +67,8 @@ class Fcm:
         return classify(answer)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        await self._token.close()
         await self._transport.close()
 
 

@@ -1,52 +1,69 @@
 """The OAuth access token for Google: refreshed once, ahead of time, however many sends ask for it."""
 
 import asyncio
-import json
 import math
-import re
 import time
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import requests
-from firebase_admin import credentials
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import Request
+import jwt
+import orjson
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from settings import ConfigurationError
-from tasks.notifications.outcome import provider_words
+from tasks.notifications.providers.token_endpoint import CredentialsError, Token, TokenEndpoint
+
+__all__ = ["AccessToken", "CredentialsError"]
 
 REFRESH_AHEAD_SECONDS = 300
-REQUEST_SECONDS = 10
 # A token endpoint that fails is asked again after this long, not once per message.
 FAILURE_HOLDS_SECONDS = 5
-# What google-auth meets in an answer that is not as it ought to be: it checks neither the types nor the encoding.
-_MALFORMED = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
-_BEARER = re.compile(r"[\x21-\x7e]+")  # what a header may carry
+
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ASSERTION_SECONDS = 3600
 
 
-class CredentialsError(Exception):
-    """No access token is to be had; the text says why."""
+class ServiceAccount:
+    """A service account's key, which signs for its token (https://developers.google.com/identity/protocols/oauth2/service-account)."""
+
+    def __init__(self, account: dict[str, Any]) -> None:
+        """Raise ValueError unless this is the JSON of a service account."""
+        if account.get("type") != "service_account":
+            raise ValueError('its "type" is not "service_account"')
+        for name in ("project_id", "client_email", "private_key", "token_uri"):
+            if not isinstance(account.get(name), str):
+                raise ValueError(f'it has no "{name}"')
+        self.project_id: str = account["project_id"]
+        self._email, self._token_uri = account["client_email"], account["token_uri"]
+        self._key_id = str(account.get("private_key_id", ""))
+        key = load_pem_private_key(account["private_key"].encode(), password=None)
+        if not isinstance(key, RSAPrivateKey):
+            raise ValueError('its "private_key" is no RSA key')
+        self._key = key
+
+    async def fetch(self, endpoint: TokenEndpoint) -> Token:
+        now = int(time.time())
+        claims = {"iss": self._email, "scope": SCOPE, "aud": self._token_uri, "iat": now, "exp": now + ASSERTION_SECONDS}
+        assertion = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._key_id})
+        return await endpoint.ask(self._token_uri, {"grant_type": GRANT_TYPE, "assertion": assertion})
 
 
 class AccessToken:
-    """Access tokens for a service account, through firebase-admin's own credentials (its `token_uri` is honoured)."""
+    """Access tokens by the credentials in a file; of a service account, its `token_uri` is honoured."""
 
-    def __init__(self, service_account: Path, certificates: Path | None = None) -> None:
-        """Read the service-account file; raise ConfigurationError where it is none."""
+    def __init__(self, path: Path, certificates: Path | None = None) -> None:
+        """Read the credentials; raise ConfigurationError where they are none."""
         try:
-            account = json.loads(service_account.read_text())
+            account = orjson.loads(path.read_bytes())
             if not isinstance(account, dict):
                 raise ValueError("it is no JSON object")
-            certificate = credentials.Certificate(account)
-        except (OSError, ValueError) as error:
+            self._credentials = ServiceAccount(account)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: a key under a password
             raise ConfigurationError(f"GOOGLE_APPLICATION_CREDENTIALS names an unusable file: {error}") from None
-        self.project_id: str = certificate.project_id
-        self._credential = certificate.get_credential()
-        # Given with each request: requests lets REQUESTS_CA_BUNDLE win over a session's own setting.
-        trusted = {"verify": str(certificates)} if certificates else {}
-        self._request = partial(Request(requests.Session()), timeout=REQUEST_SECONDS, **trusted)
+        self.project_id = self._credentials.project_id
+        self._endpoint = TokenEndpoint(certificates)
         self._refreshing = asyncio.Lock()
         self._token, self._good_until = "", 0.0
         self._failure: tuple[float, str] = (-math.inf, "")
@@ -69,35 +86,21 @@ class AccessToken:
         if token == self._token:
             self._good_until = 0.0
 
+    async def close(self) -> None:
+        """Close the connection to the token endpoint."""
+        await self._endpoint.close()
+
     async def _refresh(self) -> None:
         """Fetch a token, unless that failed a moment ago. Raise CredentialsError without one, new or old, that is good."""
         failed_at, why = self._failure
         if time.monotonic() - failed_at >= FAILURE_HOLDS_SECONDS:
+            asked_at = time.time()
             try:
-                await asyncio.to_thread(self._credential.refresh, self._request)
-                self._token, self._good_until = _checked(self._credential.token, self._credential.expiry)
+                token = await self._credentials.fetch(self._endpoint)
+                self._token, self._good_until = token.bearer, asked_at + token.seconds
                 return
-            except (GoogleAuthError, requests.RequestException) as error:
-                why = f"no access token from Google: {_root_cause(error)}"
-            except _MALFORMED as error:
-                why = f"no access token from Google: its answer cannot be read ({type(error).__name__})"
+            except CredentialsError as error:
+                why = f"no access token from Google: {error}"
             self._failure = (time.monotonic(), why)
         if time.time() >= self._good_until:
             raise CredentialsError(why)
-
-
-def _checked(token: object, expiry: datetime | None) -> tuple[str, float]:
-    """Return a token and its end in Unix seconds. Raise ValueError unless it can be sent and is good now."""
-    if not isinstance(token, str) or not _BEARER.fullmatch(token) or expiry is None:
-        raise ValueError("the answer holds no token")
-    good_until = expiry.replace(tzinfo=UTC).timestamp()
-    if good_until <= time.time():
-        raise ValueError("the token is of the past")
-    return token, good_until
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the innermost error's text: the outer ones wrap it in pages of repetition."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return provider_words(error, 120)

@@ -1,19 +1,23 @@
 """Whatever the token endpoint answers, there is a token that can be sent, or a sentence that opens the breaker."""
 
 import asyncio
+import gzip
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.emulators.oauth import ensure_service_account
-from tasks.notifications.providers import google_token
+from tasks.notifications.providers import google_token, token_endpoint
 from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken, CredentialsError
+from tests.trickle import ENDLESS, trickling
 
 from .made import json_values
 
@@ -23,23 +27,42 @@ Answers = Callable[..., AccessToken]
 
 
 @pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     """Return a fresh AccessToken whose endpoint gives these answers, status and bytes, one after another."""
+    waiting: Iterator[tuple[int, bytes]] = iter(())
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+            assert self.headers["Accept-Encoding"] == "identity"
+            status, data = next(waiting)
+            self.send_response(status)
+            if data.startswith(b"\x1f\x8b"):
+                self.send_header("Content-Encoding", "gzip")
+            if status != 204:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(b"" if status == 204 else data)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
     folder = tmp_path_factory.mktemp("account")
-    ensure_service_account(folder, "https://oauth2.googleapis.com/token")
+    ensure_service_account(folder, f"http://127.0.0.1:{server.server_port}/token")
 
     def make(*answers: tuple[int, bytes]) -> AccessToken:
-        tokens = AccessToken(Path(folder) / "service-account.json")
+        nonlocal waiting
         waiting = iter(answers)
+        return AccessToken(folder / "service-account.json")
 
-        def request(*_: Any, **__: Any) -> SimpleNamespace:
-            status, data = next(waiting)
-            return SimpleNamespace(status=status, headers={}, data=data)
-
-        tokens._request = request  # type: ignore[assignment]
-        return tokens
-
-    return make
+    yield make
+    server.shutdown()
+    server.server_close()
 
 
 def grant(**changes: Any) -> tuple[int, bytes]:
@@ -64,6 +87,9 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "an error that a terminal obeys": (400, json.dumps({"error": "\x1b]0;owned\x07\n"}).encode()),
     "a list of errors": (400, b"[]"),
     "a page of an error": (404, b"<html>"),
+    "a token packed, though it was asked for as it is": (200, gzip.compress(grant()[1])),
+    "300 MB packed": (200, gzip.compress(grant()[1][:-1] + bytes(300_000_000), 9)),
+    "more than 64 KiB": (200, grant()[1][:-1] + b" " * 70_000 + b"}"),
 }
 
 
@@ -103,3 +129,20 @@ def test_the_old_token_is_used_while_it_is_good_and_no_new_one_is_to_be_had(
         return [*found, await tokens.get()]
 
     assert asyncio.run(ask()) == ["ya29.good", "ya29.good", "ya29.good", "ya29.new"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_token_endpoint_that_trickles_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(token_endpoint, "CALL_SECONDS", 1.0)
+    with trickling(what) as server:
+        ensure_service_account(tmp_path, f"http://127.0.0.1:{server.address[1]}/token")
+        tokens = AccessToken(tmp_path / "service-account.json")
+
+        async def ask() -> None:
+            waiting = [tokens.get() for _ in range(100)]
+            refused = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(error) for error in refused} == {CredentialsError}
+
+        asyncio.run(ask())
+        assert server.asked <= 1
