@@ -82,14 +82,14 @@ def _load(engine: Engine, rows: int) -> None:
 
 
 def _scrapes() -> dict[str, float]:
-    from workers.operations import picture
+    from workers.operations import snapshot
     from workers.operations.exposition import exposition
 
     took: dict[str, list[float]] = {"a whole scrape": []}
     for _ in range(SCRAPES):
-        picture._sources.cache_clear()
+        snapshot._sources.cache_clear()
         began = time.perf_counter()
-        found = picture.look()
+        found = snapshot.read_all()
         exposition(found)
         took["a whole scrape"].append(time.perf_counter() - began)
         for reading in found.readings:

@@ -1,6 +1,6 @@
-"""Counters and histograms of what only processes know, added up over all processes and hosts in one Redis hash.
+"""Counters and histograms that the processes keep, summed over all hosts in one Redis hash, with a copy of it for each minute.
 
-A process gathers increments in memory and hands them on in one round trip, at most each FLUSH_SECONDS and at the end of each
+A process gathers increments in memory and hands them on in one round trip, at most once in FLUSH_SECONDS and at the end of each
 task; the gateway shows the sums (workers/operations). Reasons: docs/decisions/operations.md.
 """
 
@@ -8,84 +8,40 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 import orjson
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tasks.facts import Counter, Histogram
+
 log = structlog.get_logger(__name__)
 
 # Field to number. A field is a JSON list: name, label values, and for a histogram a bucket's upper bound, "+Inf" or "sum".
 KEY = "chat-workers:counters"
+# With the minute behind it, Unix seconds / 60: the hash as it was then.
+SAMPLE = f"{KEY}:"
+SAMPLES = 60
+# Each worker tries so often, and the first of a minute makes its sample.
+SAMPLE_SECONDS = 20.0
 FLUSH_SECONDS = 1.0
 # After a failed hand-over; until then increments gather in memory.
 RETRY_SECONDS = 5.0
 # Fields that one process keeps; label values are bounded where they are made, so this is for a mistake.
 MOST_FIELDS = 2000
 
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """A number of events; `name` without chat_workers_ and _total."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How long something took, in seconds; `buckets` are upper bounds."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...]
-    buckets: tuple[float, ...]
-    bounds: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bounds", (*map(repr, self.buckets), "+Inf"))
-
-
-MILLISECONDS_TO_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-MILLISECONDS_TO_HOURS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 1800.0, 10800.0)
-
-DELIVERIES = Counter("deliveries", "Messages to single devices that got a result.", ("provider", "outcome", "reason"))
-SEND_SECONDS = Histogram(
-    "delivery_send_seconds",
-    "From a message's request to the provider's answer.",
-    ("provider",),
-    MILLISECONDS_TO_SECONDS,
-)
-SETTLED = Counter("notifications_settled", "Notifications by the status they were given.", ("status",))
-SCANS = Counter("scans", "Attachments by the verdict they were given.", ("verdict",))
-TASKS = Counter("tasks", "Task runs by how they ended; killed: time limit or death of the process.", ("task", "outcome"))
-TASK_SECONDS = Histogram("task_seconds", "Runtime of tasks.", ("task",), MILLISECONDS_TO_HOURS)
-QUEUED_SECONDS = Histogram(
-    "task_queued_seconds", "From a message's sending to its task's start, for senders that say when.", ("queue",),
-    MILLISECONDS_TO_HOURS,
-)  # fmt: skip
-
-# What the gateway shows: one line here for each.
-METRICS: tuple[Counter | Histogram, ...] = (
-    DELIVERIES,
-    SEND_SECONDS,
-    SETTLED,
-    SCANS,
-    TASKS,
-    TASK_SECONDS,
-    QUEUED_SECONDS,
-)
+Sums = dict[tuple[str, ...], float]
+"""By the fact's name, its label values and, of a histogram, a bucket's bound or `sum`."""
 
 _Field = tuple[str, ...]
-_gathered: dict[_Field, float] = {}
+_gathered: Sums = {}
 _lock = threading.Lock()
 _handing_over = threading.Lock()
 _next_flush = 0.0
 _paused_until = 0.0
+_next_sample = 0.0
 _connect: Callable[[], Redis] | None = None
 
 
@@ -165,17 +121,55 @@ def _send(client: Redis, increments: dict[_Field, float]) -> None:
         pipeline.execute()
 
 
-def read(client: Redis) -> dict[_Field, float]:
-    """Return the sums over all processes, by field: one command. Fields that are none of ours are left out."""
-    found = ((_field(key), float(value)) for key, value in client.hgetall(KEY).items())
+def sample(client: Redis) -> None:
+    """Keep a copy of the sums for this minute, unless some worker has; each is forgotten after an hour. Raise RedisError.
+
+    Redis copies it itself, and by its own clock. It is made before anything was counted, too: a first event is an increase.
+    """
+    global _next_sample
+    now = time.monotonic()
+    if now < _next_sample:
+        return
+    _next_sample = now + SAMPLE_SECONDS
+    name = f"{SAMPLE}{client.time()[0] // 60}"
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.hincrby(KEY, "[]", 0)
+        pipeline.copy(KEY, name)
+        pipeline.expire(name, SAMPLES * 60)
+        pipeline.execute()
+
+
+def read(client: Redis, facts: Iterable[Counter | Histogram]) -> Sums:
+    """Return the sums over all processes: one command. Fields that belong to none of these facts are left out."""
+    return _read(client, KEY, facts)
+
+
+def increases(client: Redis, facts: Iterable[Counter | Histogram], now: Sums, minutes: int) -> Sums:
+    """Return by how much each sum has grown in so many minutes, or since the oldest sample if none is so old.
+
+    Where no worker made samples for a while, nothing was counted either, so the next older one will do. What is less than it
+    was has begun anew.
+    """
+    newest = client.time()[0] // 60
+    names = [f"{SAMPLE}{newest - age}" for age in range(SAMPLES)]
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.exists(name)
+        there = [age for age, exists in enumerate(pipeline.execute()) if exists]
+    if not there:
+        return {}
+    before = _read(client, names[next((age for age in there if age >= minutes), there[-1])], facts)
+    return {key: amount - (before.get(key, 0) if before.get(key, 0) <= amount else 0) for key, amount in now.items()}
+
+
+def _read(client: Redis, name: str, facts: Iterable[Counter | Histogram]) -> Sums:
+    # How many label values follow a name; a histogram's bucket is one of them.
+    lengths = {fact.name: len(fact.labels) + isinstance(fact, Histogram) for fact in facts}
+    found = ((_field(key, lengths), float(value)) for key, value in client.hgetall(name).items())
     return {field: amount for field, amount in found if field}
 
 
-# How many label values follow a name; a histogram's bucket is one of them.
-_LENGTHS = {metric.name: len(metric.labels) + isinstance(metric, Histogram) for metric in METRICS}
-
-
-def _field(key: bytes | str) -> _Field:
+def _field(key: bytes | str, lengths: dict[str, int]) -> _Field:
     """Return the field that a key of the hash stands for, () if for none."""
     try:
         found = orjson.loads(key)
@@ -183,4 +177,4 @@ def _field(key: bytes | str) -> _Field:
         return ()
     if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
         return ()
-    return tuple(found) if found and _LENGTHS.get(found[0]) == len(found) - 1 else ()
+    return tuple(found) if found and lengths.get(found[0]) == len(found) - 1 else ()

@@ -9,7 +9,6 @@ from billiard.process import current_process
 from celery import Task
 from celery.signals import (
     before_task_publish,
-    heartbeat_sent,
     setup_logging,
     task_failure,
     task_postrun,
@@ -17,7 +16,6 @@ from celery.signals import (
     worker_init,
     worker_process_init,
     worker_process_shutdown,
-    worker_shutdown,
     worker_shutting_down,
 )
 
@@ -26,7 +24,7 @@ from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
 from workers.exits import exit_if_misconfigured
-from workers.operations import telling
+from workers.operations import worker_signals
 
 log = structlog.get_logger(__name__)
 
@@ -106,13 +104,10 @@ def connect() -> None:
         (task_prerun, _begin),
         (task_postrun, _end),
         (task_failure, _say_what_is_not_configured),
-        (before_task_publish, telling.stamp),
-        (worker_init, telling.start),
-        (heartbeat_sent, telling.beat),
-        (worker_shutting_down, telling.leave),
-        (worker_shutdown, telling.end),
-        (task_prerun, telling.task_starts),
-        (task_postrun, telling.task_ends),
-        (task_failure, telling.task_killed),
+        (before_task_publish, worker_signals.stamp),
+        (worker_init, worker_signals.start),
+        (task_prerun, worker_signals.task_starts),
+        (task_postrun, worker_signals.task_ends),
+        (task_failure, worker_signals.task_killed),
     ):
         celery_signal.connect(handler, weak=False)

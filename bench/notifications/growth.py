@@ -9,11 +9,10 @@ from typing import cast
 from sqlalchemy import text
 
 from bench.notifications.field import Field
+from tasks.facts import read_tables
+from tasks.notifications import facts, sweep
 from tasks.notifications import queue as statements
-from tasks.notifications import status as counts
-from tasks.notifications import sweep
 from tasks.notifications.queue import Queue
-from tasks.notifications.status import status
 
 # Old rows first. One in five is an old failure, as many as a million among five; the rest are SENT.
 OLD = """
@@ -78,8 +77,13 @@ def _measure(field: Field, rows: int) -> dict[str, tuple[float, float]]:
         "retry scan that finds nothing, ms": _best(field, lambda: queue.claim_due(BATCH)),
         "drain's look past 5,000 in flight, ms": _best(field, lambda: Queue(field.engine, uuid.uuid4().hex).claim_fresh(BATCH)),
         "sweep of FAILED rows, ms": _best(field, lambda: sweep.adopt_strays(field.engine)),
-        "status, ms": _best(field, lambda: status(field.engine)),
+        "status, ms": _best(field, lambda: _status(field)),
     }
+
+
+def _status(field: Field) -> None:
+    with field.engine.connect() as connection:
+        read_tables(facts.TABLES, connection, on_demand=True)
 
 
 def _load(field: Field, rows: int) -> None:
@@ -119,9 +123,8 @@ def _plans(field: Field) -> str:
         "claim of due rows": (statements.CLAIM_DUE, {"waiting_on": "", "rows": BATCH}),
         "load": (statements.LOAD, {"ids": ids, "lease": "-"}),
         "sweep of FAILED rows": (sweep.STRAYS, {"before": sweep.BEFORE_ALL, "rows": 1000}),
-        "status: a count": (counts.COUNT_STATUS, {"status": "SENT", "most": counts.MOST_BY_STATUS["SENT"]}),
-        "status: the oldest": (counts.OLDEST_PENDING, {}),
-        "status: what waits": (counts.WAITING, {"most": counts.MOST_COUNTED}),
+        "status: the backlog": (facts.BACKLOG, {}),
+        "status: why rows wait": (facts.REASONS, {}),
     }
     lines = []
     with field.engine.connect() as connection:

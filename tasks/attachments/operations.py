@@ -11,12 +11,6 @@ from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.queue import RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage
 
-# By idx_verdict and idx_due: the index alone is read, once.
-VERDICTS = text("SELECT verdict, COUNT(*) AS attachments FROM worker_scans GROUP BY verdict ORDER BY verdict")
-DUE = text("""
-    SELECT lane, COUNT(*) AS attachments, TIMESTAMPDIFF(SECOND, MIN(due_at), NOW(3)) AS oldest_seconds
-    FROM worker_scans WHERE lane IN (0, 1) AND due_at <= NOW(3) GROUP BY lane
-""")
 LIST = text("""
     SELECT s.attachment_id AS id, s.verdict, s.reason, s.signature, s.sha256, s.quarantine, s.scanned_at, a.uploaded_by_id,
            a.file_name
@@ -56,18 +50,6 @@ DUE_AGAIN = text("""
 
 class NotPossibleError(Exception):
     """An order cannot be carried out; the text says why."""
-
-
-def status(engine: Engine) -> dict[str, Any]:
-    """Return how many attachments have each verdict, and what is due now, by lane, with the age of the oldest in seconds."""
-    with engine.connect() as connection:
-        verdicts = {row.verdict: row.attachments for row in connection.execute(VERDICTS)}
-        due = {row.lane: (row.attachments, row.oldest_seconds) for row in connection.execute(DUE)}
-    lanes = {"uploads": due.get(0, (0, 0)), "old and re-scans": due.get(1, (0, 0))}
-    return {
-        "verdicts": verdicts,
-        "due": {name: {"attachments": count, "oldest_seconds": oldest} for name, (count, oldest) in lanes.items()},
-    }
 
 
 def of_verdict(engine: Engine, verdict: str, rows: int) -> list[dict[str, Any]]:

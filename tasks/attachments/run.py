@@ -17,6 +17,7 @@ from tasks import counters
 from tasks.attachments import find_unqueued, queue, scannable
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
+from tasks.attachments.facts import SCANS
 from tasks.attachments.quarantine import Quarantine, open_quarantine
 from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
 from tasks.attachments.scan import Scanner, StoppedError, scan
@@ -192,7 +193,7 @@ class _Run:
             settled = self.queue.settle(settlements)
             self.summary.verdicts.update(settled)
             for verdict, attachments in settled.items():
-                counters.add(counters.SCANS, verdict, amount=attachments)
+                counters.add(SCANS, verdict, amount=attachments)
             counters.flush()
             self.quarantine_is_pending |= any(settlement.quarantine == PENDING for settlement in settlements)
         if stopped:

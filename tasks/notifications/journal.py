@@ -17,6 +17,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from tasks import broker, counters
 from tasks.notifications.devices import Device
+from tasks.notifications.facts import DELIVERIES, SEND_SECONDS
 from tasks.notifications.ledger import Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers import PROVIDERS
@@ -176,8 +177,8 @@ def announce(attempts: list[Attempt]) -> None:
 def count(provider: str, outcome: Outcome, seconds: float) -> None:
     """Count one message for the metrics, and how long its answer took."""
     name = provider if provider in PROVIDERS else "other"
-    counters.add(counters.DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
-    counters.observe(counters.SEND_SECONDS, name, seconds=seconds)
+    counters.add(DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
+    counters.observe(SEND_SECONDS, name, seconds=seconds)
 
 
 @lru_cache(maxsize=512)

@@ -16,6 +16,7 @@ from tasks.notifications import breaker, journal
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
+from tasks.notifications.facts import SETTLED
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
@@ -147,7 +148,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     # The runner's own context is that of its first run: every later line of the log would have that one's task id.
     summary = process.runner.run(work(), context=contextvars.copy_context())
     for status, rows in summary.rows.items():
-        counters.add(counters.SETTLED, status, amount=rows)
+        counters.add(SETTLED, status, amount=rows)
     return summary
 
 

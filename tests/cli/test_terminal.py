@@ -20,7 +20,7 @@ from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tests.retention.rows import notifications, parents
 from workers.cli import cli
-from workers.operations import fleet, picture
+from workers.operations import fleet, snapshot
 
 # A title bar, C1's CSI, signs of direction, a forged line, and markup that closes what nothing opened.
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202eevil\u2066\nforged [/red] [bold]said\x7f"
@@ -117,7 +117,7 @@ def folder(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("BACKUP_S3_URI", raising=False)
     get_settings.cache_clear()
-    picture._sources.cache_clear()
+    snapshot._sources.cache_clear()
     yield tmp_path
     get_settings.cache_clear()
 

@@ -144,7 +144,7 @@ def test_the_workers_see_messages_that_name_no_queue_and_nothing_beside_them(
     with guarded.client("admin") as admin, guarded.client("workers") as redis:
         for name in lists:
             admin.lpush(name, samples.raw(samples.good()))
-        seen = {queue.name: queue.messages for queue in queues.read(redis).queues}
+        seen = {row["queue"]: row["queue_messages"] for row in queues.TABLES[0].rows(redis)}
         assert guarded.denied() == []
         assert seen["celery"] == len(lists)
         for refused in (("LPUSH", lists[1], "x"), ("LLEN", "celeryish"), ("LLEN", "celery-9"), ("LLEN", "celery\x06\x163x")):

@@ -1,4 +1,4 @@
-"""A browser, a look at the picture from this process, and what a scrape says."""
+"""A browser, a snapshot taken by this process, and what a scrape says."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,12 +9,15 @@ from redis import Redis
 from selenium.webdriver import Chrome
 from sqlalchemy import Engine
 
-from tasks import broker
+from tasks import broker, counters
+from tasks.jobs import QUEUES
 from tests.browser import chromium
 from workers.gateway.app import make_app
-from workers.operations import picture, source
-from workers.operations import redis as redis_client
+from workers.operations import fleet, reader, snapshot
+from workers.operations.snapshot import Snapshot
 
+Look = Callable[[], Snapshot]
+Execute = Callable[..., None]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -41,7 +44,7 @@ def browser() -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def look_in_time(environment: dict[str, str]) -> Iterator[Callable[[], picture.Picture]]:
+def look_in_time(environment: dict[str, str]) -> Iterator[Look]:
     """What looks now, in this process, with clients of this test's own."""
     forget()
     yield fresh
@@ -51,25 +54,23 @@ def look_in_time(environment: dict[str, str]) -> Iterator[Callable[[], picture.P
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a reading all the time that a slow machine may take."""
-    monkeypatch.setattr(source, "DEADLINE_SECONDS", 20.0)
-    monkeypatch.setattr(picture, "STATEMENT_SECONDS", 20)
-    monkeypatch.setattr(picture, "READ_SECONDS", 20)
-    monkeypatch.setattr(redis_client, "SECONDS", 20.0)
+    for name in ("DEADLINE_SECONDS", "STATEMENT_SECONDS", "READ_SECONDS", "REDIS_SECONDS"):
+        monkeypatch.setattr(reader, name, 20)
 
 
 @pytest.fixture
-def look(unhurried: None, look_in_time: Callable[[], picture.Picture]) -> Callable[[], picture.Picture]:
+def look(unhurried: None, look_in_time: Look) -> Look:
     """The same without production's deadlines."""
     return look_in_time
 
 
-def fresh() -> picture.Picture:
-    picture._sources.cache_clear()
-    return picture.look()
+def fresh() -> Snapshot:
+    snapshot._sources.cache_clear()
+    return snapshot.read_all()
 
 
 def forget() -> None:
-    for cached in (picture._sources, picture._pings, picture._engine, broker.shared):
+    for cached in (snapshot._sources, snapshot._pings, reader._engine, broker.shared):
         cached.cache_clear()
 
 
@@ -82,8 +83,47 @@ def gateway(unhurried: None, chat: Engine, redis: Redis) -> Iterator[TestClient]
     forget()
 
 
+NOTIFICATION = (
+    "INSERT INTO chat_notifications (id, conversation_id, message_id, recipient_id, sender_id, title, body, device_tokens,"
+    " delivery_status, created_at) VALUES (%(id)s, 1, 1, 2, 1, 'secret title', 'secret body', '[\"secret-token\"]',"
+    " %(status)s, NOW() - INTERVAL %(age)s SECOND)"
+)
+CHAT = (
+    "INSERT INTO users (id, first_name, last_name) VALUES (1, 'A', 'B'), (2, 'C', 'D')",
+    "INSERT INTO conversations (id, conversation_id, initiator_id, receiver_id) VALUES (1, 'c', 1, 2)",
+    "INSERT INTO messages (id, message_id, conversation_id, sender_id) VALUES (1, 'm', 1, 1)",
+)
+
+
 @pytest.fixture
-def execute(chat: Engine) -> Callable[..., None]:
+def own_counters(redis: Redis) -> Iterator[None]:
+    """No increments of other tests, a Redis to hand them on to, and a first sample of them."""
+    counters._forget_the_parents_increments()
+    counters.flush_to(lambda: redis)
+    counters._next_flush = counters._paused_until = counters._next_sample = 0.0
+    counters.sample(redis)
+    yield
+    counters._forget_the_parents_increments()
+    counters._connect = None
+
+
+@pytest.fixture
+def well(redis: Redis, own_counters: None, execute: Execute) -> None:
+    """Workers for all queues and a beat that has sent everything; so much as needs no process."""
+    from redbeat import RedBeatSchedulerEntry
+
+    from workers.app import app
+
+    for statement in CHAT:
+        execute(statement)
+    fleet.announce(redis, fleet.Worker("all@test", alive=True, queues=list(QUEUES), processes=2))
+    redis.set("chat-workers:beat::lock", "held")
+    for name, entry in app.conf.beat_schedule.items():
+        RedBeatSchedulerEntry(name, entry["task"], entry["schedule"], app=app).save()
+
+
+@pytest.fixture
+def execute(chat: Engine) -> Execute:
     """Write to the empty chat database."""
 
     def run(statement: str, **values: object) -> None:

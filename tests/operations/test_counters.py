@@ -1,34 +1,27 @@
 """What processes count adds up over all of them, survives a Redis that is away, and has few label values."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
 from devstack.stack import Stack
 from tasks import counters
+from tasks.attachments.facts import SCANS
 from tasks.notifications import journal
+from tasks.notifications.facts import SEND_SECONDS, SETTLED
 from tasks.notifications.outcome import Kind, Outcome
-from workers.operations.counters import metrics
+from workers.operations.counted import families, quantile, read
+from workers.operations.snapshot import COUNTED
 
-
-@pytest.fixture(autouse=True)
-def own_counters(redis: Redis) -> Iterator[None]:
-    """No increments of other tests, and a Redis to hand them on to."""
-    counters._forget_the_parents_increments()
-    counters.flush_to(lambda: redis)
-    counters._next_flush = counters._paused_until = 0.0
-    yield
-    counters._forget_the_parents_increments()
-    counters._connect = None
+pytestmark = pytest.mark.usefixtures("own_counters")
 
 
 def shown(redis: Redis) -> dict[tuple[str, tuple[str, ...]], float]:
     """Return the samples by name and label values."""
     return {
         (sample.name, tuple(sample.labels.values())): sample.value
-        for family in metrics(counters.read(redis))
+        for family in families(read(redis, COUNTED), COUNTED)
         for sample in family.samples
     }
 
@@ -37,8 +30,8 @@ def test_increments_of_many_processes_add_up(redis: Redis) -> None:
     children = []
     for _ in range(3):
         if (child := os.fork()) == 0:
-            counters.add(counters.SETTLED, "SENT", amount=5)
-            counters.observe(counters.SEND_SECONDS, "fcm", seconds=0.02)
+            counters.add(SETTLED, "SENT", amount=5)
+            counters.observe(SEND_SECONDS, "fcm", seconds=0.02)
             counters.flush(at_once=True)
             os._exit(0)
         children.append(child)
@@ -51,7 +44,7 @@ def test_increments_of_many_processes_add_up(redis: Redis) -> None:
 
 
 def test_a_child_does_not_hand_on_what_its_parent_has_gathered(redis: Redis) -> None:
-    counters.add(counters.SETTLED, "SENT")
+    counters.add(SETTLED, "SENT")
     if (child := os.fork()) == 0:
         counters.flush(at_once=True)
         os._exit(0)
@@ -64,7 +57,7 @@ def test_a_child_does_not_hand_on_what_its_parent_has_gathered(redis: Redis) -> 
     ("seconds", "bucket"), [(0.0, "0.005"), (0.005, "0.005"), (0.0051, "0.01"), (10.0, "10.0"), (11.0, "+Inf")]
 )
 def test_a_duration_lies_in_the_first_bucket_that_is_no_shorter(redis: Redis, seconds: float, bucket: str) -> None:
-    counters.observe(counters.SEND_SECONDS, "fcm", seconds=seconds)
+    counters.observe(SEND_SECONDS, "fcm", seconds=seconds)
     counters.flush(at_once=True)
     by_bound = {labels[1]: n for (name, labels), n in shown(redis).items() if name.endswith("_bucket")}
     bounds = list(by_bound)
@@ -79,9 +72,9 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
         counters.flush_to(lambda: hasty)
         stack.redis.kill()
         try:
-            counters.add(counters.SETTLED, "SENT", amount=2)
+            counters.add(SETTLED, "SENT", amount=2)
             counters.flush(at_once=True)
-            counters.add(counters.SETTLED, "SENT", amount=3)
+            counters.add(SETTLED, "SENT", amount=3)
             counters.flush(at_once=True)  # does not even ask
         finally:
             stack.redis.start()
@@ -89,7 +82,7 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
         client.delete(counters.KEY)
         counters._paused_until = 0.0
         counters.flush(at_once=True)
-        assert counters.read(client) == {("notifications_settled", "SENT"): 5}
+        assert counters.read(client, COUNTED) == {("notifications_settled", "SENT"): 5}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +108,7 @@ def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -
 
 def test_a_mistake_with_labels_is_bounded() -> None:
     for number in range(counters.MOST_FIELDS + 100):
-        counters.add(counters.SETTLED, str(number))
+        counters.add(SETTLED, str(number))
     assert len(counters._gathered) == counters.MOST_FIELDS
 
 
@@ -127,7 +120,57 @@ def test_what_alerts_ask_for_is_there_before_it_happens(redis: Redis) -> None:
         assert found["chat_workers_tasks_total", ("tasks.backups.daily", "failed")] == 0
         assert found["chat_workers_tasks_total", ("tasks.attachments.scan", "killed")] == 0
         assert found["chat_workers_deliveries_total", ("fcm", "unavailable", "")] == 0
-        counters.add(counters.SCANS, "infected")
+        counters.add(SCANS, "infected")
         counters.flush(at_once=True)
         assert shown(redis)["chat_workers_scans_total", ("infected",)] == 1
         redis.flushdb()
+
+
+def test_the_first_worker_of_a_minute_makes_its_sample(redis: Redis) -> None:
+    (name,) = redis.keys(f"{counters.SAMPLE}*")
+    count(redis)
+    counters._next_sample = 0.0
+    counters.sample(redis)
+    assert redis.hgetall(name) == {b"[]": b"0"}
+    assert 0 < redis.ttl(name) <= counters.SAMPLES * 60
+
+
+def test_a_window_begins_with_the_newest_sample_that_is_old_enough(redis: Redis) -> None:
+    """Else with the oldest. Where no worker made samples nothing was counted either, so the next older one will do."""
+    for minutes in (20, 12, 5):
+        count(redis)
+        redis.copy(counters.KEY, f"{counters.SAMPLE}{redis.time()[0] // 60 - minutes}")
+    count(redis)
+    assert [grown(redis, minutes) for minutes in (5, 10, 15, 30)] == [1, 2, 3, 3]
+
+
+def test_counters_that_began_anew_have_grown_by_what_they_are(redis: Redis) -> None:
+    count(redis)
+    count(redis)
+    redis.copy(counters.KEY, f"{counters.SAMPLE}{redis.time()[0] // 60 - 10}")
+    redis.delete(counters.KEY)
+    count(redis)
+    assert grown(redis, 10) == 1
+
+
+def test_without_a_sample_of_the_last_hour_nothing_is_said_to_have_grown(redis: Redis) -> None:
+    count(redis)
+    redis.delete(*redis.keys(f"{counters.SAMPLE}*"))
+    assert counters.increases(redis, COUNTED, counters.read(redis, COUNTED), 10) == {}
+
+
+def count(redis: Redis) -> None:
+    counters.add(SCANS, "infected")
+    counters.flush(at_once=True)
+
+
+def grown(redis: Redis, minutes: int) -> float:
+    return counters.increases(redis, COUNTED, counters.read(redis, COUNTED), minutes)["scans", "infected"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "percentile"),
+    [({}, None), ({"0.005": 100}, 0.00475), ({"0.005": 90, "10.0": 10}, 7.5), ({"0.005": 90, "+Inf": 10}, 10.0)],
+)
+def test_a_percentile_is_estimated_as_prometheus_does(counts: dict[str, float], percentile: float | None) -> None:
+    assert quantile(SEND_SECONDS, counts) == (None if percentile is None else pytest.approx(percentile))

@@ -16,7 +16,8 @@ from tests.operations.conftest import Samples, samples, value
 from workers.cli import cli
 from workers.operations import fleet
 from workers.operations.queues import HEADS
-from workers.operations.source import Reading, Source, together
+from workers.operations.reader import Reading, Source, together
+from workers.operations.worker_signals import Heartbeat
 
 Write = Callable[[Redis], object]
 
@@ -115,7 +116,7 @@ def test_more_tasks_than_are_named_are_counted() -> None:
     for request in requests:
         active_requests.add(request)
     try:
-        told = fleet.Heartbeat(controller)._worker()
+        told = Heartbeat(controller).worker()
     finally:
         for request in requests:
             active_requests.discard(request)

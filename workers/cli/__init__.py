@@ -9,7 +9,10 @@ import click
 from workers.cli.group import Group
 from workers.exits import exit_if_misconfigured
 
-GROUPS = ("attachments", "backups", "db", "doctor", "gateway", "messages", "notifications", "retention", "schedule", "status")
+GROUPS = (
+    "alerts", "attachments", "backups", "db", "doctor", "gateway",
+    "messages", "notifications", "retention", "schedule", "status",
+)  # fmt: skip
 
 
 class LazyGroup(Group):

@@ -9,15 +9,16 @@ from db.engine import get_engine
 from settings import get_settings
 from tasks.attachments import operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
+from tasks.attachments.facts import TABLES
 from tasks.attachments.operations import NotPossibleError
 from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.verdicts import WORDS
-from tasks.words import duration
 from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit
 from workers.cli.progress import who
+from workers.cli.status import job_status
 
 ERRORS = (NotPossibleError, MissingError, RefusedError, StorageUnavailableError, ClamdUnavailableError)
 
@@ -31,17 +32,7 @@ def group() -> None:
 @as_json_option
 def status(as_json: bool) -> None:
     """Count attachments by verdict, and say what is due."""
-    found = operations.status(get_engine())
-    emit(found, as_json, _status(found))
-
-
-def _status(found: dict[str, Any]) -> Iterator[Line]:
-    yield Table(("verdict", "attachments"), [(verdict, found["verdicts"].get(verdict, 0)) for verdict in WORDS])
-    due = found["due"].items()
-    yield Table(
-        ("due now", "attachments", "oldest"),
-        [(name, lane["attachments"], duration(lane["oldest_seconds"]) if lane["attachments"] else "-") for name, lane in due],
-    )
+    job_status(TABLES, as_json)
 
 
 @group.command("list")

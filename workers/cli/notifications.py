@@ -8,14 +8,14 @@ import click
 from db.engine import get_engine
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
+from tasks.notifications.facts import TABLES
 from tasks.notifications.history import History
 from tasks.notifications.history import history as read_history
 from tasks.notifications.outcome import Kind
-from tasks.notifications.status import MOST_BY_STATUS, Status
-from tasks.notifications.status import status as read_status
-from tasks.words import count, duration, moment
+from tasks.words import moment
 from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.status import job_status
 
 SHOWN = 20
 
@@ -28,27 +28,8 @@ def group() -> None:
 @group.command()
 @as_json_option
 def status(as_json: bool) -> None:
-    """Show rows by status, what waits and why, the last hour's outcomes, and each provider's breaker."""
-    found = read_status(get_engine())
-    emit(found, as_json, _status(found))
-
-
-def _status(found: Status) -> Iterator[Line]:
-    counts = (f"{count(rows, MOST_BY_STATUS[word])} {word}" for word, rows in found.notifications.items())
-    yield "notifications: " + ", ".join(counts)
-    if found.oldest_pending_age is not None:
-        yield f"oldest PENDING: {duration(found.oldest_pending_age)}"
-    yield _table("under way or waiting", found.waiting, ("notifications", "due", "waiting_on", "reason"))
-    yield _table("devices, last hour", found.last_hour, ("provider", "outcome", "devices", "reason"))
-    yield _table("not simply sent, last hour", found.ended_last_hour, ("status", "notifications", "reason"))
-    for provider in found.providers:
-        name = f"{provider['provider']}: "
-        if provider["open"]:
-            yield (name, (f"HELD since {moment(provider['opened_at'])}", "red"), f": {provider['reason']}")
-        elif provider["paused_until"]:
-            yield (name, (f"paused until {moment(provider['paused_until'])}", "yellow"), " at its own request")
-        else:
-            yield (name, ("sending", "green"))
+    """Show the backlog, what waits and why, each provider's breaker, and the last hour's outcomes."""
+    job_status(TABLES, as_json)
 
 
 @group.command()

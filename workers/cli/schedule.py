@@ -1,7 +1,5 @@
 """`chat-workers schedule`: what beat starts, when it last did and will next, whether it is late; and start one now."""
 
-from typing import Any
-
 import click
 import redis
 from kombu.exceptions import OperationalError
@@ -13,8 +11,8 @@ from workers.cli.group import Group
 from workers.cli.output import Table, as_json_option, emit
 from workers.cli.progress import who
 from workers.operations import beat
-from workers.operations.beat import LATE_SECONDS, Entry
-from workers.operations.redis import client
+from workers.operations.beat import KNOWN, SCHEDULE, is_late
+from workers.operations.reader import client
 
 
 @click.group("schedule", cls=Group)
@@ -27,12 +25,11 @@ def group() -> None:
 def list_command(as_json: bool) -> None:
     """List each entry with its next and last run. Exit code 1 if one is late or unknown to beat."""
     try:
-        rows = [_state(entry) for entry in beat.read(client()).entries]
+        rows = beat.entries(client())
     except redis.RedisError as error:
         raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
-    table = [(r["name"], r["task"], r["when"], r["last"] or "-", r["next"] or "-", _note(r)) for r in rows]
-    emit(rows, as_json, [Table(("name", "task", "when (UTC)", "last sent", "next", ""), table)])
-    if any(row["late_seconds"] is None or row["late_seconds"] for row in rows):
+    emit(rows, as_json, [Table(SCHEDULE.header(), SCHEDULE.cells(rows))])
+    if any(is_late(row) or not row[KNOWN.name] for row in rows):
         raise SystemExit(1)
 
 
@@ -51,21 +48,3 @@ def run_command(name: str, as_json: bool) -> None:
     left = duration(entry["options"]["expires"])
     said = f"sent {entry['task']} ({sent.id}); a worker has {left} to take it"
     emit({"name": name, "task": entry["task"], "id": sent.id}, as_json, [said])
-
-
-def _state(entry: Entry) -> dict[str, Any]:
-    late = (round(entry.late_seconds) if entry.late_seconds > LATE_SECONDS else 0) if entry.known else None
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "when": entry.when,
-        "last": entry.last,
-        "next": entry.next,
-        "late_seconds": late,
-    }
-
-
-def _note(row: dict[str, Any]) -> str:
-    if row["late_seconds"] is None:
-        return "unknown to beat: has it run since this entry was made?"
-    return f"late by {duration(row['late_seconds'])}" if row["late_seconds"] else ""

@@ -1,14 +1,18 @@
-"""`chat-workers status`: how everything stands, in the terminal."""
+"""`chat-workers status`: how everything stands, in the terminal; also the tables of one job's own status command."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
+from db.engine import get_engine
+from tasks import facts
+from tasks.facts import Row, read_tables
 from tasks.words import moment
 from workers.cli.group import Command
 from workers.cli.output import Line, Table, as_json_option, emit
-from workers.operations.picture import Picture, look
+from workers.operations.alerts import RUNBOOK
+from workers.operations.snapshot import Snapshot, read_all
 
 EXIT_TROUBLE = 1
 
@@ -17,18 +21,30 @@ EXIT_TROUBLE = 1
 @as_json_option
 def group(as_json: bool) -> None:
     """Show what is wrong now, then backlog, queues, workers, schedule, scans and backups. Exit code 1 if something is wrong."""
-    picture = look()
-    emit(picture.as_json(), as_json, _lines(picture))
-    sys.exit(EXIT_TROUBLE if picture.troubles() else 0)
+    snapshot = read_all()
+    emit(snapshot.as_json(), as_json, _lines(snapshot))
+    sys.exit(EXIT_TROUBLE if snapshot.troubles() else 0)
 
 
-def _lines(picture: Picture) -> Iterator[Line]:
-    troubles = picture.troubles()
+def _lines(snapshot: Snapshot) -> Iterator[Line]:
+    troubles = snapshot.troubles()
     if not troubles:
-        yield (("Nothing is wrong", "green"), f" as of {moment(picture.at)}.")
+        yield (("Nothing is wrong", "green"), f" as of {moment(snapshot.at)}.")
     for trouble in troubles:
         colour = "red" if trouble.severity == "critical" else "yellow"
-        yield ((trouble.severity, colour), f" {trouble.sentence} ", (f"docs/runbook.md, {trouble.alert}", "dim"))
-    for table in picture.tables():
-        yield ""
-        yield Table(table.header, table.rows, table.title, table.empty)
+        yield ((trouble.severity, colour), f" {trouble.sentence} ", (f"{RUNBOOK}, {trouble.alert}", "dim"))
+    yield from _tables(snapshot.tables())
+
+
+def job_status(tables: Iterable[facts.Table], as_json: bool) -> None:
+    """Print a job's tables, those that are read on demand too."""
+    with get_engine().connect() as connection:
+        found = read_tables(tables, connection, on_demand=True)
+    emit(found, as_json, _tables((table, found[table.name]) for table in tables))
+
+
+def _tables(found: Iterable[tuple[facts.Table, list[Row]]]) -> Iterator[Line]:
+    for table, rows in found:
+        if table.title:
+            yield ""
+            yield Table(table.header(), table.cells(rows), table.title, table.empty)

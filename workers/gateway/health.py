@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
-from workers.operations.picture import ready as read_ready
+from workers.operations.snapshot import read_ready
 
 router = APIRouter(tags=["health"])
 

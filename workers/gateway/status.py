@@ -9,7 +9,7 @@ from workers.gateway import contract
 from workers.gateway.operators import Operators
 from workers.json_text import json_text
 from workers.operations.page import POLICY, page
-from workers.operations.picture import look
+from workers.operations.snapshot import read_all
 
 router = APIRouter(tags=["operations"], dependencies=[*Operators])
 
@@ -29,7 +29,7 @@ HEADERS = {
 )
 def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()] = "") -> Response:
     """Answer within two seconds, whatever is away."""
-    picture = look()
+    snapshot = read_all()
     if "application/json" in accept:
-        return Response(json_text(picture.as_json()), media_type="application/json", headers=HEADERS)
-    return HTMLResponse(page(picture, refresh=refresh == "on"), headers=HEADERS)
+        return Response(json_text(snapshot.as_json()), media_type="application/json", headers=HEADERS)
+    return HTMLResponse(page(snapshot, refresh=refresh == "on"), headers=HEADERS)

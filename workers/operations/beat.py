@@ -1,75 +1,82 @@
 """Beat: whether one holds the clock, and for each entry when it was last sent and how late it is."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from celery.schedules import BaseSchedule
-from prometheus_client.metrics_core import Metric
 from redbeat.decoder import RedBeatJSONDecoder
 from redis import Redis
 
 from settings import get_settings
+from tasks.facts import Alert, Column, Fact, Row, Table
 from tasks.words import duration
-from workers.celery_config import BEAT_LOOP_SECONDS, BEAT_PREFIX, beat_entries
-from workers.operations.report import Section, Table, Trouble, gauge
+from workers.celery_config import BEAT_PREFIX, beat_entries
 
-# Beat looks at its entries this often, so that being later than a few looks means that no beat is there.
-LATE_SECONDS = 10 * BEAT_LOOP_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of beat_schedule.py. Times are UTC."""
-
-    name: str
-    task: str
-    when: str
-    known: bool
-    """Beat has seen it."""
-    last: datetime | None
-    """When it was last sent."""
-    next: datetime | None
-    late_seconds: float
+UP = Fact(
+    "beat_up", "1 while a beat holds the lock, which ends 10 s after it does.",
+    alert=Alert("ChatWorkersBeatDown", "critical", "No beat is running: nothing is started by the schedule", below=1),
+)  # fmt: skip
+KNOWN = Fact(
+    "beat_entry_known", "1 if beat has seen the entry; it has not if beat was not restarted, or Redis has lost its data.",
+    alert=Alert("ChatWorkersBeatEntryUnknown", "warning", "Beat does not know of {entry}: restart it", below=1, minutes=5),
+)  # fmt: skip
+LATE_SECONDS = 60
+LATE = Fact(
+    "beat_entry_late_seconds", "For how long the entry has been due.", "late by",
+    Alert("ChatWorkersBeatLate", "critical", "Beat holds its lock and does not send what is due: {entry}",
+          above=LATE_SECONDS, given="beat_up"),
+    show=lambda row: _late(row),
+)  # fmt: skip
+LAST = Fact("beat_entry_last_sent_timestamp_seconds", "When the entry was last sent.")
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The clock and what it starts."""
-
-    alive: bool
-    entries: list[Entry]
-    at: datetime
-
-    def seconds_since(self, when: datetime) -> float:
-        return (self.at - when).total_seconds()
+def _beat(client: Redis) -> list[Row]:
+    return [{UP.name: bool(client.exists(f"{BEAT_PREFIX}:lock"))}]
 
 
-def read(client: Redis) -> Beat:
-    """Return how beat stands: one round trip."""
-    entries = beat_entries(get_settings())
+def entries(client: Redis) -> list[Row]:
+    """Return a row for each entry that beat should know: its task and times in UTC. One round trip."""
+    found = beat_entries(get_settings())
     with client.pipeline(transaction=False) as pipeline:
         pipeline.exists(f"{BEAT_PREFIX}:lock")
-        for name in entries:
+        for name in found:
             pipeline.hget(BEAT_PREFIX + name, "meta")
         held, *metas = pipeline.execute()
     now = datetime.now(UTC)
-    return Beat(bool(held), [_entry(name, entries[name], meta, now) for name, meta in zip(entries, metas, strict=True)], now)
+    return [
+        {
+            "entry": name,
+            "task": entry["task"],
+            "when": in_words(entry["schedule"]),
+            UP.name: bool(held),
+            **_times(entry["schedule"], meta, now),
+        }
+        for (name, entry), meta in zip(found.items(), metas, strict=True)
+    ]
 
 
-def _entry(name: str, entry: dict[str, Any], meta: bytes | None, now: datetime) -> Entry:
-    words = entry["task"], in_words(entry["schedule"])
+def _times(schedule: BaseSchedule, meta: bytes | None, now: datetime) -> Row:
     if meta is None:
-        return Entry(name, *words, known=False, last=None, next=None, late_seconds=0)
+        return {KNOWN.name: False, LATE.name: 0.0, LAST.name: None, "last": None, "next": None}
     stored = json.loads(meta, cls=RedBeatJSONDecoder)
     # RedBeat's own due_at says "now" of what is overdue.
-    remaining = entry["schedule"].remaining_estimate(stored["last_run_at"] or now)
-    late = -remaining / timedelta(seconds=1)
+    remaining = schedule.remaining_estimate(stored["last_run_at"] or now)
     # An entry that was never sent carries the time at which beat first saw it.
     last = stored["last_run_at"] if stored.get("total_run_count") else None
-    return Entry(name, *words, known=True, last=last, next=now + remaining, late_seconds=round(max(late, 0.0), 1))
+    late = round(max(-remaining / timedelta(seconds=1), 0.0), 1)
+    return {
+        KNOWN.name: True,
+        LATE.name: late,
+        LAST.name: last.timestamp() if last else None,
+        "last": last,
+        "next": now + remaining,
+        "at": now,
+    }
+
+
+def is_late(row: Row) -> bool:
+    """Return whether an entry is so late that the alert says so."""
+    return float(row[LATE.name]) > LATE_SECONDS
 
 
 def in_words(when: BaseSchedule) -> str:
@@ -78,56 +85,19 @@ def in_words(when: BaseSchedule) -> str:
     return words.partition(" (")[0] if kind == "crontab" else f"every {words.replace('.00', '')}"
 
 
-def metrics(found: Beat) -> Iterator[Metric]:
-    """Yield the gauges."""
-    yield gauge("beat_up", "1 while a beat holds the lock, which ends 10 s after it does.", [((), found.alive)])
-    rows = [((entry.name,), entry) for entry in found.entries]
-    yield gauge("beat_entry_known", "1 if beat has seen the entry.", [(k, e.known) for k, e in rows], "entry")
-    yield gauge(
-        "beat_entry_late_seconds", "For how long the entry has been due.", [(k, e.late_seconds) for k, e in rows], "entry"
-    )
-    yield gauge(
-        "beat_entry_last_sent_timestamp_seconds",
-        "When the entry was last sent.",
-        [(k, e.last.timestamp() if e.last else None) for k, e in rows],
-        "entry",
-    )
+def _last(row: Row) -> str:
+    return f"{duration((row['at'] - row['last']).total_seconds())} ago" if row["last"] else "never"
 
 
-def troubles(found: Beat) -> Iterator[Trouble]:
-    """Yield what is wrong now."""
-    if not found.alive:
-        yield Trouble("ChatWorkersBeatDown", "critical", "No beat is running: nothing is started by the schedule.")
-        return
-    late = [entry for entry in found.entries if _is_late(entry)]
-    if late:
-        names = ", ".join(f"{entry.name} by {duration(entry.late_seconds)}" for entry in late[:5])
-        yield Trouble("ChatWorkersBeatLate", "critical", f"Beat is late with {len(late)} of its entries: {names}.")
-    unknown = [entry.name for entry in found.entries if not entry.known]
-    if unknown:
-        yield Trouble("ChatWorkersBeatEntryUnknown", "warning", f"Beat does not know of {', '.join(unknown)}: restart it.")
+def _next(row: Row) -> str:
+    return f"in {duration(max((row['next'] - row['at']).total_seconds(), 0))}" if row["next"] else "-"
 
 
-def tables(found: Beat) -> Iterator[Table]:
-    """Yield what a person wants to see."""
-    yield Table(
-        "Schedule (UTC)",
-        ("entry", "when", "last sent", "next", "late by"),
-        tuple(
-            (
-                entry.name,
-                entry.when,
-                f"{duration(found.seconds_since(entry.last))} ago" if entry.last else "never",
-                "-" if entry.next is None else f"in {duration(max(-found.seconds_since(entry.next), 0))}",
-                "UNKNOWN to beat" if not entry.known else duration(entry.late_seconds) if _is_late(entry) else "-",
-            )
-            for entry in found.entries
-        ),
-    )
+def _late(row: Row) -> str:
+    return "UNKNOWN" if not row[KNOWN.name] else duration(row[LATE.name]) if is_late(row) else "-"
 
 
-def _is_late(entry: Entry) -> bool:
-    return entry.late_seconds > LATE_SECONDS
-
-
-SECTION = Section("beat", read, metrics, troubles, tables)
+SCHEDULE = Table("schedule", "Schedule (UTC)", ("entry",), entries, (
+    Column("when", lambda row: row["when"]), Column("last sent", _last), Column("next", _next), LATE, KNOWN, LAST,
+))  # fmt: skip
+TABLES = (Table("beat", "", (), _beat, (UP,)), SCHEDULE)

@@ -1,17 +1,19 @@
-"""The picture as a web page: one answer, no script, nothing from elsewhere, readable on a phone and in the dark."""
+"""The snapshot as a web page: one answer, no script, nothing from elsewhere, readable on a phone and in the dark."""
 
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
 
+from tasks.facts import Row, Table
 from tasks.words import moment
-from workers.operations.picture import Picture
-from workers.operations.report import Table, Trouble
+from workers.operations.alerts import RUNBOOK, Trouble
+from workers.operations.snapshot import Snapshot
 
 REFRESH_SECONDS = 15
 # Tables of so many columns have a line of their own.
 WIDE_COLUMNS = 5
-RUNBOOK = "docs/runbook.md"
+# Cells of so many letters stay on one line.
+SHORT = 20
 
 # Contrast at least 4.5 : 1 in both schemes; what is wrong is also said in words, never by colour alone.
 STYLE = """
@@ -41,6 +43,7 @@ th, td { text-align: left; padding: .35rem .75rem; border-top: 1px solid var(--l
 thead th { color: var(--quiet); font-weight: 600; font-size: .875rem }
 tbody th { font-weight: 500; white-space: nowrap } .number { text-align: right; white-space: nowrap }
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
+.short { white-space: nowrap }
 .wide { grid-column: 1 / -1; min-width: 0 } .none, .what { color: var(--quiet) }
 code { font-size: .875em }
 """
@@ -51,9 +54,9 @@ POLICY = (
 )
 
 
-def page(picture: Picture, *, refresh: bool = True) -> str:
+def page(snapshot: Snapshot, *, refresh: bool = True) -> str:
     """Return the page. `refresh`: it asks again by itself; a link switches that off."""
-    troubles = picture.troubles()
+    troubles = snapshot.troubles()
     worst = "" if not troubles else f"({len(troubles)}!) "
     again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
     pause = (
@@ -61,7 +64,8 @@ def page(picture: Picture, *, refresh: bool = True) -> str:
         if refresh
         else 'paused, <a href="?">refresh by itself</a>'
     )
-    tables = "\n".join(_table(table, number) for number, table in enumerate(picture.tables()))
+    shown = [(table, rows) for table, rows in snapshot.tables() if table.title]
+    tables = "\n".join(_table(table, rows, number) for number, (table, rows) in enumerate(shown))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -74,7 +78,7 @@ def page(picture: Picture, *, refresh: bool = True) -> str:
 <body>
 <header>
 <h1>Chat workers</h1>
-<p>as of <time datetime="{picture.at.isoformat()}">{moment(picture.at)}</time>; {pause}</p>
+<p>as of <time datetime="{snapshot.at.isoformat()}">{moment(snapshot.at)}</time>; {pause}</p>
 </header>
 {_verdict(troubles)}
 <main>
@@ -98,36 +102,34 @@ def _verdict(troubles: list[Trouble]) -> str:
     return f'<section class="verdict {kind}" aria-label="Summary"><h2>{said} wrong:</h2>\n<ul>\n{items}\n</ul></section>'
 
 
-def _table(table: Table, number: int) -> str:
-    if not table.rows:
+def _table(table: Table, rows: list[Row], number: int) -> str:
+    cells, names = table.cells(rows), table.header()
+    if not cells:
         return f'<section><h2>{escape(table.title)}</h2><p class="none">{escape(table.empty)}</p></section>'
-    header = "".join(f'<th scope="col"{_number(column, table)}>{escape(name)}</th>' for column, name in enumerate(table.header))
-    rows = "\n".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{escape(str(cell))}</th>'
-            if column == 0
-            else f"<td{_number(column, table)}>{escape(str('' if cell is None else cell))}</td>"
-            for column, cell in enumerate(row)
-        )
+    kinds = [_kind([row[column] for row in cells]) for column in range(len(names))]
+    header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, names, strict=True))
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True))
         + "</tr>"
-        for row in table.rows
+        for row in cells
     )
     # A region that scrolls must be reachable by keyboard, and so has a name.
-    wide = " wide" if len(table.header) >= WIDE_COLUMNS else ""
+    wide = " wide" if len(names) >= WIDE_COLUMNS else ""
     return f"""<div class="scroll{wide}" role="region" aria-labelledby="t{number}" tabindex="0">
 <table>
 <caption id="t{number}">{escape(table.title)}</caption>
 <thead><tr>{header}</tr></thead>
 <tbody>
-{rows}
+{body}
 </tbody>
 </table>
 </div>"""
 
 
-def _number(column: int, table: Table) -> str:
-    """Return the class of a column whose cells are all plain numbers."""
-    cells = [str(row[column]) for row in table.rows]
+def _kind(cells: list[str]) -> str:
+    """Return the class of a column whose cells are all plain numbers, or all short."""
     numbers = all(cell in {"-", ""} or cell.replace(",", "").replace(".", "").rstrip("+").isdigit() for cell in cells)
-    return ' class="number"' if numbers and any(cell not in {"-", ""} for cell in cells) else ""
+    if numbers and any(cell not in {"-", ""} for cell in cells):
+        return ' class="number"'
+    return ' class="short"' if all(len(cell) <= SHORT for cell in cells) else ""

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,16 +9,15 @@ from typing import Any, cast
 
 import orjson
 from kombu.transport.redis import PRIORITY_STEPS, Channel
-from prometheus_client.metrics_core import Metric
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from settings import get_settings
+from tasks.facts import Alert, Fact, Row, Table
 from tasks.jobs import QUEUES, TASKS, configured
 from tasks.words import duration
 from workers.messages.read import SENT_AT
 from workers.operations import fleet
-from workers.operations.report import Section, Table, Trouble, gauge
 
 # Where a producer's message goes that names no queue: nobody of ours reads it.
 STRAY = "celery"
@@ -36,31 +34,8 @@ local head = redis.call('LINDEX', KEYS[1], -1)
 return head and #head > {LARGEST_HEAD_BYTES} and string.sub(head, 1, 1000) or head
 """
 
-LATE_SECONDS = 300
 
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """One queue. `oldest_age` is in seconds; at least that, where the sender does not say when it sent a message."""
-
-    name: str
-    messages: int
-    oldest_age: float
-    unacked: int
-    consumers: int
-    expected: bool
-    """The environment sets up the job whose queue this is, so someone must consume it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """All queues, and how long the oldest message that a worker took has not been acknowledged, in seconds."""
-
-    queues: list[Queue]
-    oldest_unacked_age: float
-
-
-def read(client: Redis) -> Queues:
+def _queues(client: Redis) -> list[Row]:
     """Return the queues now: four round trips."""
     names = (*QUEUES, STRAY)
     with client.pipeline(transaction=False) as pipeline:
@@ -71,14 +46,13 @@ def read(client: Redis) -> Queues:
                 pipeline.lindex(key, -1) if name == STRAY else pipeline.eval(HEAD, 1, key)
         pipeline.hgetall(HEADS)
         pipeline.hlen(UNACKED)
-        pipeline.zrange(UNACKED_INDEX, 0, 0, withscores=True)
-        *lists, heads, unacked, first = pipeline.execute(raise_on_error=False)
-    _raise([heads, unacked, first])
+        *lists, heads, unacked = pipeline.execute(raise_on_error=False)
+    _raise([heads, unacked])
     per_queue = _unacked(client) if unacked else Counter()
-    consumers = Counter(name for worker in fleet.read(client).workers if worker.alive for name in worker.queues)
-    expected, now = _expected(), time.time()
+    consumers = Counter(name for worker in fleet.read(client) if worker.alive for name in worker.queues)
+    expected, now = {TASKS[task].queue for task in configured(get_settings())}, time.time()
     seen = _seen(heads)
-    queues: list[Queue] = []
+    rows: list[Row] = []
     oldest: dict[str, float] = {}
     for place, name in enumerate(names):
         own = lists[place * 2 * len(PRIORITY_STEPS) : (place + 1) * 2 * len(PRIORITY_STEPS)]
@@ -88,12 +62,24 @@ def read(client: Redis) -> Queues:
         tails = [_Head.of(raw) for raw in own[1::2] if raw]
         since = {head.tag: head.sent_at or seen.get(head.tag, now) for head in tails}
         oldest |= {head.tag: since[head.tag] for head in tails if head.sent_at is None}
-        age = max((now - moment for moment in since.values()), default=0.0)
-        depth = sum(own[0::2])
-        queues.append(Queue(name, depth, max(age, 0.0), per_queue[name], consumers[name], name in expected))
+        rows.append(
+            {
+                "queue": name,
+                "queue_messages": sum(own[0::2]),
+                "queue_oldest_message_age_seconds": max([0.0, *(now - at for at in since.values())]),
+                "queue_unacked_messages": per_queue[name],
+                "queue_consumers": consumers[name] if name in expected else None,
+                "consumers": consumers[name],
+            }
+        )
     if oldest != seen:
         _remember(client, oldest)
-    return Queues(queues, max(now - first[0][1], 0.0) if first else 0.0)
+    return rows
+
+
+def _oldest_unacked(client: Redis) -> list[Row]:
+    first: Any = client.zrange(UNACKED_INDEX, 0, 0, withscores=True)
+    return [{"queue_oldest_unacked_age_seconds": max(time.time() - first[0][1], 0.0) if first else 0.0}]
 
 
 def _seen(heads: dict[bytes, bytes]) -> dict[str, float]:
@@ -165,76 +151,27 @@ def _remember(client: Redis, oldest: dict[str, float]) -> None:
         pipeline.execute()
 
 
-def _expected() -> frozenset[str]:
-    return frozenset(TASKS[task].queue for task in configured(get_settings()))
-
-
-def metrics(found: Queues) -> Iterator[Metric]:
-    """Yield the gauges."""
-    rows = [((queue.name,), queue) for queue in found.queues]
-    yield gauge("queue_messages", "Messages that wait in Redis.", [(k, q.messages) for k, q in rows], "queue")
-    yield gauge(
-        "queue_oldest_message_age_seconds",
-        "Age of the longest waiting message; since it was first seen as such, where its sender does not say more.",
-        [(k, q.oldest_age) for k, q in rows],
-        "queue",
-    )
-    yield gauge(
-        "queue_unacked_messages",
-        "Messages that a worker has taken and not acknowledged.",
-        [(k, q.unacked) for k, q in rows],
-        "queue",
-    )
-    yield gauge("queue_oldest_unacked_age_seconds", "Since a worker took the first of them.", [((), found.oldest_unacked_age)])
-    yield gauge(
-        "queue_consumers",
-        "Workers alive that take from the queue; queues of jobs that are not set up are left out.",
-        [(k, q.consumers if q.expected else None) for k, q in rows],
-        "queue",
-    )
-
-
-def troubles(found: Queues) -> Iterator[Trouble]:
-    """Yield what is wrong now."""
-    for queue in found.queues:
-        waiting = f"{queue.messages:,} message{'s' * (queue.messages != 1)}"
-        if queue.expected and not queue.consumers:
-            yield Trouble(
-                "ChatWorkersQueueWithoutWorker",
-                "critical",
-                f"No worker takes from the queue {queue.name}; {queue.messages:,} wait in it.",
-            )
-        elif queue.name == STRAY and queue.messages:
-            yield Trouble(
-                "ChatWorkersStrayMessages",
-                "warning",
-                f"{waiting} lie in the queue {STRAY}, which nobody reads: a producer names no queue.",
-            )
-        elif queue.oldest_age > LATE_SECONDS:
-            yield Trouble(
-                "ChatWorkersQueueStuck",
-                "warning",
-                f"The oldest of {waiting} in the queue {queue.name} has waited for {duration(queue.oldest_age)}.",
-            )
-
-
-def tables(found: Queues) -> Iterator[Table]:
-    """Yield what a person wants to see."""
-    yield Table(
-        "Queues",
-        ("queue", "messages", "oldest", "unacked", "workers"),
-        tuple(
-            (
-                queue.name,
-                f"{queue.messages:,}",
-                duration(queue.oldest_age) if queue.messages else "-",
-                queue.unacked,
-                queue.consumers if queue.consumers or queue.expected else "none needed",
-            )
-            for queue in found.queues
-            if queue.name != STRAY or queue.messages
-        ),
-    )
-
-
-SECTION = Section("queues", read, metrics, troubles, tables)
+TABLES = (
+    Table("queues", "Queues", ("queue",), _queues, (
+        Fact("queue_messages", "Messages that wait in Redis.", "messages", Alert(
+            "ChatWorkersStrayMessages", "warning",
+            "Messages in the queue celery, which nobody reads, for a producer names no queue: {value}",
+            above=0, minutes=5, where={"queue": (STRAY,)},
+        )),
+        Fact("queue_oldest_message_age_seconds",
+             "Age of the longest waiting message; since it was first seen as such, where its sender does not say more.",
+             "oldest", Alert(
+            "ChatWorkersQueueStuck", "warning", "A message has waited in the queue {queue} for {value}",
+            "; {queue_messages} waiting in it", above=300, but={"queue": (STRAY,)},
+        ), show=lambda row: duration(row["queue_oldest_message_age_seconds"]) if row["queue_messages"] else "-"),
+        Fact("queue_unacked_messages", "Messages that a worker has taken and not acknowledged.", "unacked"),
+        Fact("queue_consumers", "Workers alive that take from the queue; queues of jobs that are not set up are left out.",
+             "workers", Alert(
+            "ChatWorkersQueueWithoutWorker", "critical", "No worker takes from the queue {queue}",
+            "; {queue_messages} waiting in it", below=1,
+        ), show=lambda row: row["consumers"] or ("none needed" if row["queue_consumers"] is None else 0)),
+    ), lists=lambda row: row["queue"] != STRAY or row["queue_messages"]),
+    Table("unacked", "", (), _oldest_unacked, (
+        Fact("queue_oldest_unacked_age_seconds", "Since a worker took the first unacknowledged message."),
+    )),
+)  # fmt: skip

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,14 +21,15 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from settings import ConfigurationError
 from tasks import counters
-from tests.operations.conftest import Samples, value
 from tests.operations.deployed.conftest import Deployment, eventually
 from tests.processes import Start, answers
+from tasks.facts import Column, Row, Table
+from tests.operations.conftest import Look, Samples, value
 from workers.flower import readable
 from workers.flower_login import read_users
+from workers.operations.alerts import Trouble
 from workers.operations.page import page
-from workers.operations.picture import Picture
-from workers.operations.report import Table, Trouble
+from workers.operations.snapshot import Snapshot
 
 ROWS = 200
 
@@ -144,17 +145,21 @@ def test_a_program_gets_the_same_as_json(deployment: Deployment) -> None:
         "workers",
         "beat",
     }
-    assert found["sections"]["workers"]["workers"][0]["name"] == "main@test"
+    assert found["sections"]["workers"]["workers"][0]["worker"] == "main@test"
 
 
 @pytest.fixture
-def troubled(browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[], Picture]) -> Iterator[Chrome]:
-    """The page of a picture with troubles and with words that want to be markup."""
+def troubled(browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look) -> Iterator[Chrome]:
+    """The page of a snapshot with troubles and with words that want to be markup."""
     found = look()
     worst = Trouble("ChatWorkersBreakerOpen", "critical", 'Nothing is sent to <script>document.title="x"</script>.')
-    monkeypatch.setattr(Picture, "troubles", lambda _self: [worst, Trouble("ChatWorkersQueueStuck", "warning", "It is stuck.")])
-    rows = (("a<b", "12", "x" * 300), ("c", "1,345+", "-"))
-    monkeypatch.setattr(Picture, "tables", lambda _self: [Table("A & B", ("one", "two", "three"), rows), Table("No", (), ())])
+    monkeypatch.setattr(
+        Snapshot, "troubles", lambda _self: [worst, Trouble("ChatWorkersQueueStuck", "warning", "It is stuck.")]
+    )
+    rows: list[Row] = [{"one": "a<b", "two": "12", "three": "x" * 300}, {"one": "c", "two": "1,345+", "three": "-"}]
+    columns = (Column("two", lambda row: row["two"]), Column("three", lambda row: row["three"]))
+    tables = [(Table("a", "A & B", ("one",), list, columns), rows), (Table("no", "No", (), list, ()), [])]
+    monkeypatch.setattr(Snapshot, "tables", lambda _self: tables)
     path = tmp_path / "page.html"
     path.write_text(page(found))
     browser.get(path.as_uri())

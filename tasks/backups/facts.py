@@ -1,0 +1,82 @@
+"""Backups and restore drills: when each was last done and how large it was, whether it is overdue or its last try failed."""
+
+from sqlalchemy import Connection, text
+
+from settings import get_settings
+from tasks.facts import Alert, Fact, Row, Table, in_words, rows
+from tasks.jobs import configured
+from tasks.words import duration
+
+# The newest run of each job, tier and outcome, by a loose scan of idx_job (job, tier, outcome, ended_at).
+LATEST = text("""
+    SELECT r.job, COALESCE(NULLIF(r.tier, ''), 'none') AS tier, r.outcome, UNIX_TIMESTAMP(r.ended_at) AS ended,
+           r.bytes, r.row_count, r.milliseconds / 1000 AS seconds, r.detail
+    FROM (SELECT job, tier, outcome, MAX(ended_at) AS ended_at FROM worker_backup_runs GROUP BY job, tier, outcome) AS latest
+    STRAIGHT_JOIN worker_backup_runs r ON r.job = latest.job AND r.tier = latest.tier AND r.outcome = latest.outcome
+      AND r.ended_at = latest.ended_at
+    ORDER BY r.job, r.tier LIMIT 50
+""")
+NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
+
+# How old the last good one may be; a drill proves one tier a day, in turn.
+MOST_SECONDS = {"daily": 26 * 3600, "weekly": 8 * 86_400, "monthly": 33 * 86_400, "drill": 2 * 86_400}
+OVERDUE = "backup_overdue_seconds"
+LAST = "backup_last_success_timestamp_seconds"
+TASKS = "tasks.backups."
+
+
+def _backups(connection: Connection) -> list[Row]:
+    """Return a row for each job (of a drill, for each tier) that ever ran or is configured."""
+    latest = {(row["job"], row["tier"], row["outcome"]): row for row in rows(connection, LATEST)}
+    known = {(job, tier) for job, tier, _ in latest}
+    never_ran = {task.removeprefix(TASKS) for task in configured(get_settings()) if task.startswith(TASKS)}
+    known |= {(job, "none") for job in never_ran - {job for job, _ in known}}
+    made = [_row(*key, latest.get((*key, "done")), latest.get((*key, "failed"))) for key in sorted(known)]
+    now = float(connection.execute(NOW).scalar_one())
+    for job, most in MOST_SECONDS.items():
+        if own := [row for row in made if row["backup"] == job]:
+            newest = max(own, key=lambda row: row[LAST])
+            age = now - newest[LAST]
+            newest[OVERDUE] = max(age - most, 0.0)
+            newest["last"] = f"last done {duration(age)} ago" if newest[LAST] else "never done"
+    return made
+
+
+def _row(job: str, tier: str, done: Row | None, failed: Row | None) -> Row:
+    row = {
+        "backup": job,
+        "tier": tier,
+        LAST: done["ended"] if done else 0,
+        "backup_last_run_failed": failed is not None and (done is None or failed["ended"] > done["ended"]),
+        "failed_timestamp_seconds": failed and failed["ended"],
+        "why": failed and failed["detail"],
+    }
+    if done:
+        row["backup_last_success_size_bytes"] = done["bytes"]
+        row["backup_last_success_rows"] = done["row_count"]
+        row["backup_last_success_duration_seconds"] = done["seconds"]
+    return row
+
+
+def _last_failed(row: Row) -> str:
+    at = row["failed_timestamp_seconds"]
+    return f"{in_words('failed_timestamp_seconds', at)}: {row['why']}" if at else "never"
+
+
+TABLES = (
+    Table("runs", "Backups and drills", ("backup", "tier"), _backups, (
+        Fact(LAST, "When the backup or drill was last done, 0 for never.", "last done"),
+        Fact(OVERDUE, "By how much the last good one is older than it may be; decades: none was ever done.",
+             alert=Alert("ChatWorkersBackupStale", "critical",
+                         "Backups or drills are overdue: {backup}", ", {last}", above=0, minutes=15),
+             labels=("backup",)),
+        Fact("backup_last_success_size_bytes", "Size of what was last made or proved.", "size"),
+        Fact("backup_last_success_rows", "Rows that were dumped, or proved by a drill.", "rows"),
+        Fact("backup_last_success_duration_seconds", "How long it took.", "took"),
+        Fact("backup_last_run_failed",
+             "1 if the last try failed. A backup is tried again within the hour, a drill the next day.", "last failed",
+             Alert("ChatWorkersBackupFailed", "warning",
+                   "The last {backup} failed (tier: {tier})", ": {why}", above=0, minutes=5),
+             show=_last_failed),
+    ), empty="not set up: BACKUP_DIR is not set"),
+)  # fmt: skip

@@ -1,0 +1,85 @@
+"""Counters and histograms of the processes: their sums, for Prometheus, and their increase within each alert's window."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from redis import Redis
+
+from tasks import counters
+from tasks.counters import Sums
+from tasks.facts import PREFIX, Counter, Histogram, Row
+
+Facts = Sequence[Counter | Histogram]
+SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The sums since counting began, and for each fact that has an alert its rows within that alert's window."""
+
+    sums: Sums
+    windows: dict[str, list[Row]]
+
+
+def read(client: Redis, facts: Facts) -> Counted:
+    """Return the sums over all processes, the known ones at 0 at least. Raise RedisError."""
+    known = {(fact.name, *labels): 0.0 for fact in facts if isinstance(fact, Counter) for labels in fact.known}
+    sums = known | counters.read(client, facts)
+    windows: dict[str, list[Row]] = {}
+    for minutes in {fact.alert.window for fact in facts if fact.alert}:
+        grown = counters.increases(client, facts, sums, minutes)
+        windows |= {fact.name: list(_rows(fact, grown)) for fact in facts if fact.alert and fact.alert.window == minutes}
+    return Counted(sums, windows)
+
+
+def _rows(fact: Counter | Histogram, sums: Sums) -> Iterator[Row]:
+    """Yield a row for each set of label values: a counter's increase, a histogram's quantile."""
+    for labels, own in _by_labels(fact, sums).items():
+        value = quantile(fact, own) if isinstance(fact, Histogram) else own[""]
+        yield {**dict(zip(fact.labels, labels, strict=True)), fact.name: value}
+
+
+def _by_labels(fact: Counter | Histogram, sums: Sums) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return a fact's sums by label values, and by bound for a histogram."""
+    found: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for (name, *labels), amount in sorted(sums.items()):
+        if name == fact.name:
+            bound = labels.pop() if isinstance(fact, Histogram) else ""
+            found[tuple(labels)][bound] = amount
+    return found
+
+
+def quantile(fact: Histogram, counts: dict[str, float]) -> float | None:
+    """Return the 95th percentile as Prometheus estimates it, None of nothing."""
+    rank = SHARE * sum(counts.get(bound, 0) for bound in fact.bounds)
+    lower = 0.0
+    for upper, bound in zip(fact.buckets, fact.bounds, strict=False):
+        inside = counts.get(bound, 0)
+        if 0 < rank <= inside:
+            return lower + (upper - lower) * rank / inside
+        rank -= inside
+        lower = upper
+    return lower if rank > 0 else None
+
+
+def families(counted: Counted, facts: Facts) -> Iterator[Metric]:
+    """Yield the metrics; what is not known beforehand is missing until it was counted."""
+    for fact in facts:
+        found = _by_labels(fact, counted.sums)
+        if isinstance(fact, Histogram):
+            histogram = HistogramMetricFamily(PREFIX + fact.name, fact.help, labels=fact.labels)
+            for labels, counts in found.items():
+                total, buckets = 0.0, []
+                for bound in fact.bounds:
+                    total += counts.get(bound, 0)
+                    buckets.append((bound, total))
+                histogram.add_metric(labels, buckets, counts.get("sum", 0))
+            yield histogram
+        else:
+            counter = CounterMetricFamily(PREFIX + fact.name, fact.help, labels=fact.labels)
+            for labels, counts in found.items():
+                counter.add_metric(labels, counts[""])
+            yield counter

@@ -1,0 +1,139 @@
+"""Handlers of Celery's signals that keep each worker's heartbeat and count its tasks, for the operators' page."""
+
+import threading
+import time
+from itertools import product
+from typing import Any
+
+import structlog
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Task
+from celery.signals import heartbeat_sent, worker_shutdown, worker_shutting_down
+from redis.exceptions import RedisError
+
+from tasks import counters
+from tasks.facts import Alert, Counter, Histogram
+from tasks.jobs import TASKS
+from workers.operations import fleet
+from workers.operations.queues import SENT_AT
+from workers.operations.reader import client
+
+log = structlog.get_logger(__name__)
+
+_OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried"}
+KILLED = "killed"
+MILLISECONDS_TO_HOURS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 1800.0, 10800.0)
+
+RUNS = Counter(
+    "tasks", "Task runs by how they ended; killed: time limit or death of the process.", ("task", "outcome"),
+    Alert(
+        "ChatWorkersTasksFailing", "warning", "{task}: {value} runs {outcome} within 15 minutes",
+        above=2, minutes=0, where={"outcome": ("failed", KILLED)}, window=15,
+    ),
+    known=tuple(product(TASKS, (*_OUTCOMES.values(), KILLED))),
+)  # fmt: skip
+RUN_SECONDS = Histogram("task_seconds", "Runtime of tasks.", ("task",), MILLISECONDS_TO_HOURS)
+QUEUED_SECONDS = Histogram(
+    "task_queued_seconds", "From a message's sending to its task's start, for senders that say when.", ("queue",),
+    MILLISECONDS_TO_HOURS,
+)  # fmt: skip
+COUNTED = (RUNS, RUN_SECONDS, QUEUED_SECONDS)
+
+# When this process's task began; a pool's child runs one at a time.
+_began: dict[str, float] = {}
+
+
+class Heartbeat:
+    """A worker's announcement of itself, at Celery's own heartbeats; each minute some worker also samples the counters."""
+
+    def __init__(self, controller: Any) -> None:
+        """`controller` is Celery's WorkController."""
+        self._controller = controller
+        self._since = time.monotonic()
+        self._leaving = False
+        self._writing = threading.Lock()
+
+    def beat(self, **_: Any) -> None:
+        """Announce this worker, unless it is leaving. A Redis that is away is Celery's to report."""
+        try:
+            with self._writing:
+                if not self._leaving:
+                    fleet.announce(client(), self.worker())
+                    counters.sample(client())
+        except RedisError as error:
+            log.debug("heartbeat not written", reason=str(error))
+
+    def leave(self, **_: Any) -> None:
+        """Begin to take this worker's name away: it takes no more tasks, and Celery's heartbeats end before its tasks do.
+
+        Called by the handler of SIGTERM, which may have cut into a heartbeat: another thread talks to Redis, after that one.
+        """
+        threading.Thread(target=self.end, name="leaving", daemon=True).start()
+
+    def end(self, **_: Any) -> None:
+        """Take this worker's name away: it was asked to stop."""
+        self._leaving = True
+        try:
+            with self._writing:
+                fleet.leave(client(), self._controller.hostname)
+        except RedisError as error:
+            log.debug("heartbeat not taken away", reason=str(error))
+
+    def worker(self) -> fleet.Worker:
+        """Return what is announced."""
+        from celery.worker.state import active_requests  # it sets up a worker's own state, so it is for workers alone
+
+        now = time.time()
+        started = sorted(((request, request.time_start or now) for request in list(active_requests)), key=lambda pair: pair[1])
+        return fleet.Worker(
+            self._controller.hostname,
+            alive=True,
+            queues=sorted(self._controller.app.amqp.queues.consume_from),
+            processes=self._controller.concurrency,
+            up_seconds=round(time.monotonic() - self._since),
+            busy=len(started),
+            running=[
+                fleet.Running(request.name, request.id, max(round(now - start, 1), 0))
+                for request, start in started[: fleet.MOST_RUNNING]
+            ],
+        )
+
+
+def stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """Write into a message when it was sent: Celery does not."""
+    if headers is not None:
+        headers.setdefault(SENT_AT, time.time())
+
+
+def start(sender: Any, **_: Any) -> None:
+    """Begin the worker's heartbeat, and name the Redis that its counters go to."""
+    counters.flush_to(client)
+    heartbeat = Heartbeat(sender)
+    heartbeat_sent.connect(heartbeat.beat, weak=False)
+    worker_shutting_down.connect(heartbeat.leave, weak=False)
+    worker_shutdown.connect(heartbeat.end, weak=False)
+
+
+def task_starts(task_id: str, task: Task[Any, Any], **_: Any) -> None:
+    """Note when a task begins, and count how long its message was on its way."""
+    _began[task_id] = time.monotonic()
+    sent_at = (getattr(task.request, "headers", None) or {}).get(SENT_AT)
+    about = task.request.delivery_info or {}
+    if isinstance(sent_at, int | float) and "routing_key" in about and not about.get("redelivered"):
+        counters.observe(QUEUED_SECONDS, str(about["routing_key"]), seconds=max(time.time() - sent_at, 0.0))
+
+
+def task_ends(task_id: str, task: Task[Any, Any], state: str | None = None, **_: Any) -> None:
+    """Count a task that ended, and its runtime."""
+    began = _began.pop(task_id, None)
+    if began is not None:
+        counters.observe(RUN_SECONDS, task.name, seconds=time.monotonic() - began)
+    counters.add(RUNS, task.name, _OUTCOMES.get(state or "", "other"))
+    counters.flush(at_once=True)
+
+
+def task_killed(sender: Task[Any, Any], exception: BaseException, **_: Any) -> None:
+    """Count a task whose process was killed: only the worker's main process is left to count it."""
+    if isinstance(exception, TimeLimitExceeded | WorkerLostError):
+        counters.add(RUNS, sender.name, KILLED)
+        counters.flush(at_once=True)
