@@ -35,9 +35,11 @@ def read_users(path: Path) -> list[str]:
         raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} names nobody; expected lines user:password")
     for user in users:
         name, _, password = user.partition(":")
-        if not name or len(password) < SHORTEST_PASSWORD:
+        # Flower compares texts in constant time, which Python does for ASCII alone.
+        if not name or len(password) < SHORTEST_PASSWORD or not user.isascii():
             raise ConfigurationError(
-                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password, {SHORTEST_PASSWORD} characters or longer"
+                f"FLOWER_BASIC_AUTH_FILE {path} has a line that is not user:password, {SHORTEST_PASSWORD} characters or longer,"
+                " in ASCII"
             )
     return users
 
