@@ -3,7 +3,6 @@
 import base64
 import os
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from devstack.emulators.certificates import ensure_certificates
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import find
-from tests.acceptance.conftest import Worker, wait_until
+from tests.processes import Start, python, wait_until
 
 PASSWORD = "s3cret-of-redis"
 SENTINEL_PASSWORD = "s3cret-of-sentinels"
@@ -52,38 +51,36 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
-def test_no_password_is_shown(brokers: dict[str, str], scheme: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_no_password_is_shown(brokers: dict[str, str], scheme: str, start: Start, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.touch(mode=0o600)
     users.write_text(f"{LOGIN}\n")
-    own = {"CELERY_BROKER_URL": brokers[scheme], "REDIS_SENTINEL_PASSWORD": SENTINEL_PASSWORD, "FLOWER_DIR": str(tmp_path)}
-    own |= {**environment, **own, "FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH_FILE": str(users)}
-    with ExitStack() as running, (tmp_path / "worker.log").open("wb") as log, (tmp_path / "flower.log").open("wb") as flowers:
-        worker = Worker(own, "worker", log, processes=1)
-        running.callback(worker.kill)
-        flower = subprocess.Popen([*CELERY, "flower"], cwd=PROJECT, env={**os.environ, **own}, stdout=flowers, stderr=flowers)
-        running.callback(flower.wait)
-        running.callback(flower.kill)
-        worker.wait_ready()
-        report = celery(own, "report")
-        assert "redbeat_redis_options" in report
-        conf = celery(own, "inspect", "conf", "--json")
-        assert "redbeat_redis_options" in conf
-        stats = celery(own, "inspect", "stats", "--json")
-        assert '"broker"' in stats
-        wait_until(lambda: bool(shown(own["FLOWER_PORT"])), "Flower's page showed the worker", 60)
-        page = shown(own["FLOWER_PORT"])
-        assert "redbeat_redis_options" in page
-        for name, text in {"report": report, "conf": conf, "stats": stats, "Flower": page}.items():
-            assert "s3cret" not in text, name
-
-
-CELERY = [sys.executable, "-m", "celery", "-A", "workers.app"]
+    own = {
+        "CELERY_BROKER_URL": brokers[scheme],
+        "REDIS_SENTINEL_PASSWORD": SENTINEL_PASSWORD,
+        "FLOWER_DIR": str(tmp_path),
+        "FLOWER_PORT": str(free_port()),
+        "FLOWER_BASIC_AUTH_FILE": str(users),
+    }
+    worker = start("celery -A workers.app worker -Q notifications -n worker@test -c 1 --without-mingle", "worker", **own)
+    start("celery -A workers.app flower", "flower", **own)
+    worker.wait_ready()
+    report = celery(own, "report")
+    assert "redbeat_redis_options" in report
+    conf = celery(own, "inspect", "conf", "--json")
+    assert "redbeat_redis_options" in conf
+    stats = celery(own, "inspect", "stats", "--json")
+    assert '"broker"' in stats
+    wait_until(lambda: bool(shown(own["FLOWER_PORT"])), "Flower's page showed the worker")
+    page = shown(own["FLOWER_PORT"])
+    assert "redbeat_redis_options" in page
+    for name, text in {"report": report, "conf": conf, "stats": stats, "Flower": page}.items():
+        assert "s3cret" not in text, name
 
 
 def celery(environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [*CELERY, *arguments],
+        [*python("celery -A workers.app"), *arguments],
         cwd=PROJECT,
         env={**os.environ, **environment},
         capture_output=True,
