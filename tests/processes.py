@@ -83,7 +83,7 @@ class Process:
     def said(self, words: str, times: int = 1) -> bool:
         return self.lines.count(words) >= times
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, *, every: float = 0.05) -> None:
         """Poll until `condition` holds. Fail, with the end of the log, if the program ends first or it takes too long."""
 
         def holds() -> bool:
@@ -91,7 +91,7 @@ class Process:
                 pytest.fail(f"the program ended before {what}; its log ends:\n{self.lines[-5000:]}")
             return condition()
 
-        wait_until(holds, what)
+        wait_until(holds, what, every=every)
 
     def wait_ready(self) -> Self:
         """Wait until a worker says that it takes messages."""

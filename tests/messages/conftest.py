@@ -2,14 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
-import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL
 from typing import Any, cast
 
 import pytest
@@ -17,11 +12,9 @@ from celery import Celery
 from redis import Redis
 from redis.client import PubSub
 
-from devstack.folder import PROJECT
 from devstack.stack import Stack
 from tests.messages import samples
-
-WAIT_SECONDS = 90
+from tests.processes import Process, python
 
 
 @pytest.fixture(scope="session")
@@ -33,29 +26,16 @@ def app(environment: dict[str, str]) -> "Celery[Any]":
     return app
 
 
-class Worker:
+class Worker(Process):
     """A `celery worker` of the queues `housekeeping` and `attachments`, and what it says of the tasks it ran."""
 
     def __init__(self, environment: dict[str, str], redis: Redis, log: Path) -> None:
+        command = f"celery -A workers.app worker -Q {samples.QUEUE},attachments -n {log.stem}@test -c 1"
+        super().__init__(python(f"{command} --without-gossip --without-mingle"), {**os.environ, **environment}, log)
         self.redis = redis
-        self.log = log
         self.listen()
         self.ended: dict[str, str] = {}
-        command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", f"{samples.QUEUE},attachments"]
-        with log.open("wb") as opened:
-            self.process = subprocess.Popen(
-                [*command, "-n", f"{log.stem}@test", "--concurrency", "1", "--without-gossip", "--without-mingle"],
-                cwd=PROJECT,
-                env={**os.environ, **environment},
-                stdout=opened,
-                stderr=opened,
-                start_new_session=True,
-            )
-        self.wait_until(lambda: " ready." in self.lines)
-
-    @property
-    def lines(self) -> str:
-        return self.log.read_text()
+        self.start().wait_ready()
 
     def listen(self) -> None:
         """Hear of the tasks that end from now on; again after Redis was away."""
@@ -74,29 +54,18 @@ class Worker:
 
     def wait_for(self, task_id: str) -> None:
         """Wait for the event that the worker sends when a task has succeeded."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while task_id not in self.ended:
-            assert self.process.poll() is None, f"the worker ended\n{self.lines[-5000:]}"
-            assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s\n{self.lines[-5000:]}"
+
+        def has_ended() -> bool:
             said = cast(dict[str, Any] | None, self.events.get_message(ignore_subscribe_messages=True, timeout=1))
             if said and said["channel"] == b"/0.celeryev/task.multi":
                 for event in json.loads(b64decode(json.loads(said["data"])["body"])):
                     if event["type"] in {"task-succeeded", "task-failed"}:
                         self.ended[event["uuid"]] = event["type"]
+            return task_id in self.ended
+
+        if task_id not in self.ended:
+            self.wait_until(has_ended, f"the task {task_id} had ended", every=0)
         assert self.ended[task_id] == "task-succeeded"
-
-    def wait_until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not true():
-            assert self.process.poll() is None, f"the worker ended\n{self.lines[-5000:]}"
-            assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s\n{self.lines[-5000:]}"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL parent and children at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")

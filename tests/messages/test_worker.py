@@ -73,7 +73,7 @@ def test_a_list_that_is_no_queue_of_ours_is_one_like_the_others(worker: Worker, 
 
 def test_the_worker_is_still_the_one_that_was_started_and_has_never_reconnected(worker: Worker) -> None:
     worker.run()
-    assert worker.process.poll() is None
+    assert worker.runs
     assert worker.lines.count(" ready.") == 1
     assert "Traceback" not in worker.lines
     assert "onnection" not in worker.lines.partition(" ready.")[2]
