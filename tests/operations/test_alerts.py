@@ -20,7 +20,7 @@ from tasks.attachments.facts import SCANS
 from tasks.notifications.facts import SEND_SECONDS
 from tests.operations.conftest import NOTIFICATION, Execute, Look
 from workers.messages import rejected
-from workers.messages.contract import RefusedError
+from workers.messages.read import DEFECTS, RefusedError
 from workers.operations import fleet
 from workers.operations.alerts import rules
 from workers.operations.exposition import exposition
@@ -155,7 +155,7 @@ def infected(_execute: Execute, _redis: Redis) -> None:
 
 
 def refused_message(_execute: Execute, redis: Redis) -> None:
-    rejected.keep(redis, "notifications", b"{}", RefusedError("headers.task", "no worker knows the task"))
+    rejected.keep(redis, "notifications", b"{}", RefusedError(next(iter(DEFECTS))))
 
 
 @pytest.mark.usefixtures("well")

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from devstack.stack import Stack
-from tests.processes import wait_until
 from tests.operations.conftest import Look, samples, value
+from tests.processes import wait_until
 from workers.operations import reader, snapshot
 from workers.operations.exposition import exposition
 from workers.operations.reader import DEADLINE_SECONDS, Reading, Source, together

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from tasks import counters
 from tasks.facts import Alert, Counter, Histogram
 from tasks.jobs import TASKS
+from workers.messages.read import SENT_AT
 from workers.operations import fleet
-from workers.operations.queues import SENT_AT
 from workers.operations.reader import client
 
 log = structlog.get_logger(__name__)

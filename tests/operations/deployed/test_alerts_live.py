@@ -14,11 +14,11 @@ from devstack.chat import conversation_pairs, enqueue, load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.ports import free_port
 from devstack.programs import ensure, find
-from tests.operations.deployed.conftest import Deployment, eventually
-from tests.processes import Process, answers
 from tasks import counters
 from tests.operations.conftest import Execute
+from tests.operations.deployed.conftest import Deployment, eventually
 from tests.operations.test_alerts import ALERTS, CAUSES, slow_answers
+from tests.processes import Process, answers
 
 Firing = Callable[[], set[str]]
 
@@ -112,8 +112,8 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
 @pytest.mark.usefixtures("well")
 def test_every_alert_fires(deployment: Deployment, execute: Execute, redis: Redis, firing: Firing) -> None:
     """With what its cause leaves behind in MySQL and Redis. The last three blind others, so they come after them."""
-    deployment.kill("worker")
-    deployment.kill("beat")
+    for name in ("worker", "beat"):
+        deployment.processes[name].kill()
     last = ["ChatWorkersBeatDown", "ChatWorkersCollectorDown"]
     for alert in CAUSES.keys() - set(last):
         CAUSES[alert][0](execute, redis)
@@ -127,9 +127,9 @@ def test_every_alert_fires(deployment: Deployment, execute: Execute, redis: Redi
     for alert in last:
         CAUSES[alert][0](execute, redis)
         eventually(lambda alert=alert: alert in firing(), f"{alert} fired")  # type: ignore[misc]
-    deployment.kill("gateway")
+    deployment.processes["gateway"].kill()
     eventually(lambda: "ChatWorkersGatewayDown" in firing(), "the gateway was missed")
     redis.flushdb()
     for name in ("worker", "beat", "gateway"):
-        deployment.start(name)
-    eventually(answers(f"{deployment.gateway}/healthz"), "the gateway answered")
+        deployment.processes[name].start()
+    eventually(lambda: answers(f"{deployment.gateway}/healthz"), "the gateway answered")

@@ -21,10 +21,10 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from settings import ConfigurationError
 from tasks import counters
-from tests.operations.deployed.conftest import Deployment, eventually
-from tests.processes import Start, answers
 from tasks.facts import Column, Row, Table
 from tests.operations.conftest import Look, Samples, value
+from tests.operations.deployed.conftest import Deployment, eventually
+from tests.processes import Start, answers
 from workers.flower import readable
 from workers.flower_login import read_users
 from workers.operations.alerts import Trouble
