@@ -43,7 +43,7 @@ th, td { text-align: left; padding: .35rem .75rem; border-top: 1px solid var(--l
 thead th { color: var(--quiet); font-weight: 600; font-size: .875rem }
 tbody th { font-weight: 500; white-space: nowrap } .number { text-align: right; white-space: nowrap }
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
-.short { white-space: nowrap }
+@media (min-width: 40rem) { .short { white-space: nowrap } }
 .wide { grid-column: 1 / -1; min-width: 0 } .none, .what { color: var(--quiet) }
 code { font-size: .875em }
 """
