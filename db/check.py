@@ -1,4 +1,4 @@
-"""Where a live shared schema lacks what the workers need: one sentence per difference, found in five queries."""
+"""Compare a live shared schema with the needs of the workers: one sentence per difference, by five queries."""
 
 import re
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ class LiveSchema:
 
 
 def check_shared_schema(engine: Engine) -> list[Difference]:
-    """Return what the shared schema lacks of what the workers need; an empty list if nothing."""
+    """Return the differences between the shared schema and the needs of the workers."""
     with engine.connect() as connection:
         version = connection.execute(text("SELECT VERSION()")).scalar_one()
         if too_old := server_difference(version):
@@ -87,7 +87,7 @@ def check_shared_schema(engine: Engine) -> list[Difference]:
 
 
 def server_difference(version: str) -> Difference | None:
-    """Given the server's VERSION(), return what is wrong with it, if anything."""
+    """Given the server's VERSION(), return the difference if it is not supported."""
     server = _server(version)
     major, minor = map(int, version.split(".")[:2])
     if (major, minor) >= OLDEST_SERVERS[server]:

@@ -1,4 +1,4 @@
-"""How this process talks to MySQL: one lazy engine, UTC and READ COMMITTED sessions, safe across fork."""
+"""The connection to MySQL: one lazy engine a process, UTC and READ COMMITTED sessions, safe across fork."""
 
 import os
 from functools import cache

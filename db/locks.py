@@ -1,4 +1,4 @@
-"""Who may do a job alone: named locks of the database server, held by a session of their own."""
+"""Named locks of the database server, held by a session of their own: only one run does a job."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 LONGEST_NAME = 64  # MySQL refuses longer ones
-# A host that lost its power, or its way through a firewall, says no goodbye, and the server would keep its session for hours.
-# Every holder asks something over its lock's session more often than this.
+# If a host loses power or its connection is dropped by a firewall, the server never learns of it and would keep the lock's
+# session open for hours. Every holder sends a query over that session more often than this.
 IDLE_SECONDS = 300
 
 TAKE = text("SELECT GET_LOCK(:name, 0), CONNECTION_ID(), IS_USED_LOCK(:name)")
@@ -42,7 +42,7 @@ class Lock:
             raise LockLostError(f"the lock {self.name} was lost with its connection")
 
     def touch(self) -> None:
-        """Let the server see that the holder lives; for work that takes long without a look at the database."""
+        """Keep the lock's session alive during long work that sends the database nothing else."""
         self.session.execute(TOUCH)
 
 

@@ -1,4 +1,4 @@
-"""What the workers need of the shared schema: one table of columns, one of indexes, nothing that they do not use."""
+"""The columns and indexes of the shared schema that the workers use, and none besides: what `db check` asks for."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -24,7 +24,7 @@ TYPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ColumnNeed:
-    """What the workers need of one column. `words` are those that they write or decide by; `room` is in characters."""
+    """The needed shape of one column. `words` are those that they write or decide by; `room` is in characters."""
 
     kind: str
     words: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What each account may do in the database, and for which job: the least that works, as data, as SQL and as probes."""
+"""The least rights of each database account, with the job that needs them: as data, as SQL and as probes."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How a write survives deadlocks, lock waits and a server that is away for a moment."""
+"""Run a transaction again after a deadlock, a lock wait or a lost connection."""
 
 import random
 import time

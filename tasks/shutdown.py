@@ -1,4 +1,4 @@
-"""Whether this worker has been asked to stop, seen by every child of a prefork pool."""
+"""The stop request of a worker, seen by every child of its prefork pool."""
 
 import mmap
 

@@ -1,4 +1,4 @@
-"""How many rows a walk would find, and how old they are: counted in windows, without locks, for a bounded time."""
+"""Count the rows that a walk would find, and their ages: in windows, without locks, for a bounded time."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How many rows the next transaction takes: as many as lately fitted into the time that one may last."""
+"""The size of the next batch: as many rows as lately fitted into the time that a transaction may last."""
 
 SMALLEST = 50
 # One slow moment halves the size at most, one fast batch doubles it at most.

@@ -1,4 +1,4 @@
-"""What a walk works on: a table, its key, the predicate, and the statements made of them, each with its index."""
+"""The target of a walk: a table, its key, the predicate, and the statements made of them, each with its index."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -109,11 +109,11 @@ class Target:
         return self._write(connection, where, {"after": after, "until": until, "cutoff": cutoff}, eager)
 
     def still_there(self, connection: Connection, after: Value | None, until: Value | None, cutoff: object) -> int:
-        """Return how many matching rows lie between two places, read without locks: what a batch had to leave to others."""
+        """Return how many matching rows lie between two places, read without locks: the rows that others had locked."""
         return connection.execute(self.count("1"), {"after": after, "until": until, "cutoff": cutoff}).one()[0]  # type: ignore[no-any-return]
 
     def _write(self, connection: Connection, where: str, parameters: dict[str, object], eager: bool) -> int:
-        """Lock what matches and no one else holds, then write that alone: a batch waits for no row while it holds others.
+        """Lock the matching rows that no one else holds, then write only those: a batch waits for no row while it holds others.
 
         `eager`, on MariaDB: write at once, and fail with a lock wait timeout, at once too, if someone holds a row.
         """

@@ -1,4 +1,4 @@
-"""When a walk holds back: too much is running on the server, or a replica has fallen behind."""
+"""The throttle: a walk waits while too much is running on the server or a replica has fallen behind."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ LAG = text("SELECT TIMESTAMPDIFF(MICROSECOND, at, NOW(3)) / 1000000 FROM worker_
 
 @dataclass(slots=True)
 class Throttle:
-    """The limits, and the last look at them. `most_running` counts the server's running threads without our own."""
+    """The limits, and the last answer. `most_running` counts the server's running threads without our own."""
 
     most_running: int
     most_lag_seconds: float
@@ -40,7 +40,7 @@ class Throttle:
         return cls(most_running, most_lag_seconds, {f"{e.url.host}:{e.url.port or 3306}": e for e in engines})
 
     def reason(self, session: Connection) -> str | None:
-        """Return why to hold back now, None if nothing speaks against going on; asked anew after CHECK_SECONDS."""
+        """Return why to wait now, None if there is no reason. The servers are asked again after CHECK_SECONDS."""
         if self.clock() - self._checked_at >= CHECK_SECONDS:
             self._reason = self._running(session) or self._lag(session)
             self._checked_at = self.clock()

@@ -28,7 +28,7 @@ HEAD_BYTES = SEVEN_ZIP_START.size
 
 
 class Fault(NamedTuple):
-    """Why an archive cannot count as looked at."""
+    """The reason why an archive cannot count as scanned."""
 
     kind: Kind
     reason: str

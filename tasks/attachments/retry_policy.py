@@ -1,4 +1,4 @@
-"""When an attachment without a verdict is tried again, and after how many tries it is blocked."""
+"""The retry policy of attachments without a verdict: the waits, and the number of tries after which one is blocked."""
 
 import random
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One row's delivery: which devices to try, and what their answers make of the row."""
+"""The delivery of one row: the devices to try, and the row settled by their answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class Delivery:
-    """A row under way: the devices to try now, and what came back for them so far, None for one that was not begun."""
+    """A row under way: the devices to try now, and the outcomes so far, None for a device that was not begun."""
 
     notification: Notification
     devices: Devices
@@ -45,12 +45,12 @@ class Delivery:
         return self.prepared[name]
 
     def enter(self, device: Device, outcome: Outcome | None) -> bool:
-        """Note what came back for a device; return True if it was the last."""
+        """Note the outcome for a device; return True if it was the last."""
         self.outcomes[device.key] = outcome
         return len(self.outcomes) == len(self.due)
 
     def conclude(self, now: float) -> Attempt | None:
-        """Return what became of the row, None if it was not begun: then it goes back to the queue as it was."""
+        """Return the settled row, None if no device was begun: then it goes back to the queue as it was."""
         if all(outcome is None for outcome in self.outcomes.values()):
             return None
         tried = []
@@ -64,7 +64,7 @@ class Delivery:
 
 
 def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery | Attempt:
-    """Return the delivery of a row, or what became of it where nothing is to be sent. `now` is in Unix seconds."""
+    """Return the delivery of a row, or the settled row where nothing is to be sent. `now` is in Unix seconds."""
     notification, devices, dead = job
     ledger = Ledger(notification.ledger)
     if ledger.reached:

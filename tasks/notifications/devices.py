@@ -1,4 +1,4 @@
-"""Which devices a row names: `device_tokens` read strictly, a bad entry never hiding a good one."""
+"""Read `device_tokens` strictly: the devices of a row, a bad entry never hiding a good one."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""The pipeline of one run: claiming, sending and settling overlap, with a bounded number of rows under way."""
+"""The drain: a pipeline in which claiming, sending and settling overlap, with a bounded number of rows under way."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did: rows by the status they were settled with, and whether it left work behind that can be done now."""
+    """The result of a run: rows by the status they were settled with, and whether it left work behind that can be done now."""
 
     rows: Counter[str] = field(default_factory=Counter)
     given_back: int = 0
@@ -74,7 +74,7 @@ class Drain:
         return time.monotonic() + self._clock_offset
 
     async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
-        """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return what was done."""
+        """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary."""
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
@@ -145,7 +145,7 @@ class Drain:
         self._progress.set()
 
     async def _settle(self) -> None:
-        """Write results as they come: whatever has gathered while the last write was under way goes into the next.
+        """Write results as they come: those that gather during one write go into the next.
 
         Rows that someone holds locked go into the next write again; if that lasts, they are parked.
         """

@@ -1,4 +1,4 @@
-"""The history of one notification: what was tried for each device, what came back, what is next."""
+"""The history of one notification: the attempts and answers for each device, and the next try."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -37,7 +37,7 @@ VARIES = re.compile(r"""\s*[(:'"\[].*""", re.DOTALL)
 
 @dataclass(slots=True)
 class Attempt:
-    """One run's work on one row: what was settled, and what came back for the devices it tried."""
+    """One run's work on one row: its settlement, and the outcomes for the devices it tried."""
 
     settlement: Settlement
     recipient_id: int

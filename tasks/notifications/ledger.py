@@ -1,4 +1,4 @@
-"""What is known of each device of one notification: served, dead, refused, or when it is due again."""
+"""The ledger of one notification: the state of each of its devices, and when it is due again."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,7 @@ from tasks.notifications.outcome import FINAL, Kind, Outcome
 
 
 class State(StrEnum):
-    """Where a device stands. All but WAITING are final for the row."""
+    """The state of a device. All but WAITING are final for the row."""
 
     WAITING = "waiting"
     SENT = "sent"
@@ -56,7 +56,7 @@ class Ledger:
         return bool(self.entries) and all(entry.state is not State.WAITING for entry in self.entries.values())
 
     def stored(self) -> dict[str, list[object]]:
-        """Return what the column holds: `{key: [state, attempts, due, reason, kind, unknown]}`."""
+        """Return the content of the column: `{key: [state, attempts, due, reason, kind, unknown]}`."""
         return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind, e.unknown] for key, e in self.entries.items()}
 
     def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
@@ -70,7 +70,7 @@ class Ledger:
         return entry is None or (entry.state is State.WAITING and entry.due <= now)
 
     def record(self, key: str, outcome: Outcome, now: float, expires_at: float) -> None:
-        """Enter what came back for a device: final, due again later, or given up on by the retry policy or for age."""
+        """Enter the outcome for a device: final, due again later, or given up on by the retry policy or for age."""
         entry = self.entries.setdefault(key, Entry())
         entry.attempts += retry_policy.counts(outcome.kind)
         entry.unknown += outcome.kind is Kind.UNKNOWN

@@ -1,4 +1,4 @@
-"""What can come back for one device: the classes that every provider translates its answers into."""
+"""The outcome for one device: the classes that every provider translates its answers into."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from tasks.words import printable
 
 
 class Kind(StrEnum):
-    """What an answer means for the device, whoever gave it."""
+    """The meaning of an answer for the device, whoever gave it."""
 
     SENT = "sent"
     """The provider accepted the message."""

@@ -1,4 +1,4 @@
-"""What a push says, whoever carries it: title, body, data, collapse key, badge, sound, lifetime."""
+"""The content of a push for every provider: title, body, data, collapse key, badge, sound, lifetime."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 class Push(NamedTuple):
-    """A notification in the words of push, before a provider shapes it."""
+    """A notification as a push, before a provider shapes it."""
 
     title: str
     body: str
@@ -33,7 +33,7 @@ class Push(NamedTuple):
 
 
 def build_push(notification: Notification, now: float) -> Push:
-    """Return what to send for a row at `now` (Unix seconds)."""
+    """Return the push of a row at `now` (Unix seconds)."""
     return Push(
         title=_sound_text(notification.title),
         body=_sound_text(notification.body),

@@ -1,4 +1,4 @@
-"""What the recipient wants, looked up at send time: the first rule that holds suppresses the push."""
+"""The recipient's preferences, looked up at send time: the first rule that holds suppresses the push."""
 
 from sqlalchemy import Connection, text
 

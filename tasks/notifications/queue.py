@@ -68,7 +68,7 @@ LEASE_ONE = text("""
     WHERE notification_id = :id AND due_at <= NOW(3)
 """)
 
-# What delivery needs to know of the claimed rows, by primary and unique keys, without locks. `settled`: the row was deleted, or
+# The fields of a Notification, by primary and unique keys, without locks. `settled`: the row was deleted, or
 # settled by someone else between the look and the lease; its entry is forgotten.
 NOTIFICATION = f"""
     COALESCE(n.delivery_status NOT IN ('PENDING', 'FAILED'), 1) AS settled,
@@ -191,7 +191,7 @@ class Queue:
         return [_notification(row, badges) for row in rows if not row.settled]
 
     def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
-        """Write what became of rows that this run holds the lease of; see tasks.notifications.results."""
+        """Write the results of rows that this run holds the lease of; see tasks.notifications.results."""
         return results.settle(self._engine, self._lease, attempts, park_locked=park_locked)
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:

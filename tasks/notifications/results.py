@@ -1,4 +1,4 @@
-"""Write what became of rows: into the shared table, or, while that cannot be written, beside it.
+"""Write each row's result to chat_notifications; while that is impossible, park it in worker_deliveries.
 
 A push that is out must not go out again because its row could not be written. A result that the shared table does not take
 (the API holds the row locked, someone alters the table, a value does not fit) is parked: the row's ledger goes into
@@ -158,7 +158,7 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
 
 
 def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str, seconds: int) -> None:
-    """Keep what is known of the devices in the worker-owned table, and what the providers said in the journal."""
+    """Keep the ledgers in the worker-owned table, and the providers' answers in the journal."""
     held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
     ours = [attempt for attempt in attempts if _id(attempt) in held]
     parked: list[dict[str, object]] = [{"id": _id(attempt), "reason": why} for attempt in ours]

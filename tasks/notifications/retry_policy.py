@@ -1,4 +1,4 @@
-"""When a device is tried again: by class of outcome a first delay, a growth, a cap and a number of attempts."""
+"""The retry policy: by class of outcome a first delay, a growth, a cap and a number of attempts."""
 
 import random
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How this process runs a drain: one event loop and one set of connections for its life, a fresh lease for each run."""
+"""Run drains in this process: one event loop and one set of connections for its life, a fresh lease for each run."""
 
 import asyncio
 import contextvars
@@ -36,7 +36,7 @@ DUE_SHARE = 4
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """What lives as long as the worker process: made at its first drain, after the fork."""
+    """The objects that live as long as the worker process: made at its first drain, after the fork."""
 
     runner: asyncio.Runner
     providers: dict[str, Provider]
@@ -49,7 +49,7 @@ def _process() -> _Process:
 
 
 def forget_process() -> None:
-    """Drop what the process keeps between drains; the next one makes it anew from the environment."""
+    """Drop the event loop and the connections; the next drain makes them anew from the environment."""
     if _process.cache_info().currsize:
         process = _process()
         for provider in process.providers.values():
@@ -88,7 +88,7 @@ def retry_failed() -> Summary:
 
 
 def adopt() -> int:
-    """Take in FAILED rows that no worker knows of, and free those that wait in vain; return how many were taken in."""
+    """Give FAILED rows without a ledger entry one, and release rows whose wait has lost its cause; return how many got one."""
     free_stuck_lanes(get_engine(), list(_process().providers))
     return adopt_strays(get_engine())
 

@@ -1,4 +1,4 @@
-"""The requests under way: so many senders at most, each with one message at a time, for as long as there are messages."""
+"""The senders: a bounded number of tasks, each sending one message at a time for as long as there are messages."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Senders:
-    """Sends what is put in, in order. A sender's task ends when nothing waits, so that an idle run has none."""
+    """Sends deliveries in order. A sender's task ends when nothing waits, so that an idle run has none."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Senders:
         self._free += 1
 
     async def _send(self, delivery: Delivery, device: Device) -> Outcome:
-        """Return what came back for one device."""
+        """Return the outcome for one device."""
         provider = self._providers.get(device.provider)
         if provider is None:
             return absent(device.provider)

@@ -1,4 +1,4 @@
-"""What the outcomes over all devices make of a row: SENT, FAILED, BOUNCED or given up, and the sentence that says why."""
+"""Settle a row by the outcomes over all its devices: SENT, FAILED, BOUNCED or given up, and the sentence that says why."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ LONGEST_REASON = 64
 
 @dataclass(slots=True)
 class Settlement:
-    """What is written for one row. `due` (Unix seconds) is set while something can still be tried, with its ledger."""
+    """The new state of one row. `due` (Unix seconds) is set while something can still be tried, with its ledger."""
 
     notification_id: int
     status: Status
@@ -44,7 +44,7 @@ class Settlement:
 
 
 def suppressed(notification: Notification, why: str) -> Settlement:
-    """Settle a row that its recipient does not want, or not on any more of his devices."""
+    """Settle a row that must not be pushed (any further): the recipient muted, blocked, left or has read it."""
     status: Status = "SENT" if notification.is_sent else "BOUNCED"
     return Settlement(notification.id, status, notification.is_sent, f"{SUPPRESSED} {why}", reason="suppressed")
 
@@ -95,7 +95,7 @@ def _waiting_on(waiting: dict[str, Entry]) -> str:
 
 
 def _named(entries: dict[str, Entry], total: int) -> str:
-    """Return for people how many of the devices stand where, by reason, the first few by their short hash."""
+    """Summarise the devices by state and reason, naming the first few by their short hash."""
     words = {State.WAITING: "to try again"}
     counted = Counter((words.get(entry.state, entry.state.value), entry.reason) for entry in entries.values())
     parts = [

@@ -1,4 +1,4 @@
-"""Rows that no claim would find: taken in if no worker knows of them, freed if they wait in vain."""
+"""Find rows that a claim cannot see: create the missing ledger entry, and release rows whose wait has lost its cause."""
 
 import orjson
 from sqlalchemy import Connection, Engine, text
@@ -30,7 +30,7 @@ BEFORE_ALL = 2**62
 
 
 def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:
-    """Let rows go on that wait for a provider which is not configured any more, or that have waited out their 24 h."""
+    """Release rows that wait for a provider which is no longer configured, or that have waited out their 24 h."""
 
     def free(connection: Connection) -> None:
         waited_for = {row.waiting_on for row in connection.execute(LANES)}

@@ -39,7 +39,7 @@ def retry_failed() -> None:
 
 @shared_task(name="tasks.notifications.adopt", time_limit=TIME_LIMIT_SECONDS)
 def adopt() -> None:
-    """Take in FAILED notifications that no worker knows of: the API's own, or from before the workers."""
+    """Enter FAILED notifications that no worker knows of: the API's own, or from before the workers."""
     adopted = run.adopt()
     if adopted:
         log.info("adopted", notifications=adopted)

@@ -1,5 +1,6 @@
-"""Retention: rows that have had their time are deleted, or conversations put to rest, by policy.
+"""Retention: delete old rows, and close or deactivate old conversations, by policy.
 
-`policies` is the table of what goes; `rules` says what operators have set; `run` walks one policy with the batch engine
-(`db.batches`) and `ledger` remembers it; `archive` stores rows before they go and `restore` brings them back; `plan` previews.
+`policies` is the table of policies and `rules` adds the operators' values; `run` walks one policy with the batch engine
+(`db.batches`) and `ledger` records it; `archive` stores rows before they are deleted, `restore` brings them back, and `plan`
+previews a run.
 """

@@ -1,9 +1,9 @@
-"""Archive before delete: the rows of each batch go into a file of their own, checked and durable, before they may go.
+"""Archive before delete: write the rows of each batch to a durable file of their own before they are deleted.
 
 A file is gzip of JSON lines: a head that names table and columns, a list per row, and a foot with the number of rows and the
 SHA-256 of all lines before it. It is written aside, fsynced and renamed, and uploaded if S3 is configured, while no transaction
-is open; the delete then locks its rows and leaves those that changed since. A file may so hold rows that were not deleted; no
-row is deleted that no file holds.
+is open; the delete then locks its rows and leaves those that changed since. So a file may hold rows that were kept after all,
+but every deleted row is in a file.
 """
 
 import base64

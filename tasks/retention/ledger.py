@@ -1,4 +1,4 @@
-"""What runs did: who, when, rows, why they ended; and from where the next run goes on."""
+"""The ledger of runs: who ran what, when, how many rows, why it ended; and the place where the next run goes on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ HISTORY = text("""
            TIMESTAMPDIFF(MICROSECOND, started_at, COALESCE(ended_at, touched_at)) / 1000000 AS seconds
     FROM worker_retention_runs WHERE (:policy IS NULL OR policy = :policy) ORDER BY id DESC LIMIT :rows
 """)
-# How fast this policy writes: the fastest of the last ten runs that had something to do, for it spent the least of its time on
-# reading what stays.
+# The pace of a policy: that of the fastest of the last ten runs that deleted anything; slower ones spent time reading rows that
+# stay.
 PACE = text("""
     SELECT MAX(rows_done / TIMESTAMPDIFF(MICROSECOND, started_at, ended_at)) * 1000000 FROM (
       SELECT rows_done, started_at, ended_at FROM worker_retention_runs

@@ -1,4 +1,4 @@
-"""What a policy would do now: how many rows, how old, how long it would take, by which query plan. Nothing is locked."""
+"""Preview a policy: how many rows it would touch now, how old, how long it would take, by which query plan. No locks."""
 
 import math
 import time

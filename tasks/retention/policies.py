@@ -1,4 +1,4 @@
-"""Which rows go, after how long: the one table of retention policies."""
+"""The table of retention policies: the rows of each, and the age at which they are deleted or changed."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,7 +9,7 @@ from settings import PolicySettings
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rows of `target` whose `age_column` is older than the age. `shortest` is the least age that a setting may give it."""
+    """Rows of `target` whose `age_column` is older than the age. `shortest` is the least age that an operator may set."""
 
     name: str
     does: str

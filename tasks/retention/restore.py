@@ -1,4 +1,4 @@
-"""Put archived rows back, as they were: rows that are there already are left alone, and refused ones are named."""
+"""Restore archived rows as they were: leave rows alone that exist already, and name those that the database refuses."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ PRIMARY_KEY = text("""
 
 @dataclass(slots=True)
 class Restored:
-    """What became of the rows of the files; `refused` counts by the server's reason."""
+    """The result of a restore, in rows; `refused` counts by the server's reason."""
 
     files: int = 0
     restored: int = 0

@@ -75,7 +75,7 @@ def find_policy(name: str) -> Policy:
 
 
 def read(connection: Connection, policy: Policy) -> Rules:
-    """Return what holds now. Raise RuleError if what an operator wrote cannot be used: then nothing is deleted at all."""
+    """Return the policy's rules now. Raise RuleError if an operator's value cannot be used: then nothing is deleted at all."""
     row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one_or_none() or {})
     hour = row.pop("hour", None)
     if hour is None:

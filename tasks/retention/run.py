@@ -1,4 +1,4 @@
-"""One run of one policy: may it run now, from where, until when; the walk; the ledger."""
+"""Run one policy: ask whether it may run, walk within its limits, and keep the ledger."""
 
 import math
 import time
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class RunFailedError(Exception):
-    """A run could not begin or go on; what it had done is done and in the ledger. The text is one sentence."""
+    """A run could not begin or go on; its batches until then are done and in the ledger. The text is one sentence."""
 
 
 # What one policy's run may raise, and the next policy's run need not mind.
@@ -36,7 +36,7 @@ FAILURES = (RunFailedError, RuleError, ConfigurationError)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did. `started` is False if it did not begin at all; `why` says why it ended or did not begin. `skipped` rows
+    """The result of a run. `started` is False if it did not begin; `why` says why it ended or did not begin. `skipped` rows
     were locked by others and wait for the next run.
     """
 

@@ -40,7 +40,7 @@ def purge_typing_indicators() -> None:
 
 @shared_task(name="tasks.retention.purge_worker_tables", time_limit=TIME_LIMIT_SECONDS)
 def purge_worker_tables() -> None:
-    """Delete what is old in the workers' own tables."""
+    """Delete old rows of the workers' own tables."""
     _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")))
 
 

@@ -1,1 +1,1 @@
-"""Typing indicators: the expired ones are deleted each minute. Readers do not wait for it: they ask for expires_at > NOW()."""
+"""Typing indicators: delete the expired ones each minute. Readers do not wait for it: they ask for expires_at > NOW()."""

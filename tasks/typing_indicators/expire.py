@@ -1,4 +1,4 @@
-"""Delete expired typing indicators without standing in the way of those who type."""
+"""Delete expired typing indicators, in batches that do not block the API's writes."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -25,7 +25,7 @@ BATCH_ROWS = 2000
 
 
 def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | None:
-    """Delete what expired before now, by the database's clock; return how many, or None if another run is at it."""
+    """Delete the indicators that have expired by the database's clock; return how many, None if another run is at it."""
     settings = get_settings()
     limits = Limits(ROWS, SECONDS, BATCH_ROWS, settings.batches_seconds)
     throttle = Throttle.from_urls(

@@ -24,7 +24,7 @@ def configured_providers(settings: Settings) -> dict[str, Provider]:
 
 
 def absent(name: str) -> Outcome:
-    """Return what becomes of a device whose provider this worker does not have: it waits for one that could be configured."""
+    """Return the outcome for a device whose provider this worker lacks: it waits for one that could be configured."""
     if name in PROVIDERS:
         return Outcome(Kind.UNCONFIGURED, f"{name} is not configured on this worker")
     return Outcome(Kind.REFUSED, f"there is no provider {name!r}")

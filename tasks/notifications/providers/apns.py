@@ -99,7 +99,7 @@ def _payload(push: Push, body: str) -> dict[str, Any]:
 
 
 def classify(answer: Answer, *, proven: bool) -> Outcome:
-    """Return what APNs's answer means, keyed on the HTTP code and `reason`.
+    """Return the meaning of APNs's answer, keyed on the HTTP code and `reason`.
 
     BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong:
     they prune only once this process has seen APNs accept something (`proven`), and wait until then.

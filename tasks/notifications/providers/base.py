@@ -1,4 +1,4 @@
-"""What a provider is: it shapes a push, sends it to one device and translates the answer. It never decides."""
+"""The interface of a provider: it shapes a push, sends it to one device and translates the answer. It never decides."""
 
 from typing import Any, ClassVar, Literal, Protocol
 

@@ -73,7 +73,7 @@ class Fcm:
 
 
 def classify(answer: Answer) -> Outcome:
-    """Return what FCM's answer means: keyed on FcmError's errorCode, then the status, then the HTTP code.
+    """Return the meaning of FCM's answer: keyed on FcmError's errorCode, then the status, then the HTTP code.
 
     Source: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and what servers have been seen to send.
     """

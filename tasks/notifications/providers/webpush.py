@@ -74,7 +74,7 @@ class WebPush:
         text, headers = prepared
         endpoint = self._endpoint(device.token)
         if endpoint is None:
-            # The endpoint came from a browser: whoever may register one must not make us call any host he likes.
+            # The endpoint came from a browser: whoever may register one must not make us call an arbitrary host.
             return Outcome(Kind.REFUSED, "webpush: the endpoint is at no host of WEBPUSH_HOSTS")
         try:
             body = _encrypt(text, device)
@@ -150,7 +150,7 @@ def _decode(value: str) -> bytes:
 
 
 def classify(answer: Answer) -> Outcome:
-    """Return what a push service's answer means, by its HTTP code.
+    """Return the meaning of a push service's answer, by its HTTP code.
 
     401 and 403 may be one subscription's (made under another VAPID key) or ours: no attempt, no prune and no breaker.
     Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
