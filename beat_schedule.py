@@ -6,7 +6,8 @@ from typing import Any
 from celery.schedules import BaseSchedule, crontab, schedule
 
 # Jobs read their due work from MySQL, so a tick that waited in the queue past the next one has nothing left to do: each
-# entry expires instead of piling up behind an outage.
+# entry expires instead of piling up behind an outage. A worker judges that by its own host's clock, so no entry expires
+# before five minutes, which is more than clocks that follow NTP differ by; the ticks that an outage leaves end at once.
 
 
 def every(seconds: float) -> schedule:
@@ -27,11 +28,11 @@ def entry(task: str, when: BaseSchedule, *, expires: int) -> dict[str, Any]:
 
 BEAT_SCHEDULE = {
     # name                                task                                  when        dropped after, seconds
-    "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=10),
-    "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=10),
-    "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=90),
-    "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=20),
-    "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=55),
+    "notifications-drain":          entry("tasks.notifications.drain",          every(5),   expires=300),
+    "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=300),
+    "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=300),
+    "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=300),
+    "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=300),
     # Each policy's hours, age and pause are in the table worker_retention_policies, not here.
     "retention-notifications":      entry("tasks.retention.purge_notifications",      daily("01:30"), expires=3600),
     "retention-conversations":      entry("tasks.retention.deactivate_conversations", daily("02:15"), expires=3600),

@@ -13,6 +13,7 @@ from celery.signals import (
     task_failure,
     task_postrun,
     task_prerun,
+    task_revoked,
     worker_init,
     worker_process_init,
     worker_process_shutdown,
@@ -109,5 +110,6 @@ def connect() -> None:
         (task_prerun, worker_signals.task_starts),
         (task_postrun, worker_signals.task_ends),
         (task_failure, worker_signals.task_killed),
+        (task_revoked, worker_signals.task_expired),
     ):
         celery_signal.connect(handler, weak=False)

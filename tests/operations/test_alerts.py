@@ -25,7 +25,7 @@ from workers.operations import fleet
 from workers.operations.alerts import rules
 from workers.operations.exposition import exposition
 from workers.operations.snapshot import FACTS
-from workers.operations.worker_signals import RUNS
+from workers.operations.worker_signals import EXPIRED, RUNS
 
 RULES = PROJECT / "deploy/prometheus/alerts.yml"
 RUNBOOK = PROJECT / "docs/runbook.md"
@@ -150,6 +150,10 @@ def failing_tasks(_execute: Execute, _redis: Redis) -> None:
     counters.add(RUNS, "tasks.backups.daily", "failed", amount=3)
 
 
+def expired_messages(_execute: Execute, _redis: Redis) -> None:
+    counters.add(EXPIRED, "tasks.notifications.drain", amount=3)
+
+
 def infected(_execute: Execute, _redis: Redis) -> None:
     counters.add(SCANS, "infected")
 
@@ -180,6 +184,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     ),
     "ChatWorkersWorkerLost": (lost_worker, "Gone silent without having been stopped: other@test."),
     "ChatWorkersTasksFailing": (failing_tasks, "tasks.backups.daily: 3 runs failed within 15 minutes."),
+    "ChatWorkersTasksExpiring": (expired_messages, "tasks.notifications.drain: 3 messages expired within 15 minutes."),
     "ChatWorkersBeatDown": (no_beat, "nothing is started by the schedule"),
     "ChatWorkersBeatLate": (late_beat, "does not send what is due: notifications-drain."),
     "ChatWorkersBeatEntryUnknown": (unknown_entry, "Beat does not know of typing-indicators-expire: restart it."),

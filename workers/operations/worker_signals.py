@@ -32,12 +32,20 @@ RUNS = Counter(
     ),
     known=tuple(product(TASKS, (*_OUTCOMES.values(), KILLED))),
 )  # fmt: skip
+EXPIRED = Counter(
+    "tasks_expired", "Messages that no worker took in time, so that their task was not run.", ("task",),
+    Alert(
+        "ChatWorkersTasksExpiring", "warning", "{task}: {value} messages expired within 15 minutes",
+        above=2, minutes=0, window=15,
+    ),
+    known=tuple((task,) for task in TASKS),
+)  # fmt: skip
 RUN_SECONDS = Histogram("task_seconds", "Runtime of tasks.", ("task",), MILLISECONDS_TO_HOURS)
 QUEUED_SECONDS = Histogram(
     "task_queued_seconds", "From a message's sending to its task's start, for senders that say when.", ("queue",),
     MILLISECONDS_TO_HOURS,
 )  # fmt: skip
-COUNTED = (RUNS, RUN_SECONDS, QUEUED_SECONDS)
+COUNTED = (RUNS, EXPIRED, RUN_SECONDS, QUEUED_SECONDS)
 
 # When this process's task began; a pool's child runs one at a time.
 _began: dict[str, float] = {}
@@ -136,4 +144,11 @@ def task_killed(sender: Task[Any, Any], exception: BaseException, **_: Any) -> N
     """Count a task whose process was killed: only the worker's main process is left to count it."""
     if isinstance(exception, TimeLimitExceeded | WorkerLostError):
         counters.add(RUNS, sender.name, KILLED)
+        counters.flush(at_once=True)
+
+
+def task_expired(sender: Task[Any, Any], expired: bool = False, **_: Any) -> None:
+    """Count a message that expired; Celery's signal also speaks of those that were revoked."""
+    if expired:
+        counters.add(EXPIRED, sender.name)
         counters.flush(at_once=True)
