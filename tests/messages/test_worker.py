@@ -76,4 +76,5 @@ def test_the_worker_is_still_the_one_that_was_started_and_has_never_reconnected(
     assert worker.runs
     assert worker.lines.count(" ready.") == 1
     assert "Traceback" not in worker.lines
+    assert "\nforged" not in worker.lines
     assert "onnection" not in worker.lines.partition(" ready.")[2]

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 import structlog
-from fastapi import Request
+from fastapi import HTTPException, Request
 
 from settings import Settings
 from workers.gateway.limits import Buckets, neighbourhood
-from workers.gateway.problems import ProblemError, wait
+from workers.gateway.problems import wait
 from workers.gateway.tokens import Token, TokensError, TokensFile, identify
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class Admission:
         self._refusals = Buckets(settings.gateway_refusals_per_minute)
 
     def admit(self, request: Request) -> Token:
-        """Return whose request it is. Raise ProblemError: 401, 429, or 503 if there are no tokens to compare with.
+        """Return whose request it is. Raise HTTPException: 401, 429, or 503 if there are no tokens to compare with.
 
         Only refusals count against an address, and a valid token is never turned away for them: behind a proxy everyone has one
         address, and a stranger could otherwise lock the API out.
@@ -44,7 +44,7 @@ class Admission:
             CHALLENGE,
         )
         log.warning("refused", address=address, token=token.name, path=request.url.path)
-        raise ProblemError(
+        raise HTTPException(
             HTTPStatus.UNAUTHORIZED,
             "Send the header Authorization: Bearer TOKEN with a token that is valid; an operator makes one.",
             CHALLENGE,
@@ -65,5 +65,5 @@ class Admission:
         return tokens
 
 
-def _closed(why: str) -> ProblemError:
-    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Jobs cannot be started: {why}.", {"Retry-After": "60"})
+def _closed(why: str) -> HTTPException:
+    return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"Jobs cannot be started: {why}.", {"Retry-After": "60"})

@@ -5,10 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import Request
+from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
-
-from workers.gateway.problems import ProblemError
 
 # A Directus Flow may send its whole trigger, with the row's texts (TEXT: 64 KiB, more when escaped).
 LARGEST_BYTES = 256 * 1024
@@ -18,33 +16,33 @@ CLOSE = {"Connection": "close"}
 
 
 async def read(request: Request) -> dict[str, Any]:
-    """Return the object that is sent; {} if nothing is. Raise ProblemError."""
+    """Return the object that is sent; {} if nothing is. Raise HTTPException."""
     content = bytearray()
     try:
         async with asyncio.timeout(SECONDS):
             async for chunk in request.stream():
                 content += chunk
                 if len(content) > LARGEST_BYTES:
-                    raise ProblemError(
+                    raise HTTPException(
                         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {LARGEST_BYTES} bytes.", CLOSE
                     )
     except TimeoutError:
-        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {SECONDS} s.", CLOSE) from None
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {SECONDS} s.", CLOSE) from None
     except ClientDisconnect:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before it was whole.") from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body ended before it was whole.") from None
     return _parsed(bytes(content), request.headers.get("content-type", "")) if content.strip() else {}
 
 
 def _parsed(content: bytes, content_type: str) -> dict[str, Any]:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise ProblemError(
+        raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON; send it with the header Content-Type: application/json."
         )
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body is not JSON: {error.msg} (byte {error.pos}).") from None
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body is not JSON: {error.msg} (byte {error.pos}).") from None
     if not isinstance(found, dict):
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, 'The body must be a JSON object, as in {"attachment_id": 12}.')
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, 'The body must be a JSON object, as in {"attachment_id": 12}.')
     return found

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
@@ -18,7 +18,6 @@ from workers.gateway.admission import Admission
 from workers.gateway.broker import Broker, NotPublishedError
 from workers.gateway.catalogue import CATALOGUE, BodyError
 from workers.gateway.nudges import Nudges
-from workers.gateway.problems import ProblemError
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +37,16 @@ class JobRoute:
 
 
 async def start(name: str, request: Request) -> Response:
-    """Start a job. Raise ProblemError."""
+    """Start a job. Raise HTTPException."""
     route: JobRoute = request.state.route
     token = route.admission.admit(request)
     job = CATALOGUE.get(name)
     if job is None:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
     if token.jobs is not None and name not in token.jobs:
-        raise ProblemError(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
+        raise HTTPException(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
     if variables := route.missing[name]:
-        raise ProblemError(
+        raise HTTPException(
             HTTPStatus.CONFLICT,
             f"No worker does {name} here: {variables[0]} is not set for the gateway. Set it as for the workers, or send none.",
         )
@@ -56,10 +55,10 @@ async def start(name: str, request: Request) -> Response:
         nudges = route.nudges.get(name)
         published = await (nudges.nudge() if nudges else route.broker.publish(job, arguments))
     except BodyError as error:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except NotPublishedError as error:
         log.error("not published", job=name, token=token.name, what=str(error), why=error.why)
-        raise ProblemError(
+        raise HTTPException(
             HTTPStatus.SERVICE_UNAVAILABLE,
             f"{error}. Nothing is lost: your rows are in MySQL, and the sweep, every {job.sweep_seconds} s, takes them once "
             "the workers can be reached again. You need not try again.",

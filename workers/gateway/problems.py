@@ -16,20 +16,10 @@ log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 
-class ProblemError(Exception):
-    """A request that is refused: its status, a sentence, and headers such as Retry-After."""
-
-    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = headers or {}
-
-
 def wait(seconds: float, why: str, headers: Mapping[str, str] | None = None) -> None:
     """Raise 429, which says why, if Buckets.take says to wait."""
     if seconds:
-        raise ProblemError(
+        raise HTTPException(
             HTTPStatus.TOO_MANY_REQUESTS,
             f"{why}. Retry-After says for how many seconds to wait.",
             {"Retry-After": str(ceil(seconds)), **(headers or {})},
@@ -41,20 +31,15 @@ def _render(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> Resp
     return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
 
 
-async def _problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)  # noqa: S101 - the handler's signature is Starlette's
-    return _render(error.status, error.detail, error.headers)
-
-
 async def _http(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses by itself: a path that is not there, a method that a path does not have."""
+    """Answer what is refused, be it by a route, in a sentence, or by the router: a path or a method that is not there."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler's signature is Starlette's
     status = HTTPStatus(error.status_code)
     sentences = {
-        HTTPStatus.NOT_FOUND: "There is nothing at this path; /openapi.json lists what there is.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here; /openapi.json says what is.",
+        "Not Found": "There is nothing at this path; /openapi.json lists what there is.",
+        "Method Not Allowed": f"{request.method} is not possible here; /openapi.json says what is.",
     }
-    return _render(status, sentences.get(status, str(error.detail)), error.headers or {})
+    return _render(status, sentences.get(error.detail, error.detail), error.headers or {})
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
@@ -72,7 +57,6 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 Handler = Callable[[Request, Exception], Any]
 HANDLERS: dict[int | type[Exception], Handler] = {
-    ProblemError: _problem,
     HTTPException: _http,
     RequestValidationError: _invalid,
     Exception: _unforeseen,

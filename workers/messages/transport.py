@@ -30,24 +30,20 @@ LINES_A_MINUTE = 20
 BROKER = "broker"
 
 
-class _Say:
-    """Log a line for each refused message, but so many a minute; then say how many went unsaid."""
+class _RefusalLog:
+    """A line for each refused message, but so many a minute: the counts have them all."""
 
-    began, said, unsaid = -60.0, 0, 0
+    began, lines = -60.0, 0
 
     def __call__(self, queue: str, refused: RefusedError, size: int, event: str) -> None:
         if monotonic() - self.began >= 60:
-            if self.unsaid:
-                log.warning("more were refused than was said; see chat-workers messages list", unsaid=self.unsaid)
-            self.began, self.said, self.unsaid = monotonic(), 0, 0
-        if self.said >= LINES_A_MINUTE:
-            self.unsaid += 1
-            return
-        self.said += 1
-        log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=size)
+            self.began, self.lines = monotonic(), 0
+        self.lines += 1
+        if self.lines <= LINES_A_MINUTE:
+            log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=size)
 
 
-say = _Say()
+log_refusal = _RefusalLog()
 
 
 class QoS(kombu_redis.QoS):
@@ -80,7 +76,7 @@ class QoS(kombu_redis.QoS):
         with self.channel.conn_or_acquire(client) as connected:
             connected.transaction(restore, self.unacked_key)
         for refusal in refusals:
-            say(*refusal, "a message in `unacked` was refused and is kept aside")
+            log_refusal(*refusal, "a message in `unacked` was refused and is kept aside")
 
 
 def _entry(raw: bytes) -> tuple[dict[str, Any], str, str]:
@@ -160,7 +156,7 @@ class _Reading:
         except RedisError as error:
             # Out of memory, or gone. What is lost is a message that could not run; its row waits in MySQL.
             event = f"a message was refused and could not be kept ({type(error).__name__})"
-        say(queue, refused, len(raw), event)
+        log_refusal(queue, refused, len(raw), event)
 
 
 class _Checking:
