@@ -132,22 +132,6 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script(deployment: De
     assert background.startswith("6")  # its style was let through
 
 
-def test_a_program_gets_the_same_as_json(deployment: Deployment) -> None:
-    answer = httpx.get(f"{deployment.gateway}/status", headers={"Accept": "application/json"})
-    found = answer.json()
-    assert found["sections"].keys() == {
-        "notifications",
-        "attachments",
-        "backups",
-        "retention",
-        "queues",
-        "messages",
-        "workers",
-        "beat",
-    }
-    assert found["sections"]["workers"]["workers"][0]["worker"] == "main@test"
-
-
 @pytest.fixture
 def troubled(browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look) -> Iterator[Chrome]:
     """The page of a snapshot with troubles and with words that want to be markup."""
