@@ -41,6 +41,7 @@ def create_engine(url: str, *, read_seconds: float = READ_SECONDS) -> Engine:
         pool_timeout=10,
         connect_args={
             "charset": "utf8mb4",
+            "local_infile": False,  # also against the URL: a server could ask for any file of this host
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": read_seconds,
             "write_timeout": READ_SECONDS,

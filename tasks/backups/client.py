@@ -48,6 +48,7 @@ SHELL_FLAGS = (
     "--batch",
     "--binary-mode",  # the text is data: no client commands in it but DELIMITER
     "--default-character-set=utf8mb4",  # the client's own default may be latin1
+    "--local-infile=0",  # a dump may not read this host's files; the dump programs know no such option and send none
     "--max-allowed-packet=1G",
     # A table that the API holds open is not waited for all day.
     "--init-command=SET SESSION lock_wait_timeout = 60",
