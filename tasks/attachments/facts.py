@@ -12,14 +12,14 @@ MOST = 100_000
 # By idx_verdict (verdict, attachment_id) and idx_due (lane, due_at), which alone are read.
 VERDICTS = text(
     " UNION ALL ".join(
-        f"SELECT '{word}' AS verdict, COUNT(*) AS attachments FROM (SELECT 1 FROM worker_scans FORCE INDEX (idx_verdict)"  # noqa: S608
+        f"SELECT '{word}' AS verdict, COUNT(*) AS attachments FROM (SELECT 1 FROM worker_scans FORCE INDEX (idx_verdict)"  # noqa: S608 - ours
         f" WHERE verdict = '{word}' LIMIT {MOST}) AS counted"
         for word in WORDS
     )
 )
 DUE = text(
     " UNION ALL ".join(
-        f"SELECT '{name}' AS lane, COUNT(*) AS attachments_due,"  # noqa: S608
+        f"SELECT '{name}' AS lane, COUNT(*) AS attachments_due,"  # noqa: S608 - words and numbers of ours
         " COALESCE(TIMESTAMPDIFF(SECOND, MIN(due_at), NOW(3)), 0) AS attachments_oldest_due_age_seconds"
         " FROM (SELECT due_at FROM worker_scans FORCE INDEX (idx_due)"
         f" WHERE lane = {number} AND due_at <= NOW(3) ORDER BY due_at LIMIT {MOST}) AS due"

@@ -25,13 +25,13 @@ BACKLOG = text(f"""
            NULL
 """)  # noqa: S608 - a number of ours
 # The lanes in use, by a loose scan of idx_due (waiting_on, due_at); then each lane by that index alone, the longest due first.
-LANES = text(f"SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on LIMIT {MOST_LANES}")  # noqa: S608
+LANES = text(f"SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on LIMIT {MOST_LANES}")  # noqa: S608 - a number of ours
 LANE = text(f"""
     SELECT COUNT(*) AS deliveries_waiting, CAST(COALESCE(SUM(due_at <= NOW(3)), 0) AS SIGNED) AS deliveries_due,
            GREATEST(TIMESTAMPDIFF(SECOND, MIN(due_at), NOW(3)), 0) AS deliveries_oldest_due_age_seconds
     FROM (SELECT due_at FROM worker_deliveries FORCE INDEX (idx_due)
           WHERE waiting_on = :lane ORDER BY due_at LIMIT {MOST}) AS lane
-""")  # noqa: S608
+""")  # noqa: S608 - a number of ours
 BREAKERS = text("""
     SELECT provider, opened_at IS NOT NULL AS provider_breaker_open, reason,
            TIMESTAMPDIFF(SECOND, opened_at, NOW(3)) AS open_seconds,
@@ -57,7 +57,7 @@ REASONS = text(f"""
            COUNT(*) AS notifications, CAST(SUM(due_at <= NOW(3)) AS SIGNED) AS due,
            TIMESTAMPDIFF(SECOND, MIN(created_at), NOW()) AS oldest_seconds
     FROM (SELECT * FROM worker_deliveries LIMIT {MOST}) AS entries GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 50
-""")  # noqa: S608
+""")  # noqa: S608 - a number of ours
 # Rows that were not simply sent, by idx_settled_at.
 ENDED = text("""
     SELECT status, reason, COUNT(*) AS notifications FROM worker_delivery_history
