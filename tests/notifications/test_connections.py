@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from devstack.emulators.client import Emulator
+from devstack.emulators.client import Emulator, Fault
 from devstack.stack import Stack
 from settings import get_settings
 from tasks.notifications import run
@@ -91,6 +91,7 @@ def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_th
     async def ask() -> tuple[str, list[str]]:
         first = await tokens.get()
         emulator.set(token_lifetime=3600)
+        emulator.inject(Fault(provider="oauth", kind="slow", latency=0.5))  # or the new one may be there before the second asks
         return first, await asyncio.gather(*(tokens.get() for _ in range(50)))
 
     first, after = asyncio.run(ask())
