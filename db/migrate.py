@@ -37,6 +37,16 @@ def newest_revision() -> str:
     return head
 
 
+def revision_fault(connection: Connection) -> str | None:
+    """Return what is wrong if the worker-owned tables are not at the newest revision, and what to run."""
+    revision, newest = current_revision(connection), newest_revision()
+    return (
+        None
+        if revision == newest
+        else f"worker tables are at {revision or 'nothing'}, not {newest}; run: chat-workers db migrate"
+    )
+
+
 def migrate(engine: Engine) -> tuple[str | None, str]:
     """Bring the worker-owned tables to the newest revision; return the revisions before and after.
 

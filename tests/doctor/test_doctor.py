@@ -94,10 +94,10 @@ def test_the_processes_are_those_of_the_procfile() -> None:
 NEEDED = {
     "notifications": {"database", "push"},
     "attachments": {"database", "clamd", "uploads", "quarantine"},
-    "housekeeping": {"database", "archive"},
+    "housekeeping": {"database"},
     "backups": {"database", "backups", "passphrase", "bucket"},
     "beat": set(),
-    "gateway": {"database", "tokens", "operators"},
+    "gateway": {"database"},
     "flower": set(),
 }
 

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +12,6 @@ import pytest
 from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.doctor.conftest import Ask, Said, do_as_told, fault, is_well
-from workers.gateway import tokens
 
 ROOT = os.geteuid() == 0
 
@@ -48,7 +46,6 @@ FOLDERS = [
     ("uploads", {"attachments_url": "file://{}"}, 0o700),
     ("uploads", MOVED, 0o755),
     ("quarantine", QUARANTINE, 0o755),
-    ("archive", {"retention_archive_dir": "{}"}, 0o755),
     ("backups", {"backup_dir": "{}"}, 0o700),
 ]
 
@@ -114,8 +111,6 @@ def test_without_a_passphrase_nothing_is_shipped(ask: Ask) -> None:
 FILES = [
     ("push", "google_application_credentials", ""),
     ("passphrase", "backup_passphrase_file", "correct horse battery staple\n"),
-    ("tokens", "gateway_tokens_file", f"directus {'0' * 64}\n"),
-    ("operators", "gateway_operations_token_file", "an-operators-token-of-some-length\n"),
 ]
 
 
@@ -137,24 +132,7 @@ def test_a_file_with_a_secret_that_is_open_or_anothers_is_mended_by_what_is_said
     assert "WRONG" not in [state for state, _ in said], said
 
 
-@pytest.mark.parametrize(("what", "variable", "_"), FILES[1:], ids=[what for what, *_ in FILES[1:]])
-def test_a_file_with_a_secret_that_is_missing_is_made_by_what_is_said(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, variable: str, _: str
-) -> None:
+def test_a_passphrase_that_is_missing_is_made_by_what_is_said(ask: Ask, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    monkeypatch.setenv(variable.upper(), str(path))
-    do_as_told(fault(ask(what, **{variable: path})))
-    assert is_well(ask(what, **{variable: path}))
-
-
-def test_a_gateway_token_that_has_ended_or_soon_will(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, now = tmp_path / "tokens", datetime.now(UTC)
-    monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(path))
-    for name, days in (("last-year", -365), ("next-week", 7), ("next-month", 30)):
-        tokens.issue(path, name, expires=now + timedelta(days=days))
-    tokens.issue(path, "for-ever")
-    said = ask("tokens", gateway_tokens_file=path)
-    assert [sentence.partition(" at ")[0] for _, sentence in said] == ["last-year has expired", "next-week expires"]
-    for _, sentence in said:
-        do_as_told(sentence)
-    assert is_well(ask("tokens", gateway_tokens_file=path))
+    do_as_told(fault(ask("passphrase", backup_passphrase_file=path)))
+    assert is_well(ask("passphrase", backup_passphrase_file=path))

@@ -90,18 +90,6 @@ def test_an_account_without_rights_is_given_them_as_the_doctor_says(ask: Ask, st
             cursor.execute("DROP USER test_reader@'127.0.0.1'")
 
 
-def test_too_few_connections(ask: Ask, stack: Stack) -> None:
-    with stack.mariadb.root() as cursor:
-        cursor.execute("SET GLOBAL max_connections = 100")
-        try:
-            sentence = fault(ask("database"))
-            assert "this host's 11 processes may open 88 of max_connections 100" in sentence
-            cursor.execute(sentence.partition("as an administrator: ")[2])
-            assert is_well(ask("database"))
-        finally:
-            cursor.execute("SET GLOBAL max_connections = 300")
-
-
 # Redis
 
 
@@ -176,12 +164,6 @@ def test_a_replica_takes_no_messages(ask: Ask, redis: Redis) -> None:
         assert "read-only replica" in fault(ask("redis"))
     finally:
         redis.replicaof("NO", "ONE")
-
-
-def test_another_app_in_the_same_redis_database(ask: Ask, redis: Redis) -> None:
-    assert is_well(ask("redis"))
-    redis.sadd("_kombu.binding.celery", "celery\x06\x16\x06\x16celery")
-    assert "queues: celery" in fault(ask("redis"))
 
 
 # Push providers

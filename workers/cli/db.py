@@ -5,7 +5,7 @@ import click
 from db.check import check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
-from db.migrate import MigrationBusyError, current_revision, migrate, newest_revision
+from db.migrate import MigrationBusyError, migrate, revision_fault
 from db.privileges import grants
 from workers.cli.group import Group
 from workers.cli.output import as_json_option, emit, say
@@ -36,11 +36,7 @@ def check(as_json: bool) -> None:
     """Say, a line each, where the live schema lacks what the workers need. Exit 1 if it lacks anything."""
     differences = [str(difference) for difference in check_shared_schema(get_engine())]
     with get_engine().connect() as connection:
-        revision = current_revision(connection)
-    if revision != newest_revision():
-        differences.append(
-            f"worker tables are at {revision or 'nothing'}, not {newest_revision()}: run `chat-workers db migrate`"
-        )
+        differences += filter(None, [revision_fault(connection)])
     emit(differences, as_json, differences or ["the schema has everything the workers need"])
     if differences:
         raise SystemExit(1)

@@ -1,41 +1,27 @@
-"""What backups need on their host: the folder with room in it, the passphrase, and a dump program."""
+"""What backups need on their host: the folder, the passphrase, and a dump program."""
 
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.backups.client import DUMPERS, find_client
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import newest
 from tasks.backups.passphrases import read_passphrases
 from workers.doctor.places import place
 from workers.doctor.report import Answer, Host, ok, wrong
 from workers.doctor.secrets import OTHERS, private
 
-# What the next dump and a week's archive of such dumps need, in dumps.
-ROOM_IN_DUMPS = 9
-LEAST_FREE_BYTES = 1_000_000_000
-
 
 def backups(host: Host) -> Iterator[Answer]:
-    """Look at BACKUP_DIR, its mode, the room on its disk, and the program that dumps."""
+    """Look at BACKUP_DIR, its mode, and the program that dumps. Whether there is room is asked by each backup."""
     path = Path(str(host.settings.backup_dir))
     try:
         yield ok(find_client(DUMPERS["MariaDB"]).version)
     except BackupError as error:
         yield wrong(str(error))
-    yield (found := place("BACKUP_DIR", f"file://{path}"))
-    if found[0] == "WRONG":
-        return
-    if path.stat().st_mode & OTHERS:
+    yield place("BACKUP_DIR", f"file://{path}")
+    if path.is_dir() and path.stat().st_mode & OTHERS:
         yield wrong(f"{path} is open to other users, and every message is in it; run: chmod 700 {path}")
-    usage, last = shutil.disk_usage(path), newest(path, "daily")
-    needed = max(LEAST_FREE_BYTES, ROOM_IN_DUMPS * last.signed.manifest.bytes if last else 0)
-    told = f"{usage.free / 1e9:,.1f} of {usage.total / 1e9:,.1f} GB are free"
-    if usage.free < needed:
-        yield wrong(f"{path}: {told}, and the next week needs {needed / 1e9:,.1f} GB; make room or lower BACKUP_KEEP_DAILY")
-    yield ok(told)
 
 
 def passphrase(host: Host) -> Iterator[Answer]:

@@ -1,6 +1,5 @@
-"""The database: reachable, recent, migrated, with sessions and room for us, and the rights of the account."""
+"""The database: reachable, recent, migrated, with the sessions and the rights that the account needs."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -9,15 +8,12 @@ from sqlalchemy.exc import DBAPIError
 
 from db.check import check_shared_schema, server_difference
 from db.engine import LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, create_engine
-from db.migrate import current_revision, newest_revision
+from db.migrate import revision_fault
 from db.privileges import Account, missing
-from tasks.jobs import QUEUES, owner
+from tasks.jobs import owner
 from workers.doctor.report import Answer, Host, ok, wrong
 
 READ_SECONDS = 15.0
-# Of max_connections; the rest is the API's.
-MOST_SHARE = 0.5
-POOL = 8
 LOOPBACK = {"localhost", "127.0.0.1", "::1", None}
 TLS = "add ?ssl_ca=/etc/ssl/certs/ca-certificates.crt, or the server's own authority, to DATABASE_URL"
 
@@ -31,7 +27,6 @@ REMEDIES = {
     3159: TLS,
 }
 SESSION = text("SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@time_zone")
-ROOM = text("SELECT @@max_connections")
 CIPHER = text("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
 
 
@@ -48,7 +43,6 @@ def database(host: Host) -> Iterator[Answer]:
                 return
             yield ok(f"{version} at {url.host}:{url.port or 3306}/{url.database}, schema and rights of {account} as needed")
             yield from _sessions(connection)
-            yield from _room(connection, host)
             yield from _rights(connection, account)
             if account == "workers":
                 yield from _schema(connection)
@@ -70,16 +64,6 @@ def _sessions(connection: Connection) -> Iterator[Answer]:
         yield wrong(f"{connection.engine.url.host} is talked to in the clear; {TLS}")
 
 
-def _room(connection: Connection, host: Host) -> Iterator[Answer]:
-    most = int(connection.execute(ROOM).scalar_one())
-    processes = sum(int(os.environ.get(f"{name.upper()}_PROCESSES") or QUEUES.get(name, 1)) for name in host.processes)
-    if processes * POOL > MOST_SHARE * most:
-        yield wrong(
-            f"this host's {processes} processes may open {processes * POOL} of max_connections {most}; start fewer,"
-            f" or as an administrator: SET GLOBAL max_connections = {round(processes * POOL / MOST_SHARE)}"
-        )
-
-
 def _rights(connection: Connection, account: Account) -> Iterator[Answer]:
     name, _, place = str(connection.execute(text("SELECT CURRENT_USER()")).scalar_one()).rpartition("@")
     lacking: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -94,8 +78,7 @@ def _rights(connection: Connection, account: Account) -> Iterator[Answer]:
 
 
 def _schema(connection: Connection) -> Iterator[Answer]:
-    revision, newest = current_revision(connection), newest_revision()
-    if revision != newest:
-        yield wrong(f"worker tables are at {revision or 'nothing'}, not {newest}; run: chat-workers db migrate")
+    if fault := revision_fault(connection):
+        yield wrong(fault)
     for difference in check_shared_schema(connection.engine):
         yield wrong(f"{difference}; have the API's schema mended")

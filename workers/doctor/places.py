@@ -2,11 +2,10 @@
 
 import grp
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.s3 import S3Error, asking, make_client
-from workers.doctor.report import Answer, Host, ok, wrong
+from workers.doctor.report import Answer, ok, wrong
 from workers.doctor.secrets import user
 
 READ, WRITE = os.R_OK | os.X_OK, os.R_OK | os.W_OK | os.X_OK
@@ -33,13 +32,6 @@ def place(variable: str, url: str, rights: int = WRITE, *, shared: bool = False)
         verb = "written" if rights == WRITE else "read"
         return wrong(f"{path} ({variable}) may not be {verb} by user {user()}; as root run: {mend}")
     return ok(path)
-
-
-def archive(host: Host) -> Iterator[Answer]:
-    """Look at where retention archives rows before it deletes them."""
-    yield place("RETENTION_ARCHIVE_DIR", f"file://{host.settings.retention_archive_dir}")
-    if (uri := host.settings.retention_archive_s3_uri) is not None:
-        yield place("RETENTION_ARCHIVE_S3_URI", uri)
 
 
 def _bucket(variable: str, uri: str) -> Answer:

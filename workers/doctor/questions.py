@@ -4,12 +4,10 @@ from tasks.jobs import QUEUES
 from workers.doctor.attachments import clamd, quarantine, uploads
 from workers.doctor.backups import backups, bucket, passphrase
 from workers.doctor.database import database
-from workers.doctor.places import archive
 from workers.doctor.push import push
 from workers.doctor.redis import redis
 from workers.doctor.report import Question
 from workers.doctor.secrets import environment
-from workers.doctor.tokens import operators, tokens
 
 QUESTIONS = (
     Question("environment", environment),
@@ -19,10 +17,7 @@ QUESTIONS = (
     Question("clamd", clamd, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("uploads", uploads, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("quarantine", quarantine, ("attachments",), "attachments_quarantine_url", "what is infected stays, blocked"),
-    Question("archive", archive, ("housekeeping",), "retention_archive_dir", "rows are deleted without a copy"),
     Question("backups", backups, ("backups",), "backup_dir", "nothing is backed up from here"),
     Question("passphrase", passphrase, ("backups",), "backup_passphrase_file", "nothing is sealed, signed or shipped"),
     Question("bucket", bucket, ("backups",), "backup_s3_uri", "backups stay on this host"),
-    Question("tokens", tokens, ("gateway",), "gateway_tokens_file", "nobody may start jobs over HTTP"),
-    Question("operators", operators, ("gateway",), "gateway_operations_token_file", "/status is for this machine alone"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Redis: reachable, recent, evicting nothing, keeping what it is given, with room, and ours alone."""
+"""Redis: reachable, recent, evicting nothing, keeping what it is given, and with room."""
 
 import time
 from collections.abc import Iterator
@@ -7,18 +7,12 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from settings import parse_broker
 from tasks import broker
-from tasks.jobs import QUEUES
 from workers.doctor.report import Answer, Host, ok, wrong
-from workers.gateway.operators import is_loopback
 
 OLDEST = (6, 2)
 MOST_SKEW_SECONDS = 2.0
 FULLEST = 0.8
-BINDING = "_kombu.binding."
-# The last three Celery makes for every app.
-OURS = {*QUEUES, "celeryev", "celery.pidbox", "reply.celery.pidbox"}
 AS_ADMIN = "as Redis' administrator run: redis-cli"
 
 
@@ -40,7 +34,6 @@ def redis(host: Host) -> Iterator[Answer]:
             skew = seconds + microseconds / 1e6 - time.time()
             if abs(skew) > MOST_SKEW_SECONDS:
                 yield wrong(f"its clock is {skew:+.1f} s off this host's; have both follow NTP (chronyc tracking)")
-            yield from _neighbours(client, host.settings.celery_broker_url)
     except (RedisError, OSError) as error:
         yield wrong(f"CELERY_BROKER_URL cannot be used: {error}; see that it runs, its address, user, password and authority")
 
@@ -82,16 +75,3 @@ def _replay(client: Redis) -> Iterator[Answer]:
             "a restart loses what lies in transactions, messages under way and beat's times: they are replayed as user default,"
             f" who lacks the rights; {AS_ADMIN} ACL SETUSER default off resetpass '~*' '&*' +@all && redis-cli ACL SAVE"
         )
-
-
-def _neighbours(client: Redis, url: str) -> Iterator[Answer]:
-    """Look for other apps in the database, whose visibility timeout may be shorter than ours, and for others on the way."""
-    others = sorted({str(key).removeprefix(BINDING) for key in client.scan_iter(match=f"{BINDING}*", count=1000)} - OURS)
-    if others := [name for name in others if not name.endswith(".pidbox")]:
-        yield wrong(
-            f"another Celery app uses this database too (queues: {', '.join(others[:5])}), and the shorter visibility timeout"
-            " decides when our long tasks are handed out again; give the workers a database number of their own"
-        )
-    way = parse_broker(url)
-    if not is_loopback(host := way.hosts[0][0]) and not (way.password and way.scheme != "redis"):
-        yield wrong(f"{host} is talked to without password or TLS; use an ACL user and rediss:// (docs/security.md)")
