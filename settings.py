@@ -1,14 +1,14 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
 import re
-import shlex
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -47,45 +47,47 @@ class Broker(NamedTuple):
     """redis-py's options; empty without TLS."""
 
 
-def parse_broker(url: str) -> Broker:
-    """Return the parts of a broker's URL. Raise ValueError with a sentence that shows nothing of it: a # ends up anywhere."""
-    try:
-        parts = [urlsplit(address) for address in url.split(";") if address]
-        scheme, *others = {part.scheme for part in parts}
-        hosts = [(unquote(part.hostname or "127.0.0.1"), part.port or BROKER_PORTS[scheme]) for part in parts]
-        options: dict[str, Any] = dict(parse_qsl(parts[0].query, strict_parsing=True)) if parts[0].query else {}
-    except (KeyError, ValueError):
-        raise ValueError(NO_BROKER) from None
-    if (
-        others
-        or (len(parts) > 1 and scheme != "sentinel")
-        or any(part.fragment or "@" in part.path + part.query for part in parts)
-    ):
-        raise ValueError(NO_BROKER)
-    if not re.fullmatch(r"/?\d*/?", parts[-1].path):
-        raise ValueError("names no database by its number; expected redis://user:password@host:6379/0")
-    if options.keys() - (TLS_OPTIONS if scheme == "rediss" else set()):
-        raise ValueError(f"has options other than those of rediss://: {', '.join(sorted(TLS_OPTIONS))}")
-    if scheme == "rediss":
-        # Celery writes CERT_NONE, redis-py none. Without the option kombu would look at no certificate.
-        options["ssl_cert_reqs"] = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-        checks_name = options.get("ssl_check_hostname", "true").lower()
-        if options["ssl_cert_reqs"] not in {"required", "optional", "none"} or checks_name not in {"true", "false"}:
-            raise ValueError("has ssl_cert_reqs other than required, optional, none, or ssl_check_hostname than true, false")
-        options["ssl_check_hostname"] = checks_name == "true"
-    username, password = (unquote(word) if word else None for word in (parts[0].username, parts[0].password))
-    return Broker(scheme, hosts, username, password, int(parts[-1].path.strip("/") or 0), options)
-
-
 NO_BROKER = (
     "is no Redis URL; expected redis://, rediss:// or sentinel://, then user:password@host:6379/0, with # / ? ; [ ] % in a"
     " password written as %23 %2F %3F %3B %5B %5D %25"
 )
 
 
-def _broker_url(value: str) -> str:
-    parse_broker(value)
-    return value
+def parse_broker(url: str) -> Broker:
+    """Return the parts of a broker's URL. Raise ValueError with a sentence that shows nothing of it: a # ends up anywhere."""
+    try:
+        parts = [urlsplit(address) for address in url.split(";") if address]
+        (scheme,) = {part.scheme for part in parts}
+        hosts = [(unquote(part.hostname or "127.0.0.1"), part.port or BROKER_PORTS[scheme]) for part in parts]
+    except (KeyError, ValueError):
+        raise ValueError(NO_BROKER) from None
+    first, last = parts[0], parts[-1]
+    several = first is not last and scheme != "sentinel"
+    if several or any(part.fragment or "@" in part.path + part.query for part in parts):
+        raise ValueError(NO_BROKER)
+    if not re.fullmatch(r"/?\d*/?", last.path):
+        raise ValueError("names no database by its number; expected redis://user:password@host:6379/0")
+    options: dict[str, Any] = dict(parse_qsl(first.query, keep_blank_values=True))
+    if options.keys() - (TLS_OPTIONS if scheme == "rediss" else set()):
+        raise ValueError(f"has options other than those of rediss://: {', '.join(sorted(TLS_OPTIONS))}")
+    if scheme == "rediss":
+        # Celery writes CERT_NONE, redis-py none. Without the option kombu would look at no certificate.
+        options["ssl_cert_reqs"] = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+        options["ssl_check_hostname"] = options.get("ssl_check_hostname", "true").lower() != "false"
+        if options["ssl_cert_reqs"] not in {"required", "optional", "none"}:
+            raise ValueError("has ssl_cert_reqs other than required, optional and none")
+    username, password = (unquote(word) if word else None for word in (first.username, first.password))
+    return Broker(scheme, hosts, username, password, int(last.path.strip("/") or 0), options)
+
+
+def _readable_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return the validator that leaves a value as it is if `parse` takes it."""
+
+    def check(value: str) -> str:
+        parse(value)
+        return value
+
+    return AfterValidator(check)
 
 
 def _base_url(value: str) -> str:
@@ -156,62 +158,27 @@ def parse_hours(value: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _age(value: str) -> str:
-    parse_age(value)
-    return value
-
-
-def _hours(value: str) -> str:
-    parse_hours(value)
-    return value
-
-
 class PolicySettings(BaseModel):
     """The fields of a retention policy that the table worker_retention_policies may set; None: the policy's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool | None = None
-    age: Annotated[str, AfterValidator(_age)] | None = None
-    hours: Annotated[str, AfterValidator(_hours)] | None = None
+    age: Annotated[str, _readable_by(parse_age)] | None = None
+    hours: Annotated[str, _readable_by(parse_hours)] | None = None
     rows_per_run: int | None = Field(default=None, ge=1)
     minutes_per_run: int | None = Field(default=None, ge=1, le=120)
     batch_rows: int | None = Field(default=None, ge=1, le=10_000)
     archive: bool | None = None
 
 
-POLICIES_BY_NAME = TypeAdapter(dict[str, PolicySettings])
-
-
 def _in_the_table(value: str | None) -> None:
     """Refuse RETENTION_POLICIES, which earlier versions read: were it ignored, a policy would become shorter in silence."""
-    if value is None:
-        return
-    try:
-        policies = POLICIES_BY_NAME.validate_json(value)
-    except ValidationError:
+    if value is not None:
         raise ValueError(
-            "is no longer read, and holds no policies to take over: write them with"
-            " `chat-workers retention policy set`, then remove the variable"
-        ) from None
-    commands = [
-        f"env -u RETENTION_POLICIES chat-workers retention policy set {shlex.quote(name)} {' '.join(options)}"
-        for name, policy in policies.items()
-        if (options := [_option(field, given) for field, given in policy if given is not None])
-    ]
-    if not commands:
-        raise ValueError("is no longer read, and sets nothing: remove the variable")
-    raise ValueError(
-        "is no longer read. Leaving out fields that the table worker_retention_policies sets already, for they went before"
-        f" the variable, run this, then remove the variable: {'; '.join(commands)}"
-    )
-
-
-def _option(field: str, value: bool | int | str) -> str:
-    name = field.replace("_", "-")
-    if isinstance(value, bool):
-        return {"enabled": ("--disabled", "--enabled"), "archive": ("--no-archive", "--archive")}[field][value]
-    return f"--{name} {value}"
+            "is no longer read: set its policies with `env -u RETENTION_POLICIES chat-workers retention policy set`, but for"
+            " fields that the table worker_retention_policies sets already, then remove the variable"
+        )
 
 
 def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -226,7 +193,7 @@ class Settings(BaseSettings):
 
     # Shared services
     database_url: Annotated[str, AfterValidator(_mysql_url)]
-    celery_broker_url: Annotated[str, AfterValidator(_broker_url)]
+    celery_broker_url: Annotated[str, _readable_by(parse_broker)]
     redis_sentinel_master: str = "mymaster"
     """What the sentinels of a sentinel:// broker call the master."""
     redis_sentinel_password: SecretStr | None = None
