@@ -70,6 +70,8 @@ lock: setup  ## resolve the dependencies anew: all of them first, then what the 
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/runtime.txt
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/bench.txt
+	echo "setuptools>=80" | $(BIN)/uv pip compile - --constraint requirements/dev.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --quiet --output-file requirements/build.txt
 
 clean:
 	rm -rf $(VENV) .devstack build *.egg-info

@@ -82,6 +82,12 @@ def _folder(settings: Settings) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         raise ConfigurationError(f"FLOWER_DIR is not set, or cannot be made: {error}") from None
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        # What Flower has seen is a pickle: who may write there runs code here.
+        raise ConfigurationError(
+            f"FLOWER_DIR {folder} is not this user's alone; run: chown {os.geteuid()} {folder} && chmod 700 {folder}"
+        )
     return folder
 
 

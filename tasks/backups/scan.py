@@ -5,6 +5,7 @@ https://mariadb.com/kb/en/mariadb-dump/, https://dev.mysql.com/doc/refman/8.4/en
 """
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -33,10 +34,11 @@ class TableScan:
 
 
 class Statements:
-    """Cuts a stream into statements, looking at each byte about once."""
+    """Cuts a stream into statements, looking at each byte about once; one of more than `longest` bytes is an OverflowError."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = sys.maxsize) -> None:
         self._begun = [b"\n"]
+        self._held, self._longest = 0, longest
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Return the statements that are whole by now, each from the line break before it to its semicolon."""
@@ -52,21 +54,24 @@ class Statements:
             yield self._join(chunk[at : end + 1])
             at = end + 1
         self._begun.append(chunk[at:])
+        self._held += len(chunk) - at
+        if self._held > self._longest:
+            raise OverflowError
 
     def _join(self, last: bytes) -> bytes:
         statement = b"".join([*self._begun, last])
-        self._begun = []
+        self._begun, self._held = [], 0
         return statement
 
 
 class DumpScan:
     """Reads a dump's text in chunks and keeps counts only: its memory is that of the longest statement."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = sys.maxsize) -> None:
         self.tables: dict[str, TableScan] = {}
         self.bytes = 0
         self._tail = b""
-        self._statements = Statements()
+        self._statements = Statements(longest)
 
     @property
     def complete(self) -> bool:

@@ -1,6 +1,8 @@
 """Whether a backup is still what its manifest says: cheaply by its bytes, or wholly by reading what it holds."""
 
+import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import zstandard
 
@@ -9,8 +11,8 @@ from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.scan import DumpScan
 
-# A piece of compressed text may become many times as long.
-PACKED_CHUNK = 32_768
+LONGEST_STATEMENT = 256 << 20
+"""Bytes, far above a row of any table; what is longer is no dump's text and must not fill the memory."""
 
 
 def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
@@ -31,9 +33,12 @@ def check_content(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
     if backup.signed.manifest.kind == "weekly":
         seal.check_members(backup, passphrases, tick)
         return
-    scan = DumpScan()
-    for chunk in plain(backup, tick):
-        scan.feed(chunk)
+    scan = DumpScan(LONGEST_STATEMENT)
+    try:
+        for chunk in plain(backup, tick):
+            scan.feed(chunk)
+    except OverflowError:
+        raise BackupError(f"{backup.name} is no dump: a statement in it has more than {LONGEST_STATEMENT:,} bytes") from None
     if not scan.complete:
         raise BackupError(f"{backup.name} lacks the closing line of a dump, so it is cut off")
     if dump.tables_of(scan) != backup.signed.manifest.tables:
@@ -41,13 +46,34 @@ def check_content(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
 
 
 def plain(backup: Backup, tick: Tick) -> Iterator[bytes]:
-    """Return a dump's text, decompressed. Raise BackupError where it is damaged or cut off."""
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-    try:
-        for packed in folder.chunks(backup.path, tick):
-            for at in range(0, len(packed), PACKED_CHUNK):
-                yield reader.decompress(packed[at : at + PACKED_CHUNK])
-    except zstandard.ZstdError as error:
-        raise BackupError(f"{backup.name} is damaged: {error}") from None
-    if not reader.eof or reader.unused_data:
-        raise BackupError(f"{backup.name} is cut off or has something behind its end")
+    """Return a dump's text, decompressed, a piece at a time. Raise BackupError where it is damaged or cut off."""
+    made = backup.signed.manifest
+    with backup.path.open("rb") as file:
+        try:
+            _check_frame(file, backup.name)
+            reader, at, length = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file), 0, 0
+            while chunk := reader.read(folder.CHUNK):
+                tick(file.tell() - at)
+                at, length = file.tell(), length + len(chunk)
+                if length > made.plain_bytes:
+                    raise BackupError(f"{backup.name} unpacks to more than the {made.plain_bytes:,} bytes of its manifest")
+                yield chunk
+        except zstandard.ZstdError as error:
+            raise BackupError(f"{backup.name} is damaged: {error}") from None
+
+
+def _check_frame(file: BinaryIO, name: str) -> None:
+    """Raise BackupError unless the file is one whole zstd frame (RFC 8878, 3.1): readers take a missing end for the end."""
+    head = file.read(18)  # the longest header
+    size, end = zstandard.frame_header_size(head), os.fstat(file.fileno()).st_size
+    last = False
+    while not last:
+        file.seek(size)
+        block = int.from_bytes(file.read(3), "little")
+        last, repeats = bool(block & 1), block >> 1 & 3 == 1
+        size += 3 + (1 if repeats else block >> 3)
+        if size > end:
+            raise BackupError(f"{name} is cut off")
+    if size + 4 * zstandard.get_frame_parameters(head).has_checksum != end:
+        raise BackupError(f"{name} is cut off or has something behind its end")
+    file.seek(0)

@@ -198,12 +198,36 @@ def test_a_name_with_line_breaks_cannot_smuggle_a_header(uploads: Uploads, serve
     assert uploads.flags(attachment) == (1, 1)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "::ffff:10.1.2.3"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "198.18.0.1", "::1", "fd00::1"),
+        *("::ffff:10.1.2.3", "::10.1.2.3", "2002:a01:203::1", "64:ff9b::10.1.2.3", "64:ff9b:1::1", "2002:7f00:1::"),
+        "2001:0:102:304:0:ffff:f5fe:fdfc",  # Teredo: the client is 10.1.2.3
+    ],
+)
 def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str) -> None:
     with pytest.raises(StorageUnavailableError, match="ATTACHMENTS_PRIVATE_NETWORK=true"):
         check_address(ip_address(address), private_network=False)
     check_address(ip_address(address), private_network=True)
-    check_address(ip_address("1.1.1.1"), private_network=False)
+    for public in ("1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1", "2002:101:101::1"):
+        check_address(ip_address(public), private_network=False)
+
+
+@pytest.mark.parametrize("private_network", [True, False])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192", "0.1.2.3", "255.255.255.255"),
+        *("fd00:ec2::254", "fd20:ce::254", "fe80::1", "fec0::1", "ff02::1", "::", "::169.254.169.254"),
+        *("::ffff:169.254.169.254", "2002:a9fe:a9fe::1", "64:ff9b::169.254.169.254", "64:ff9b::a83f:8110"),
+        "2001:0:102:304:0:ffff:5601:5601",  # Teredo: the client is 169.254.169.254
+        "2001:0:a9fe:a9fe:0:ffff:fefe:fefe",  # and here the server
+    ],
+)
+def test_addresses_that_give_out_credentials_are_never_connected_to(address: str, private_network: bool) -> None:
+    with pytest.raises(StorageUnavailableError, match="never connected to"):
+        check_address(ip_address(address), private_network=private_network)
 
 
 PUBLIC, ALSO_PUBLIC = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
@@ -281,7 +305,9 @@ def test_a_server_must_prove_that_it_is_the_one_named(
     assert uploads.flags(attachment) == ((1, 1) if trusted else (0, 1))
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "[::ffff:169.254.169.254]", "[::]", "[fe80::1]", "224.0.0.1"])
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "[::ffff:169.254.169.254]", "[::]", "[fe80::1]", "224.0.0.1", "[fd00:ec2::254]"]
+)
 def test_link_local_and_other_special_addresses_are_never_connected_to(address: str) -> None:
     storage = HttpStorage(f"http://{address}", token=None, private_network=True, connections=1)
     with pytest.raises(StorageUnavailableError, match="never connected to"), storage.open("/latest/meta-data"):

@@ -1,11 +1,13 @@
 """Every kind of damage is found before anything is decrypted or restored, and named in one sentence."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import zstandard
 from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
@@ -144,3 +146,37 @@ def test_a_damaged_backup_is_refused_before_the_schema_is_touched(whole: Backups
     with other.connect() as connection:
         assert connection.execute(text("SHOW TABLES")).scalars().all() == ["messages"]
         assert connection.execute(text("SHOW COLUMNS FROM messages")).scalars().all() == ["id"]
+
+
+def bomb(into: Path, said: int) -> folder.Backup:
+    """Put an unsigned dump into the folder: 300 MB of zeros in some 10 kB, and that it holds `said` bytes."""
+    packed = zstandard.ZstdCompressor(level=19).compress(bytes(300_000_000))
+    made = manifest.Manifest(
+        kind="daily",
+        name=DUMP,
+        created_at="2026-01-02T00:00:00Z",
+        bytes=len(packed),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        plain_bytes=said,
+        milliseconds=0,
+    )
+    (into / DUMP).write_bytes(packed)
+    (into / (DUMP + manifest.SUFFIX)).write_bytes(manifest.compose(made, None))
+    return folder.load(into, DUMP)
+
+
+def test_a_dump_that_swells_is_unpacked_a_piece_at_a_time_and_given_up(into: Path) -> None:
+    assert max(map(len, verify.plain(bomb(into, 300_000_000), quiet))) <= folder.CHUNK
+    with pytest.raises(BackupError, match="a statement in it has more than 268,435,456 bytes"):
+        verify.check_content(bomb(into, 300_000_000), [], quiet)
+    with pytest.raises(BackupError, match="unpacks to more than the 1,000 bytes of its manifest"):
+        verify.check_content(bomb(into, 1000), [], quiet)
+
+
+@pytest.mark.parametrize("change", [lambda packed: packed[:-5], lambda packed: packed + b"x", lambda packed: packed + packed])
+def test_what_is_no_single_whole_frame_is_named(into: Path, change: Callable[[bytes], bytes]) -> None:
+    path = into / DUMP
+    backup = bomb(into, 300_000_000)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(BackupError, match="is cut off"):
+        next(verify.plain(backup, quiet))

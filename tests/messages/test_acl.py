@@ -88,6 +88,7 @@ def test_nobody_gets_in_before_a_password_is_set(tmp_path: Path) -> None:
         ("FLUSHALL",),
         ("CONFIG", "GET", "*"),
         ("CLIENT", "KILL", "TYPE", "normal"),
+        ("CLIENT", "TRACKING", "ON", "BCAST"),
         ("SHUTDOWN",),
     ],
     ids=lambda command: " ".join(command[:2]),

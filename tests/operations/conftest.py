@@ -78,7 +78,7 @@ def forget() -> None:
 def gateway(unhurried: None, chat: Engine, redis: Redis) -> Iterator[TestClient]:
     """The gateway's application on an empty database and an empty Redis, without a server before it."""
     forget()
-    with TestClient(make_app()) as client:
+    with TestClient(make_app(), base_url="http://127.0.0.1") as client:
         yield client
     forget()
 

@@ -31,6 +31,16 @@ def test_loopback_is_open(gateway: TestClient, route: str) -> None:
     assert gateway.get(route).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1", "x@localhost.evil"]
+)
+@pytest.mark.parametrize("route", ROUTES)
+def test_loopback_is_shut_to_other_names_that_point_there(gateway: TestClient, route: str, host: str) -> None:
+    assert gateway.get(route, headers={"Host": host}).status_code == 403
+    for own in ("localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
+        assert gateway.get(route, headers={"Host": own}).status_code == 200
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_any_other_address_is_shut_without_a_token_file(gateway: TestClient, set_up: pytest.MonkeyPatch, route: str) -> None:
     change(set_up, GATEWAY_ADDRESS="0.0.0.0")  # noqa: S104

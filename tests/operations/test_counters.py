@@ -92,7 +92,10 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
         ("fcm 400 INVALID_ARGUMENT (message.data[0])", "fcm 400 INVALID_ARGUMENT"),
         ("fcm gave no answer: connection to 10.0.0.7:443 refused", "fcm gave no answer"),
         ("no provider 'a1b2' is configured", "no provider"),
-        ("apns 400 in 123456 ms", "apns 400 in # ms"),
+        ("waited 123456 ms", "waited # ms"),
+        ("apns 410 Unregistered", "apns 410 Unregistered"),
+        ("apns 400 Word17 Word18", "apns 400 other"),
+        ("fcm 400 INVALID_ARGUMENT CODE_1639", "fcm 400 INVALID_ARGUMENT other"),
         ("x" * 500, "x" * 48),
     ],
 )

@@ -50,13 +50,17 @@ def _refusals(per_minute: int) -> Buckets:
 async def admit(request: Request) -> None:
     """Let a request pass that bears the token, as Bearer (Prometheus) or as the password of any user (a browser).
 
-    Without GATEWAY_OPERATIONS_TOKEN_FILE a gateway that listens on loopback is open, and one that others reach is shut. The
-    file is read at each request: a new token holds at once. Refusals count against an address; the token always opens.
+    Without GATEWAY_OPERATIONS_TOKEN_FILE a gateway that listens on loopback is open to requests for this machine by name, and
+    one that others reach is shut. The file is read at each request: a new token holds at once. Refusals count against an
+    address; the token always opens.
     """
     settings = get_settings()
     if settings.gateway_operations_token_file is None:
         if is_loopback(settings.gateway_address):
-            return
+            if is_loopback(request.url.hostname or ""):
+                return
+            # A page of any site may have its own name point at 127.0.0.1 and read the answer in an operator's browser.
+            raise HTTPException(403, "open to localhost alone: set GATEWAY_OPERATIONS_TOKEN_FILE to open it to other names")
         raise HTTPException(
             403, "shut, for GATEWAY_ADDRESS is reached by others: set GATEWAY_OPERATIONS_TOKEN_FILE to open it with a token"
         )

@@ -28,6 +28,21 @@ NOT_MODIFIED = 304
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+NEVER = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        # This host, link-local, protocol assignments, multicast, reserved; unspecified, link-local, site-local, multicast.
+        *("0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("::/128", "fe80::/10", "fec0::/10", "ff00::/8"),
+        # Where clouds hand out credentials beside 169.254.169.254: Azure, Alibaba, AWS and Google over IPv6.
+        *("168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::/32", "fd20:ce::254/128"),
+    )
+)
+"""Not connected to whatever is set."""
+PRIVATE = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "198.18.0.0/15", "fc00::/7", "64:ff9b:1::/48", "5f00::/16")))
+"""Beside what this Python's own table calls private: those tables grow and differ."""
+ENDS_IN_IPV4 = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96")))
+"""NAT64 (RFC 6052) and IPv4-compatible addresses."""
 
 
 class _Connection(Watched, HTTPConnection):
@@ -210,15 +225,26 @@ class HttpStorage:
 
 
 def check_address(address: Address, *, private_network: bool) -> None:
-    """Raise StorageUnavailableError if this is no address to fetch attachments from."""
-    plain = getattr(address, "ipv4_mapped", None) or address
-    if plain.is_link_local or plain.is_multicast or plain.is_unspecified or (plain.is_reserved and not plain.is_loopback):
-        raise StorageUnavailableError(f"the host of ATTACHMENTS_URL resolves to {address}, which is never connected to")
-    if not plain.is_global and not private_network:
-        raise StorageUnavailableError(
-            f"the host of ATTACHMENTS_URL resolves to the private address {address}; if that is meant, set"
-            " ATTACHMENTS_PRIVATE_NETWORK=true"
-        )
+    """Raise StorageUnavailableError if this is no address to fetch attachments from, or leads to one inside of IPv6."""
+    for led_to in _unwrapped(address):
+        if any(led_to in network for network in NEVER):
+            raise StorageUnavailableError(f"the host of ATTACHMENTS_URL resolves to {address}, which is never connected to")
+        if not private_network and (not led_to.is_global or any(led_to in network for network in PRIVATE)):
+            raise StorageUnavailableError(
+                f"the host of ATTACHMENTS_URL resolves to the private address {address}; if that is meant, set"
+                " ATTACHMENTS_PRIVATE_NETWORK=true"
+            )
+
+
+def _unwrapped(address: Address) -> tuple[Address, ...]:
+    """Return the IPv4 addresses that a mapped, compatible, 6to4, Teredo or NAT64 address leads to; any other as it is."""
+    if isinstance(address, ipaddress.IPv4Address) or address.is_loopback or address.is_unspecified:
+        return (address,)
+    if found := address.ipv4_mapped or address.sixtofour:
+        return (found,)
+    if address.teredo:
+        return address.teredo
+    return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),) if any(address in each for each in ENDS_IN_IPV4) else (address,)
 
 
 def _check(response: BaseHTTPResponse) -> None:

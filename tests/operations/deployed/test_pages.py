@@ -19,13 +19,13 @@ from devstack.chat import load_chat
 from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from devstack.ports import free_port
-from settings import ConfigurationError
+from settings import ConfigurationError, get_settings
 from tasks import counters
 from tasks.facts import Column, Row, Table
 from tests.operations.conftest import Look, Samples, value
 from tests.operations.deployed.conftest import Deployment, eventually
 from tests.processes import Start, answers
-from workers.flower import readable
+from workers.flower import options, readable
 from workers.flower_login import read_users
 from workers.operations.alerts import Trouble
 from workers.operations.page import page
@@ -245,6 +245,22 @@ def test_flower_does_not_start_open(environment: dict[str, str], tmp_path: Path)
     assert (ended.returncode, ended.stdout) == (2, "")
     sentence = "chat-workers: FLOWER_ADDRESS 0.0.0.0 is reached by others: set FLOWER_BASIC_AUTH_FILE to a file of lines"
     assert ended.stderr.startswith(sentence)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o755])
+def test_flower_does_not_start_where_others_could_write_what_it_unpickles(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    assert environment
+    folder = tmp_path / "flower"
+    folder.mkdir()
+    folder.chmod(mode)
+    monkeypatch.setenv("FLOWER_DIR", str(folder))
+    get_settings.cache_clear()
+    with pytest.raises(SystemExit) as ended:
+        options()
+    get_settings.cache_clear()
+    assert ended.value.code == 2
 
 
 def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives_it(
