@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import orjson
@@ -29,16 +30,12 @@ SAMPLE_SECONDS = 20.0
 FLUSH_SECONDS = 1.0
 # After a failed hand-over; until then increments gather in memory.
 RETRY_SECONDS = 5.0
-# Fields that one process keeps; label values are bounded where they are made, so this is for a mistake.
-MOST_FIELDS = 2000
 
 Sums = dict[tuple[str, ...], float]
 """By the fact's name, its label values and, of a histogram, a bucket's bound or `sum`."""
 
-_Field = tuple[str, ...]
-_gathered: Sums = {}
+_gathered: Sums = defaultdict(int)
 _lock = threading.Lock()
-_handing_over = threading.Lock()
 _next_flush = 0.0
 _paused_until = 0.0
 _next_sample = 0.0
@@ -48,22 +45,15 @@ _connect: Callable[[], Redis] | None = None
 def add(counter: Counter, *labels: str, amount: int = 1) -> None:
     """Count events."""
     with _lock:
-        _add((counter.name, *labels), amount)
+        _gathered[counter.name, *labels] += amount
 
 
 def observe(histogram: Histogram, *labels: str, seconds: float) -> None:
     """Count one duration."""
     bucket = histogram.bounds[bisect_left(histogram.buckets, seconds)]
     with _lock:
-        _add((histogram.name, *labels, bucket), 1)
-        _add((histogram.name, *labels, "sum"), seconds)
-
-
-def _add(field: _Field, amount: float) -> None:
-    if field in _gathered:
-        _gathered[field] += amount
-    elif len(_gathered) < MOST_FIELDS:
-        _gathered[field] = amount
+        _gathered[histogram.name, *labels, bucket] += 1
+        _gathered[histogram.name, *labels, "sum"] += seconds
 
 
 def flush_to(connect: Callable[[], Redis]) -> None:
@@ -82,43 +72,30 @@ def flush(*, at_once: bool = False) -> None:
     now = time.monotonic()
     if _connect is None or not _gathered or now < _paused_until or (now < _next_flush and not at_once):
         return
-    if not _handing_over.acquire(blocking=False):
-        return
+    with _lock:
+        taken = dict(_gathered)
+        _gathered.clear()
+    _next_flush = now + FLUSH_SECONDS
     try:
+        with _connect().pipeline(transaction=False) as pipeline:
+            for field, amount in taken.items():
+                pipeline.hincrbyfloat(KEY, orjson.dumps(field), amount)
+            pipeline.execute()
+    except RedisError as error:
+        _paused_until = time.monotonic() + RETRY_SECONDS
         with _lock:
-            taken = dict(_gathered)
-            _gathered.clear()
-        try:
-            _send(_connect(), taken)
-            _next_flush = now + FLUSH_SECONDS
-        except RedisError as error:
-            _paused_until = time.monotonic() + RETRY_SECONDS
-            with _lock:
-                for key, amount in taken.items():
-                    _add(key, amount)
-            log.debug("counters kept in memory", reason=str(error))
-    finally:
-        _handing_over.release()
+            for field, amount in taken.items():
+                _gathered[field] += amount
+        log.debug("counters kept in memory", reason=str(error))
 
 
 def _forget_the_parents_increments() -> None:
-    global _lock, _handing_over
-    _lock, _handing_over = threading.Lock(), threading.Lock()
+    global _lock
+    _lock = threading.Lock()
     _gathered.clear()
 
 
 os.register_at_fork(after_in_child=_forget_the_parents_increments)
-
-
-def _send(client: Redis, increments: dict[_Field, float]) -> None:
-    with client.pipeline(transaction=False) as pipeline:
-        for key, amount in increments.items():
-            name = orjson.dumps(key)
-            if isinstance(amount, int):
-                pipeline.hincrby(KEY, name, amount)
-            else:
-                pipeline.hincrbyfloat(KEY, name, amount)
-        pipeline.execute()
 
 
 def sample(client: Redis) -> None:
@@ -151,30 +128,16 @@ def increases(client: Redis, facts: Iterable[Counter | Histogram], now: Sums, mi
     was has begun anew.
     """
     newest = client.time()[0] // 60
-    names = [f"{SAMPLE}{newest - age}" for age in range(SAMPLES)]
-    with client.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.exists(name)
-        there = [age for age, exists in enumerate(pipeline.execute()) if exists]
-    if not there:
+    ages = [*range(minutes, SAMPLES), *range(minutes - 1, -1, -1)]
+    name = next((name for age in ages if client.exists(name := f"{SAMPLE}{newest - age}")), None)
+    if name is None:
         return {}
-    before = _read(client, names[next((age for age in there if age >= minutes), there[-1])], facts)
-    return {key: amount - (before.get(key, 0) if before.get(key, 0) <= amount else 0) for key, amount in now.items()}
+    before = _read(client, name, facts)
+    return {field: amount - (was if (was := before.get(field, 0)) <= amount else 0) for field, amount in now.items()}
 
 
 def _read(client: Redis, name: str, facts: Iterable[Counter | Histogram]) -> Sums:
-    # How many label values follow a name; a histogram's bucket is one of them.
+    # How many label values follow a name; a histogram's bucket is one of them. Another version may count other facts.
     lengths = {fact.name: len(fact.labels) + isinstance(fact, Histogram) for fact in facts}
-    found = ((_field(key, lengths), float(value)) for key, value in client.hgetall(name).items())
-    return {field: amount for field, amount in found if field}
-
-
-def _field(key: bytes | str, lengths: dict[str, int]) -> _Field:
-    """Return the field that a key of the hash stands for, () if for none."""
-    try:
-        found = orjson.loads(key)
-    except orjson.JSONDecodeError:
-        return ()
-    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
-        return ()
-    return tuple(found) if found and lengths.get(found[0]) == len(found) - 1 else ()
+    found = {tuple(orjson.loads(field)): float(value) for field, value in client.hgetall(name).items()}
+    return {field: amount for field, amount in found.items() if field and lengths.get(field[0]) == len(field) - 1}

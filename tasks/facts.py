@@ -36,8 +36,6 @@ class Alert:
     minutes: int = 1
     where: Mapping[str, Labels] = field(default_factory=dict)
     """Only rows whose label has one of these values."""
-    but: Mapping[str, Labels] = field(default_factory=dict)
-    """No row whose label has one of these values."""
     given: str = ""
     """A fact without labels that must be 1 meanwhile; the rows have it too."""
     window: int = 0
@@ -49,8 +47,6 @@ class Alert:
         if number is None or (self.given and not row[self.given]):
             return False
         if any(row[label] not in values for label, values in self.where.items()):
-            return False
-        if any(row[label] in values for label, values in self.but.items()):
             return False
         return number > self.above if self.above is not None else bool(number < (self.below or 0))
 

@@ -62,7 +62,7 @@ def honcho(foreign: dict[str, str], tmp_path: Path) -> Iterator[Process]:
 def test_a_schema_made_by_others_is_checked_and_migrated(command: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
     before = command("chat-workers", "db", "check")
     assert before.returncode == 1
-    assert before.stdout == f"worker tables are at nothing, not {newest_revision()}: run `chat-workers db migrate`\n"
+    assert before.stdout == f"worker tables are at nothing, not {newest_revision()}; run: chat-workers db migrate\n"
     assert command("chat-workers", "db", "migrate").returncode == 0
     assert command("chat-workers", "db", "check").returncode == 0
     assert command("chat-workers", "db", "create").returncode == 1  # it has the shared tables already

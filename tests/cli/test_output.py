@@ -21,7 +21,7 @@ from tests.retention.rows import notification, parents
 from workers.cli import GROUPS, cli
 from workers.cli.output import Table, emit, say
 from workers.json_text import json_text
-from workers.operations.fleet import Running
+from workers.operations.alerts import Trouble
 
 
 def in_a_process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
@@ -34,7 +34,7 @@ def test_json_has_one_form_for_each_kind_of_value() -> None:
     value = {
         "times": [noon.replace(tzinfo=None), noon.astimezone(timezone(timedelta(hours=2))), date(2026, 2, 1)],
         "numbers": [Decimal("3"), Decimal("2.5"), float("inf"), Decimal("NaN"), 7, True, None],
-        "others": [Path("/srv"), frozenset({"b", "a"}), Running("tasks.backups.daily", "1", 2.5)],
+        "others": [Path("/srv"), frozenset({"b", "a"}), Trouble("BeatDown", "critical", "No beat.")],
         ("drill", ""): "ü\x7f\x9b\u202e",
     }  # fmt: skip
     printed = json_text(value)
@@ -43,7 +43,7 @@ def test_json_has_one_form_for_each_kind_of_value() -> None:
     assert json.loads(printed) == {
         "times": ["2026-02-01T12:00:00.000500Z", "2026-02-01T12:00:00.000500Z", "2026-02-01"],
         "numbers": [3, 2.5, None, None, 7, True, None],
-        "others": ["/srv", ["a", "b"], {"task": "tasks.backups.daily", "id": "1", "seconds": 2.5}],
+        "others": ["/srv", ["a", "b"], {"alert": "BeatDown", "severity": "critical", "sentence": "No beat."}],
         "drill": "ü\x7f\x9b\u202e",
     }
 

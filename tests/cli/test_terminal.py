@@ -83,7 +83,7 @@ SOURCES: dict[str, tuple[Plant, str]] = {
     "an error_message, to be played again": (failed_rows, "notifications replay"),
     "an error_message, shown": (failed_rows, "notifications show 1"),
     "a worker's name": (
-        lambda _chat, redis, _folder: fleet.announce(redis, fleet.Worker(HOSTILE, alive=True, queues=["backups"])),
+        lambda _chat, redis, _folder: fleet.announce(redis, HOSTILE, {"queues": ["backups"]}),
         "status",
     ),
     "a failed backup's words": (

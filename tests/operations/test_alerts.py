@@ -108,7 +108,7 @@ def failed_retention(execute: Execute, _redis: Redis) -> None:
 
 
 def no_consumer(_execute: Execute, redis: Redis) -> None:
-    fleet.announce(redis, fleet.Worker("all@test", alive=True, queues=["housekeeping"], processes=1))
+    fleet.announce(redis, "all@test", {"queues": ["housekeeping"]})
 
 
 def stuck_queue(_execute: Execute, redis: Redis) -> None:
@@ -120,7 +120,7 @@ def stray_message(_execute: Execute, redis: Redis) -> None:
 
 
 def lost_worker(_execute: Execute, redis: Redis) -> None:
-    fleet.announce(redis, fleet.Worker("other@test", alive=True))
+    fleet.announce(redis, "other@test", {})
     redis.delete("chat-workers:worker:other@test")
 
 
@@ -227,7 +227,7 @@ def test_a_gateway_that_answers_nothing_is_an_alert(look: Look, promtool: str, t
 @pytest.mark.usefixtures("well")
 def test_rows_of_which_the_same_is_said_share_a_sentence(look: Look, redis: Redis) -> None:
     for number in range(7):
-        fleet.announce(redis, fleet.Worker(f"{number}@test", alive=True))
+        fleet.announce(redis, f"{number}@test", {})
         redis.delete(f"{fleet.ALIVE}{number}@test")
     (trouble,) = look().troubles()
     assert trouble.sentence == "Gone silent without having been stopped: 0@test, 1@test, 2@test, 3@test, 4@test and 2 more."

@@ -1,8 +1,8 @@
 """A scrape and a page come in time whatever is away, say what is missing, and never pile up."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 from redis import Redis
@@ -79,16 +79,16 @@ def test_the_server_itself_ends_a_statement_that_takes_too_long(look: Look) -> N
 def test_many_scrapes_at_once_share_one_reading() -> None:
     begun, go_on, readings = threading.Barrier(9), threading.Event(), []
 
-    def read() -> Iterator[Reading]:
+    def read(_: None) -> int:
         readings.append(1)
         go_on.wait(DEADLINE_SECONDS)
-        yield Reading("one", value=1)
+        return 1
 
-    source = Source(("one",), read)
+    source = Source(nullcontext, {"one": read})
 
     def scrape() -> tuple[Reading, ...]:
         begun.wait()
-        return together((source,))
+        return together(source)
 
     with ThreadPoolExecutor(8) as threads:
         scrapes = [threads.submit(scrape) for _ in range(8)]
@@ -100,14 +100,7 @@ def test_many_scrapes_at_once_share_one_reading() -> None:
 
 def test_what_was_read_before_the_deadline_is_shown_and_the_rest_is_a_fault() -> None:
     go_on = threading.Event()
-
-    def read() -> Iterator[Reading]:
-        yield Reading("quick", value=1)
-        go_on.wait(60)
-        yield Reading("slow", value=2)
-
-    source = Source(("quick", "slow"), read)
-    quick, slow = together((source,))
+    quick, slow = together(Source(nullcontext, {"quick": lambda _: 1, "slow": lambda _: go_on.wait(60)}))
     go_on.set()
     assert quick.value == 1
     assert slow.fault == "no answer within 2 s"
@@ -118,15 +111,11 @@ def test_a_slow_source_does_not_make_the_answer_of_a_quick_one_too_old(monkeypat
     monkeypatch.setattr("workers.operations.reader.KEEP_SECONDS", 0.0)
     go_on, readings = threading.Event(), []
 
-    def slow() -> Iterator[Reading]:
-        go_on.wait(60)
-        yield Reading("slow", value=1)
-
-    def quick() -> Iterator[Reading]:
+    def quick(_: None) -> int:
         readings.append(1)
-        yield Reading("quick", value=len(readings))
+        return len(readings)
 
-    found = together((Source(("slow",), slow), Source(("quick",), quick)))
+    found = together(Source(nullcontext, {"slow": lambda _: go_on.wait(60)}), Source(nullcontext, {"quick": quick}))
     go_on.set()
     assert [(reading.name, reading.value) for reading in found] == [("slow", None), ("quick", 1)]
     assert readings == [1]

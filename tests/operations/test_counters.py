@@ -109,12 +109,6 @@ def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -
     assert ("chat_workers_deliveries_total", ("other", "refused", "no")) in shown(redis)
 
 
-def test_a_mistake_with_labels_is_bounded() -> None:
-    for number in range(counters.MOST_FIELDS + 100):
-        counters.add(SETTLED, str(number))
-    assert len(counters._gathered) == counters.MOST_FIELDS
-
-
 def test_what_alerts_ask_for_is_there_before_it_happens(redis: Redis) -> None:
     """And again once Redis has lost its data: a series that begins at 1 has increased by nothing."""
     for _ in range(2):

@@ -1,10 +1,9 @@
 """An odd value in Redis, whoever wrote it, costs at most its own part of /metrics and /status."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-import orjson
 import pytest
 from celery.worker.state import active_requests
 from click.testing import CliRunner
@@ -15,9 +14,7 @@ from tasks import counters
 from tests.operations.conftest import Samples, samples, value
 from workers.cli import cli
 from workers.operations import fleet
-from workers.operations.queues import HEADS
-from workers.operations.reader import Reading, Source, together
-from workers.operations.worker_signals import Heartbeat
+from workers.operations.worker_signals import MOST_RUNNING, Heartbeat
 
 Write = Callable[[Redis], object]
 
@@ -28,7 +25,7 @@ def unacked(entry: bytes) -> Write:
 
 def heartbeat(raw: bytes) -> Write:
     def write(redis: Redis) -> None:
-        fleet.announce(redis, fleet.Worker("odd@test", alive=True))
+        fleet.announce(redis, "odd@test", {})
         redis.set(f"{fleet.ALIVE}odd@test", raw)
 
     return write
@@ -44,13 +41,8 @@ HARMLESS = {
     "unacked, too few": unacked(b"[1]"),
     "unacked, a number": unacked(b"1"),
     "unacked, an object": unacked(b"{}"),
-    "a heartbeat cut short": heartbeat(b"{"),
-    "a heartbeat of another shape": heartbeat(b'{"name": "odd@test", "alive": true, "queues": null, "running": [5]}'),
-    "a heartbeat that is a list": heartbeat(b"[1]"),
-    "a head's time that is none": lambda redis: redis.hset(HEADS, "tag", "soon"),
-    "a counter cut short": counted(b"["),
+    "a heartbeat that says nothing": heartbeat(b"{}"),
     "a counter without labels": counted(b'["deliveries"]'),
-    "a counter with a number for a label": counted(b'["scans", 5]'),
     "a counter that nobody knows": counted(b'["brand_new", "x"]'),
 }
 # What cannot be read around: the part is missing, and says so.
@@ -88,15 +80,11 @@ def test_what_cannot_be_read_costs_its_own_part_and_says_so(gateway: TestClient,
 
 
 def test_a_newer_workers_heartbeat_is_read_as_far_as_it_is_known(gateway: TestClient, redis: Redis) -> None:
-    heartbeat(
-        orjson.dumps({
-            "name": "odd@test", "alive": True, "queues": ["backups"], "processes": 3, "mood": "good",
-            "running": [{"task": "tasks.backups.daily", "id": "1", "seconds": 7.5, "host": "x"}],
-        })
-    )(redis)  # fmt: skip
+    fleet.announce(redis, "odd@test", {"queues": ["backups"], "worker_processes": 3, "mood": "good"})
     found = samples(gateway.get("/metrics").text)
     assert value(found, "worker_processes", worker="odd@test") == 3
-    assert value(found, "worker_longest_task_seconds", worker="odd@test") == 7.5
+    assert value(found, "queue_consumers", queue="backups") is None  # backups are not set up here
+    assert gateway.get("/status").status_code == 200
 
 
 @dataclass(eq=False)
@@ -116,11 +104,11 @@ def test_more_tasks_than_are_named_are_counted() -> None:
     for request in requests:
         active_requests.add(request)
     try:
-        told = Heartbeat(controller).worker()
+        told = Heartbeat(controller).about()
     finally:
         for request in requests:
             active_requests.discard(request)
-    assert (told.busy, len(told.running)) == (25, fleet.MOST_RUNNING)
+    assert (told["worker_busy_processes"], len(told["running"])) == (25, MOST_RUNNING)
 
 
 @pytest.mark.usefixtures("look")
@@ -131,15 +119,3 @@ def test_the_command_shows_the_rest(redis: Redis) -> None:
     assert done.exit_code == 1
     assert "What lies in beat cannot be read" in done.stdout
     assert "Queues" in done.stdout
-
-
-def test_a_source_that_breaks_off_is_a_fault_of_what_it_had_not_come_to() -> None:
-    def read() -> Iterator[Reading]:
-        yield Reading("one", value=1)
-        raise RuntimeError("unforeseen")
-
-    source = Source(("one", "two"), read)
-    for _ in range(2):
-        one, two = together((source,))
-        assert one.value == 1
-        assert two.fault == "its reading broke off; the log says why"

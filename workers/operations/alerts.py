@@ -79,7 +79,6 @@ def _rule(alert: Alert, expression: str, description: str, templates: dict[str, 
 
 def _expression(fact: AnyFact, alert: Alert) -> str:
     chosen = [f'{label}{"=~" if len(values) > 1 else "="}"{"|".join(values)}"' for label, values in alert.where.items()]
-    chosen += [f'{label}!~"{"|".join(values)}"' for label, values in alert.but.items()]
     series = PREFIX + fact.name + {Counter: "_total", Histogram: "_bucket"}.get(type(fact), "")
     series += f"{{{','.join(chosen)}}}" if chosen else ""
     labels = _kept(fact, alert)

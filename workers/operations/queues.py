@@ -2,15 +2,11 @@
 
 import time
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, cast
 
 import orjson
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 from redis import Redis
-from redis.exceptions import NoPermissionError
 
 from settings import get_settings
 from tasks.facts import Alert, Fact, Row, Table
@@ -21,115 +17,58 @@ from workers.operations import fleet
 
 # Where a producer's message goes that names no queue: nobody of ours reads it.
 STRAY = "celery"
-UNACKED, UNACKED_INDEX = Channel.unacked_key, Channel.unacked_index_key
 # With one message a child there are as many unacked ones as busy children.
 MOST_UNACKED = 1000
-# Queue to `[delivery tag, when it was first seen as the oldest]`: for messages whose sender does not say when it sent them.
-HEADS = "chat-workers:heads"
-LARGEST_HEAD_BYTES = 100_000
-# kombu pushes on the left and takes from the right. A head that is too large is cut by Redis: its beginning tells it from the
-# next one, and nobody can make each look fetch megabytes.
-HEAD = f"""
-local head = redis.call('LINDEX', KEYS[1], -1)
-return head and #head > {LARGEST_HEAD_BYTES} and string.sub(head, 1, 1000) or head
-"""
+# Of the messages at the head, the oldest that says when it was sent gives the age: beat's and the gateway's say it.
+LOOKED_AT = 20
 
 
 def _queues(client: Redis) -> list[Row]:
-    """Return the queues now: four round trips."""
-    names = (*QUEUES, STRAY)
-    with client.pipeline(transaction=False) as pipeline:
-        for name in names:
-            for key in _lists(name):
-                pipeline.llen(key)
-                # Where the Redis user may only read, a script is refused: it might write.
-                pipeline.lindex(key, -1) if name == STRAY else pipeline.eval(HEAD, 1, key)
-        pipeline.hgetall(HEADS)
-        pipeline.hlen(UNACKED)
-        *lists, heads, unacked = pipeline.execute(raise_on_error=False)
-    _raise([heads, unacked])
-    per_queue = _unacked(client) if unacked else Counter()
-    consumers = Counter(name for worker in fleet.read(client) if worker.alive for name in worker.queues)
-    expected, now = {TASKS[task].queue for task in configured(get_settings())}, time.time()
-    seen = _seen(heads)
-    rows: list[Row] = []
-    oldest: dict[str, float] = {}
-    for place, name in enumerate(names):
-        own = lists[place * 2 * len(PRIORITY_STEPS) : (place + 1) * 2 * len(PRIORITY_STEPS)]
-        if name == STRAY and any(isinstance(each, NoPermissionError) for each in own):
-            continue  # this Redis user may not look there: it is none of our queues
-        _raise(own)
-        tails = [_Head.of(raw) for raw in own[1::2] if raw]
-        since = {head.tag: head.sent_at or seen.get(head.tag, now) for head in tails}
-        oldest |= {head.tag: since[head.tag] for head in tails if head.sent_at is None}
+    unacked = _unacked(client)
+    consumers = Counter(name for worker in fleet.workers(client) for name in worker["queues"])
+    expected = {TASKS[task].queue for task in configured(get_settings())}
+    rows = []
+    for name in (*QUEUES, STRAY):
+        messages, age = _waiting(client, name)
         rows.append(
             {
                 "queue": name,
-                "queue_messages": sum(own[0::2]),
-                "queue_oldest_message_age_seconds": max([0.0, *(now - at for at in since.values())]),
-                "queue_unacked_messages": per_queue[name],
+                "queue_messages": messages,
+                "queue_oldest_message_age_seconds": age,
+                "queue_unacked_messages": unacked[name],
                 "queue_consumers": consumers[name] if name in expected else None,
                 "consumers": consumers[name],
             }
         )
-    if oldest != seen:
-        _remember(client, oldest)
     return rows
 
 
-def _oldest_unacked(client: Redis) -> list[Row]:
-    first: Any = client.zrange(UNACKED_INDEX, 0, 0, withscores=True)
-    return [{"queue_oldest_unacked_age_seconds": max(time.time() - first[0][1], 0.0) if first else 0.0}]
+def _waiting(client: Redis, name: str) -> tuple[int, float]:
+    """Return how many messages wait in a queue, and for how long the oldest has. kombu keeps a list for each priority."""
+    with client.pipeline(transaction=False) as pipeline:
+        for step in PRIORITY_STEPS:
+            key = f"{name}{Channel.sep}{step}" if step else name
+            pipeline.llen(key)
+            # kombu pushes on the left and takes from the right.
+            pipeline.lrange(key, -LOOKED_AT, -1)
+        answers = pipeline.execute()
+    now = time.time()
+    ages = [now - sent for raws in answers[1::2] for raw in raws if (sent := _sent_at(raw)) is not None]
+    return sum(answers[0::2]), max([0.0, *ages])
 
 
-def _seen(heads: dict[bytes, bytes]) -> dict[str, float]:
-    """Return when each head was first seen. What is no number was not written by us, and is overwritten."""
-    found: dict[str, float] = {}
-    for tag, value in heads.items():
-        with suppress(ValueError):
-            found[tag.decode()] = float(value)
-    return found
-
-
-def _raise(answers: list[Any]) -> None:
-    """Raise the first answer that is an error."""
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The oldest message of a list: what tells it from the next one, and when it was sent if it says so."""
-
-    tag: str
-    sent_at: float | None
-
-    @classmethod
-    def of(cls, raw: bytes) -> "_Head":
-        try:
-            message = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            message = None
-        message = message if isinstance(message, dict) else {}
-        headers, properties = message.get("headers"), message.get("properties")
-        sent_at = headers.get(SENT_AT) if isinstance(headers, dict) else None
-        tag = properties.get("delivery_tag") if isinstance(properties, dict) else None
-        return cls(str(tag or sha256(raw).hexdigest()), float(sent_at) if isinstance(sent_at, int | float) else None)
-
-
-def _lists(name: str) -> list[str]:
-    """Return the lists of a queue: kombu keeps one for each priority."""
-    return [f"{name}{Channel.sep}{step}" if step else name for step in PRIORITY_STEPS]
+def _sent_at(raw: bytes) -> float | None:
+    try:
+        sent = orjson.loads(raw)["headers"][SENT_AT]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    return float(sent) if isinstance(sent, int | float) else None
 
 
 def _unacked(client: Redis) -> "Counter[str]":
     """Count what workers have taken and not acknowledged, by queue; MOST_UNACKED messages are looked at."""
-    _, found = client.hscan(UNACKED, 0, count=MOST_UNACKED)
-    counted: Counter[str] = Counter()
-    for raw in cast(dict[bytes, bytes], found).values():
-        counted[_queue_of(raw)] += 1
-    return counted
+    _, found = client.hscan(Channel.unacked_key, 0, count=MOST_UNACKED)
+    return Counter(map(_queue_of, cast(dict[bytes, bytes], found).values()))
 
 
 def _queue_of(raw: bytes) -> str:
@@ -143,12 +82,9 @@ def _queue_of(raw: bytes) -> str:
         return ""
 
 
-def _remember(client: Redis, oldest: dict[str, float]) -> None:
-    with client.pipeline() as pipeline:
-        pipeline.delete(HEADS)
-        if oldest:
-            pipeline.hset(HEADS, mapping=oldest)  # type: ignore[arg-type]
-        pipeline.execute()
+def _oldest_unacked(client: Redis) -> list[Row]:
+    first: Any = client.zrange(Channel.unacked_index_key, 0, 0, withscores=True)
+    return [{"queue_oldest_unacked_age_seconds": max(time.time() - first[0][1], 0.0) if first else 0.0}]
 
 
 TABLES = (
@@ -159,10 +95,10 @@ TABLES = (
             above=0, minutes=5, where={"queue": (STRAY,)},
         )),
         Fact("queue_oldest_message_age_seconds",
-             "Age of the longest waiting message; since it was first seen as such, where its sender does not say more.",
+             "Age of the longest waiting message that says when it was sent, of the twenty at the head.",
              "oldest", Alert(
             "ChatWorkersQueueStuck", "warning", "A message has waited in the queue {queue} for {value}",
-            "; {queue_messages} waiting in it", above=300, but={"queue": (STRAY,)},
+            "; {queue_messages} waiting in it", above=300, where={"queue": tuple(QUEUES)},
         ), show=lambda row: duration(row["queue_oldest_message_age_seconds"]) if row["queue_messages"] else "-"),
         Fact("queue_unacked_messages", "Messages that a worker has taken and not acknowledged.", "unacked"),
         Fact("queue_consumers", "Workers alive that take from the queue; queues of jobs that are not set up are left out.",

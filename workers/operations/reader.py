@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import create_engine
@@ -45,91 +45,60 @@ class Reading:
         return not self.fault
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """One reading of all parts of a source: under way, or over a moment ago."""
-
-    names: tuple[str, ...]
-    found: dict[str, Reading]
-    run: Future[None]
-
-    def readings(self, deadline: float) -> list[Reading]:
-        """Return a reading for each part by the deadline, in monotonic seconds; a part not read by then is a fault."""
-        fault, seconds = "its reading broke off; the log says why", 0.0
-        try:
-            self.run.result(max(deadline - time.monotonic(), 0))
-        except TimeoutError:
-            fault, seconds = f"no answer within {DEADLINE_SECONDS:g} s", DEADLINE_SECONDS
-        return [self.found.get(name) or Reading(name, fault=fault, seconds=seconds) for name in self.names]
-
-
-class Source:
-    """MySQL or Redis, with the parts that are read from it, one after another."""
-
-    def __init__(self, names: tuple[str, ...], read: Callable[[], Iterator[Reading]]) -> None:
-        """`read` yields a reading for each name. If it raises all the same, each part not yet read is a fault."""
-        self.names = names
-        self._read = read
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
-        self._lock = threading.Lock()
-        self._latest: Begun | None = None
-        self._read_at = float("-inf")
-
-    def begin(self) -> Begun:
-        """Start a reading, and return it; or the latest one, if that is under way or young enough."""
-        with self._lock:
-            if self._latest is None or (self._latest.run.done() and time.monotonic() - self._read_at > KEEP_SECONDS):
-                found: dict[str, Reading] = {}
-                self._latest = Begun(self.names, found, self._thread.submit(self._refresh, found))
-            return self._latest
-
-    def _refresh(self, found: dict[str, Reading]) -> None:
-        try:
-            for reading in self._read():
-                found[reading.name] = reading
-        except Exception:
-            log.exception("a source could not be read to its end", parts=self.names)
-        finally:
-            self._read_at = time.monotonic()
-
-
-def together(sources: tuple[Source, ...]) -> tuple[Reading, ...]:
-    """Return the readings of all sources; they are read at the same time, so that all of it takes one deadline at most."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    begun = [source.begin() for source in sources]
-    return tuple(reading for each in begun for reading in each.readings(deadline))
-
-
 Parts = Mapping[str, Callable[[Any], Any]]
 
 
-def database(parts: Parts) -> Source:
-    """Return MySQL as a source; each part is a function of a connection."""
+class Source:
+    """MySQL or Redis, with the parts that are read from it, one after another: each a function of what `connect` yields."""
 
-    def read() -> Iterator[Reading]:
+    def __init__(self, connect: Callable[[], AbstractContextManager[Any]], parts: Parts) -> None:
+        self._connect = connect
+        self._parts = parts
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._lock = threading.Lock()
+        self._run: Future[None] | None = None
+        self._began = float("-inf")
+        self._found: dict[str, Reading] = {}
+
+    def begin(self) -> tuple[Future[None], dict[str, Reading]]:
+        """Start a reading, and return it; or the latest one, if that is under way or young enough.
+
+        Its parts are found as they are read; those that are not yet have a fault that says so.
+        """
+        with self._lock:
+            if self._run is None or (self._run.done() and time.monotonic() - self._began > KEEP_SECONDS):
+                late = f"no answer within {DEADLINE_SECONDS:g} s"
+                self._found = {name: Reading(name, fault=late, seconds=DEADLINE_SECONDS) for name in self._parts}
+                self._began = time.monotonic()
+                self._run = self._thread.submit(self._read, self._found)
+            return self._run, self._found
+
+    def _read(self, found: dict[str, Reading]) -> None:
         try:
-            connection = _engine().connect()
-        except SQLAlchemyError as error:
-            yield from (Reading(name, fault=_sentence(error)) for name in parts)
-            return
-        with closing(connection):
-            for name, part in parts.items():
-                yield _reading(name, part, connection)
-                if not connection.closed and not connection.invalidated:
-                    connection.rollback()
-
-    return Source(tuple(parts), read)
+            with self._connect() as source:
+                for name, part in self._parts.items():
+                    found[name] = _reading(name, part, source)
+        except (SQLAlchemyError, RedisError, OSError) as error:
+            found.update({name: Reading(name, fault=_sentence(error)) for name in self._parts})
 
 
-def redis(parts: Parts) -> Source:
-    """Return the broker's Redis as a source; each part is a function of a client."""
+def together(*sources: Source) -> tuple[Reading, ...]:
+    """Return the readings of all sources; they are read at the same time, so that all of it takes one deadline at most."""
+    begun = [source.begin() for source in sources]
+    wait([run for run, _ in begun], DEADLINE_SECONDS)
+    return tuple(reading for _, found in begun for reading in list(found.values()))
 
-    def read() -> Iterator[Reading]:
-        first = _reading("", Redis.ping, client())
-        for name, part in parts.items():
-            yield _reading(name, part, client()) if first.ok else Reading(name, fault=first.fault, seconds=first.seconds)
 
-    return Source(tuple(parts), read)
+def database() -> Connection:
+    """Connect to MySQL; statements and answers have a deadline."""
+    return _engine().connect()
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """Yield the client of Redis, once that has answered: if it is away, one sentence says so and not one for each part."""
+    client().ping()
+    yield client()
 
 
 def client() -> Redis:
@@ -139,14 +108,15 @@ def client() -> Redis:
 
 def _reading(name: str, part: Callable[[Any], Any], source: Any) -> Reading:
     began = time.monotonic()
+    value, fault = None, ""
     try:
         value = part(source)
     except (SQLAlchemyError, RedisError) as error:
-        return Reading(name, fault=_sentence(error), seconds=time.monotonic() - began)
+        fault = _sentence(error)
     except Exception as error:  # whatever one part trips over, the others are still asked for
         log.exception("a part of the snapshot could not be read", part=name)
-        return Reading(name, fault=f"{type(error).__name__}: {_sentence(error)}", seconds=time.monotonic() - began)
-    return Reading(name, value, seconds=time.monotonic() - began)
+        fault = f"{type(error).__name__}: {_sentence(error)}"
+    return Reading(name, value, fault, time.monotonic() - began)
 
 
 def _sentence(error: Exception) -> str:

@@ -99,12 +99,12 @@ class Snapshot:
 
 def read_all() -> Snapshot:
     """Return the snapshot of now, or of a moment ago. It takes two seconds at most, whatever is away."""
-    return Snapshot(datetime.now(UTC), together(_sources()))
+    return Snapshot(datetime.now(UTC), together(*_sources()))
 
 
 def read_ready() -> tuple[Reading, ...]:
     """Return whether the database and the broker answer, within two seconds."""
-    return together(_pings())
+    return together(*_pings())
 
 
 @cache
@@ -113,10 +113,11 @@ def _sources() -> tuple[Source, Source]:
         return {name: partial(read_tables, own) for name, own in tables.items()}
 
     counters = {"counters": partial(read_counted, facts=COUNTED)}
-    return reader.database(parts(FROM_DATABASE)), reader.redis(parts(FROM_REDIS) | counters)
+    return Source(reader.database, parts(FROM_DATABASE)), Source(reader.redis, parts(FROM_REDIS) | counters)
 
 
 @cache
 def _pings() -> tuple[Source, Source]:
     one = text("SELECT 1")
-    return reader.database({"database": lambda connection: connection.scalar(one)}), reader.redis({"broker": Redis.ping})
+    database = Source(reader.database, {"database": lambda connection: connection.scalar(one)})
+    return database, Source(reader.redis, {"broker": Redis.ping})

@@ -12,7 +12,7 @@ from celery.signals import heartbeat_sent, worker_shutdown, worker_shutting_down
 from redis.exceptions import RedisError
 
 from tasks import counters
-from tasks.facts import Alert, Counter, Histogram
+from tasks.facts import Alert, Counter, Histogram, Row
 from tasks.jobs import TASKS
 from workers.messages.read import SENT_AT
 from workers.operations import fleet
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried"}
 KILLED = "killed"
+MOST_RUNNING = 20
 MILLISECONDS_TO_HOURS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 1800.0, 10800.0)
 
 RUNS = Counter(
@@ -66,7 +67,7 @@ class Heartbeat:
         try:
             with self._writing:
                 if not self._leaving:
-                    fleet.announce(client(), self.worker())
+                    fleet.announce(client(), self._controller.hostname, self.about())
                     counters.sample(client())
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
@@ -87,24 +88,24 @@ class Heartbeat:
         except RedisError as error:
             log.debug("heartbeat not taken away", reason=str(error))
 
-    def worker(self) -> fleet.Worker:
-        """Return what is announced."""
+    def about(self) -> Row:
+        """Return what is announced: how many tasks run, and the MOST_RUNNING oldest of them."""
         from celery.worker.state import active_requests  # it sets up a worker's own state, so it is for workers alone
 
         now = time.time()
-        started = sorted(((request, request.time_start or now) for request in list(active_requests)), key=lambda pair: pair[1])
-        return fleet.Worker(
-            self._controller.hostname,
-            alive=True,
-            queues=sorted(self._controller.app.amqp.queues.consume_from),
-            processes=self._controller.concurrency,
-            up_seconds=round(time.monotonic() - self._since),
-            busy=len(started),
-            running=[
-                fleet.Running(request.name, request.id, max(round(now - start, 1), 0))
-                for request, start in started[: fleet.MOST_RUNNING]
-            ],
-        )
+        running = [
+            {"task": request.name, "id": request.id, "seconds": max(round(now - (request.time_start or now), 1), 0.0)}
+            for request in list(active_requests)
+        ]
+        running.sort(key=lambda task: -task["seconds"])
+        return {
+            "worker_processes": self._controller.concurrency,
+            "worker_busy_processes": len(running),
+            "worker_longest_task_seconds": running[0]["seconds"] if running else 0.0,
+            "up_seconds": round(time.monotonic() - self._since),
+            "queues": sorted(self._controller.app.amqp.queues.consume_from),
+            "running": running[:MOST_RUNNING],
+        }
 
 
 def stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
