@@ -3,6 +3,7 @@
 import base64
 import binascii
 import ipaddress
+import re
 from functools import cache
 from hmac import compare_digest
 from pathlib import Path
@@ -19,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 SHORTEST_TOKEN = 16
 LARGEST_FILE_BYTES = 4096
+PORT = re.compile(r":[0-9]*$")
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="chat-workers operators", charset="UTF-8"'}
 
 
@@ -57,7 +59,7 @@ async def admit(request: Request) -> None:
     settings = get_settings()
     if settings.gateway_operations_token_file is None:
         if is_loopback(settings.gateway_address):
-            if is_loopback(request.url.hostname or ""):
+            if is_loopback(PORT.sub("", request.headers.get("host", ""))):
                 return
             # A page of any site may have its own name point at 127.0.0.1 and read the answer in an operator's browser.
             raise HTTPException(403, "open to localhost alone: set GATEWAY_OPERATIONS_TOKEN_FILE to open it to other names")
