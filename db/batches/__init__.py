@@ -2,5 +2,5 @@
 
 A walk is bounded in rows and seconds, ends cleanly between batches, and can be continued from its place. `target` is the table
 with its statements, `place` the position, `search` finds the next batch, `batch` writes it, `walk` repeats both. The files that
-buy something each say what: `search` (ranges), `batch` (locked rows), `size`, `throttle` and `purge_pause`.
+buy something each say what: `search` (ranges), `batch` (locked rows), `size` and `throttle`.
 """

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
 from db.batches.batch import Batch, Keeper, Record
 from db.batches.place import Place
-from db.batches.purge_pause import PurgePause
 from db.batches.search import Search
 from db.batches.size import next_size
 from db.batches.target import Target
@@ -25,14 +23,13 @@ RECORD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one run. The pause after a batch is its duration times `rest`; `purge_pause_seconds` is for `PurgePause`."""
+    """Bounds of one run. The pause after a batch is its duration times `rest`."""
 
     rows: int
     seconds: float
     batch_rows: int
     batch_seconds: float
     rest: float = 0.0
-    purge_pause_seconds: float = 0.0
 
     def reached(self, rows: int, seconds: float) -> str | None:
         """Return which bound a run has reached, None if neither."""
@@ -84,44 +81,41 @@ def walk(
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
     search = Search(engine, target, only_lists=keeper is not None)
-    with closing(PurgePause(engine, limits.purge_pause_seconds if target.change is None else 0.0)) as purge_pause:
-        while True:
-            if state.place.finished:
-                return Walked(state, "finished")
-            if why := halt() or limits.reached(state.rows, time.monotonic() - began):
-                return Walked(state, why)
-            if held := throttle.reason(lock.session):
-                purge_pause.close()
-                progress(replace(state, held=held))
-                time.sleep(HOLD_SECONDS)
-                state = replace(state, held_seconds=state.held_seconds + HOLD_SECONDS)
-                continue
-            purge_pause.update(state.rows)
-            keys, behind = search.next(state.place, min(size, limits.rows - state.rows))
-            if keys is not None and not keys:
-                if record and time.monotonic() - recorded_at > RECORD_SECONDS:
-                    transact(engine, lambda connection, to=behind: record(connection, to, 0))  # type: ignore[misc]
-                    recorded_at = time.monotonic()
-                state = replace(state, place=behind)
-                progress(state)
-                continue
-            if keeper and keys:
-                keeper.keep(keys)
-            batch = Batch(target, keys, state.place, behind, limits.batch_seconds, lock, record, keeper)
-            started = time.monotonic()
-            written = transact(engine, batch.write)
-            recorded_at = time.monotonic()
-            took = recorded_at - started
-            search.learn(written.rows, written.span)
-            state = replace(
-                state,
-                rows=state.rows + written.rows,
-                batches=state.batches + 1,
-                place=written.place,
-                skipped=state.skipped + written.skipped,
-            )
+    while True:
+        if state.place.finished:
+            return Walked(state, "finished")
+        if why := halt() or limits.reached(state.rows, time.monotonic() - began):
+            return Walked(state, why)
+        if held := throttle.reason(lock.session):
+            progress(replace(state, held=held))
+            time.sleep(HOLD_SECONDS)
+            state = replace(state, held_seconds=state.held_seconds + HOLD_SECONDS)
+            continue
+        keys, behind = search.next(state.place, min(size, limits.rows - state.rows))
+        if keys is not None and not keys:
+            if record and time.monotonic() - recorded_at > RECORD_SECONDS:
+                transact(engine, lambda connection, to=behind: record(connection, to, 0))  # type: ignore[misc]
+                recorded_at = time.monotonic()
+            state = replace(state, place=behind)
             progress(state)
-            if written.tried == size or took > limits.batch_seconds:
-                size = next_size(written.tried, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
-            if limits.rest:
-                time.sleep(took * limits.rest)
+            continue
+        if keeper and keys:
+            keeper.keep(keys)
+        batch = Batch(target, keys, state.place, behind, limits.batch_seconds, lock, record, keeper)
+        started = time.monotonic()
+        written = transact(engine, batch.write)
+        recorded_at = time.monotonic()
+        took = recorded_at - started
+        search.learn(written.rows, written.span)
+        state = replace(
+            state,
+            rows=state.rows + written.rows,
+            batches=state.batches + 1,
+            place=written.place,
+            skipped=state.skipped + written.skipped,
+        )
+        progress(state)
+        if written.tried == size or took > limits.batch_seconds:
+            size = next_size(written.tried, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+        if limits.rest:
+            time.sleep(took * limits.rest)

@@ -170,7 +170,6 @@ class _Run:
             batch_rows=self.rules.batch_rows,
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
-            purge_pause_seconds=settings.batches_turn_seconds,
         )
 
     def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:
