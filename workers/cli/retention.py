@@ -1,9 +1,8 @@
-"""`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies; restore archives."""
+"""`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,10 +11,9 @@ from db.engine import get_engine
 from db.locks import is_held
 from settings import ConfigurationError
 from tasks.retention import ledger, rules
-from tasks.retention.archive import ArchiveError, destination
+from tasks.retention.archive import destination
 from tasks.retention.plan import Plan, plan
 from tasks.retention.policies import POLICIES, Policy
-from tasks.retention.restore import policies_of, restore
 from tasks.retention.rules import FIELDS, RuleError, find_policy
 from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
@@ -43,9 +41,9 @@ policy_option = click.option(
 )
 
 
-@click.group("retention", cls=Group, errors=(RuleError, ArchiveError))
+@click.group("retention", cls=Group, errors=(RuleError,))
 def group() -> None:
-    """Deletes what has had its time: plan, run, pause, resume, history, policy, restore."""
+    """Deletes what has had its time: plan, run, pause, resume, history, policy."""
 
 
 @group.command("plan")
@@ -233,24 +231,3 @@ def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **field
         raise click.UsageError(str(error)) from None
     words = (f"{name} = {'the default' if value is None else value}" for name, value in changes.items())
     emit({"policy": policy.name, "set": changes}, as_json, [f"{policy.name}: {', '.join(words)}"])
-
-
-@group.command("restore")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--anyway", is_flag=True, help="Although the policy would delete the rows again.")
-@as_json_option
-def restore_command(paths: tuple[Path, ...], anyway: bool, as_json: bool) -> None:
-    """Put the rows of archive files, or of folders of them, back. May be run again. Exit code 1 if rows were refused."""
-    with get_engine().connect() as connection:
-        awake = [name for name in policies_of(paths) if rules.read(connection, POLICIES[name]).why_not(any_hour=True) is None]
-    if awake and not anyway:
-        raise click.ClickException(
-            f"{', '.join(awake)} would delete these rows again at its next run; pause or disable it first"
-            f" (`chat-workers retention pause --policy {awake[0]}`), or give --anyway"
-        )
-    done = restore(get_engine(), *paths)
-    restored = f"restored {done.restored:,} rows of {done.files} files; {done.already_there:,} were there already"
-    emit(done, as_json, [restored])
-    if done.refused:
-        say(*(f"refused {rows:,}: {reason}" for reason, rows in done.refused.items()), err=True)
-        raise SystemExit(1)
