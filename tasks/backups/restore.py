@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, bindparam, text
 
 from db.engine import create_engine
-from db.models import CHAT_TABLES
+from db.models import CHAT_TABLES, Base
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick, check_bytes
 from tasks.backups.scan import only_tables
-from tasks.backups.tables import PARENT_TABLES
 from tasks.backups.verify import plain
 
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.
@@ -28,6 +27,7 @@ KEYS = text(
     " ORDER BY table_name, column_name"
 ).bindparams(bindparam("names", expanding=True))
 
+PARENT_TABLES = sorted(set(Base.metadata.tables) - set(CHAT_TABLES))  # users, shipments, bids
 NEEDS = (
     "Stop the API, the workers and beat first: they would work on tables that are being replaced."
     f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
