@@ -236,8 +236,6 @@ class Settings(BaseSettings):
     """Duration of one transaction of a batch job; its number of rows adapts."""
     batches_rest: float = Field(default=0.0, ge=0, le=10)
     """Pause after each batch: its own duration times this."""
-    batches_turn_seconds: float = Field(default=30.0, ge=0, le=300)
-    """For how many seconds, once per run, InnoDB's purge is held back while a batch job deletes. 0: not at all."""
     batches_most_running: int = Field(default=25, ge=1)
     """Batch jobs wait while more threads than this are running on the server (Threads_running)."""
     batches_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)] = ()

@@ -18,9 +18,9 @@ from sqlalchemy import Engine, text
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
+from db.models import CHAT_TABLES
 from devstack.chat import TEXTS, load_chat
 from devstack.stack import Stack
-from tasks.backups.tables import CHAT_TABLES
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = " ".join(CHAT_TABLES)

@@ -44,9 +44,8 @@ LOAD = """
            NOW() - INTERVAL IF(seq <= {old}, 100, 10) DAY
     FROM seq_{first}_to_{last}
 """
-# One contestant gives way for as long as it works; one lets the purge work beside it, as pt-archiver does.
+# One contestant gives way for as long as it works.
 GENTLE = {"BATCHES_SECONDS": "0.01", "BATCHES_REST": "1"}
-BESIDE = {"BATCHES_TURN_SECONDS": "0"}
 DUE = "created_at < NOW() - INTERVAL 90 DAY AND is_read = 1"
 
 
@@ -280,7 +279,6 @@ def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
         contestants = {
             "only reading": field.only_reading,
             "chat-workers": field.chat_workers,
-            "chat-workers, no turn": partial(field.chat_workers, **BESIDE),
             "chat-workers, gentle": partial(field.chat_workers, **GENTLE),
             "pt-archiver": field.pt_archiver,
             "plain DELETE": field.plain_delete,

@@ -15,7 +15,6 @@ IDLE_SECONDS = 300
 
 TAKE = text("SELECT GET_LOCK(:name, 0), CONNECTION_ID(), IS_USED_LOCK(:name)")
 LIVE = text("SET SESSION wait_timeout = :seconds")
-TOUCH = text("SELECT 1")
 FREE = text("SELECT RELEASE_LOCK(:name)")
 HOLDER = text("SELECT IS_USED_LOCK(:name)")
 
@@ -40,10 +39,6 @@ class Lock:
         """Raise LockLostError unless the lock is still held, as seen from any connection; a write asks before it begins."""
         if connection.execute(HOLDER, {"name": self.name}).scalar() != self.holder:
             raise LockLostError(f"the lock {self.name} was lost with its connection")
-
-    def touch(self) -> None:
-        """Keep the lock's session alive during long work that sends the database nothing else."""
-        self.session.execute(TOUCH)
 
 
 def lock_name(engine: Engine, name: str) -> str:

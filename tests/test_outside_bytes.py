@@ -1,10 +1,9 @@
 """Whatever bytes come from outside, their parser returns or raises its own error, which its caller shows in a sentence.
 
-Here are the parsers of replies, manifests, archives and addresses; those of device tokens and of the providers' answers are
+Here are the parsers of replies, manifests and addresses; those of device tokens and of the providers' answers are
 fuzzed beside their tables, in tests/notifications/unit.
 """
 
-import gzip
 import hashlib
 import json
 import socket
@@ -12,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,7 +26,6 @@ from tasks.attachments.storage.http import HttpStorage
 from tasks.attachments.verdicts import Kind, read_reply
 from tasks.backups import manifest
 from tasks.backups.errors import BackupError
-from tasks.retention import archive
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -116,36 +113,6 @@ def test_a_made_up_signature_is_refused(signature: dict[str, str]) -> None:
     line = SIGNED.partition(b"\n")[0] + b"\n" + json.dumps(signature | {"iterations": 1}).encode() + b"\n"
     with pytest.raises(BackupError):
         manifest.check_signature(manifest.parse(line, "chat.sql.zst"), [b"secret"])
-
-
-def archived(head: Any, rows: list[Any]) -> bytes:
-    """An archive file whose checksum is right, whatever it holds."""
-    body = b"".join(json.dumps(line).encode() + b"\n" for line in (head, *rows))
-    foot = json.dumps({"sha256": hashlib.sha256(body).hexdigest(), "rows": len(rows)}).encode()
-    return gzip.compress(body + foot + b"\n", 1)
-
-
-contents = (
-    st.binary(max_size=200)
-    | st.binary(max_size=200).map(gzip.compress)
-    | json_values.map(lambda value: gzip.compress(b"{}\n" + json.dumps(value).encode() + b"\n"))
-    | st.builds(archived, json_values, st.lists(json_values, max_size=3))
-    | st.builds(archived, st.just({"format": archive.FORMAT}), st.just([]))
-    | st.builds(
-        archived,
-        st.just({"format": archive.FORMAT, "table": "messages", "columns": ["id"]}),
-        st.lists(json_values.filter(lambda row: not isinstance(row, list)), min_size=1, max_size=3),
-    )
-)
-
-
-@given(contents)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_no_archive_of_rows_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(content)
-    with pytest.raises(archive.ArchiveError):
-        archive.read_file(path)
 
 
 ROOTS = ("file:///srv/uploads", "https://api.example.com", "s3://bucket/prefix")

@@ -1,7 +1,7 @@
 """One batch: the transaction that writes its rows, ends in time, and waits for no row that someone else holds.
 
-Locked rows are rare and looking for them costs 10 %. So on MariaDB, which can be told not to wait for a lock, a batch looks for
-them only after it has met one: `transact` then rolls it back and runs it again. MySQL always looks first.
+Locked rows are rare and looking for them costs 10 %. So on MariaDB, which can be told not to wait for a lock, a batch is
+written at once, and only one that has met a locked row is rolled back and run again with a look. MySQL always looks.
 """
 
 import time
@@ -37,12 +37,11 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of a batch: of `tried` keys within `span` steps others had locked `skipped`; it ended at `place`."""
+    """The result of a batch: of `tried` keys others had locked `skipped`; it ended at `place`."""
 
     rows: int
     skipped: int
     tried: int
-    span: int
     place: Place
 
 
@@ -65,28 +64,24 @@ class Batch:
     def write(self, connection: Connection) -> Written:
         """Write statement by statement until all is done or the time is up; there is always time for the first."""
         self.lock.check(connection)
-        target, cutoff, ends_at = self.target, self.behind.cutoff, time.monotonic() + self.seconds
-        place, rows, tried, span = self.before, 0, 0, 0
-        eager = not self.retried and getattr(connection.dialect, "is_mariadb", False)
+        target, place, ends_at = self.target, self.before, time.monotonic() + self.seconds
+        rows = tried = 0
+        at_once = not self.retried and getattr(connection.dialect, "is_mariadb", False)
         self.retried = True
-        look_back = not eager and (self.keys is None or not target.key.unique)
         for keys, until in self._statements():
             if tried and time.monotonic() > ends_at:
                 break
-            if keys is None:
-                wrote = target.write_range(connection, place.after, until, cutoff, eager=eager)
-                tried = span = target.key.steps(self.before.after, until)
-            else:
-                kept = self.keeper.unchanged(connection, keys) if self.keeper else keys
-                wrote = target.write_keys(connection, kept, cutoff, eager=eager)
-                look_back = look_back or wrote < len(keys)
-                tried, span = tried + len(keys), target.key.steps(self.before.after, keys[-1])
-            rows += wrote
+            tried += target.key.steps(place.after, until) if keys is None else len(keys)
+            if keys and self.keeper:
+                keys = self.keeper.unchanged(connection, keys)
+            where = target.between(place.after, until) if keys is None else target.among(keys)
+            rows += target.write(connection, where, place.cutoff, at_once=at_once)
             place = replace(place, after=until)
-        skipped = target.still_there(connection, self.before.after, place.after, cutoff) if look_back else 0
+        looked = not at_once or self.keeper is not None
+        skipped = target.still_there(connection, self.before.after, place.after, place.cutoff) if looked and rows < tried else 0
         if self.record:
             self.record(connection, place, rows)
-        return Written(rows, skipped, tried, span, place)
+        return Written(rows, skipped, tried, place)
 
     def _statements(self) -> Iterator[tuple[Sequence[Value] | None, Value | None]]:
         """Yield the keys of each statement, or None for all in its range, and the key where it ends."""

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
 
 from db.batches.place import Place
+from db.batches.search import skip_gap
 from db.batches.target import Target
+
+# Counting returns one row a window whatever it holds, so its windows are wider than those of a walk.
+WIDER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +23,6 @@ class Count:
     oldest: Any
     newest: Any
     complete: bool
-
-
-# Counting returns one row a window whatever it holds, so its windows are wider than those of a walk.
-WIDER = 10
 
 
 def count(
@@ -36,25 +36,15 @@ def count(
 ) -> Count:
     """Count the target's rows from `place` on, by SQL `age`. Each query reads one window of the primary key at most."""
     deadline = time.monotonic() + seconds
-    found = Count(0, None, None, complete=False)
+    rows, ages = 0, list[Any]()
     statement = target.count(age)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while not place.finished:
-            if time.monotonic() > deadline:
-                return found
+        while not place.finished and time.monotonic() <= deadline:
             end = place.ahead(target, WIDER * target.key.window)
             parameters = {"cutoff": place.cutoff, "after": place.after, "until": end.after}
-            rows, oldest, newest = connection.execute(statement, parameters).one()
-            if rows:
-                found = Count(
-                    found.rows + rows,
-                    oldest if found.oldest is None else min(oldest, found.oldest),
-                    newest if found.newest is None else max(newest, found.newest),
-                    complete=False,
-                )
-            elif not end.finished:
-                following = connection.execute(target.next_key, {"after": end.after, "until": place.until}).scalar()
-                end = replace(place, after=place.until if following is None else target.key.before(following))
-            place = end
-            progress(place, found.rows)
-    return replace(found, complete=True)
+            found, *span = connection.execute(statement, parameters).one()
+            rows += found
+            ages += span if found else ()
+            place = end if found else skip_gap(connection, target, end)
+            progress(place, rows)
+    return Count(rows, min(ages, default=None), max(ages, default=None), place.finished)

@@ -1,7 +1,6 @@
 """The target of a walk: a table, its key, the predicate, and the statements made of them, each with its index."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -94,28 +93,26 @@ class Target:
             f" WHERE {key} > :after AND {key} <= :until AND ({self.predicate})"
         )
 
-    def write_keys(self, connection: Connection, keys: Sequence[Value], cutoff: object, *, eager: bool = False) -> int:
-        """Delete or change the rows of `keys` that still match and that no one else holds; return how many."""
-        return self._write(connection, _listed(self.key, keys), {"cutoff": cutoff}, eager) if keys else 0
-
-    def write_range(
-        self, connection: Connection, after: Value | None, until: Value | None, cutoff: object, *, eager: bool = False
-    ) -> int:
-        """Delete or change the matching rows between two places that no one else holds; return how many.
-
-        At READ COMMITTED a row that does not match is unlocked as soon as it is seen, and gaps are not locked at all.
+    def among(self, keys: Iterable[Value]) -> str:
+        """Return SQL for "one of these keys". Keys are numbers or times; written out they cost the driver a tenth of what bound
+        ones do.
         """
-        where = f"{self.key.column} > %(after)s AND {self.key.column} <= %(until)s"
-        return self._write(connection, where, {"after": after, "until": until, "cutoff": cutoff}, eager)
+        return f"{self.key.column} IN ({', '.join(map(_literal, keys)) or 'NULL'})"
+
+    def between(self, after: Value | None, until: Value | None) -> str:
+        """Return SQL for "behind one place and up to another"."""
+        return f"{self.key.column} > {_literal(after)} AND {self.key.column} <= {_literal(until)}"
 
     def still_there(self, connection: Connection, after: Value | None, until: Value | None, cutoff: object) -> int:
         """Return how many matching rows lie between two places, read without locks: the rows that others had locked."""
         return connection.execute(self.count("1"), {"after": after, "until": until, "cutoff": cutoff}).one()[0]  # type: ignore[no-any-return]
 
-    def _write(self, connection: Connection, where: str, parameters: dict[str, object], eager: bool) -> int:
-        """Lock the matching rows that no one else holds, then write only those: a batch waits for no row while it holds others.
+    def write(self, connection: Connection, where: str, cutoff: object, *, at_once: bool = False) -> int:
+        """Delete or change the rows of `where` that still match and that no one else holds; return how many.
 
-        `eager`, on MariaDB: write at once, and fail with a lock wait timeout, at once too, if someone holds a row.
+        Rows are locked first and then written alone, so that a batch waits for no row while it holds others. `at_once`, on
+        MariaDB: write straight away, and fail with a lock wait timeout if someone holds one. At READ COMMITTED a row that does
+        not match is unlocked as soon as it is seen, and gaps are not locked at all.
         """
         # The index is forced, for on a small table the optimizer prefers to read, and lock, all of it; the predicate is
         # re-stated, for rows may have changed since they were found.
@@ -123,30 +120,18 @@ class Target:
         statement = f"DELETE {self.table} FROM {self._by_key}"
         if self.change is not None:
             statement = f"UPDATE {self._by_key} SET {self.change}"  # noqa: S608 - names of this project
-        if eager:
-            statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement} WHERE {where} {matches}"
-            return connection.exec_driver_sql(statement, parameters).rowcount
-        search = f"SELECT {self.key.column} FROM {self._by_key} WHERE {where} {matches}"  # noqa: S608 - ours
-        locked = Counter(connection.exec_driver_sql(f"{search} FOR UPDATE SKIP LOCKED", parameters).scalars())
-        if self.key.unique:
-            lists = [list(locked)] if locked else []
-        else:
-            # One at a time, for of so short a list of rows the optimizer makes a range; of a long one it would read it all.
-            there = Counter(connection.exec_driver_sql(search, parameters).scalars())
-            lists = [[key] for key, rows in locked.items() if rows == there[key]]
-        return sum(
-            connection.exec_driver_sql(f"{statement} WHERE {_listed(self.key, keys)} {matches}", parameters).rowcount
-            for keys in lists
-        )
+        if at_once:
+            statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
+        elif self.key.unique:  # only we write tables where it is not
+            search = f"SELECT {self.key.column} FROM {self._by_key} WHERE {where} {matches}"  # noqa: S608 - ours
+            locked = connection.exec_driver_sql(f"{search} FOR UPDATE SKIP LOCKED", {"cutoff": cutoff})
+            where = self.among(locked.scalars())
+        return connection.exec_driver_sql(f"{statement} WHERE {where} {matches}", {"cutoff": cutoff}).rowcount
 
     @property
     def _by_key(self) -> str:
         return f"{self.table} FORCE INDEX (PRIMARY)"
 
 
-def _listed(key: Key, values: Iterable[Value]) -> str:
-    """Return SQL for "one of these". The keys came from the database as numbers or times; written out they cost the driver a
-    tenth of what bound ones do.
-    """
-    listed = ", ".join(f"'{value}'" if isinstance(value, datetime) else str(int(value)) for value in values)
-    return f"{key.column} IN ({listed})"
+def _literal(value: Value | None) -> str:
+    return f"'{value}'" if isinstance(value, datetime) else str(int(value))  # type: ignore[arg-type]

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Literal
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine, text
 
 from tasks.backups.errors import BackupError
 
@@ -90,6 +91,12 @@ def find_client(programs: tuple[str, ...]) -> Client:
     raise BackupError(f"neither {' nor '.join(programs)} is on this machine; install mariadb-client or mysql-client")
 
 
+def server_family(engine: Engine) -> Family:
+    """Return whose the engine's server is."""
+    with engine.connect() as connection:
+        return family_of(connection.execute(text("SELECT VERSION()")).scalar_one())
+
+
 @contextmanager
 def option_file(url: URL, family: Family) -> Iterator[int]:
     """Yield a descriptor to pass to a client as --defaults-file=/dev/fd/N: the account, in memory, for the child alone.
@@ -129,9 +136,17 @@ def _environment() -> dict[str, str]:
 class Child:
     """A client process, its one pipe, and what it complains of."""
 
-    def __init__(self, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    def __init__(self, program: str, process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
         self.process = process
+        self._name = Path(program).name
         self._complaints = complaints
+
+    def finish(self, doing: str, meanings: Mapping[int, str]) -> None:
+        """Wait for its end. Raise BackupError, with its own words, unless all went well."""
+        if code := self.process.wait():
+            meaning = meanings.get(code, "it was killed" if code < 0 else "it failed")
+            reason = self.complaint() or "it gave no reason"
+            raise BackupError(f"{self._name} ended with status {code} ({meaning}) while {doing}: {reason}")
 
     def complaint(self) -> str:
         """Return the beginning of what it wrote to stderr, on one line."""
@@ -153,7 +168,7 @@ def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: boo
             bufsize=0,
         )
         try:
-            yield Child(process, complaints)
+            yield Child(client.program, process, complaints)
         finally:
             if process.poll() is None:
                 process.kill()

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.transactions import error_code
 from tasks.backups import dump, restore
-from tasks.backups.client import DUMPERS, family_of, find_client
+from tasks.backups.client import DUMPERS, find_client, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.scan import DumpScan
@@ -17,6 +17,7 @@ from tasks.backups.scan import DumpScan
 MARK = "worker_drill_scratch"
 
 DENIED = {1044, 1142}
+TABLES = text("SELECT table_name FROM information_schema.tables WHERE table_schema = :name")
 
 
 def drill(engine: Engine, backup: Backup, passphrases: list[bytes], scratch: str, tick: Tick) -> int:
@@ -34,9 +35,7 @@ def drill(engine: Engine, backup: Backup, passphrases: list[bytes], scratch: str
                 raise BackupError(
                     f"{backup.name} restored {counted[name]:,} rows of {name} where its manifest says {table.rows:,}"
                 )
-        with engine.connect() as connection:
-            server = connection.execute(text("SELECT VERSION()")).scalar_one()
-        client = find_client(DUMPERS[family_of(server)])
+        client = find_client(DUMPERS[server_family(engine)])
         scan = DumpScan()
         for _ in dump.dump_text(target, client, scan, tick):
             pass
@@ -77,11 +76,7 @@ def scratch_schema(engine: Engine, name: str) -> Iterator[Engine]:
 
 def _drop(engine: Engine, name: str) -> None:
     with engine.connect() as connection:
-        tables = set(
-            connection.execute(
-                text("SELECT table_name FROM information_schema.tables WHERE table_schema = :name"), {"name": name}
-            ).scalars()
-        )
+        tables = set(connection.execute(TABLES, {"name": name}).scalars())
         if tables and MARK not in tables:
             raise BackupError(f"the schema {name} has tables that no drill made; set BACKUP_DRILL_DATABASE to another name")
         connection.execute(text(f"DROP DATABASE IF EXISTS {restore.quoted(name)}"))

@@ -26,7 +26,7 @@ from tasks.backups.client import (
     running,
 )
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Manifest, Table
 from tasks.backups.passphrases import ITERATIONS
 from tasks.backups.scan import DumpScan
@@ -52,12 +52,10 @@ EXIT_CODES = {
 LOWEST_IDS = text(
     " UNION ALL ".join(f"SELECT '{table}' AS name, MIN(id) AS id FROM {table}" for table in CHAT_TABLES)  # noqa: S608 - ours
 )
+# In bytes, of the tables that are there.
 SIZES = text(
-    "SELECT COALESCE(SUM(data_length), 0) FROM information_schema.tables"
+    "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
     " WHERE table_schema = DATABASE() AND table_name IN :names"
-).bindparams(bindparam("names", expanding=True))
-PRESENT = text(
-    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
 SERVER = text("SELECT VERSION() AS version, UTC_TIMESTAMP() AS now")
 
@@ -83,10 +81,9 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     name = folder.fresh_name(into, "daily", server.now.date(), server.now)
     folder.check_space(into, _expected_bytes(engine, into))
     client = find_client(DUMPERS[family_of(server.version)])
-    partial = into / (name + PARTIAL)
     before = _lowest_ids(engine)
-    stream = write_dump(engine, client, partial, tick)
-    try:
+    with folder.making(into / name) as partial:
+        stream = write_dump(engine, client, partial, tick)
         _check_not_empty(before, _lowest_ids(engine), stream.tables)
         if folder.file_sha256(partial, lambda _: tick(0)) != stream.sha256:
             raise BackupError(f"the disk of {into} returns other bytes than were written; the dump was removed")
@@ -103,10 +100,7 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
             client=client.version,
             tables=stream.tables,
         )
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
+        folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
     return folder.load(into, name)
 
 
@@ -149,13 +143,9 @@ def dump_text(engine: Engine, client: Client, scan: DumpScan, tick: Tick) -> Ite
         for chunk in _output(child, tick):
             scan.feed(chunk)
             yield chunk
-        code = child.process.wait()
-        program = Path(client.program).name
-        if code:
-            meaning = EXIT_CODES.get(code, "it was killed" if code < 0 else "it failed")
-            raise BackupError(f"{program} ended with status {code} ({meaning}): {child.complaint() or 'it gave no reason'}")
+        child.finish("dumping", EXIT_CODES)
     if not scan.complete:
-        raise BackupError(f"{program} ended without its closing line, so the dump is cut off")
+        raise BackupError(f"{Path(client.program).name} ended without its closing line, so the dump is cut off")
     if missing := [table for table in CHAT_TABLES if table not in scan.tables]:
         raise BackupError(f"the dump lacks {', '.join(missing)}")
 
@@ -184,15 +174,19 @@ def _output(child: Child, tick: Tick) -> Iterator[bytes]:
 def _expected_bytes(engine: Engine, into: Path) -> int:
     if last := folder.newest(into, "daily"):
         return last.signed.manifest.bytes * 5 // 4
+    return sum(_sizes(engine).values()) // 2
+
+
+def _sizes(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
-        return int(connection.execute(SIZES, {"names": CHAT_TABLES}).scalar_one()) // 2
+        return {name: int(size) for name, size in connection.execute(SIZES, {"names": CHAT_TABLES})}
 
 
 def _lowest_ids(engine: Engine) -> Mapping[str, int | None]:
+    present = _sizes(engine)
+    if missing := [table for table in CHAT_TABLES if table not in present]:
+        raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
     with engine.connect() as connection:
-        present = set(connection.execute(PRESENT, {"names": CHAT_TABLES}).scalars())
-        if missing := [table for table in CHAT_TABLES if table not in present]:
-            raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
         return {row.name: row.id for row in connection.execute(LOWEST_IDS)}
 
 

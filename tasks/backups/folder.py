@@ -22,12 +22,9 @@ from tasks.backups.manifest import Kind, Signed
 Tick = Callable[[int], None]
 """Told of each step's bytes, 0 while waiting; raises StoppedError to end the work there."""
 
-NAMES: dict[Kind, re.Pattern[str]] = {
-    "daily": re.compile(r"backup_chat_([0-9]{8})(?:_[0-9]{6})?\.sql\.zst"),
-    "weekly": re.compile(r"backup_chat_week_([0-9]{8})(?:_[0-9]{6})?\.tar\.enc"),
-}
 FORMS: dict[Kind, tuple[str, str]] = {"daily": ("backup_chat_", ".sql.zst"), "weekly": ("backup_chat_week_", ".tar.enc")}
-"""A second one of a day has the time behind the day."""
+"""The day stands between; a second one of a day has the time behind the day."""
+NAMES = {kind: re.compile(f"{start}([0-9]{{8}})(?:_[0-9]{{6}})?{re.escape(end)}") for kind, (start, end) in FORMS.items()}
 PARTIAL = ".partial"
 LOCK = ".lock"
 CHUNK = 1 << 20
@@ -133,14 +130,29 @@ def load(folder: Path, name: str) -> Backup:
     return Backup(path, signed, day_of(name))
 
 
-def newest(folder: Path, kind: Kind, until: date = date.max) -> Backup | None:
-    """Return the newest backup of a kind that is whole by its manifest and size, and not dated after `until`."""
+def whole(folder: Path, kind: Kind, until: date = date.max) -> Iterator[Backup]:
+    """Return the backups of a kind that are whole by manifest and size, and not dated after `until`, newest first."""
     for name in reversed(names(folder, kind, until)):
-        try:
-            return load(folder, name)
-        except BackupError:
-            continue
-    return None
+        with suppress(BackupError):
+            yield load(folder, name)
+
+
+def newest(folder: Path, kind: Kind, until: date = date.max) -> Backup | None:
+    """Return the first of `whole`, None if there is none."""
+    return next(whole(folder, kind, until), None)
+
+
+def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> bytes | None:
+    """Raise BackupError unless the artefact has the SHA-256 of its manifest, and the manifest its signature.
+
+    An archive's manifest is always signed, and a dump's wherever there is a passphrase: a signature that is missing may have
+    been cut off. Return the passphrase that signed it.
+    """
+    made = backup.signed.manifest
+    signer = manifest.check_signature(backup.signed, passphrases) if passphrases or made.kind == "weekly" else None
+    if file_sha256(backup.path, tick) != made.sha256:
+        raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
+    return signer
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -168,16 +180,23 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def making(final: Path) -> Iterator[Path]:
+    """Yield the path at which an artefact is written until `commit`; if the block fails, nothing is left there."""
+    partial = final.with_name(final.name + PARTIAL)
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def commit(partial: Path, final: Path, text: bytes) -> None:
-    """Give a finished artefact its name and then, as the mark that it counts, its manifest. If that fails, neither is left."""
+    """Give a finished artefact its name and then, as the mark that it counts, its manifest."""
     mark = final.with_name(final.name + manifest.SUFFIX)
     waiting = mark.with_name(mark.name + PARTIAL)
-    try:
-        with writing(waiting) as file:
-            file.write(text)
-    except BaseException:
-        partial.unlink()
-        raise
+    with writing(waiting) as file:
+        file.write(text)
     partial.rename(final)
     waiting.rename(mark)
     files.sync(final.parent)

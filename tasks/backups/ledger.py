@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -67,12 +67,10 @@ def recorded(engine: Engine, run: Run) -> Iterator[None]:
     except (BusyError, StoppedError):
         raise
     except BackupError as error:
-        run.milliseconds = round((time.monotonic() - started) * 1000)
-        _record(engine, run, "failed", str(error))
+        _record(engine, run, started, "failed", str(error))
         raise
-    run.milliseconds = round((time.monotonic() - started) * 1000)
     if run.artefact:
-        _record(engine, run, "done", "")
+        _record(engine, run, started, "done", "")
 
 
 def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
@@ -81,17 +79,9 @@ def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
         return {(row.job, row.tier): Last(row.tried_at, row.done_at) for row in connection.execute(LAST)}
 
 
-def _record(engine: Engine, run: Run, outcome: str, detail: str) -> None:
-    values = {
-        "job": run.job,
-        "tier": run.tier,
-        "outcome": outcome,
-        "artefact": run.artefact,
-        "bytes": run.bytes,
-        "rows": run.rows,
-        "milliseconds": run.milliseconds,
-        "detail": detail[:LONGEST_DETAIL],
-    }
+def _record(engine: Engine, run: Run, started: float, outcome: str, detail: str) -> None:
+    run.milliseconds = round((time.monotonic() - started) * 1000)
+    values = {**asdict(run), "outcome": outcome, "detail": detail[:LONGEST_DETAIL]}
 
     def write(connection: Connection) -> None:
         connection.execute(RECORD, values)

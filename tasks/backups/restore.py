@@ -2,18 +2,16 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import Engine, bindparam, text
 
 from db.engine import create_engine
-from db.models import CHAT_TABLES
-from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, family_of, find_client, running
+from db.models import CHAT_TABLES, Base
+from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import Backup, Tick
+from tasks.backups.folder import Backup, Tick, check_bytes
 from tasks.backups.scan import only_tables
-from tasks.backups.tables import PARENT_TABLES
-from tasks.backups.verify import check_bytes, plain
+from tasks.backups.verify import plain
 
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.
 # https://mariadb.org/mariadb-dump-file-compatibility-change/
@@ -22,15 +20,14 @@ SANDBOX = (b"/*!999999\\- enable the sandbox mode */", b"/*M!999999\\- enable th
 COUNT_SECONDS = 1800.0
 """How long one table may take to be counted or its keys to be compared."""
 
-SCHEMA = text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name")
-PRESENT = text("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names")
-PRESENT = PRESENT.bindparams(bindparam("names", expanding=True))
+PRESENT = text("SHOW TABLES")
 KEYS = text(
     "SELECT table_name, column_name, referenced_table_name, referenced_column_name FROM information_schema.key_column_usage"
     " WHERE table_schema = DATABASE() AND table_name IN :names AND referenced_table_name IS NOT NULL"
     " ORDER BY table_name, column_name"
 ).bindparams(bindparam("names", expanding=True))
 
+PARENT_TABLES = sorted(set(Base.metadata.tables) - set(CHAT_TABLES))  # users, shipments, bids
 NEEDS = (
     "Stop the API, the workers and beat first: they would work on tables that are being replaced."
     f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
@@ -50,8 +47,8 @@ class Orphans:
 def filled_tables(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[str]:
     """Return which of these tables exist in the target and have a row."""
     with target.connect() as connection:
-        present = connection.execute(PRESENT, {"names": list(tables)}).scalars().all()
-        first = {name: text(f"SELECT 1 FROM `{name}` LIMIT 1") for name in present}  # noqa: S608 - names of `tables`
+        present = set(connection.execute(PRESENT).scalars())
+        first = {name: text(f"SELECT 1 FROM `{name}` LIMIT 1") for name in tables if name in present}  # noqa: S608 - our names
         return [name for name, row in first.items() if connection.execute(row).scalar()]
 
 
@@ -59,7 +56,7 @@ def create_schema(engine: Engine, name: str) -> None:
     """Make the schema `name` on the engine's server unless it is there. The engine's own may be the one that is gone."""
     server = schema_engine(engine, "information_schema")
     with server.connect() as connection:
-        if not connection.execute(SCHEMA, {"name": name}).scalar():
+        if name not in connection.execute(text("SHOW DATABASES")).scalars().all():
             connection.execute(text(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4"))
     server.dispose()
 
@@ -81,9 +78,7 @@ def restore(
     if unknown := set(tables) - set(backup.signed.manifest.tables):
         raise BackupError(f"{backup.name} has no table {', '.join(sorted(unknown))}; it has {', '.join(CHAT_TABLES)}")
     check_bytes(backup, passphrases, tick)
-    with target.connect() as connection:
-        server = connection.execute(text("SELECT VERSION()")).scalar_one()
-    client = find_client(SHELLS[family_of(server)])
+    client = find_client(SHELLS[server_family(target)])
     chunks: Iterable[bytes] = plain(backup, tick)
     if set(tables) != set(backup.signed.manifest.tables):
         chunks = only_tables(chunks, tables)
@@ -106,13 +101,7 @@ def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str
             child.process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended early; its status and words say why
-        code = child.process.wait()
-        if code:
-            program = Path(client.program).name
-            raise BackupError(
-                f"{program} ended with status {code} while restoring {name} into {target.url.database}:"
-                f" {child.complaint() or 'it gave no reason'}"
-            )
+        child.finish(f"restoring {name} into {target.url.database}", {})
 
 
 def _readable(start: bytes, client: Client) -> bytes:
@@ -132,8 +121,7 @@ def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orpha
     with target.connect() as connection:
         # By position: MySQL 8 calls these columns by capital letters.
         keys = [tuple(row) for row in connection.execute(KEYS, {"names": list(tables)}) if row[2] not in tables]
-        parents = {row[2] for row in keys}
-        present = set(connection.execute(PRESENT, {"names": list(parents)}).scalars()) if parents else set()
+        present = set(connection.execute(PRESENT).scalars())
         found = []
         for table, column, parent, parent_column in keys:
             if parent not in present:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks import files
-from tasks.backups import folder, manifest, months, verify
+from tasks.backups import folder, manifest, months
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
 from tasks.backups.manifest import Kind
@@ -39,7 +39,7 @@ def plan_local(into: Path, kind: Kind, keep: int, today: date) -> Plan:
     as kept, and goes when its day is past.
     """
     names, ignored = folder.names(into, kind, today), folder.ahead(into, kind, today)
-    days = sorted({folder.day_of(name) for name in names if _is_whole(into, name)})
+    days = sorted({backup.day for backup in folder.whole(into, kind, today)})
     if len(days) <= keep:
         return Plan([], ignored)
     return Plan([Expired(name, _size(into / name)) for name in names if folder.day_of(name) < days[-keep]], ignored)
@@ -55,14 +55,13 @@ def prune_local(into: Path, kind: Kind, keep: int, today: date, passphrases: lis
     if not plan.expired or newest is None:
         return Plan([], plan.ignored)
     try:
-        verify.check_bytes(newest, passphrases, tick)
+        folder.check_bytes(newest, passphrases, tick)
     except BackupError as error:
         raise BackupError(f"nothing was rotated, since the newest backup is no good: {error}") from error
     for backup in plan.expired:
         # In this order a run cut off between the two leaves a manifest alone, which counts as nothing and goes next time.
-        (into / backup.name).unlink(missing_ok=True)
-        (into / (backup.name + manifest.SUFFIX)).unlink(missing_ok=True)
-        (into / (backup.name + STATE)).unlink(missing_ok=True)
+        for suffix in ("", manifest.SUFFIX, STATE):
+            (into / (backup.name + suffix)).unlink(missing_ok=True)
     files.sync(into)
     return plan
 
@@ -89,14 +88,6 @@ def prune_months(bucket: Bucket, keep: int, today: date, passphrases: list[bytes
     for archive in plan.expired:
         bucket.delete(Shipped(archive.month, archive.name, archive.bytes, committed=True))
     return plan
-
-
-def _is_whole(into: Path, name: str) -> bool:
-    try:
-        folder.load(into, name)
-    except BackupError:
-        return False
-    return True
 
 
 def _size(path: Path) -> int:

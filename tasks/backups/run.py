@@ -9,10 +9,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from settings import ConfigurationError, Settings
-from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, rotate, seal, source, verify
+from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, rotate, seal, source
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
+from tasks.backups.manifest import Kind
 from tasks.backups.passphrases import ITERATIONS, read_passphrases
 from tasks.backups.rotate import Plan
 from tasks.backups.ship import Bucket, Shipped
@@ -93,7 +94,7 @@ class Backups:
                 if archive is None or months.misfit(Shipped(month, archive.name, 0, committed=False), today):
                     found = f"is of {archive.day}, too old to count for {month}" if archive else "is not there"
                     raise BackupError(f"the archive to ship from {into} {found}; first run: chat-workers backups create weekly")
-                verify.check_bytes(archive, known, tick)
+                folder.check_bytes(archive, known, tick)
                 bucket.ship(archive, month, tick)
                 _enter(run, archive)
         if run.artefact:
@@ -139,27 +140,30 @@ class Backups:
 
     def plan(self, tick: Tick) -> dict[str, Plan]:
         """Return what rotation would delete now, by tier."""
-        into, bucket, keep, today = self.folder, self.bucket, self.settings, dump.today(self.engine)
-        monthly = (keep.backup_keep_monthly, today, self.known_passphrases, tick)
-        return {
-            "daily": rotate.plan_local(into, "daily", keep.backup_keep_daily, today),
-            "weekly": rotate.plan_local(into, "weekly", keep.backup_keep_weekly, today),
-            "monthly": rotate.plan_months(bucket, *monthly) if bucket else Plan([], []),
-        }
+        return {tier: self._expired(tier, self.folder, tick, delete=False) for tier in self._kept_tiers}
 
     def prune(self, tick: Tick) -> dict[str, Plan]:
         """Delete what `plan` returns, and return it."""
-        return {tier: self._rotate(tier, tick) for tier in TIERS if tier != "monthly" or self.settings.backup_s3_uri}
+        return {tier: self._rotate(tier, tick) for tier in self._kept_tiers}
+
+    @property
+    def _kept_tiers(self) -> tuple[str, ...]:
+        return TIERS if self.settings.backup_s3_uri else TIERS[:2]
 
     def _rotate(self, tier: str, tick: Tick) -> Plan:
-        known, keep = self.known_passphrases, self.settings
         with self._working(Run("prune", tier)) as (_run, into):
-            today = dump.today(self.engine)
-            if tier == "monthly":
-                return rotate.prune_months(self._needed_bucket(), keep.backup_keep_monthly, today, known, tick)
-            if tier == "weekly":
-                return rotate.prune_local(into, "weekly", keep.backup_keep_weekly, today, known, tick)
-            return rotate.prune_local(into, "daily", keep.backup_keep_daily, today, known, tick)
+            return self._expired(tier, into, tick, delete=True)
+
+    def _expired(self, tier: str, into: Path, tick: Tick, *, delete: bool) -> Plan:
+        known, keep, today = self.known_passphrases, self.settings, dump.today(self.engine)
+        if tier == "monthly":
+            months = (self._needed_bucket(), keep.backup_keep_monthly, today, known, tick)
+            return rotate.prune_months(*months) if delete else rotate.plan_months(*months)
+        kind: Kind = "weekly" if tier == "weekly" else "daily"
+        days = keep.backup_keep_weekly if tier == "weekly" else keep.backup_keep_daily
+        return (
+            rotate.prune_local(into, kind, days, today, known, tick) if delete else rotate.plan_local(into, kind, days, today)
+        )
 
     def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
         """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""

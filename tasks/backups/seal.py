@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from tasks.backups import folder, manifest, parts
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Encryption, Manifest, Member
 from tasks.backups.passphrases import ITERATIONS, derive
 
@@ -60,12 +60,11 @@ def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int
     dumps = week(into, today)
     name = folder.fresh_name(into, "weekly", dumps[-1].day, now)
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
-    partial = into / (name + PARTIAL)
-    with folder.writing(partial) as file:
-        writer = _Encrypting(file, passphrase, iterations)
-        members = _write_tar(writer, dumps, tick)
-        writer.finish()
-    try:
+    with folder.making(into / name) as partial:
+        with folder.writing(partial) as file:
+            writer = _Encrypting(file, passphrase, iterations)
+            members = _write_tar(writer, dumps, tick)
+            writer.finish()
         sha256, parts_sha256 = parts.digests(folder.chunks_of_disk(partial, lambda _: tick(0)), writer.bytes)
         if sha256 != writer.digest.hexdigest():
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
@@ -82,11 +81,7 @@ def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int
             members=members,
             encryption=Encryption(iterations=iterations),
         )
-        text = manifest.compose(made, passphrase, iterations)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder.commit(partial, into / name, text)
+        folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
     return folder.load(into, name)
 
 
@@ -135,11 +130,9 @@ def extract(backup: Backup, passphrases: list[bytes], into: Path, tick: Tick, *,
 
 def _members(backup: Backup, passphrases: list[bytes], tick: Tick) -> "Iterator[tuple[str, _Hashing]]":
     """Return each file of a verified archive, to be read to its end. Raise BackupError if one is not what it should be."""
-    made = backup.signed.manifest
-    passphrase = manifest.check_signature(backup.signed, passphrases)
-    if folder.file_sha256(backup.path, tick) != made.sha256:
-        raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
-    expected = {member.name: member for member in made.members}
+    passphrase = folder.check_bytes(backup, passphrases, tick)
+    assert passphrase is not None  # noqa: S101 - an archive is always signed
+    expected = {member.name: member for member in backup.signed.manifest.members}
     reader = _Decrypting(backup, passphrase, tick)
     try:
         with tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|", bufsize=folder.CHUNK) as tar:

@@ -53,14 +53,8 @@ class Bucket:
         self.uri = settings.backup_s3_uri
         self.bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         self._root = f"{prefix}/" if prefix else ""
-        self._extra = {
-            key: value
-            for key, value in {
-                "ServerSideEncryption": settings.backup_s3_sse,
-                "SSEKMSKeyId": settings.backup_s3_kms_key_id,
-            }.items()
-            if value
-        }
+        extra = {"ServerSideEncryption": settings.backup_s3_sse, "SSEKMSKeyId": settings.backup_s3_kms_key_id}
+        self._extra = {key: value for key, value in extra.items() if value}
         self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
         self._s3 = s3.make_client()
 
@@ -98,17 +92,12 @@ class Bucket:
             if folder.kind_of(name) == "weekly"
         ]
 
-    def read_manifest(self, shipped: Shipped) -> Signed:
-        """Return the manifest of an archive, its signature not yet checked."""
-        return manifest.parse(self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX)), shipped.name)
-
     def check(self, shipped: Shipped, passphrases: list[bytes]) -> bool:
         """Return whether S3's own checksum shows that the object is the one of its signed manifest; False if S3 keeps none.
 
         Raise BackupError if it is another, by that, its size or its metadata, or not there.
         """
-        signed = self.read_manifest(shipped)
-        manifest.check_signature(signed, passphrases)
+        signed, _ = self._manifest(shipped, passphrases)
         key = self._key(shipped.month, shipped.name)
         if (proven := self._holds(key, signed)) is None:
             raise BackupError(f"{self._uri(key)} is missing, though its manifest is there")
@@ -116,8 +105,7 @@ class Bucket:
 
     def read(self, shipped: Shipped, passphrases: list[bytes], tick: Tick) -> None:
         """Read an object to its end. Raise BackupError unless it is the one that its signed manifest names."""
-        signed = self.read_manifest(shipped)
-        manifest.check_signature(signed, passphrases)
+        signed, _ = self._manifest(shipped, passphrases)
         digest = hashlib.sha256()
         for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes + 1):
             tick(len(chunk))
@@ -127,16 +115,14 @@ class Bucket:
 
     def fetch(self, shipped: Shipped, passphrases: list[bytes], into: Path, tick: Tick) -> Backup:
         """Download an archive and its manifest into a folder, the signature checked first."""
-        signed = self.read_manifest(shipped)
-        manifest.check_signature(signed, passphrases)
+        signed, text = self._manifest(shipped, passphrases)
         folder.check_space(into, signed.manifest.bytes)
-        key = self._key(shipped.month, shipped.name)
         with folder.writing(into / shipped.name) as file:
-            for chunk in self._chunks(key, signed.manifest.bytes):
+            for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes):
                 tick(len(chunk))
                 file.write(chunk)
         with folder.writing(into / (shipped.name + manifest.SUFFIX)) as file:
-            file.write(self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX)))
+            file.write(text)
         return folder.load(into, shipped.name)
 
     def delete(self, shipped: Shipped) -> None:
@@ -146,12 +132,20 @@ class Bucket:
             with self._asking(f"deleting {key}"):
                 self._s3.delete_object(Bucket=self.bucket, Key=key)
 
+    def _manifest(self, shipped: Shipped, passphrases: list[bytes]) -> tuple[Signed, bytes]:
+        """Return the manifest of an archive, its signature checked, and its text."""
+        text = self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX))
+        signed = manifest.parse(text, shipped.name)
+        manifest.check_signature(signed, passphrases)
+        return signed, text
+
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
         state = backup.path.with_name(backup.name + STATE)
-        upload = self._resumable(state, key, backup) or self._begin(state, key, backup)
-        size = parts.part_bytes(backup.signed.manifest.bytes)
-        arrived = self._arrived(key, upload)
-        sent = []
+        upload = self._begun(state, key, backup)
+        arrived = self._arrived(key, upload) if upload else None
+        if upload is None or arrived is None:
+            upload, arrived = self._begin(state, key, backup), {}
+        size, sent = parts.part_bytes(backup.signed.manifest.bytes), []
         with backup.path.open("rb") as file:
             for number, data in enumerate(iter(lambda: file.read(size), b""), 1):
                 checksum = parts.encoded(hashlib.sha256(data).digest())
@@ -170,46 +164,33 @@ class Bucket:
             )
         state.unlink(missing_ok=True)
 
-    def _resumable(self, state: Path, key: str, backup: Backup) -> str | None:
-        """Return the upload that an earlier run began for these same bytes, if S3 still knows it."""
+    def _begun(self, state: Path, key: str, backup: Backup) -> str | None:
+        """Return the upload that an earlier run began for these same bytes."""
         try:
             begun = json.loads(state.read_bytes())
-        except (FileNotFoundError, ValueError):
+            same = begun["sha256"] == backup.signed.manifest.sha256 and begun["key"] == self._uri(key)
+            return str(begun["upload"]) if same else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        if not isinstance(begun, dict) or "upload" not in begun:
-            return None
-        same = begun.get("sha256") == backup.signed.manifest.sha256 and begun.get("key") == self._uri(key)
-        return str(begun["upload"]) if same and self._knows(key, str(begun["upload"])) else None
-
-    def _knows(self, key: str, upload: str) -> bool:
-        with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload"}):
-            self._s3.list_parts(Bucket=self.bucket, Key=key, UploadId=upload, MaxParts=1)
-            return True
-        return False
 
     def _begin(self, state: Path, key: str, backup: Backup) -> str:
+        sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage}
         with self._asking(f"beginning the upload of {backup.name}"):
-            upload = str(
-                self._s3.create_multipart_upload(
-                    Bucket=self.bucket,
-                    Key=key,
-                    ChecksumAlgorithm="SHA256",
-                    Metadata={"sha256": backup.signed.manifest.sha256},
-                    **self._extra,
-                    **self._storage,
-                )["UploadId"]
-            )
+            upload = self._s3.create_multipart_upload(
+                Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256}, **options
+            )["UploadId"]
         waiting = state.with_name(state.name + PARTIAL)
         with folder.writing(waiting) as file:
-            begun = {"upload": upload, "sha256": backup.signed.manifest.sha256, "key": self._uri(key)}
-            file.write(json.dumps(begun).encode())
+            file.write(json.dumps({"upload": upload, "sha256": sha256, "key": self._uri(key)}).encode())
         waiting.rename(state)
-        return upload
+        return str(upload)
 
-    def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]]:
-        with self._asking(f"looking for the parts of {key}"):
+    def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]] | None:
+        """Return the parts of an upload that S3 has, None if it does not know the upload any more."""
+        with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload"}):
             pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+        return None
 
     def _holds(self, key: str, signed: Signed) -> bool | None:
         """Return whether the archive is there for certain, by S3's checksum; None if nothing is.

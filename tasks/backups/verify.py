@@ -1,4 +1,4 @@
-"""Whether a backup is still what its manifest says: cheaply by its bytes, or wholly by reading what it holds."""
+"""Whether all that a backup holds is still what its manifest says, by reading it; `folder.check_bytes` is the cheaper look."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import zstandard
 
-from tasks.backups import dump, folder, manifest, seal
+from tasks.backups import dump, folder, seal
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.scan import DumpScan
@@ -15,24 +15,12 @@ LONGEST_STATEMENT = 256 << 20
 """Bytes, far above a row of any table; what is longer is no dump's text and must not fill the memory."""
 
 
-def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
-    """Raise BackupError unless the artefact has the SHA-256 of its manifest, and the manifest its signature.
-
-    An archive's manifest is always signed, and a dump's wherever there is a passphrase: a signature that is missing may have
-    been cut off.
-    """
-    if passphrases or backup.signed.manifest.kind == "weekly":
-        manifest.check_signature(backup.signed, passphrases)
-    if folder.file_sha256(backup.path, tick) != backup.signed.manifest.sha256:
-        raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
-
-
 def check_content(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
     """Raise BackupError unless all that the artefact holds can be read back and is what its manifest says."""
-    check_bytes(backup, passphrases, tick)
     if backup.signed.manifest.kind == "weekly":
         seal.check_members(backup, passphrases, tick)
         return
+    folder.check_bytes(backup, passphrases, tick)
     scan = DumpScan(LONGEST_STATEMENT)
     try:
         for chunk in plain(backup, tick):

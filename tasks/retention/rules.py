@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
 from settings import PolicySettings, parse_age, parse_hours
-from tasks.retention.policies import POLICIES, Policy
+from tasks.retention.policies import Policy
 
 TABLE = "worker_retention_policies"
 FIELDS = tuple(PolicySettings.model_fields)
@@ -30,7 +30,7 @@ RESUME = text(
 
 
 class RuleError(Exception):
-    """A policy's rule is unusable or unknown; the text is a sentence that names where it stands."""
+    """A policy's rule is unusable; the text is a sentence that names where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,6 @@ def in_hours(hour: int, window: tuple[int, int]) -> bool:
     return first <= hour < last if first < last else hour >= first or hour < last
 
 
-def find_policy(name: str) -> Policy:
-    """Return the policy. Raise RuleError, naming those that there are."""
-    if name not in POLICIES:
-        raise RuleError(f"there is no policy {name!r}; there are {', '.join(POLICIES)}")
-    return POLICIES[name]
-
-
 def read(connection: Connection, policy: Policy) -> Rules:
     """Return the policy's rules now. Raise RuleError if an operator's value cannot be used: then nothing is deleted at all."""
     row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one_or_none() or {})
@@ -84,13 +77,7 @@ def read(connection: Connection, policy: Policy) -> Rules:
     given = validated(policy, row, f"{TABLE}, row {policy.name}").model_dump(exclude_none=True)
     values = policy.defaults.model_dump() | given
     return Rules(
-        enabled=values["enabled"],
-        age=parse_age(values["age"]),
-        hours=parse_hours(values["hours"]),
-        rows_per_run=values["rows_per_run"],
-        minutes_per_run=values["minutes_per_run"],
-        batch_rows=values["batch_rows"],
-        archive=values["archive"],
+        **(values | {"age": parse_age(values["age"]), "hours": parse_hours(values["hours"])}),
         paused_at=paused_at,
         paused_by=paused_by,
         hour=hour,

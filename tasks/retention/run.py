@@ -160,7 +160,7 @@ class _Run:
 
     def _archive(self, run: int) -> Archive:
         s3_uri = get_settings().retention_archive_s3_uri
-        return Archive(self.engine, self.policy, run, destination(self.policy), s3_uri, self.lock.touch)
+        return Archive(self.engine, self.policy, run, destination(self.policy), s3_uri)
 
     def _limits(self) -> Limits:
         settings = get_settings()
@@ -170,7 +170,6 @@ class _Run:
             batch_rows=self.rules.batch_rows,
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
-            purge_pause_seconds=settings.batches_turn_seconds,
         )
 
     def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:

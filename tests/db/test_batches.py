@@ -125,7 +125,7 @@ def test_a_row_that_changes_between_search_and_write_stays(things: Engine) -> No
     with things.begin() as connection:
         connection.execute(text("UPDATE things SET age = '2026-06-01' WHERE id = 51"))
     with things.begin() as connection:
-        assert OLD.write_keys(connection, found, CUTOFF) == len(found) - 1 == 19
+        assert OLD.write(connection, OLD.among(found), CUTOFF) == len(found) - 1 == 19
     assert left(things) == [51]
 
 
@@ -229,18 +229,6 @@ def test_a_row_that_stays_and_that_the_api_holds_keeps_no_batch_waiting(things: 
     assert (walked.progress.rows, walked.progress.skipped, left(things)) == (999, 0, [500])
 
 
-def test_rows_of_one_key_go_together_or_wait_together(things: Engine) -> None:
-    target = Target("counts", "minute < :cutoff", key=MINUTE)
-    with things.begin() as connection:
-        connection.execute(text("CREATE TABLE counts (minute DATETIME, what INT, held INT NULL, PRIMARY KEY (minute, what))"))
-        minutes = [f"('2025-12-31 03:{m:02d}:00', {w}, NULL)" for m in range(60) for w in range(3)]
-        connection.execute(text(f"INSERT INTO counts VALUES {', '.join(minutes)}"))
-    with things.connect() as api:
-        api.execute(text("UPDATE counts SET held = 1 WHERE minute = '2025-12-31 03:30:00' AND what = 1"))
-        walked = purge(things, target)
-        assert (walked.progress.rows, walked.progress.skipped) == (177, 3)
-
-
 def test_a_batch_that_has_had_its_time_is_committed_early(things: Engine) -> None:
     """Batches grow while rows are quick; then each row takes the server a while, as when nothing of it is in memory."""
     cold = 4000
@@ -262,8 +250,8 @@ def test_a_batch_that_has_had_its_time_is_committed_early(things: Engine) -> Non
 def test_inserts_are_not_blocked_while_a_batch_is_open(things: Engine) -> None:
     fill(things, range(1, 1001, 10))
     with things.begin() as batch:
-        OLD.write_range(batch, 0, 500, CUTOFF)
-        OLD.write_keys(batch, [501, 511, 521], CUTOFF)
+        OLD.write(batch, OLD.between(0, 500), CUTOFF)
+        OLD.write(batch, OLD.among([501, 511, 521]), CUTOFF)
         with things.begin() as api:
             api.execute(text("SET innodb_lock_wait_timeout = 1"))
             api.execute(text("INSERT INTO things (id, age) VALUES (505, '2025-01-01'), (95, '2025-01-01'), (2000, NOW())"))
@@ -275,7 +263,7 @@ def test_rows_that_stay_are_not_locked_by_a_batch(things: Engine) -> None:
     with things.begin() as connection:
         connection.execute(text("UPDATE things SET age = '2026-06-01' WHERE id = 50"))
     with things.begin() as batch:
-        OLD.write_range(batch, 0, 100, CUTOFF)
+        OLD.write(batch, OLD.between(0, 100), CUTOFF)
         with things.begin() as api:
             api.execute(text("SET innodb_lock_wait_timeout = 1"))
             api.execute(text("UPDATE things SET touched = 1 WHERE id = 50"))

@@ -1,9 +1,9 @@
-"""Archive before delete: no row goes that no file holds, and what a file holds can be put back as it was."""
+"""Archive before delete: no row goes that no file holds, and the stock client puts back what a file holds, as it was."""
 
-import gzip
+import re
 import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,21 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.batches.place import start
+from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.locks import hold
 from settings import ConfigurationError, get_settings
-from tasks.retention import rules, ship
-from tasks.retention.archive import Archive, ArchiveError, files_of, read_file
+from tasks.retention import rules
+from tasks.retention.archive import SUFFIX, Archive, ArchiveError
 from tasks.retention.policies import POLICIES
-from tasks.retention.restore import policies_of, restore
 from tasks.retention.run import RunFailedError, run_policy
-from tests.retention.rows import ids, notification, notifications, parents
+from tests.retention.rows import ids, notifications, parents
 
 POLICY = POLICIES["read_notifications"]
 OLD = "NOW() - INTERVAL 91 DAY"
+CHAPTER = (Path(__file__).parents[2] / "docs" / "retention.md").read_text().partition("## Archives")[2]
+NAMES, LOAD = re.findall(r"```sh\n(.*?)```", CHAPTER, re.DOTALL)
 
 
 @pytest.fixture
@@ -59,28 +61,129 @@ def rows_of(engine: Engine) -> list[Any]:
         return list(connection.execute(text("SELECT * FROM chat_notifications ORDER BY id")).all())
 
 
-def test_what_was_deleted_comes_back_as_it_was(archived: Engine, folder: Path) -> None:
+@pytest.fixture
+def account(archived: Engine, tmp_path: Path) -> Path:
+    """The option file of the stock client."""
+    file, url = tmp_path / "my.cnf", archived.url
+    file.touch(mode=0o600)
+    file.write_text(f"[client]\nhost={url.host}\nport={url.port}\nuser={url.username}\npassword={url.password}\n")
+    return file
+
+
+def load(archive: Path, account: Path) -> list[str]:
+    """Run the block of docs/retention.md; return the server's errors and gzip's."""
+    names = f'ARCHIVE={archive}\nCLIENT="mariadb --defaults-extra-file={account}"\nDATABASE=test_chat\n'
+    assert re.findall(r"^(\w+)=", NAMES, re.MULTILINE) == re.findall(r"^(\w+)=", names, re.MULTILINE)
+    done = subprocess.run(["bash", "-uc", names + LOAD], capture_output=True, text=True, check=False)
+    return [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "gzip"))]
+
+
+def test_what_was_deleted_comes_back_as_it_was(archived: Engine, folder: Path, account: Path) -> None:
     before = rows_of(archived)
     assert run_policy(archived, POLICY, by="t").rows == 300
-    assert rows_of(archived) == []
-    done = restore(archived, folder)
-    assert (done.files, done.restored, done.already_there, done.refused) == (3, 300, 0, {})
+    assert (rows_of(archived), len(list(folder.rglob(f"*{SUFFIX}")))) == ([], 3)
+    assert load(folder, account) == []
     assert rows_of(archived) == before
 
 
-def test_restoring_twice_adds_nothing(archived: Engine, folder: Path) -> None:
-    run_policy(archived, POLICY, by="t")
-    restore(archived, folder)
-    again = restore(archived, folder)
-    assert (again.restored, again.already_there) == (0, 300)
-
-
-def test_rows_whose_conversation_is_gone_are_refused_and_counted(archived: Engine, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("harm", "error", "refused", "then"),
+    [
+        ("DELETE FROM messages", "ERROR 1452", 300, 0),
+        ("INSERT INTO chat_notifications (id, conversation_id, message_id, recipient_id, sender_id, title, body)"
+         " SELECT 7, 1, 1, 2, 1, 'new', 'new'", "ERROR 1062", 1, 300),
+        ("CREATE TRIGGER refuses BEFORE INSERT ON chat_notifications FOR EACH ROW"
+         " IF NEW.id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF", "ERROR 1644", 1, 299),
+    ],
+    ids=["its message is gone", "it is there", "a trigger"],
+)  # fmt: skip
+def test_each_row_that_is_refused_is_named_and_the_others_come_back(
+    archived: Engine, folder: Path, account: Path, harm: str, error: str, refused: int, then: int
+) -> None:
     run_policy(archived, POLICY, by="t")
     with archived.begin() as connection:
-        connection.execute(text("DELETE FROM messages"))
-    done = restore(archived, folder)
-    assert (done.restored, dict(done.refused)) == (0, {"what it refers to is gone": 300})
+        connection.execute(text(harm))
+    try:
+        complaints = load(folder, account)
+    finally:
+        with archived.begin() as connection:
+            connection.execute(text("DROP TRIGGER IF EXISTS refuses"))
+    assert [line[: len(error)] for line in complaints] == [error] * refused
+    assert len(rows_of(archived)) == then
+
+
+@pytest.fixture
+def scratch(chat: Engine) -> Iterator[Engine]:
+    """A chat in which a test may make the table worker_test."""
+    yield chat
+    with chat.begin() as connection:
+        connection.execute(text("DROP TABLE worker_test"))
+
+
+def test_rows_come_back_though_the_table_has_a_new_column_and_a_check(scratch: Engine, folder: Path, account: Path) -> None:
+    with scratch.begin() as connection:
+        connection.execute(text("CREATE TABLE worker_test (id INT PRIMARY KEY, what TEXT)"))
+        connection.execute(text("INSERT INTO worker_test VALUES (1, 'a'), (2, 'b'), (3, 'c')"))
+    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([1, 2, 3])
+    with scratch.begin() as connection:
+        connection.execute(text("DELETE FROM worker_test"))
+        connection.execute(text("ALTER TABLE worker_test ADD COLUMN more INT NOT NULL, ADD CHECK (id <> 2)"))
+    assert len(load(folder, account)) == 1
+    with scratch.begin() as connection:
+        assert list(map(tuple, connection.execute(text("SELECT * FROM worker_test")))) == [(1, "a", 0), (3, "c", 0)]
+
+
+# A type of column, and values that Python, a client or a rounding might change.
+TYPES = {
+    "TINYINT": "-128", "BIGINT UNSIGNED": "18446744073709551615", "INT(6) ZEROFILL": "42", "BOOLEAN": "TRUE",
+    "DECIMAL(65,30)": "-12345678901234567890123456789012345.000000000000000000000000000001",
+    "FLOAT": "1.1754943e-38 + 0", "FLOAT(7,4)": "123.4567", "DOUBLE": "0.1 + 0.2e0", "DOUBLE(10,2)": "1.1", "REAL": "-1.7e308",
+    "BIT(1)": "b'1'", "BIT(64)": "b'1000000000000000000000000000000000000000000000000000000000000001'",
+    "DATE": "'0000-00-00'", "DATETIME(6)": "'9999-12-31 23:59:59.999999'", "TIMESTAMP(3) NULL": "'2026-03-29 02:30:00.123'",
+    "TIME(6)": "'-838:59:58.999999'", "TIME": "'100:00:00'", "YEAR": "1901",
+    "CHAR(9)": "'it''s \\\\ '", "VARCHAR(90)": "CONCAT('🚚 %s :x \r\n;', CHAR(0), CHAR(26), CHAR(9), '\n-- \\\\')",
+    "VARCHAR(9) CHARACTER SET latin1": "'é€'", "VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin": "'Ä'",
+    "TEXT": "REPEAT('ab\n', 20000)", "ENUM('a','b,''c')": "'b,''c'", "SET('x','y','z')": "'x,z'",
+    "BINARY(4)": "X'00FF'", "VARBINARY(9)": "X'0D0A2700'", "BLOB": "''", "LONGBLOB": "REPEAT(X'FF00', 50000)",
+    "JSON": """'{"a": [1.5, null, "\\\\u0000 🚚"], "b": 0.1}'""", "POINT": "ST_GeomFromText('POINT(0.1 -2)')",
+    "GEOMETRY": "ST_GeomFromText('POLYGON((0 0,1 0,1 1,0 0))')",
+}  # fmt: skip
+MARIADB_TYPES = {"INET6": "'2001:db8::1'", "UUID": "UUID()"}
+
+
+def test_every_type_of_column_comes_back_to_the_bit(scratch: Engine, folder: Path, account: Path) -> None:
+    types = TYPES | (MARIADB_TYPES if scratch.dialect.is_mariadb else {})  # type: ignore[attr-defined]
+    columns = ", ".join(f"`column {n}` {kind}" for n, kind in enumerate(types))
+    names = ", ".join(f"`column {n}`" for n in range(len(types)))
+    state = ("CHECKSUM TABLE worker_test", f"SELECT HEX(CONCAT_WS('|', {names})) FROM worker_test")
+    with scratch.connect() as connection:
+        connection.exec_driver_sql("SET sql_mode = ''")
+        connection.exec_driver_sql(
+            f"CREATE TABLE worker_test (id INT PRIMARY KEY, made INT AS (id + 1), kept INT AS (id * 2) STORED, {columns})"
+        )
+        values = ", ".join(types.values()).replace("%", "%%")
+        connection.exec_driver_sql(f"INSERT INTO worker_test (id, {names}) VALUES (0, {values})")
+        connection.exec_driver_sql("INSERT INTO worker_test (id) VALUES (-1)")
+        before = [connection.exec_driver_sql(each).all() for each in state]
+        connection.commit()
+        connection.invalidate()  # with its mode
+    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([-1, 0])
+    with scratch.begin() as connection:
+        connection.execute(text("DELETE FROM worker_test"))
+    assert load(folder, account) == []
+    with scratch.begin() as connection:
+        assert [connection.exec_driver_sql(each).all() for each in state] == before
+
+
+@pytest.mark.parametrize(("kind", "character"), [("LONGBLOB", "x"), ("LONGTEXT", "''")], ids=["bytes", "text"])
+def test_a_value_too_long_to_be_written_as_sql_is_an_error_and_no_null(
+    scratch: Engine, folder: Path, kind: str, character: str
+) -> None:
+    with scratch.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE worker_test (id INT PRIMARY KEY, what {kind})")
+        connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (1, REPEAT('{character}', @@max_allowed_packet * 0.6))")
+    with pytest.raises(ArchiveError, match=r"^row 1 of worker_test is longer, as SQL, than the server's max_allowed_packet"):
+        Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([1])
 
 
 def test_a_file_belongs_to_its_owner_alone_and_leaves_nothing_half_written(archived: Engine, folder: Path) -> None:
@@ -99,7 +202,7 @@ def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine, folder
         assert archive.unchanged(connection, [1, 2, 3]) == [1]
 
 
-def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: Engine, folder: Path) -> None:
+def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: Engine, folder: Path, account: Path) -> None:
     archive = Archive(archived, POLICY, 1, folder, None)
     archive.keep([1])
     with archived.begin() as connection:
@@ -107,23 +210,9 @@ def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: E
     archive.keep([1])
     with archived.begin() as connection:
         connection.execute(text("DELETE FROM chat_notifications"))
-    restore(archived, folder)
+    (complaint,) = load(folder, account)
+    assert complaint.startswith("ERROR 1062")
     assert [row.title for row in rows_of(archived)] == ["renamed"]
-
-
-def test_of_a_row_that_two_folders_hold_the_later_state_comes_back_in_whatever_order_they_are_named(
-    archived: Engine, folder: Path
-) -> None:
-    places = [folder / "b", folder / "a"]  # the later one has the earlier name
-    for place, title in zip(places, ("first", "second"), strict=True):
-        with archived.begin() as connection:
-            connection.execute(text(f"UPDATE chat_notifications SET title = '{title}' WHERE id = 1"))
-        Archive(archived, POLICY, 1, place, None).keep([1])
-    for order in (places, places[::-1]):
-        with archived.begin() as connection:
-            connection.execute(text("DELETE FROM chat_notifications"))
-        assert restore(archived, *order).files == 2
-        assert [row.title for row in rows_of(archived)] == ["second"]
 
 
 def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: Path) -> None:
@@ -139,32 +228,15 @@ def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: P
         assert archive.unchanged(connection, [minute]) == []
 
 
-def test_an_archived_row_that_the_api_holds_waits_for_the_next_run(archived: Engine, folder: Path) -> None:
+def test_an_archived_row_that_the_api_holds_waits_for_the_next_run(archived: Engine, folder: Path, account: Path) -> None:
     with archived.connect() as api:
         api.execute(text("UPDATE chat_notifications SET title = 'held' WHERE id = 7"))
         report = run_policy(archived, POLICY, by="t")
         assert (report.rows, report.skipped, ids(archived, "chat_notifications")) == (299, 1, [7])
         api.commit()
     assert run_policy(archived, POLICY, by="t").rows == 1
-    assert restore(archived, folder).restored == 300
-    assert rows_of(archived)[6].title == "held"
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from tasks.retention.archive import write_file
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    write_file(Path(sys.argv[1]), "t", ["c"], [bytes(str(hash(n)), "ascii") for n in range(100_000)])
-except OSError:
-    sys.exit(3)
-"""
-
-
-def test_a_disk_that_is_full_is_left_no_fuller(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "000001.jsonl.gz")], check=False)
-    assert (done.returncode, list(tmp_path.iterdir())) == (3, [])
+    load(folder, account)
+    assert (len(rows_of(archived)), rows_of(archived)[6].title) == (300, "held")
 
 
 def test_nothing_is_deleted_when_the_disk_takes_nothing(archived: Engine, folder: Path) -> None:
@@ -181,27 +253,14 @@ def test_nothing_is_deleted_without_a_folder_to_archive_into(archived: Engine) -
     assert len(ids(archived, "chat_notifications")) == 300
 
 
-@pytest.mark.parametrize("harm", ["cut short", "altered", "not ours"])
-def test_a_file_that_is_not_whole_is_not_restored(archived: Engine, folder: Path, harm: str) -> None:
+def test_of_a_file_that_was_damaged_nothing_is_loaded_and_the_others_are(archived: Engine, folder: Path, account: Path) -> None:
     run_policy(archived, POLICY, by="t")
-    file = files_of(folder)[0]
-    content = gzip.decompress(file.read_bytes())
-    damaged = {
-        "cut short": content[: len(content) // 2],
-        "altered": content.replace(b"Hi", b"Ho", 1),
-        "not ours": b"hello\n",
-    }[harm]
-    file.write_bytes(gzip.compress(damaged))
-    with pytest.raises(ArchiveError, match="cut short"):
-        restore(archived, file)
-    assert ids(archived, "chat_notifications") == []
-
-
-def test_a_file_names_the_policy_that_would_delete_its_rows_again(archived: Engine, folder: Path) -> None:
-    run_policy(archived, POLICY, by="t")
-    assert policies_of([folder]) == {"read_notifications"}
-    table, columns, rows = read_file(files_of(folder)[0])
-    assert (table, columns[0], len(rows)) == ("chat_notifications", "id", 60)
+    file = sorted(folder.rglob(f"*{SUFFIX}"))[0]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert any(str(file) in line for line in load(folder, account))
+    assert ids(archived, "chat_notifications") == list(range(121, 301))
 
 
 @pytest.fixture
@@ -209,7 +268,6 @@ def bucket(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the stack's bucket, where nothing is archived yet."""
     monkeypatch.setenv("RETENTION_ARCHIVE_S3_URI", "s3://backups/retention")
     get_settings.cache_clear()
-    ship._client.cache_clear()
     client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL_S3"])
     for item in client.list_objects_v2(Bucket="backups").get("Contents", []):
         client.delete_object(Bucket="backups", Key=item["Key"])
@@ -219,26 +277,16 @@ def bucket(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_each_file_is_in_s3_too_before_its_rows_go(archived: Engine, folder: Path, bucket: Any) -> None:
     run_policy(archived, POLICY, by="t")
     keys = [item["Key"] for item in bucket.list_objects_v2(Bucket="backups")["Contents"]]
-    assert sorted(keys) == sorted(f"retention/{file.relative_to(folder)}" for file in files_of(folder))
+    assert sorted(keys) == sorted(f"retention/{file.relative_to(folder)}" for file in folder.rglob(f"*{SUFFIX}"))
     body = bucket.get_object(Bucket="backups", Key=keys[0])["Body"].read()
     assert body == (folder / keys[0].removeprefix("retention/")).read_bytes()
-
-
-def test_a_slow_upload_is_heard_of_again_and_again(tmp_path: Path, bucket: Any) -> None:
-    """Or the server would take the run, whose lock is silent meanwhile, for dead."""
-    file = tmp_path / "file"
-    file.write_bytes(b"rows")
-    heard: list[None] = []
-    ship.upload(file, "s3://backups/retention/file", lambda: heard.append(None))
-    assert heard
-    assert bucket.get_object(Bucket="backups", Key="retention/file")["Body"].read() == b"rows"
 
 
 @pytest.mark.usefixtures("folder", "bucket")
 def test_nothing_is_deleted_while_s3_takes_nothing(archived: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_ARCHIVE_S3_URI", "s3://no-such-bucket/retention")
     get_settings.cache_clear()
-    with pytest.raises(RunFailedError, match="did not reach s3://no-such-bucket/retention/read_notifications/"):
+    with pytest.raises(RunFailedError, match=r"s3://no-such-bucket/retention/read_notifications/\S* did not reach S3: "):
         run_policy(archived, POLICY, by="t")
     assert len(ids(archived, "chat_notifications")) == 300
 
@@ -262,25 +310,3 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
         place = start(archived, POLICY.target, "2038-01-01 00:00:00")
         walk(archived, POLICY.target, place, Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0]
-
-
-def test_bytes_and_null_survive(archived: Engine, folder: Path) -> None:
-    with archived.begin() as connection:
-        notification(connection, 900, created=OLD)
-        connection.execute(text("ALTER TABLE worker_delivery_history ADD COLUMN raw VARBINARY(8) NULL"))
-        connection.execute(
-            text(
-                "INSERT INTO worker_delivery_history (notification_id, settled_at, status, raw)"
-                " VALUES (1, NOW() - INTERVAL 1 YEAR, 'X', X'00ff80'), (2, NOW() - INTERVAL 1 YEAR, 'X', NULL)"
-            )
-        )
-    policy = POLICIES["delivery_history"]
-    with archived.begin() as connection:
-        rules.change(connection, policy, {"archive": True})
-    run_policy(archived, policy, by="t")
-    restore(archived, folder)
-    with archived.begin() as connection:
-        found = connection.execute(text("SELECT raw FROM worker_delivery_history ORDER BY notification_id")).scalars().all()
-    with archived.begin() as connection:
-        connection.execute(text("ALTER TABLE worker_delivery_history DROP COLUMN raw"))
-    assert found == [b"\x00\xff\x80", None]

@@ -159,9 +159,9 @@ def test_a_row_that_was_found_and_then_unread_reopened_renewed_or_claimed_stays(
         api.execute(text(changed))
     with families.begin() as batch:
         if by == "keys":
-            assert policy.target.write_keys(batch, keys, str(CUTOFF)) == 0
+            assert policy.target.write(batch, policy.target.among(keys), str(CUTOFF)) == 0
         else:
-            assert policy.target.write_range(batch, place.after, behind.after, str(CUTOFF)) == 0
+            assert policy.target.write(batch, policy.target.between(place.after, behind.after), str(CUTOFF)) == 0
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shared])
@@ -252,7 +252,7 @@ def test_uploads_go_on_while_orphaned_records_are_deleted(families: Engine) -> N
     target = POLICIES["orphaned_scans"].target
     insert(families, "orphaned_scans", CUTOFF - MINUTE, CUTOFF - MINUTE)
     with families.begin() as batch:
-        assert target.write_range(batch, 0, 100, str(CUTOFF)) == 2
+        assert target.write(batch, target.between(0, 100), str(CUTOFF)) == 2
         with families.begin() as api:
             api.execute(text("SET innodb_lock_wait_timeout = 1"))
             api.execute(

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +21,8 @@ from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import bytes_done
 
 MADE = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped"}
+Listed = tuple[str, str, int, int | None, datetime | None, bool]
+"""Tier, name, bytes, rows, when it was made, whether it is signed."""
 
 
 @click.group("backups", cls=Group, errors=(BackupError,))
@@ -35,9 +36,8 @@ def group() -> None:
 @as_json_option
 def create(tier: str, if_due: bool, as_json: bool) -> None:
     """Make a backup now: dump (daily), seal the week's dumps (weekly) or ship the newest archive to S3 (monthly)."""
-    work = {"daily": Backups.daily, "weekly": Backups.weekly, "monthly": Backups.monthly}[tier]
     with bytes_done(f"{tier} backup", _expected(tier)) as tick:
-        run = work(_backups(), tick, force=not if_due)
+        run = getattr(_backups(), tier)(tick, force=not if_due)
     rows = f", {run.rows:,} rows" if run.rows else ""
     made = f"{MADE[tier]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
     emit(run, as_json, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
@@ -48,54 +48,42 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
 @as_json_option
 def list_command(as_json: bool) -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
-    backups = _backups()
-    rows, complaints = [], []
-    today = datetime.now(UTC).date()
-    into = backups.folder
+    backups, today = _backups(), datetime.now(UTC).date()
+    into, rows, complaints, last = backups.folder, list[Listed](), list[str](), dict[str, datetime | None]()
     for kind in folder.NAMES:
         complaints += folder.ahead(into, kind, today)
         for name in folder.names(into, kind):
             try:
                 manifest, _, signature = folder.load(into, name).signed
-                rows.append(_row(kind, name, manifest.bytes, manifest.created_at, manifest.rows, signature is not None))
+                rows.append((kind, name, manifest.bytes, manifest.rows, manifest.created_at, signature is not None))
             except BackupError as error:
                 complaints.append(str(error))
     try:
         if bucket := backups.bucket:
             counted, ignored = months.fitting(bucket.shipped(), today)
-            rows += [_row("monthly", str(entry), entry.bytes, None, None, True) for entry in counted]
+            rows += [("monthly", str(entry), entry.bytes, None, None, True) for entry in counted]
             complaints += ignored
     except BackupError as error:
         complaints.append(str(error))
     try:
         last = {" ".join(filter(None, job)): run.done for job, run in sorted(ledger.last_runs(backups.engine).items())}
     except DBAPIError as error:  # the day that backups are needed
-        last = {}
         complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
-    found = {"backups": rows, "last_done": last, "complaints": complaints}
-    emit(found, as_json, _list(found))
+    listed = [dict(zip(("tier", "name", "bytes", "rows", "made_at", "signed"), row, strict=True)) for row in rows]
+    empty = "" if complaints else "there are no backups yet; make one with: chat-workers backups create daily"
+    emit({"backups": listed, "last_done": last, "complaints": complaints}, as_json, _list(rows, last, empty))
     if complaints:
         say(*(f"Error: {complaint}" for complaint in complaints), err=True)
         raise SystemExit(1)
 
 
-def _list(found: dict[str, Any]) -> Iterator[Line]:
-    yield Table(
-        ("tier", "name", "size", "rows", "made at", ""),
-        [
-            (
-                each["tier"],
-                each["name"],
-                size(each["bytes"]),
-                f"{each['rows']:,}" if each["rows"] else "-",
-                each["made_at"] or "-",
-                "signed" if each["signed"] else "not signed",
-            )
-            for each in found["backups"]
-        ],
-        empty="" if found["complaints"] else "there are no backups yet; make one with: chat-workers backups create daily",
-    )
-    yield Table(("job", "last done"), [(job, done or "never, though tried") for job, done in found["last_done"].items()])
+def _list(rows: list[Listed], last: dict[str, datetime | None], empty: str) -> Iterator[Line]:
+    shown = [
+        (tier, name, size(length), f"{count:,}" if count else "-", made or "-", "signed" if signed else "not signed")
+        for tier, name, length, count, made, signed in rows
+    ]
+    yield Table(("tier", "name", "size", "rows", "made at", ""), shown, empty=empty)
+    yield Table(("job", "last done"), [(job, done or "never, though tried") for job, done in last.items()])
 
 
 @group.command("verify")
@@ -218,7 +206,3 @@ def _expected(tier: str) -> int | None:
 
 def _took(run: Run) -> str:
     return duration(run.milliseconds / 1000)
-
-
-def _row(tier: str, name: str, size: int, made: object, rows: int | None, signed: bool) -> dict[str, Any]:
-    return {"tier": tier, "name": name, "bytes": size, "made_at": made, "rows": rows, "signed": signed}

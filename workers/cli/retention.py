@@ -1,9 +1,8 @@
-"""`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies; restore archives."""
+"""`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,57 +11,39 @@ from db.engine import get_engine
 from db.locks import is_held
 from settings import ConfigurationError
 from tasks.retention import ledger, rules
-from tasks.retention.archive import ArchiveError, destination
+from tasks.retention.archive import destination
 from tasks.retention.plan import Plan, plan
 from tasks.retention.policies import POLICIES, Policy
-from tasks.retention.restore import policies_of, restore
-from tasks.retention.rules import FIELDS, RuleError, find_policy
+from tasks.retention.rules import FIELDS, RuleError
 from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
 from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import asked_to_stop, policies_done, who
 
-
-class PolicyName(click.ParamType[Policy]):
-    """A policy by its name."""
-
-    name = "policy"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Policy:
-        if isinstance(value, Policy):
-            return value
-        try:
-            return find_policy(value)
-        except RuleError as error:
-            self.fail(str(error), param, ctx)
-
-
+POLICY = click.Choice(tuple(POLICIES))
 policy_option = click.option(
-    "--policy", "policies", type=PolicyName(), multiple=True, help="Only this one; may be given more than once."
+    "--policy", "policies", type=POLICY, multiple=True, help="Only this one; may be given more than once."
 )
 
 
-@click.group("retention", cls=Group, errors=(RuleError, ArchiveError))
+@click.group("retention", cls=Group, errors=(RuleError,))
 def group() -> None:
-    """Deletes what has had its time: plan, run, pause, resume, history, policy, restore."""
+    """Deletes what has had its time: plan, run, pause, resume, history, policy."""
 
 
 @group.command("plan")
 @policy_option
 @click.option("--seconds", default=60.0, show_default=True, help="Counting takes this long at most, for each policy.")
 @as_json_option
-def plan_command(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> None:
+def plan_command(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
     """Say what a run would do now: rows, their age, how long it takes, the query's plan. Locks nothing."""
     _show_plans(policies, seconds, as_json)
 
 
-def _show_plans(policies: tuple[Policy, ...], seconds: float, as_json: bool) -> None:
+def _show_plans(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
     with policies_done() as bars:
-        plans = [
-            plan(get_engine(), policy, seconds=seconds, progress=bars.counting(policy))
-            for policy in policies or POLICIES.values()
-        ]
+        plans = [plan(get_engine(), each, seconds=seconds, progress=bars.counting(each)) for each in _chosen(policies)]
     emit([{**asdict(each), "seconds": each.seconds, "runs": each.runs} for each in plans], as_json, _plans(plans))
 
 
@@ -89,7 +70,7 @@ def _plan_row(each: Plan) -> tuple[object, ...]:
 @click.option("--dry-run", is_flag=True, help="Count all that would go, however long it takes; nothing is locked or written.")
 @click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
 @as_json_option
-def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
+def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
     """Run policies now, within their limits. Ctrl-C ends cleanly after the batch under way; the next run goes on from there.
 
     Exit code 1 if a run failed, or if a policy that you named did not run.
@@ -100,7 +81,7 @@ def run_command(policies: tuple[Policy, ...], dry_run: bool, any_hour: bool, as_
     reports: list[Report] = []
     failures: list[str] = []
     with asked_to_stop() as stop, policies_done() as bars:
-        for policy in policies or POLICIES.values():
+        for policy in _chosen(policies):
             if stop():
                 break
             try:
@@ -128,23 +109,26 @@ def _sentence(report: Report) -> str:
 @group.command("pause")
 @policy_option
 @as_json_option
-def pause_command(policies: tuple[Policy, ...], as_json: bool) -> None:
+def pause_command(policies: tuple[str, ...], as_json: bool) -> None:
     """Let no run start; one under way ends behind its batch, mostly within a second. All policies, unless named."""
-    chosen = policies or tuple(POLICIES.values())
     with get_engine().begin() as connection:
-        for policy in chosen:
+        for policy in _chosen(policies):
             rules.pause(connection, policy, who())
-    _emit_names("paused", chosen, as_json)
+    _emit_names("paused", _chosen(policies), as_json)
 
 
 @group.command("resume")
 @policy_option
 @as_json_option
-def resume_command(policies: tuple[Policy, ...], as_json: bool) -> None:
+def resume_command(policies: tuple[str, ...], as_json: bool) -> None:
     """Take a pause back. All policies, unless named."""
     with get_engine().begin() as connection:
-        resumed = [policy for policy in policies or POLICIES.values() if rules.resume(connection, policy)]
+        resumed = [policy for policy in _chosen(policies) if rules.resume(connection, policy)]
     _emit_names("resumed", resumed, as_json)
+
+
+def _chosen(names: Sequence[str]) -> list[Policy]:
+    return [POLICIES[name] for name in names or POLICIES]
 
 
 def _emit_names(word: str, policies: Sequence[Policy], as_json: bool) -> None:
@@ -153,13 +137,13 @@ def _emit_names(word: str, policies: Sequence[Policy], as_json: bool) -> None:
 
 
 @group.command("history")
-@click.option("--policy", type=PolicyName(), default=None, help="Only this one.")
+@click.option("--policy", type=POLICY, help="Only this one.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="So many runs.")
 @as_json_option
-def history_command(policy: Policy | None, limit: int, as_json: bool) -> None:
+def history_command(policy: str | None, limit: int, as_json: bool) -> None:
     """List the latest runs: who, when, rows, seconds, why they ended."""
     with get_engine().connect() as connection:
-        runs = [dict(row) for row in ledger.history(connection, policy.name if policy else None, limit)]
+        runs = [dict(row) for row in ledger.history(connection, policy, limit)]
     held = {name: is_held(get_engine(), lock_of(POLICIES[name])) for name in {r["policy"] for r in runs} if name in POLICIES}
     for run in runs:
         run["seconds"] = float(run["seconds"])
@@ -209,7 +193,7 @@ def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
 
 
 @policy_group.command("set")
-@click.argument("policy", type=PolicyName())
+@click.argument("policy", type=POLICY)
 @click.option("--enabled/--disabled", default=None)
 @click.option("--age", help="Rows older than this: a number and s, m, h or d, as in 90d.")
 @click.option("--hours", help="Hours of the day in UTC, as in 1-5 or 22-4; or any.")
@@ -219,38 +203,17 @@ def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
 @click.option("--archive/--no-archive", default=None, help="Rows go into a file before they are deleted.")
 @click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to its default.")
 @as_json_option
-def policy_set(policy: Policy, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
+def policy_set(policy: str, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
     """Set fields of a policy; a run under way ends behind its batch, and the next one obeys."""
     changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(defaults)
     if not changes:
         raise click.UsageError("nothing to set; see --help for the fields")
     try:
-        if changes.get("archive") and policy.deletes:
-            destination(policy)
+        if changes.get("archive") and POLICIES[policy].deletes:
+            destination(POLICIES[policy])
         with get_engine().begin() as connection:
-            rules.change(connection, policy, changes)
+            rules.change(connection, POLICIES[policy], changes)
     except (RuleError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from None
     words = (f"{name} = {'the default' if value is None else value}" for name, value in changes.items())
-    emit({"policy": policy.name, "set": changes}, as_json, [f"{policy.name}: {', '.join(words)}"])
-
-
-@group.command("restore")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--anyway", is_flag=True, help="Although the policy would delete the rows again.")
-@as_json_option
-def restore_command(paths: tuple[Path, ...], anyway: bool, as_json: bool) -> None:
-    """Put the rows of archive files, or of folders of them, back. May be run again. Exit code 1 if rows were refused."""
-    with get_engine().connect() as connection:
-        awake = [name for name in policies_of(paths) if rules.read(connection, POLICIES[name]).why_not(any_hour=True) is None]
-    if awake and not anyway:
-        raise click.ClickException(
-            f"{', '.join(awake)} would delete these rows again at its next run; pause or disable it first"
-            f" (`chat-workers retention pause --policy {awake[0]}`), or give --anyway"
-        )
-    done = restore(get_engine(), *paths)
-    restored = f"restored {done.restored:,} rows of {done.files} files; {done.already_there:,} were there already"
-    emit(done, as_json, [restored])
-    if done.refused:
-        say(*(f"refused {rows:,}: {reason}" for reason, rows in done.refused.items()), err=True)
-        raise SystemExit(1)
+    emit({"policy": policy, "set": changes}, as_json, [f"{policy}: {', '.join(words)}"])
