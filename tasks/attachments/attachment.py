@@ -23,3 +23,5 @@ class Attachment:
     sha256: str | None = None
     identity: str = ""
     quarantine: str = ""
+    gone: bool = False
+    """The API has deleted the row."""

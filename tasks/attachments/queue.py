@@ -8,8 +8,8 @@ from collections import Counter
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, text
-from sqlalchemy.engine import RowMapping
 
+from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import Version
@@ -50,9 +50,8 @@ RENEW = text("""
 
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text("""
-    SELECT s.attachment_id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine, s.database_version,
-           s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine,
-           a.id IS NULL AS gone, a.file_url
+    SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
+           s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.id IS NULL AS gone
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))
@@ -146,11 +145,11 @@ class Queue:
         if not ids:
             return []
         with self._engine.connect() as connection:
-            rows = connection.execute(LOAD, {"ids": ids, "lease": self._lease}).mappings().all()
-        gone = [row["attachment_id"] for row in rows if row["gone"]]
+            found = [Attachment(**row) for row in dicts(connection, LOAD, ids=ids, lease=self._lease)]
+        gone = [attachment.id for attachment in found if attachment.gone]
         if gone:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": gone, "lease": self._lease}))
-        return [_attachment(row) for row in rows if not row["gone"]]
+        return [attachment for attachment in found if not attachment.gone]
 
     def renew(self, ids: list[int]) -> None:
         """Keep the leases of attachments that are still being worked on."""
@@ -207,25 +206,6 @@ def known(engine: Engine, sha256: str, version: Version) -> Finding | None:
 def released(engine: Engine, sha256: str) -> bool:
     """Return whether a person has released these bytes."""
     return transact(engine, lambda connection: connection.execute(RELEASED, {"sha256": sha256}).one_or_none()) is not None
-
-
-def _attachment(row: RowMapping) -> Attachment:
-    return Attachment(
-        id=row["attachment_id"],
-        file_url=row["file_url"],
-        claims=row["claims"],
-        attempts=row["attempts"],
-        forced=bool(row["forced"]),
-        verdict=row["verdict"],
-        reason=row["reason"],
-        signature=row["signature"],
-        engine=row["engine"],
-        database_version=row["database_version"],
-        scanned_url=row["scanned_url"],
-        sha256=row["sha256"],
-        identity=row["identity"],
-        quarantine=row["quarantine"],
-    )
 
 
 def _written(settlement: Settlement) -> dict[str, object]:

@@ -11,7 +11,7 @@ from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import build_push
-from tasks.notifications.providers.base import Provider
+from tasks.notifications.providers import Provider
 
 LATE = Outcome(Kind.HELD, "the worker had no time left for it")
 

@@ -12,7 +12,7 @@ from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
-from tasks.notifications.providers.base import Provider
+from tasks.notifications.providers import Provider
 from tasks.notifications.queue import START_SECONDS, Queue
 from tasks.notifications.senders import Senders
 

@@ -7,7 +7,7 @@ LIFETIME_SECONDS = 24 * 3600
 
 
 class Notification(NamedTuple):
-    """A row as it was when it was claimed. Times are Unix seconds of the database's clock."""
+    """A row as it was when it was claimed, its fields in queue.LOAD's order. Times are Unix seconds of the database's clock."""
 
     id: int
     conversation_id: int
@@ -19,15 +19,15 @@ class Notification(NamedTuple):
     device_tokens: str | None
     is_sent: bool
     created_at: float
-    claims: int = 1
-    """Claims since the last settled result, this one included: more than one means that a worker died with it."""
-    ledger: str | None = None
-    """What is known of its devices from earlier attempts, as `ledger.Ledger` writes it."""
     suppressed: str | None = None
     """Why the recipient does not want it, None where it is wanted."""
     mobile: bool = True
     desktop: bool = True
     sound: bool = True
+    claims: int = 1
+    """Claims since the last settled result, this one included: more than one means that a worker died with it."""
+    ledger: str | None = None
+    """What is known of its devices from earlier attempts, as `ledger.Ledger` writes it."""
     badge: int | None = None
 
     @property

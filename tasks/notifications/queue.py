@@ -68,21 +68,22 @@ LEASE_ONE = text("""
     WHERE notification_id = :id AND due_at <= NOW(3)
 """)
 
-# The fields of a Notification, by primary and unique keys, without locks. `settled`: the row was deleted, or
+# A Notification's fields in their order, by primary and unique keys, without locks. `settled`: the row was deleted, or
 # settled by someone else between the look and the lease; its entry is forgotten.
 NOTIFICATION = f"""
-    COALESCE(n.delivery_status NOT IN ('PENDING', 'FAILED'), 1) AS settled,
-    n.conversation_id, n.message_id, n.recipient_id, n.notification_type, n.title,
-    LEFT(n.body, 4096) AS body, n.device_tokens, n.is_sent, UNIX_TIMESTAMP(n.created_at) AS created_at, {preferences.COLUMNS}
+    n.conversation_id, n.message_id, n.recipient_id, COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE') AS notification_type,
+    n.title, LEFT(n.body, 4096) AS body, n.device_tokens, COALESCE(n.is_sent, 0) AS is_sent,
+    COALESCE(UNIX_TIMESTAMP(n.created_at), 0) + 0e0 AS created_at, {preferences.COLUMNS}
 """
 LOAD = text(f"""
-    SELECT d.notification_id AS id, d.claims, d.devices AS ledger, {NOTIFICATION}
+    SELECT COALESCE(n.delivery_status NOT IN ('PENDING', 'FAILED'), 1) AS settled,
+           d.notification_id AS id, {NOTIFICATION}, d.claims, d.devices AS ledger
     FROM worker_deliveries d LEFT JOIN chat_notifications n ON n.id = d.notification_id {preferences.JOINS}
     WHERE d.notification_id IN :ids AND d.lease = :lease
     ORDER BY d.notification_id
 """)  # noqa: S608 - constants of this project
 PEEK = text(f"""
-    SELECT n.id, 0 AS claims, NULL AS ledger, {NOTIFICATION} FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
+    SELECT n.id, {NOTIFICATION}, 0 AS claims, NULL AS ledger FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
@@ -174,7 +175,10 @@ class Queue:
         """Return a row without claiming it, None where there is none."""
         with self._engine.connect() as connection:
             row = connection.execute(PEEK, {"id": notification_id}).one_or_none()
-            return None if row is None else _notification(row, preferences.badges(connection, {row.recipient_id}))
+            if row is None:
+                return None
+            badges = preferences.badges(connection, {row.recipient_id})
+            return Notification._make((*row, badges.get(row.recipient_id, 0)))
 
     def _load(self, ids: list[int]) -> list[Notification]:
         if not ids:
@@ -188,7 +192,7 @@ class Queue:
         settled = [row.id for row in rows if row.settled]
         if settled:
             transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": settled, "lease": self._lease}))
-        return [_notification(row, badges) for row in rows if not row.settled]
+        return [Notification._make((*row[1:], badges.get(row.recipient_id, 0))) for row in rows if not row.settled]
 
     def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
         """Write the results of rows that this run holds the lease of; see tasks.notifications.results."""
@@ -202,27 +206,3 @@ class Queue:
         """Give back rows that were claimed but not tried, at once for others to claim."""
         parameters = {"ids": ids, "lease": self._lease}
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters))
-
-
-def _notification(row: Row[Any], badges: dict[int, int]) -> Notification:
-    (row_id, claims, ledger, _, conversation, message, recipient, kind, title, body, device_tokens, is_sent, created_at,
-     suppressed, mobile, desktop, sound) = row  # fmt: skip
-    return Notification(
-        id=row_id,
-        conversation_id=conversation,
-        message_id=message,
-        recipient_id=recipient,
-        notification_type=kind or "MESSAGE",
-        title=title,
-        body=body,
-        device_tokens=device_tokens,
-        is_sent=bool(is_sent),
-        created_at=float(created_at or 0),
-        claims=claims,
-        ledger=ledger,
-        suppressed=suppressed,
-        mobile=bool(mobile),
-        desktop=bool(desktop),
-        sound=bool(sound),
-        badge=badges.get(recipient, 0),
-    )

@@ -22,8 +22,7 @@ from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
-from tasks.notifications.providers import absent, configured_providers
-from tasks.notifications.providers.base import Provider
+from tasks.notifications.providers import Provider, absent, configured_providers
 from tasks.notifications.queue import Queue
 from tasks.notifications.sweep import adopt_strays, free_stuck_lanes
 from tasks.shutdown import stop_requested

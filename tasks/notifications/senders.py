@@ -12,8 +12,7 @@ from tasks.notifications.delivery import Delivery
 from tasks.notifications.devices import Device
 from tasks.notifications.gate import Gate
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.providers import absent
-from tasks.notifications.providers.base import Provider
+from tasks.notifications.providers import Provider, absent
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,6 @@ from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import Push, fit
-from tasks.notifications.providers import retry_after
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 
@@ -35,7 +34,6 @@ def from_settings(settings: Settings) -> "Apns | None":
 class Apns:
     """Sends to APNs device tokens. One instance per process."""
 
-    name: ClassVar[str] = "apns"
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
     def __init__(self, settings: Settings, key_file: Path, *, key_id: str, team_id: str, topic: str) -> None:
@@ -108,9 +106,10 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
     if answer.status == 200:
         # Apple's 200 has no body; a page is somebody else's.
         return Outcome(Kind.UNKNOWN, "apns 200 with a body") if answer.body else Outcome(Kind.SENT)
-    said = _reason(answer.body)
+    named = answer.content.get("reason")
+    said = provider_words(named) if isinstance(named, str) else ""
     reason = f"apns {answer.status} {said}".strip()
-    wait = retry_after.seconds(answer.retry_after)
+    wait = answer.wait
     match answer.status, said:
         case 410, "Unregistered" | "ExpiredToken":
             return Outcome(Kind.DEAD, reason)
@@ -128,12 +127,3 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _:
             return Outcome(Kind.UNKNOWN, reason, wait)
-
-
-def _reason(body: bytes) -> str:
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ""
-    reason = parsed.get("reason") if isinstance(parsed, dict) else None
-    return provider_words(reason) if isinstance(reason, str) else ""

@@ -10,7 +10,6 @@ from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
-from tasks.notifications.providers import fcm_message, retry_after
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 
@@ -28,7 +27,6 @@ def from_settings(settings: Settings) -> "Fcm":
 class Fcm:
     """Sends to FCM registration tokens. One instance per process; its connection is shared by all sends."""
 
-    name: ClassVar[str] = "fcm"
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
     def __init__(self, settings: Settings, service_account: Path) -> None:
@@ -41,10 +39,10 @@ class Fcm:
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        raw = fcm_message.encode(push, push.body)
+        raw = encode(push, push.body)
         if len(raw) > MOST_BYTES:
             around = len(raw) - len(orjson.dumps(push.body))
-            raw = fcm_message.encode(push, fit(push.body, lambda body: around + len(orjson.dumps(body))))
+            raw = encode(push, fit(push.body, lambda body: around + len(orjson.dumps(body))))
         return raw[:-1]
 
     async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
@@ -72,12 +70,45 @@ class Fcm:
         await self._transport.close()
 
 
+def encode(push: Push, body: str) -> bytes:
+    """Return the v1 message of a push as JSON, without its target and with `body` for its body.
+
+    https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages#resource:-message
+    """
+    key, ttl = push.collapse_key, push.ttl
+    android: dict[str, Any] = {"tag": key}
+    aps: dict[str, Any] = {"thread-id": push.thread}
+    webpush: dict[str, Any] = {"tag": key}
+    if push.badge is not None:
+        android["notification_count"] = aps["badge"] = push.badge
+    if push.sound:
+        android["sound"] = aps["sound"] = "default"
+    else:
+        webpush["silent"] = True
+    return orjson.dumps(
+        {
+            "notification": {"title": push.title, "body": body},
+            "data": push.data,
+            "android": {"collapse_key": key, "priority": "high", "ttl": f"{ttl}s", "notification": android},
+            "apns": {
+                "headers": {
+                    "apns-collapse-id": key,
+                    "apns-expiration": str(int(push.expires_at)),
+                    "apns-priority": "10",
+                },
+                "payload": {"aps": aps},
+            },
+            "webpush": {"headers": {"TTL": str(ttl), "Urgency": "high", "Topic": key}, "notification": webpush},
+        }
+    )
+
+
 def classify(answer: Answer) -> Outcome:
     """Return the meaning of FCM's answer: keyed on FcmError's errorCode, then the status, then the HTTP code.
 
     Source: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and what servers have been seen to send.
     """
-    parsed = _object(answer.body)
+    parsed = answer.content
     if answer.status == 200:
         named = isinstance(parsed.get("name"), str) and parsed["name"]
         return Outcome(Kind.SENT) if named else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
@@ -90,7 +121,7 @@ def classify(answer: Answer) -> Outcome:
     apns = _detail(details, "ApnsError")
     shown = [provider_words(word) for word in (status, code) if word]
     reason = " ".join(dict.fromkeys(["fcm", str(answer.status), *shown]))
-    wait = retry_after.seconds(answer.retry_after)
+    wait = answer.wait
 
     match answer.status, status, code:
         case 404, _, "UNREGISTERED":
@@ -118,15 +149,6 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _:
             return Outcome(Kind.UNKNOWN, reason, wait)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of an answer, empty where it is none."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:

@@ -1,20 +1,27 @@
 """How bytes reach a provider: one multiplexed HTTP/2 connection per host and process, with a deadline on each request."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
+from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.outcome import provider_words
 
 # An answer is a few hundred bytes; one without end must not fill the memory.
 MOST_ANSWER_BYTES = 64 * 1024
+# A provider that asks for more is taken at its word only this far: a row's life is 24 h.
+MOST_WAIT_SECONDS = 6 * 3600
+RETRY_AFTER = Retry(retry_after_max=MOST_WAIT_SECONDS)
 
 
 class NoAnswerError(Exception):
@@ -31,6 +38,22 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     retry_after: str | None = None
+
+    @property
+    def wait(self) -> float | None:
+        """The seconds that Retry-After asks for (RFC 9110, 10.2.3), None where it is missing or unreadable."""
+        if self.retry_after is not None:
+            with suppress(InvalidHeader, ValueError, OverflowError):
+                return float(RETRY_AFTER.parse_retry_after(self.retry_after))
+        return None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON object in the body, empty where there is none."""
+        with suppress(orjson.JSONDecodeError):
+            if isinstance(parsed := orjson.loads(self.body), dict):
+                return parsed
+        return {}
 
 
 class Transport:

@@ -3,6 +3,7 @@
 import binascii
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,6 @@ from settings import ConfigurationError, Settings
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import MOST_BYTES, Push, fit
-from tasks.notifications.providers import retry_after
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
 
@@ -41,7 +41,6 @@ def from_settings(settings: Settings) -> "WebPush | None":
 class WebPush:
     """Sends to browser subscriptions: `token` is the endpoint, `options` holds `p256dh` and `auth`."""
 
-    name: ClassVar[str] = "webpush"
     channel: ClassVar[Literal["mobile", "desktop"]] = "desktop"
 
     def __init__(self, settings: Settings, key_file: Path, subject: str) -> None:
@@ -51,7 +50,7 @@ class WebPush:
         self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()
         self._subject = subject
         self._hosts = settings.webpush_hosts
-        self._tokens: dict[str, SignedToken] = {}
+        self._token_for = lru_cache(MOST_TOKENS)(self._make_token)
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
@@ -82,7 +81,7 @@ class WebPush:
             return Outcome(Kind.REFUSED, "webpush: the subscription's keys are unusable")
         if dry_run:
             return Outcome(Kind.HELD, "webpush cannot validate without delivering")
-        authorization = f"vapid t={self._token(endpoint.origin_ascii)}, k={self._public_key}"
+        authorization = f"vapid t={self._token_for(endpoint.origin_ascii).get()}, k={self._public_key}"
         try:
             answer = await self._transport.post(endpoint, {**headers, "authorization": authorization}, body)
         except UnusableUrlError:
@@ -108,17 +107,13 @@ class WebPush:
         known = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self._hosts)
         return url if known and url.scheme == "https" and not url.username and not url.password else None
 
-    def _token(self, origin: str) -> str:
-        """Return a VAPID token for a push service."""
-        if origin not in self._tokens:
-            if len(self._tokens) >= MOST_TOKENS:
-                self._tokens.clear()
-            self._tokens[origin] = SignedToken(
-                self._key,
-                lambda now: {"aud": origin, "exp": now + TOKEN_LIFE_SECONDS, "sub": self._subject},
-                seconds=TOKEN_SECONDS,
-            )
-        return self._tokens[origin].get()
+    def _make_token(self, origin: str) -> SignedToken:
+        """Return the VAPID token for a push service."""
+
+        def claims(now: int) -> dict[str, object]:
+            return {"aud": origin, "exp": now + TOKEN_LIFE_SECONDS, "sub": self._subject}
+
+        return SignedToken(self._key, claims, seconds=TOKEN_SECONDS)
 
 
 def _text(push: Push, body: str) -> dict[str, Any]:
@@ -156,7 +151,7 @@ def classify(answer: Answer) -> Outcome:
     Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
     """
     reason = f"webpush {answer.status}"
-    wait = retry_after.seconds(answer.retry_after)
+    wait = answer.wait
     match answer.status:
         case 200 | 201 | 202:
             return Outcome(Kind.SENT)

@@ -20,7 +20,6 @@ from .made import NOW, a_device, a_notification
 class MemoryProvider:
     """Answers by token: an Outcome, or an exception to raise; SENT where nothing is said."""
 
-    name: ClassVar[str] = "fcm"
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
     def __init__(

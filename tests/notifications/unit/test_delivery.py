@@ -13,7 +13,7 @@ from tasks.notifications.devices import Devices
 from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.providers.base import Provider
+from tasks.notifications.providers import Provider
 from tasks.notifications.senders import Senders
 from tasks.notifications.settlement import MOST_CLAIMS
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.notifications.payload import Push
-from tasks.notifications.providers.fcm_message import encode
+from tasks.notifications.providers.fcm import encode
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1)
 PUSHES = st.builds(
