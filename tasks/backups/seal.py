@@ -11,6 +11,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -133,7 +134,7 @@ def _members(backup: Backup, passphrases: list[bytes], tick: Tick) -> "Iterator[
     passphrase = folder.check_bytes(backup, passphrases, tick)
     assert passphrase is not None  # noqa: S101 - an archive is always signed
     expected = {member.name: member for member in backup.signed.manifest.members}
-    reader = _Decrypting(backup, passphrase, tick)
+    reader = _Reading(_decrypted(backup, passphrase, tick))
     try:
         with tarfile.open(fileobj=cast(IO[bytes], reader), mode="r|", bufsize=folder.CHUNK) as tar:
             for entry in tar:
@@ -195,39 +196,36 @@ class _Encrypting:
         self.bytes += len(data)
 
 
-class _Decrypting:
-    """Reads an archive's plain bytes; the caller has verified it."""
+class _Reading:
+    """Reads pieces of bytes as if they were a file."""
 
-    def __init__(self, backup: Backup, passphrase: bytes, tick: Tick) -> None:
-        encryption = backup.signed.manifest.encryption or Encryption()
-        self._name = backup.name
-        self._chunks = folder.chunks(backup.path, tick)
-        first = next(self._chunks, b"")
-        if not first.startswith(MAGIC):
-            raise BackupError(f"{backup.name} does not begin as an archive of openssl enc does")
-        start = len(MAGIC) + SALT_BYTES
-        salt, self._first = first[len(MAGIC) : start], first[start:]
-        self._decryptor = _cipher(passphrase, salt, encryption.iterations).decryptor()
-        self._unpadder = PKCS7(BLOCK_BITS).unpadder()
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
         self._ready = bytearray()
-        self._ended = False
 
     def read(self, size: int) -> bytes:
-        while len(self._ready) < size and not self._ended:
-            self._ready += self._next()
-        piece = bytes(self._ready[:size])
+        while len(self._ready) < size and (piece := next(self._pieces, None)) is not None:
+            self._ready += piece
+        taken = bytes(self._ready[:size])
         del self._ready[:size]
-        return piece
+        return taken
 
-    def _next(self) -> bytes:
-        chunk, self._first = self._first or next(self._chunks, b""), b""
-        if chunk:
-            return self._unpadder.update(self._decryptor.update(chunk))
-        self._ended = True
-        try:
-            return self._unpadder.update(self._decryptor.finalize()) + self._unpadder.finalize()
-        except ValueError:
-            raise BackupError(f"{self._name} cannot be decrypted to its end") from None
+
+def _decrypted(backup: Backup, passphrase: bytes, tick: Tick) -> Iterator[bytes]:
+    """Return an archive's plain bytes; the caller has verified it."""
+    chunks = folder.chunks(backup.path, tick)
+    first, start = next(chunks, b""), len(MAGIC) + SALT_BYTES
+    if not first.startswith(MAGIC):
+        raise BackupError(f"{backup.name} does not begin as an archive of openssl enc does")
+    iterations = (backup.signed.manifest.encryption or Encryption()).iterations
+    decryptor = _cipher(passphrase, first[len(MAGIC) : start], iterations).decryptor()
+    unpadder = PKCS7(BLOCK_BITS).unpadder()
+    for chunk in chain([first[start:]], chunks):
+        yield unpadder.update(decryptor.update(chunk))
+    try:
+        yield unpadder.update(decryptor.finalize()) + unpadder.finalize()
+    except ValueError:
+        raise BackupError(f"{backup.name} cannot be decrypted to its end") from None
 
 
 def _cipher(passphrase: bytes, salt: bytes, iterations: int) -> Cipher[modes.CBC]:
