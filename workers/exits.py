@@ -1,4 +1,4 @@
-"""How a process ends for want of configuration: one sentence on stderr and exit code 2."""
+"""The end of a process without a usable configuration: one sentence on stderr and exit code 2."""
 
 import sys
 from collections.abc import Iterator

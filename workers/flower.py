@@ -1,4 +1,4 @@
-"""How Flower is set up: never without a password, nothing of it open but /healthcheck, and it remembers what it has seen.
+"""Flower's set-up: never without a password, nothing of it open but /healthcheck, and it remembers what it has seen.
 
 Flower reads `flowerconfig.py`, which asks here.
 """

@@ -1,4 +1,4 @@
-"""Who may see Flower: which variable says so, and the file of users and passwords."""
+"""Flower's login: the variable that decides it, and the file of users and passwords."""
 
 import os
 import secrets

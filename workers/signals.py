@@ -1,4 +1,4 @@
-"""What the worker processes do at Celery's signals: log set-up, the stop request, the task's name in each log line."""
+"""Handlers of Celery's signals in the worker processes: log set-up, the stop request, the task's name in each log line."""
 
 import gc
 import signal

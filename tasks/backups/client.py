@@ -1,4 +1,4 @@
-"""Which dump and SQL client this machine has, what flags each takes, and how a child process is given the password.
+"""The dump and SQL client programs of this machine: the flags that each takes, and how it is given the password.
 
 The two families share no safe set of flags: --set-gtid-purged and --column-statistics are fatal to mariadb-dump and needed by
 mysqldump, so the program is asked what it is.

@@ -1,4 +1,4 @@
-"""How a backup says that it could not be made, trusted or restored."""
+"""The error of a backup that cannot be made, trusted or restored."""
 
 
 class BackupError(Exception):

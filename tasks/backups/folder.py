@@ -1,4 +1,4 @@
-"""BACKUP_DIR: what lies in it, who works in it, and how a file comes to be there whole or not at all."""
+"""The backup folder, BACKUP_DIR: its files by name, its lock, and files that are there whole or not at all."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""What a backup is said to hold, in a text file beside it: one line of JSON and, under it, that line's signature.
+"""The manifest of a backup, in a text file beside it: one line of JSON and, under it, that line's signature.
 
 The manifest names its artefact, with size and SHA-256, so that one signature authenticates both. The signature is an HMAC over
 the first line as it stands in the file, under a key of its own: `head -n 1` and openssl can check it without us.

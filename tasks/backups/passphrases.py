@@ -1,4 +1,4 @@
-"""The secret that archives are sealed with: where it is read from, and the keys that are derived of it."""
+"""The passphrases that archives are sealed with: the file they are read from, and the keys derived from them."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Where a restore gets its dump from: the folder, an archive in it, or an archive in the bucket."""
+"""The source of a restore: a dump in the folder, an archive in it, or an archive in the bucket."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether all that a backup holds is still what its manifest says, by reading it; `folder.check_bytes` is the cheaper look."""
+"""Verify a backup against its manifest by reading all of it; `folder.check_bytes` is the cheaper look."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`chat-workers attachments`: what the virus scans have found, another scan, a release, and whether clamd can be believed."""
+"""`chat-workers attachments`: list the verdicts of the virus scans, scan again, release a file, and check clamd."""
 
 from collections.abc import Iterator
 from typing import Any

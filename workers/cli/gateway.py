@@ -1,4 +1,4 @@
-"""`chat-workers gateway`: who may start jobs over HTTP; make, list and revoke tokens."""
+"""`chat-workers gateway`: make, list and revoke the tokens that may start jobs over HTTP."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Command groups: what holds for every command of `chat-workers`."""
+"""Command groups: the settings, the log and the form of errors for every command of `chat-workers`."""
 
 from typing import Any
 

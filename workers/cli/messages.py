@@ -1,4 +1,4 @@
-"""`chat-workers messages`: what was put on the queues that no worker can run, and why."""
+"""`chat-workers messages`: list and discard the messages that no worker can run."""
 
 import re
 from collections.abc import Iterator

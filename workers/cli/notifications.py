@@ -1,4 +1,4 @@
-"""`chat-workers notifications`: how delivery stands, the history of a row, send or validate one, play failed ones again."""
+"""`chat-workers notifications`: the state of delivery, the history of a row, send, validate or replay."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""`chat-workers schedule`: what beat starts, when it last did and will next, whether it is late; and start one now."""
+"""`chat-workers schedule`: list beat's entries with their last and next runs, and start one now."""
 
 import click
 import redis

@@ -1,4 +1,4 @@
-"""What scans need: a clamd that can be believed, the uploads, and the quarantine."""
+"""The dependencies of scans: a clamd that can be believed, the uploads, and the quarantine."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

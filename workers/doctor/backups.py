@@ -1,4 +1,4 @@
-"""What backups need on their host: the folder, the passphrase, and a dump program."""
+"""The dependencies of backups on their host: the folder, the passphrase, and a dump program."""
 
 import stat
 from collections.abc import Iterator

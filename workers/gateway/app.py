@@ -1,4 +1,4 @@
-"""The ASGI application: which routes the gateway has."""
+"""The gateway's ASGI application and its routes."""
 
 from fastapi import FastAPI
 

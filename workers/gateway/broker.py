@@ -1,4 +1,4 @@
-"""How messages get into Redis: as Celery writes them, no more than a queue may hold, within a deadline."""
+"""Publish messages to Redis as Celery writes them: no more than a queue may hold, within a deadline."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Which jobs the API may start, a line each: the task, what the body says to it, and what happens to many requests at once."""
+"""The catalogue of jobs that the API may start: the task, the body that it takes, and whether requests coalesce."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the jobs: headers, bodies, answers, examples."""
+"""The OpenAPI document of the jobs: headers, bodies, answers, examples."""
 
 from http import HTTPStatus
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether the gateway is alive, and whether it reaches what it needs."""
+"""`GET /healthz` and `/readyz`: the gateway is alive, and it reaches the database and the broker."""
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse

@@ -1,4 +1,4 @@
-"""`POST /v1/jobs/{job}`: who may start it, with what; and what is answered."""
+"""`POST /v1/jobs/{job}`: admit the caller, publish the message, answer."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager

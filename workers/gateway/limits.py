@@ -1,4 +1,4 @@
-"""How often someone may ask: token buckets by name or address, in bounded memory."""
+"""Rate limits: token buckets by name or address, in bounded memory."""
 
 import ipaddress
 import time

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what Prometheus scrapes."""
+"""`GET /metrics`: the metrics for Prometheus."""
 
 from fastapi import APIRouter, Response
 

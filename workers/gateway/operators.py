@@ -1,4 +1,4 @@
-"""Who may see the operators' routes: everyone on this machine, or whoever holds the operators' token."""
+"""Admission to the operators' routes: everyone on this machine, or whoever holds the operators' token."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""How the gateway says no: RFC 9457 problem details, in sentences for the person who must act."""
+"""Refusals: RFC 9457 problem details, in sentences for the person who must act."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""`GET /status`: how everything stands, as a page for people or, with `Accept: application/json`, for programs."""
+"""`GET /status`: the status page for people or, with `Accept: application/json`, for programs."""
 
 from typing import Annotated, Literal
 

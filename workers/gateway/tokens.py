@@ -1,4 +1,4 @@
-"""Who may start jobs: the tokens file, a line each, with hashes instead of tokens; read again when it changes.
+"""The tokens file of those who may start jobs: a line each, with hashes instead of tokens; read again when it changes.
 
     directus-2026-11  9f86d081…  expires=2027-02-01T00:00:00+00:00  jobs=notifications,attachments
 

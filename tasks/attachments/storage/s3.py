@@ -1,4 +1,4 @@
-"""Attachments in an S3 bucket, under a prefix; known by ETag, version and time. Credentials and endpoint are boto3's own."""
+"""Attachments in an S3 bucket, under a prefix; identified by ETag, version, time. Credentials and endpoint are boto3's own."""
 
 import tempfile
 from collections.abc import Iterator

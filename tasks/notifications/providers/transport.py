@@ -1,4 +1,4 @@
-"""How bytes reach a provider: one multiplexed HTTP/2 connection per host and process, with a deadline on each request."""
+"""The HTTP transport of the providers: one multiplexed HTTP/2 connection per host and process, a deadline on each request."""
 
 from collections.abc import Mapping
 from contextlib import suppress
