@@ -1,4 +1,4 @@
-"""Where a file_url leads under ATTACHMENTS_URL: its path in segments, or a refusal. Everything in a file_url is untrusted."""
+"""Resolve a file_url under ATTACHMENTS_URL: its path in segments, or a refusal. Everything in a file_url is untrusted."""
 
 import re
 from urllib.parse import unquote

@@ -1,4 +1,4 @@
-"""What a storage gives to a scan: content in chunks, what it is known by, and whether it is still the same."""
+"""The interface of a storage: content in chunks, the identity of a version, and whether it is still the same."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Attachments in a folder: opened segment by segment below the root, never through a link, known by inode and times."""
+"""Attachments in a folder: opened segment by segment below the root, never through a link, identified by inode and times."""
 
 import errno
 import hashlib
