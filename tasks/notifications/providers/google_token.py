@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jwt
 import orjson
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from firebase_admin import credentials
+from google.auth import jwt
 
 from settings import ConfigurationError
 from tasks.notifications.providers.token_endpoint import CredentialsError, Token, TokenEndpoint
@@ -26,27 +25,25 @@ ASSERTION_SECONDS = 3600
 
 
 class ServiceAccount:
-    """A service account's key, which signs for its token (https://developers.google.com/identity/protocols/oauth2/service-account)."""
+    """A service account, read by firebase-admin, that signs for its token.
+
+    https://developers.google.com/identity/protocols/oauth2/service-account
+    """
 
     def __init__(self, account: dict[str, Any]) -> None:
         """Raise ValueError unless this is the JSON of a service account."""
-        if account.get("type") != "service_account":
-            raise ValueError('its "type" is not "service_account"')
-        for name in ("project_id", "client_email", "private_key", "token_uri"):
+        for name in ("project_id", "token_uri"):
             if not isinstance(account.get(name), str):
                 raise ValueError(f'it has no "{name}"')
+        certificate = credentials.Certificate(account)
+        self._email, self._signer = certificate.service_account_email, certificate.signer
         self.project_id: str = account["project_id"]
-        self._email, self._token_uri = account["client_email"], account["token_uri"]
-        self._key_id = str(account.get("private_key_id", ""))
-        key = load_pem_private_key(account["private_key"].encode(), password=None)
-        if not isinstance(key, RSAPrivateKey):
-            raise ValueError('its "private_key" is no RSA key')
-        self._key = key
+        self._token_uri: str = account["token_uri"]
 
     async def fetch(self, endpoint: TokenEndpoint) -> Token:
         now = int(time.time())
         claims = {"iss": self._email, "scope": SCOPE, "aud": self._token_uri, "iat": now, "exp": now + ASSERTION_SECONDS}
-        assertion = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._key_id})
+        assertion = jwt.encode(self._signer, claims).decode()  # type: ignore[no-untyped-call]
         return await endpoint.ask(self._token_uri, {"grant_type": GRANT_TYPE, "assertion": assertion})
 
 
