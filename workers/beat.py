@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import structlog
@@ -22,10 +22,9 @@ from workers.logging import configure
 log = structlog.get_logger("workers.beat")
 
 CHILD_OF = "--child-of"
-# Pauses before the next start; after a beat that ran for longer than the longest, the shortest again.
-SHORTEST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 15.0
-# Between asking beat to end, which frees its lock, and forcing it.
+# Before the next start: a start costs a second of CPU, and an outage may last.
+PAUSE_SECONDS = 5.0
+# Between asking beat to end, which frees its lock, and ending without it, whereupon the kernel kills it.
 STOP_SECONDS = 10.0
 
 STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
@@ -47,32 +46,20 @@ def _supervise() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     # However this process ends, no beat goes on without it: the kernel kills the child.
     command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "workers.beat", CHILD_OF, str(os.getpid())]
-    pause = SHORTEST_PAUSE_SECONDS
     while True:
-        began = time.monotonic()
         # In a session of its own: a signal to the whole group would reach it twice and cut the freeing of its lock short.
         child = subprocess.Popen(command, start_new_session=True)
         while child.poll() is None:
             if signal.sigwait(AWAITED) in STOPS:
-                return _stop(child)
+                child.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(STOP_SECONDS)
+                return 0
         if child.returncode == EXIT_CONFIGURATION:
             return EXIT_CONFIGURATION
-        if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
-            pause = SHORTEST_PAUSE_SECONDS
-        log.warning("beat has ended and is started again", status=child.returncode, in_seconds=pause)
-        if signal.sigtimedwait(STOPS, pause):
+        log.warning("beat has ended and is started again", status=child.returncode, in_seconds=PAUSE_SECONDS)
+        if signal.sigtimedwait(STOPS, PAUSE_SECONDS):
             return 0
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _stop(child: "subprocess.Popen[bytes]") -> int:
-    child.terminate()
-    try:
-        child.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-    return 0
 
 
 def _beat(supervisor: int) -> NoReturn:

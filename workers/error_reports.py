@@ -2,7 +2,6 @@
 
 import re
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from settings import ConfigurationError, Settings
@@ -19,11 +18,11 @@ def start(settings: Settings) -> None:
     """Begin to report, before the pool forks: Celery's tracers are patched once. Raise ConfigurationError if not installed."""
     if settings.sentry_dsn is None:
         return
-    if find_spec("sentry_sdk") is None:
-        raise ConfigurationError("SENTRY_DSN is set, but Sentry is not installed: pip install 'chat-workers[sentry]'")
-    import sentry_sdk
-    from sentry_sdk.integrations.celery import CeleryIntegration
-
+    try:
+        import sentry_sdk
+        from sentry_sdk.integrations.celery import CeleryIntegration
+    except ImportError:
+        raise ConfigurationError("SENTRY_DSN is set, but Sentry is not installed: pip install 'chat-workers[sentry]'") from None
     sentry_sdk.init(
         dsn=settings.sentry_dsn.get_secret_value(),
         environment=settings.sentry_environment,

@@ -5,7 +5,6 @@ drain's claims and results show as its statements.
 """
 
 import os
-from importlib.util import find_spec
 from typing import Any
 
 from db.engine import get_engine
@@ -23,11 +22,12 @@ def check(settings: Settings) -> None:
     """Raise ConfigurationError where traces are wanted and what makes them is not installed. Imports it, before the fork."""
     if settings.otel_exporter_otlp_endpoint is None:
         return
-    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.instrumentation.celery") is None:
+    try:
+        _modules()
+    except ImportError:
         raise ConfigurationError(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'chat-workers[opentelemetry]'"
-        )
-    _modules()
+        ) from None
 
 
 def start(settings: Settings) -> None:

@@ -14,22 +14,6 @@ from workers.gateway.catalogue import CATALOGUE
 from workers.gateway.tokens import NEVER, TokensError
 
 
-class Moment(click.ParamType[datetime]):
-    """When a token expires: in so many days, as in 90d, or at the start of a day in UTC, as in 2027-02-01."""
-
-    name = "moment"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        text = str(value)
-        try:
-            when = datetime.fromisoformat(text) if "-" in text else datetime.now(UTC).replace(microsecond=0) + parse_age(text)
-        except ValueError:
-            self.fail(f"{text!r} is neither an age, as in 90d, nor a date, as in 2027-02-01", param, ctx)
-        return when.replace(tzinfo=when.tzinfo or UTC)
-
-
 @click.group("gateway", cls=Group, errors=(TokensError,))
 def group() -> None:
     """Who may start jobs over HTTP: token, tokens, revoke. The gateway reads GATEWAY_TOKENS_FILE again when it changes."""
@@ -42,10 +26,19 @@ def _file() -> Path:
     return path
 
 
+def _moment(text: str) -> datetime:
+    """Return when a token expires: in so many days, as in 90d, or at the start of a day in UTC, as in 2027-02-01."""
+    try:
+        when = datetime.fromisoformat(text) if "-" in text else datetime.now(UTC).replace(microsecond=0) + parse_age(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither an age, as in 90d, nor a date, as in 2027-02-01") from None
+    return when.replace(tzinfo=when.tzinfo or UTC)
+
+
 @group.command()
 @click.argument("name")
 @click.option(
-    "--expires", type=Moment(), metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
+    "--expires", type=_moment, metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
 )
 @click.option("--job", "jobs", multiple=True, type=click.Choice(list(CATALOGUE)), help="Only this job; may be repeated.")
 @as_json_option

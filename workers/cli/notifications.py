@@ -66,13 +66,12 @@ def send(notification_id: int, dry_run: bool, as_json: bool) -> None:
     if dry_run:
         _validate(notification_id, as_json)
         return
-    if read_history(get_engine(), notification_id) is None:
-        raise click.ClickException(f"there is no notification {notification_id}")
     summary = run.deliver(notification_id)
+    found = read_history(get_engine(), notification_id)
+    if found is None:
+        raise click.ClickException(f"there is no notification {notification_id}")
     if not summary.rows:
         raise click.ClickException("nothing was sent: it is settled, not due yet, held by a worker, or its provider is held")
-    found = read_history(get_engine(), notification_id)
-    assert found is not None  # noqa: S101 - it was there a moment ago
     result = {key: found.notification[key] for key in ("id", "delivery_status", "error_message")}
     why = f": {result['error_message']}" if result["error_message"] else ""
     emit(result, as_json, [f"{result['delivery_status']}{why}"])

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from tasks.facts import PREFIX, Fact, Row
 from workers.operations.counted import families
-from workers.operations.snapshot import COLLECTORS, COUNTED, Snapshot
+from workers.operations.snapshot import COUNTED, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,7 +19,7 @@ class _Collector(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        for table, rows in [(COLLECTORS, self._snapshot.collectors()), *self._snapshot.tables()]:
+        for table, rows in self._snapshot.tables():
             for fact in table.facts:
                 yield _family(fact, rows)
         if counted := self._snapshot.counted():

@@ -70,11 +70,7 @@ class Snapshot:
         """Return each table with its rows in the order in which a person asks; those that could not be read are left out."""
         values = {reading.name: reading.value for reading in self.readings if reading.ok}
         read = [(table, values[name]) for name in SHOWN if name in values for table in TABLES[name] if not table.on_demand]
-        return [(table, value[table.name]) for table, value in read]
-
-    def collectors(self) -> list[Row]:
-        """Return a row for each part: whether it could be read."""
-        return COLLECTORS.rows(self.readings)
+        return [(COLLECTORS, COLLECTORS.rows(self.readings)), *((table, value[table.name]) for table, value in read)]
 
     def counted(self) -> Counted | None:
         """Return the counters and histograms, None if they could not be read."""
@@ -82,8 +78,7 @@ class Snapshot:
 
     def troubles(self) -> list[Trouble]:
         """Return what is wrong now, the worst first."""
-        read = [(COLLECTORS, self.collectors()), *self.tables()]
-        found = [trouble for table, rows in read for fact in table.facts for trouble in troubles(fact, rows)]
+        found = [trouble for table, rows in self.tables() for fact in table.facts for trouble in troubles(fact, rows)]
         if counted := self.counted():
             found += [trouble for fact in COUNTED for trouble in troubles(fact, counted.windows.get(fact.name, ()))]
         return sorted(found, key=lambda trouble: trouble.severity)

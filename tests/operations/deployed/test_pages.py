@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from celery.events.state import Task
 from redis import Redis
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -25,8 +24,7 @@ from tasks.facts import Column, Row, Table
 from tests.operations.conftest import Look, Samples, value
 from tests.operations.deployed.conftest import Deployment, eventually
 from tests.processes import Start, answers
-from workers.flower import options, readable
-from workers.flower_login import read_users
+from workers.flower import options, read_users
 from workers.operations.alerts import Trouble
 from workers.operations.page import page
 from workers.operations.snapshot import Snapshot
@@ -297,13 +295,6 @@ def test_a_file_of_users_that_cannot_be_used_is_one_sentence(
         path.chmod(mode)
     with pytest.raises(ConfigurationError, match=f"^FLOWER_BASIC_AUTH_FILE .*{words}"):
         read_users(path)
-
-
-@pytest.mark.parametrize(
-    ("args", "shown"), [("()", ""), ("(12,)", "12"), ("[12]", "[12]"), ("(1, 2)", "1, 2"), (None, ""), ("x" * 500, "x" * 200)]
-)
-def test_arguments_are_shown_as_a_person_writes_them(args: str | None, shown: str) -> None:
-    assert readable(Task(uuid="1", args=args, kwargs="{}")).args == shown
 
 
 def said(browser: Chrome) -> list[str]:
