@@ -80,13 +80,17 @@ def flush(*, at_once: bool = False) -> None:
         with _connect().pipeline(transaction=False) as pipeline:
             for field, amount in taken.items():
                 pipeline.hincrbyfloat(KEY, orjson.dumps(field), amount)
-            pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
     except RedisError as error:
+        answers = [error] * len(taken)
+    # Being out of memory, Redis takes some and refuses others.
+    refused = {field: answer for field, answer in zip(taken, answers, strict=True) if isinstance(answer, RedisError)}
+    if refused:
         _paused_until = time.monotonic() + RETRY_SECONDS
         with _lock:
-            for field, amount in taken.items():
-                _gathered[field] += amount
-        log.debug("counters kept in memory", reason=str(error))
+            for field in refused:
+                _gathered[field] += taken[field]
+        log.debug("counters kept in memory", reason=str(next(iter(refused.values()))))
 
 
 def _forget_the_parents_increments() -> None:

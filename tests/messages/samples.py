@@ -215,6 +215,9 @@ BAD_COMMANDS: list[tuple[str, bytes]] = [
     ("a destination that is a number", command(body={"method": "ping", "destination": 5})),
     ("a reply to nowhere", command(body={"method": "ping", "reply_to": "x"})),
     ("another argument", command(body={"method": "ping", "self": 1})),
+    ("a queue to leave that is a list", command(body={"method": "cancel_consumer", "arguments": {"queue": ["x"]}})),
+    ("a queue to read that is a number", command(body={"method": "add_consumer", "arguments": {"queue": 5}})),
+    ("an exchange of no type", command(body={"method": "add_consumer", "arguments": {"queue": "x", "exchange_type": "nope"}})),
 ]
 
 # For the one task that takes an argument, on its own queue.

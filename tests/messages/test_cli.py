@@ -50,6 +50,14 @@ def test_kept_messages_are_listed_with_counts_and_without_content(messages: Any,
     assert SECRET not in messages("list").output + messages("list", "--json").output
 
 
+def test_an_entry_that_someone_else_wrote_is_listed_and_discarded(messages: Any, redis: Redis) -> None:
+    redis.xadd(rejected.KEPT, {"queue": b"\xff", "size": "many"})
+    listed = messages("list")
+    assert (listed.exit_code, "1 kept" in listed.output) == (0, True)
+    assert messages("discard", "--all").exit_code == 0
+    assert rejected.kept_count(redis) == 0
+
+
 def test_messages_are_discarded_by_id_or_all(messages: Any, redis: Redis) -> None:
     first, *_ = [keep(redis, b"{", "json") for _ in range(3)]
     assert messages("discard", first).exit_code == 0

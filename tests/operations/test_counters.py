@@ -85,6 +85,18 @@ def test_a_redis_that_is_away_keeps_nobody_and_loses_nothing(stack: Stack) -> No
         assert counters.read(client, COUNTED) == {("notifications_settled", "SENT"): 5}
 
 
+def test_what_redis_took_is_not_handed_on_again_with_what_it_refused(redis: Redis) -> None:
+    refused = b'["notifications_settled","FAILED"]'
+    redis.hset(counters.KEY, refused, "many")
+    for status in ("SENT", "FAILED"):
+        counters.add(SETTLED, status)
+    counters.flush(at_once=True)
+    redis.hdel(counters.KEY, refused)
+    counters._paused_until = 0.0
+    counters.flush(at_once=True)
+    assert counters.read(redis, (SETTLED,)) == {("notifications_settled", "SENT"): 1, ("notifications_settled", "FAILED"): 1}
+
+
 @pytest.mark.parametrize(
     ("text", "label"),
     [

@@ -3,7 +3,7 @@
 Celery adopts the largest clock that it hears of, and could write no message with one of 5,000 digits.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from kombu.utils.json import dumps, loads
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -34,13 +34,22 @@ class _Route(_Part):
     routing_key: str
 
 
+class _Arguments(_Part):
+    """Arguments that a worker uses in its event loop after the command was answered, where an error ends the worker."""
+
+    queue: str | None = None
+    exchange: str | None = None
+    exchange_type: Literal["direct", "topic", "fanout"] | None = None
+    routing_key: str | None = None
+
+
 class _Command(_Part):
     """A command's body, whose fields kombu passes on as arguments of a function."""
 
     model_config = ConfigDict(extra="forbid")
 
     method: str
-    arguments: dict[str, Any] | None = None
+    arguments: _Arguments | None = None
     destination: list[str] | None = None
     pattern: str | None = None
     matcher: str | None = None

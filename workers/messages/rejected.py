@@ -59,11 +59,12 @@ def kept_count(redis: Redis) -> int:
 
 
 def kept(redis: Redis, most: int = MOST_KEPT) -> Iterator[Rejected]:
-    """Yield the kept messages, the newest first."""
+    """Yield the kept messages, the newest first; of an entry that someone else wrote, what is there."""
     for identity, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], redis.xrevrange(KEPT, count=most)):
         at = datetime.fromtimestamp(int(identity.partition(b"-")[0]) / 1000, UTC)
-        text = {name: fields[name.encode()].decode() for name in ("queue", "defect", "detail")}
-        yield Rejected(identity.decode(), at, **text, size=int(fields[b"size"]), raw=fields[b"raw"])
+        text = {name: fields.get(name.encode(), b"").decode(errors="replace") for name in ("queue", "defect", "detail")}
+        raw, size = fields.get(b"raw", b""), fields.get(b"size", b"")
+        yield Rejected(identity.decode(), at, **text, size=int(size) if size.isdigit() else len(raw), raw=raw)
 
 
 def discard(redis: Redis, identity: str) -> bool:
