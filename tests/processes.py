@@ -88,10 +88,13 @@ class Process:
 
         def holds() -> bool:
             if not self.runs:
-                pytest.fail(f"the program ended before {what}; its log ends:\n{self.lines[-5000:]}")
+                pytest.fail(f"the program ended before {what}")
             return condition()
 
-        wait_until(holds, what, every=every)
+        try:
+            wait_until(holds, what, every=every)
+        except pytest.fail.Exception as failed:
+            pytest.fail(f"{failed}; its log ends:\n{self.lines[-5000:]}")
 
     def wait_ready(self) -> Self:
         """Wait until a worker says that it takes messages."""

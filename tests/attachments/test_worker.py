@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from devstack.stack import Stack
 from tasks.attachments.scannable import EICAR
-from tests.processes import Process, Start, wait_until
+from tests.processes import Process, Start
 from tests.trickle import Trickler, trickling
 
 from .conftest import Uploads
@@ -49,7 +49,7 @@ def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets
     clean, infected, forgotten = uploads.add(PNG), uploads.add(EICAR), uploads.add(b"hello")
     for attachment in (clean, infected):
         producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
-    wait_until(lambda: (uploads.flags(clean), uploads.flags(infected)) == ((1, 1), (1, 0)), "both had their verdicts")
+    worker.wait_until(lambda: (uploads.flags(clean), uploads.flags(infected)) == ((1, 1), (1, 0)), "both had their verdicts")
 
     stack.redis.pause()
     time.sleep(0.2)
@@ -57,11 +57,8 @@ def test_a_worker_scans_what_the_api_calls_for_and_survives_a_redis_that_forgets
     stack.redis.start()
     with Redis.from_url(stack.redis.url) as client:
         client.flushall()
-    # As beat does, once it is back too: the message for this one was lost.
-    producer.send_task("tasks.attachments.sweep", queue="attachments")
-    wait_until(lambda: uploads.flags(forgotten) == (1, 1), "the sweep had found the third")
-
-    assert worker.runs
+    # The message for this one was lost.
+    worker.wait_until(lambda: swept(uploads, producer, forgotten) == (1, 1), "a sweep had found the third", every=1)
 
 
 def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
@@ -69,22 +66,17 @@ def test_a_killed_child_in_mid_scan_ends_with_a_true_verdict(
 ) -> None:
     warm = uploads.add(b"warm")
     producer.send_task("tasks.attachments.scan", [warm], queue="attachments")
-    wait_until(lambda: uploads.flags(warm) == (1, 1), "the worker was warm")
+    worker.wait_until(lambda: uploads.flags(warm) == (1, 1), "the worker was warm")
     scanners.clamd.pause()
     attachment = uploads.add(EICAR)
     producer.send_task("tasks.attachments.scan", [attachment], queue="attachments")
-    wait_until(lambda: _leased(uploads, attachment), "the scan was under way")
+    worker.wait_until(lambda: _leased(uploads, attachment), "the scan was under way")
     assert worker.children
     for child in worker.children:
         os.kill(child, signal.SIGKILL)
     scanners.clamd.resume()
 
-    def beat() -> bool:
-        uploads.make_due()  # the lease of the dead is over
-        producer.send_task("tasks.attachments.sweep", queue="attachments")
-        return uploads.flags(attachment) == (1, 0)
-
-    wait_until(beat, "it had its verdict", every=1)
+    worker.wait_until(lambda: swept(uploads, producer, attachment) == (1, 0), "it had its verdict", every=1)
 
 
 def test_a_worker_that_stops_does_not_wait_for_a_storage_that_trickles_and_charges_no_file(
@@ -96,6 +88,13 @@ def test_a_worker_that_stops_does_not_wait_for_a_storage_that_trickles_and_charg
     assert worker.stop() == 0
     record = uploads.record(attachment)
     assert (record.lease, record.claims, record.attempts, record.verdict) == (None, 0, 0, "waiting")
+
+
+def swept(uploads: Uploads, producer: "Celery[Any]", attachment: int) -> tuple[int, int]:
+    """Ask for a sweep as beat does again and again, with every lease and wait over; return the attachment's flags by then."""
+    uploads.make_due()
+    producer.send_task("tasks.attachments.sweep", queue="attachments")
+    return uploads.flags(attachment)
 
 
 def _leased(uploads: Uploads, attachment: int) -> bool:
