@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, RowMapping, text
 
+from devstack.emulators.client import Emulator
+
 Values = dict[str, Any]
 
 
@@ -81,8 +83,8 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def api(chat: Engine) -> Chat:
-    """The API's side of an otherwise empty database."""
+def api(chat: Engine, emulator: Emulator) -> Chat:
+    """The API's side of an otherwise empty database, before providers that no other test has told to fail."""
     return Chat(chat)
 
 
