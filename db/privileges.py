@@ -66,13 +66,10 @@ TO_MIGRATE: tuple[Right, ...] = (*ON_OWN, "CREATE", "ALTER", "DROP", "INDEX", "R
 
 def worker_tables() -> list[str]:
     """Return the worker-owned tables as the migrations make them, the table of the revision left out."""
-    folder = Path(__file__).parent / "migrations" / "versions"
-    made: set[str] = set()
-    for path in sorted(folder.glob("*.py")):
-        source = path.read_text()
-        made |= set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?`?(worker_\w+)", source))
-        made -= set(re.findall(r"DROP TABLE (?:IF EXISTS )?`?(worker_\w+)", source.partition("def downgrade")[0]))
-    return sorted(made)
+    migrations = (Path(__file__).parent / "migrations" / "versions").glob("*.py")
+    return sorted(
+        {name for path in migrations for name in re.findall(r"CREATE TABLE IF NOT EXISTS (worker_\w+)", path.read_text())}
+    )
 
 
 def needs(account: Account) -> list[Need]:

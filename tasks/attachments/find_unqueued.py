@@ -123,13 +123,12 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
 
 
 def _enqueue(engine: Engine, rows: "Sequence[Row[Any]]", lane: int) -> int:
-    other_file = [row.id for row in rows if _names_another_file(row) or _contradicts_its_verdict(row)]
-    ids = [row.id for row in rows if _is_missed(row) and row.id not in other_file] + other_file
+    false = [row.id for row in rows if _has_false_flags(row)]
+    ids = [row.id for row in rows if _is_missed(row) and row.id not in false] + false
 
     def write(connection: Connection) -> None:
-        if other_file:
-            # The flags are about the file that was there before, or were never true.
-            connection.execute(BLOCK, {"ids": other_file, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
+        if false:
+            connection.execute(BLOCK, {"ids": false, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
         connection.execute(ENTER, {"ids": orjson.dumps(ids).decode(), "lane": lane})
 
     if ids:
@@ -144,13 +143,12 @@ def _is_missed(row: "Row[Any]") -> bool:
     return bool(row.unknown) or bool(row.settled and (row.safe or row.verdict not in {"unscannable", "unverified"}))
 
 
-def _names_another_file(row: "Row[Any]") -> bool:
-    return bool(not row.unknown and row.settled and row.scanned_url and row.scanned_url != row.file_url)
-
-
-def _contradicts_its_verdict(row: "Row[Any]") -> bool:
-    """Return True if a row is served against its verdict: a restored dump or a hand put the flags of a clean file back."""
-    return bool(row.scanned and row.safe and not row.unknown and row.settled and row.verdict not in SERVED_NAMES)
+def _has_false_flags(row: "Row[Any]") -> bool:
+    """Return True if a verdict's row names another file by now, or is served: a restored dump or a hand put the flags back."""
+    if row.unknown or not row.settled:
+        return False
+    served = row.scanned and row.safe and row.verdict not in SERVED_NAMES
+    return bool(served or (row.scanned_url and row.scanned_url != row.file_url))
 
 
 def _walk(engine: Engine, walk: str) -> "Row[Any]":

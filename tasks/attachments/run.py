@@ -45,14 +45,6 @@ class Summary:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """The objects that live as long as the worker process: made at its first scan, after the fork."""
-
-    scanner: Scanner
-    quarantine: Quarantine | None
-
-
 # CLAMD_URL to the version that has passed the tests of `scannable` in this process, and until when that holds (monotonic
 # seconds). A failure forgets it: clamd may come back with another configuration.
 _tested: dict[str, tuple[Version, float]] = {}
@@ -60,20 +52,19 @@ TESTED_SECONDS = 3600
 
 
 @cache
-def _process() -> _Process:
+def _process() -> tuple[Scanner, Quarantine | None]:
+    """Return what lives as long as the worker process: made at its first scan, after the fork."""
     settings, engine = get_settings(), get_engine()
-    return _Process(
-        Scanner(
-            storage=open_storage(settings),
-            clamd=Clamd(settings.clamd_url, scan_seconds=settings.clamd_scan_seconds),
-            largest_bytes=settings.attachments_largest_bytes,
-            transfer_seconds=settings.attachments_transfer_seconds,
-            known=partial(queue.known, engine),
-            released=partial(queue.released, engine),
-            stop=stop_requested,
-        ),
-        open_quarantine(settings),
+    scanner = Scanner(
+        storage=open_storage(settings),
+        clamd=Clamd(settings.clamd_url, scan_seconds=settings.clamd_scan_seconds),
+        largest_bytes=settings.attachments_largest_bytes,
+        transfer_seconds=settings.attachments_transfer_seconds,
+        known=partial(queue.known, engine),
+        released=partial(queue.released, engine),
+        stop=stop_requested,
     )
+    return scanner, open_quarantine(settings)
 
 
 def scan_one(attachment_id: int) -> Summary:
@@ -107,8 +98,7 @@ class _Run:
     def __init__(self, *, connections: int) -> None:
         self.queue = Queue(get_engine(), lease=uuid.uuid4().hex)
         self.summary = Summary()
-        self._scanner = _process().scanner
-        self._quarantine = _process().quarantine
+        self._scanner, self._quarantine = _process()
         self._connections = connections
         self._clamd_is_away = False
         self._not_asked = ""

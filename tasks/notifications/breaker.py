@@ -66,11 +66,6 @@ class Tally:
     leaving: bool = False
     """The run ends and wants no probe."""
 
-    @property
-    def sent(self) -> int:
-        """Messages that count against the rate."""
-        return self.answered + self.failed
-
 
 @dataclass(slots=True)
 class Breaker:
@@ -141,7 +136,8 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float) -> BreakerS
     if breaker.opened_at is None:
         fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
-            _open(breaker, fault, now)
+            breaker.opened_at, breaker.reason, breaker.probes = now, fault, 0
+            breaker.probe_at = now + _probe_delay(breaker)
     elif tally.probed:
         _judge_probe(breaker, tally, now)
     return _state(breaker, now, rate, leaving=tally.leaving)
@@ -151,8 +147,9 @@ def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:
     ramp = min(1.0, max(RAMP_START, (now - breaker.recovered_at) / RAMP_SECONDS))
     elapsed = now - breaker.tokens_at if breaker.tokens_at else BURST_SECONDS
     full = rate * ramp * BURST_SECONDS
-    reservation = _reservation(rate)
-    breaker.tokens = min(full, breaker.tokens + max(0.0, elapsed) * rate * ramp + reservation * tally.reserved) - tally.sent
+    given_back = _reservation(rate) * tally.reserved
+    sent = tally.answered + tally.failed
+    breaker.tokens = min(full, breaker.tokens + max(0.0, elapsed) * rate * ramp + given_back) - sent
     breaker.tokens_at = now
 
 
@@ -166,11 +163,6 @@ def _count(breaker: Breaker, tally: Tally, now: float) -> None:
 def _sustained_failure(breaker: Breaker, tally: Tally) -> str:
     enough = breaker.failed >= OPEN_AT_FAILURES
     return tally.failure if enough and breaker.failed >= OPEN_AT_SHARE * (breaker.failed + breaker.answered) else ""
-
-
-def _open(breaker: Breaker, reason: str, now: float) -> None:
-    breaker.opened_at, breaker.reason, breaker.probes = now, reason, 0
-    breaker.probe_at = now + _probe_delay(breaker)
 
 
 def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:

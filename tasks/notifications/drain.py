@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
 
@@ -35,35 +35,23 @@ class Summary:
     more: bool = False
 
 
+@dataclass(eq=False)
 class Drain:
-    """One run. `claim` claims up to `rows` rows, from the lanes of the providers whose breakers let messages pass."""
+    """One run. `in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        providers: Mapping[str, Provider],
-        gate: Gate,
-        *,
-        batch_rows: int,
-        in_flight: int,
-        stop: Callable[[], bool] = lambda: False,
-        announce: Callable[[list[Attempt]], None] = lambda _attempts: None,
-        run_seconds: float = RUN_SECONDS,
-    ) -> None:
-        """`in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way.
+    queue: Queue
+    providers: Mapping[str, Provider]
+    gate: Gate
+    _: KW_ONLY
+    batch_rows: int
+    in_flight: int
+    stop: Callable[[], bool] = lambda: False
+    announce: Callable[[list[Attempt]], None] = lambda _attempts: None
+    """Is told of attempts once they are settled."""
+    run_seconds: float = RUN_SECONDS
 
-        `announce` is told of attempts once they are settled.
-        """
-        self._queue = queue
-        self._providers = providers
-        self._gate = gate
-        self._in_flight = in_flight
-        self._batch_rows = batch_rows
-        self._window = 3 * batch_rows
-        self._stop = stop
-        self._announce = announce
-        self._run_seconds = run_seconds
-        self._clock_offset = queue.now() - time.monotonic()
+    def __post_init__(self) -> None:
+        self._clock_offset = self.queue.now() - time.monotonic()
         self._under_way = 0
         self._progress = asyncio.Event()
         self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
@@ -74,12 +62,15 @@ class Drain:
         return time.monotonic() + self._clock_offset
 
     async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
-        """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary."""
+        """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary.
+
+        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass.
+        """
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
             async with asyncio.TaskGroup() as sending:
-                senders = Senders(self._providers, self._gate, sending, self._in_flight, self._now, self._conclude)
+                senders = Senders(self.providers, self.gate, sending, self.in_flight, self._now, self._conclude)
                 try:
                     await self._claim(claim, senders)
                 except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
@@ -87,21 +78,21 @@ class Drain:
             self._results.put_nowait(None)
         if failure:
             raise failure
-        await asyncio.to_thread(self._gate.leave)
+        await asyncio.to_thread(self.gate.leave)
         return self._summary
 
     async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], senders: Senders) -> None:
-        ends_at = time.monotonic() + self._run_seconds
-        while not self._stop():
+        ends_at = time.monotonic() + self.run_seconds
+        while not self.stop():
             if time.monotonic() > ends_at:
                 self._summary.more = True
                 return
-            await self._room(self._window - self._batch_rows)
-            lanes, most = await self._gate.ask_aside()
+            await self._room(2 * self.batch_rows)
+            lanes, most = await self.gate.ask_aside()
             if not lanes:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
             start_by = time.monotonic() + START_SECONDS
-            jobs = await asyncio.to_thread(claim, min(most, self._batch_rows), ("", *lanes))
+            jobs = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
             if not jobs:
                 return
             self._under_way += len(jobs)
@@ -118,10 +109,10 @@ class Drain:
 
     def _begin(self, job: Job, senders: Senders, start_by: float) -> None:
         def in_time() -> bool:
-            return not self._stop() and time.monotonic() < start_by
+            return not self.stop() and time.monotonic() < start_by
 
         try:
-            begun = begin(job, self._providers, self._now())
+            begun = begin(job, self.providers, self._now())
         except Exception:  # noqa: BLE001 - one row's fault, logged there
             self._leave(job.notification)
             return
@@ -169,13 +160,13 @@ class Drain:
                 given_back = [result for result in results if isinstance(result, int)]
                 locked = []
                 if attempts:
-                    written, locked = await asyncio.to_thread(self._queue.settle, attempts, park_locked=not pauses)
+                    written, locked = await asyncio.to_thread(self.queue.settle, attempts, park_locked=not pauses)
                     self._summary.rows.update(written)
                     waiting = {id(attempt) for attempt in locked}
                     settled = [attempt for attempt in attempts if id(attempt) not in waiting]
-                    announcing.create_task(asyncio.to_thread(self._announce, settled))
+                    announcing.create_task(asyncio.to_thread(self.announce, settled))
                 if given_back:
-                    await asyncio.to_thread(self._queue.release, given_back)
+                    await asyncio.to_thread(self.queue.release, given_back)
                     self._summary.given_back += len(given_back)
                     self._summary.more = True
                 self._under_way -= len(attempts) - len(locked) + len(given_back)

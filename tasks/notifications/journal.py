@@ -61,11 +61,6 @@ class Attempt:
     """All devices of the row; empty where none was to be tried."""
 
     @property
-    def devices(self) -> dict[str, tuple[State, int, str]]:
-        """All devices of the row: key to state, attempts and last reason."""
-        return {key: (entry.state, entry.attempts, entry.reason) for key, entry in self.ledger.entries.items()}
-
-    @property
     def smooth(self) -> bool:
         """True for the common case that needs no history: every device accepted it at the first try."""
         entries = self.ledger.entries.values()
@@ -87,10 +82,6 @@ RECORD_DEAD = text("""
       reason VARCHAR(64) PATH '$.reason')) AS dead
     ON DUPLICATE KEY UPDATE died_at = worker_dead_devices.died_at
 """)
-KNOWN_DEAD = text("""
-    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(40) PATH '$')) AS tried
-    STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
-""")
 
 RECORD_HISTORY = text("""
     INSERT INTO worker_delivery_history (notification_id, status, reason, devices)
@@ -109,13 +100,6 @@ COUNT = text("""
 """)
 
 
-def known_dead(connection: Connection, keys: list[str]) -> set[str]:
-    """Return those of the device keys that are dead until the API registers them again."""
-    if not keys:
-        return set()
-    return {row.device_key for row in connection.execute(KNOWN_DEAD, {"keys": orjson.dumps(keys).decode()})}
-
-
 def record(connection: Connection, attempts: list[Attempt]) -> None:
     """Write what the providers said in these attempts, and the history of rows that are done and had problems."""
     record_outcomes(connection, attempts)
@@ -124,7 +108,7 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
             "notification_id": attempt.settlement.notification_id,
             "status": attempt.settlement.status,
             "reason": attempt.settlement.reason[:LONGEST_REASON],
-            "devices": attempt.devices,
+            "devices": {key: (e.state, e.attempts, e.reason) for key, e in attempt.ledger.entries.items()},
         }
         for attempt in attempts
         if not attempt.smooth and attempt.settlement.due is None

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from db.transactions import transact
-from tasks.notifications import journal, preferences, results
+from tasks.notifications import preferences, results
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
 from tasks.notifications.settlement import GAVE_UP
@@ -85,6 +86,10 @@ LOAD = text(f"""
 PEEK = text(f"""
     SELECT n.id, {NOTIFICATION}, 0 AS claims, NULL AS ledger FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
+KNOWN_DEAD = text("""
+    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(40) PATH '$')) AS tried
+    STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
+""")
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
 FORGET = text("""
@@ -200,7 +205,11 @@ class Queue:
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""
-        return transact(self._engine, lambda connection: frozenset(journal.known_dead(connection, keys)))
+        if not keys:
+            return frozenset()
+        parameters = {"keys": orjson.dumps(keys).decode()}
+        found = transact(self._engine, lambda connection: connection.execute(KNOWN_DEAD, parameters).all())
+        return frozenset(row.device_key for row in found)
 
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""

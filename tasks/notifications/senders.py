@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -17,57 +18,51 @@ from tasks.notifications.providers import Provider, absent
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
 class Senders:
     """Sends deliveries in order. A sender's task ends when nothing waits, so that an idle run has none."""
 
-    def __init__(
-        self,
-        providers: Mapping[str, Provider],
-        gate: Gate,
-        tasks: asyncio.TaskGroup,
-        in_flight: int,
-        now: Callable[[], float],
-        done: Callable[[Delivery], None],
-    ) -> None:
-        """`now` returns the database's time in Unix seconds; `done` is told of a delivery when its last answer is in."""
-        self._providers = providers
-        self._gate = gate
-        self._tasks = tasks
-        self._free = in_flight
-        self._now = now
-        self._done = done
-        self._messages: deque[tuple[Delivery, Device, Callable[[], bool]]] = deque()
+    providers: Mapping[str, Provider]
+    gate: Gate
+    tasks: asyncio.TaskGroup
+    free: int
+    """How many more may be sent at once."""
+    now: Callable[[], float]
+    """Returns the database's time in Unix seconds."""
+    done: Callable[[Delivery], None]
+    """Is told of a delivery when its last answer is in."""
+    _messages: deque[tuple[Delivery, Device, Callable[[], bool]]] = field(default_factory=deque)
 
     def put(self, delivery: Delivery, in_time: Callable[[], bool]) -> None:
         """Have the devices of a delivery tried. A message that `in_time` forbids to begin is entered as None."""
         for device in delivery.due:
             self._messages.append((delivery, device, in_time))
-            if self._free:
-                self._free -= 1
-                self._tasks.create_task(self._send_all())
+            if self.free:
+                self.free -= 1
+                self.tasks.create_task(self._send_all())
 
     async def _send_all(self) -> None:
         while self._messages:
             delivery, device, in_time = self._messages.popleft()
             outcome = await self._send(delivery, device) if in_time() else None
             if delivery.enter(device, outcome):
-                self._done(delivery)
-        self._free += 1
+                self.done(delivery)
+        self.free += 1
 
     async def _send(self, delivery: Delivery, device: Device) -> Outcome:
         """Return the outcome for one device."""
-        provider = self._providers.get(device.provider)
+        provider = self.providers.get(device.provider)
         if provider is None:
             return absent(device.provider)
-        if (why := self._gate.holds(device.provider)) is not None:
+        if (why := self.gate.holds(device.provider)) is not None:
             return Outcome(Kind.HELD, f"{device.provider} is held: {why}")
         try:
-            prepared = delivery.push_for(device.provider, provider, self._now())
+            prepared = delivery.push_for(device.provider, provider, self.now())
             began = time.monotonic()
             outcome = await provider.send(prepared, device)
             journal.count(device.provider, outcome, time.monotonic() - began)
         except Exception as error:
             log.exception("provider failed", provider=device.provider, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
-        self._gate.note(device.provider, outcome)
+        self.gate.note(device.provider, outcome)
         return outcome

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jwt
@@ -22,26 +23,22 @@ def read_key(path: Path, variable: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+@dataclass(slots=True)
 class SignedToken:
     """A token signed anew every `seconds`; `claims` is called for each signature with the time in Unix seconds."""
 
-    def __init__(
-        self,
-        key: ec.EllipticCurvePrivateKey,
-        claims: Callable[[int], dict[str, object]],
-        *,
-        seconds: float,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        self._key, self._claims, self._seconds, self._headers = key, claims, seconds, headers
-        self._token = ""
-        self._signed_at = 0.0
+    key: ec.EllipticCurvePrivateKey
+    claims: Callable[[int], dict[str, object]]
+    seconds: float
+    headers: dict[str, str] | None = None
+    _token: str = ""
+    _signed_at: float = 0
 
     def get(self) -> str:
         """Return a token that is younger than its time."""
         now = time.time()
-        if not self._token or now - self._signed_at >= self._seconds:
-            self._token = jwt.encode(self._claims(int(now)), self._key, algorithm="ES256", headers=self._headers)
+        if not self._token or now - self._signed_at >= self.seconds:
+            self._token = jwt.encode(self.claims(int(now)), self.key, algorithm="ES256", headers=self.headers)
             self._signed_at = now
         return self._token
 

@@ -141,7 +141,7 @@ def test_while_the_breaker_is_open_nothing_is_sent_and_no_attempt_burnt() -> Non
     provider = MemoryProvider()
     result = attempt(a_job(7, "phone", "tablet"), provider, fcm=OPEN)
     assert provider.sent == []
-    assert [(state, attempts) for state, attempts, _ in result.devices.values()] == [(State.WAITING, 0)] * 2
+    assert [(entry.state, entry.attempts) for entry in result.ledger.entries.values()] == [(State.WAITING, 0)] * 2
     assert (result.settlement.status, result.settlement.waiting_on) == ("FAILED", "fcm")
 
 
@@ -164,7 +164,7 @@ def test_a_row_that_could_not_be_begun_in_time_goes_back_untouched() -> None:
 def test_a_row_that_was_begun_in_time_keeps_its_results_and_holds_the_rest() -> None:
     answers = iter([True, False])
     result = attempt(a_job(7, "phone", "tablet"), MemoryProvider(), lambda: next(answers))
-    assert [state for state, _, _ in result.devices.values()] == [State.SENT, State.WAITING]
+    assert [entry.state for entry in result.ledger.entries.values()] == [State.SENT, State.WAITING]
 
 
 def test_the_requests_under_way_are_bounded_however_many_devices_a_row_has() -> None:
