@@ -67,10 +67,6 @@ class Fact:
     """For people, instead of the value in the unit that its name ends with."""
     is_counter: bool = False
 
-    def cell(self, row: Row) -> str:
-        """Return the value as people read it."""
-        return str(self.show(row)) if self.show else in_words(self.name, row.get(self.name), self.most)
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -78,10 +74,6 @@ class Column:
 
     title: str
     show: Callable[[Row], object]
-
-    def cell(self, row: Row) -> str:
-        """Return the words."""
-        return str(self.show(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +114,13 @@ class Table:
         """Return the rows as people read them."""
         shown = [column for column in self.columns if column.title]
         listed = [row for row in found if self.lists(row)]
-        return [(*(str(row[label]) for label in self.labels), *(column.cell(row) for column in shown)) for row in listed]
+        return [(*(str(row[label]) for label in self.labels), *(_cell(column, row) for column in shown)) for row in listed]
+
+
+def _cell(column: Fact | Column, row: Row) -> str:
+    if isinstance(column, Column) or column.show:
+        return str(column.show(row))  # type: ignore[misc]
+    return in_words(column.name, row.get(column.name), column.most)
 
 
 @dataclass(frozen=True, slots=True)

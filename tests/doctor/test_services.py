@@ -209,18 +209,13 @@ def test_clamds_limit_is_below_ours(ask: Ask, scanners: Stack, tmp_path: Path) -
     assert '"StreamMaxLength 26M"' in fault(ask("clamd", **settings, attachments_largest_bytes=26 * 2**20))
 
 
-@pytest.mark.parametrize(
-    ("days", "words"), [(-10, "10 days old; see that freshclam runs"), (10, "a day to come; have this host follow NTP")]
-)
-def test_signatures_that_are_old_or_of_tomorrow(
-    ask: Ask, scanners: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, words: str
-) -> None:
+def test_signatures_that_are_old(ask: Ask, scanners: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     with monkeypatch.context() as patch:
-        patch.setattr("devstack.signatures.time.time", lambda: now + days * 86_400)
-        scanners.clamd.publish(30_000 + days)
+        patch.setattr("devstack.signatures.time.time", lambda: now - 10 * 86_400)
+        scanners.clamd.publish(30_000)
     settings = {"attachments_url": f"file://{tmp_path}", "clamd_url": scanners.clamd.url}
     said = ask("clamd", **settings)
-    scanners.clamd.publish(30_001 + days)
-    assert words in fault(said)
+    scanners.clamd.publish(30_001)
+    assert "10 days old; see that freshclam runs" in fault(said)
     assert is_well(ask("clamd", **settings))

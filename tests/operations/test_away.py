@@ -72,7 +72,7 @@ def test_a_table_that_is_missing_hides_its_own_section_only(chat: Engine, redis:
 
 
 def test_the_server_itself_ends_a_statement_that_takes_too_long(look: Look) -> None:
-    with reader._engine().connect() as connection, pytest.raises(DBAPIError, match=r"1969|3024"):
+    with reader.database() as connection, pytest.raises(DBAPIError, match=r"1969|3024"):
         connection.execute(text("SELECT SLEEP(30)")).all()
 
 

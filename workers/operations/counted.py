@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -72,11 +73,8 @@ def families(counted: Counted, facts: Facts) -> Iterator[Metric]:
         if isinstance(fact, Histogram):
             histogram = HistogramMetricFamily(PREFIX + fact.name, fact.help, labels=fact.labels)
             for labels, counts in found.items():
-                total, buckets = 0.0, []
-                for bound in fact.bounds:
-                    total += counts.get(bound, 0)
-                    buckets.append((bound, total))
-                histogram.add_metric(labels, buckets, counts.get("sum", 0))
+                totals = accumulate(counts.get(bound, 0) for bound in fact.bounds)
+                histogram.add_metric(labels, list(zip(fact.bounds, totals, strict=True)), counts.get("sum", 0))
             yield histogram
         else:
             counter = CounterMetricFamily(PREFIX + fact.name, fact.help, labels=fact.labels)

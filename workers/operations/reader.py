@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import create_engine
@@ -91,7 +91,11 @@ def together(*sources: Source) -> tuple[Reading, ...]:
 
 def database() -> Connection:
     """Connect to MySQL; statements and answers have a deadline."""
-    return _engine().connect()
+    connection = _engine().connect()
+    is_mariadb = connection.dialect.is_mariadb  # type: ignore[attr-defined]
+    limit = f"max_statement_time = {STATEMENT_SECONDS}" if is_mariadb else f"max_execution_time = {STATEMENT_SECONDS * 1000}"
+    connection.exec_driver_sql(f"SET SESSION {limit}")
+    return connection
 
 
 @contextmanager
@@ -126,14 +130,4 @@ def _sentence(error: Exception) -> str:
 
 @cache
 def _engine() -> Engine:
-    engine = create_engine(get_settings().database_url, read_seconds=READ_SECONDS)
-
-    @event.listens_for(engine, "connect")
-    def bound(connection: Any, _record: Any) -> None:
-        with connection.cursor() as cursor:
-            if engine.dialect.is_mariadb:  # type: ignore[attr-defined]
-                cursor.execute(f"SET SESSION max_statement_time = {STATEMENT_SECONDS}")
-            else:
-                cursor.execute(f"SET SESSION max_execution_time = {STATEMENT_SECONDS * 1000}")
-
-    return engine
+    return create_engine(get_settings().database_url, read_seconds=READ_SECONDS)
