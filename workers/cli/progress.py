@@ -62,7 +62,7 @@ class Bars:
 
     def walking(self, policy: Policy) -> Callable[[Walked], None]:
         """Return the function that shows the progress of a run."""
-        show, began = self._bar(policy.name), time.monotonic()
+        show, began = self.counting(policy), time.monotonic()
 
         def update(walked: Walked) -> None:
             pace = walked.rows / max(time.monotonic() - began, 0.1)
@@ -71,16 +71,12 @@ class Bars:
 
         return update
 
-    def counting(self, policy: Policy) -> Callable[[Place, int], None]:
-        """Return the function that shows the progress of a count."""
-        show = self._bar(policy.name)
-        return lambda place, rows: show(place, rows, "")
-
-    def _bar(self, name: str) -> Callable[[Place, int, str], None]:
-        bar = self._bars.add_task(name, total=1.0, rows=0, note="")
+    def counting(self, policy: Policy) -> Callable[..., None]:
+        """Return the function that shows the progress of a count: it is given a place, a number of rows, and perhaps a note."""
+        bar = self._bars.add_task(policy.name, total=1.0, rows=0, note="")
         first: list[float] = []
 
-        def show(place: Place, rows: int, note: str) -> None:
+        def show(place: Place, rows: int, note: str = "") -> None:
             if place.after is None or place.until is None:
                 return
             here, last = _number(place.after), _number(place.until)
