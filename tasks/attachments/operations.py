@@ -32,6 +32,7 @@ FORCE = text("""
     SELECT id, NOW(3), TRUE, :lane FROM message_attachments WHERE id IN :ids
     ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """).bindparams(bindparam("ids", expanding=True))
+EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 OF_VERDICT = text("""
     SELECT attachment_id FROM worker_scans
     WHERE verdict = :verdict AND attachment_id > :after ORDER BY attachment_id LIMIT :rows
@@ -71,13 +72,8 @@ def rescan(engine: Engine, ids: list[int]) -> int:
     """Have these attachments scanned now, known or not; return how many exist."""
 
     def write(connection: Connection) -> int:
-        found = connection.execute(
-            text("SELECT id FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
-            {"ids": ids},
-        ).all()
-        if found:
-            connection.execute(FORCE, {"ids": [row.id for row in found], "lane": UPLOADS if len(found) == 1 else RESCANS})
-        return len(found)
+        connection.execute(FORCE, {"ids": ids, "lane": UPLOADS if len(ids) == 1 else RESCANS})
+        return int(connection.execute(EXISTING, {"ids": ids}).scalar_one())
 
     return transact(engine, write)
 

@@ -67,9 +67,17 @@ class Attempt:
         return self.settlement.status == "SENT" and all(e.state is State.SENT and e.attempts == 1 for e in entries)
 
     @property
-    def dead(self) -> list[tuple[Device, Outcome]]:
-        """The devices that this attempt found dead."""
-        return [(device, outcome) for device, outcome in self.outcomes if outcome.kind is Kind.DEAD]
+    def dead(self) -> list[tuple[str, dict[Any, Any]]]:
+        """The token of each device that this attempt found dead, and what is told of it."""
+        settled = {"recipient_id": self.recipient_id, "notification_id": self.settlement.notification_id}
+        return [
+            (
+                device.token,
+                {"provider": device.provider, "device_key": device.key, "reason": outcome.reason[:LONGEST_REASON], **settled},
+            )
+            for device, outcome in self.outcomes
+            if outcome.kind is Kind.DEAD
+        ]
 
 
 # A token is dead for all rows until the API registers it again, by deleting its entry here.
@@ -118,18 +126,7 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
 
 def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
     """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
-    dead = [
-        {
-            "device_key": device.key,
-            "provider": device.provider,
-            "token": device.token,
-            "recipient_id": attempt.recipient_id,
-            "notification_id": attempt.settlement.notification_id,
-            "reason": outcome.reason[:LONGEST_REASON],
-        }
-        for attempt in attempts
-        for device, outcome in attempt.dead
-    ]
+    dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
     counted = Counter(
         (device.provider, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
         for attempt in attempts
@@ -151,17 +148,7 @@ def _insert(connection: Connection, statement: TextClause, rows: Sequence[object
 
 def announce(attempts: list[Attempt]) -> None:
     """Tell the API at once of the devices that these attempts found dead: an event each in a Redis stream."""
-    dead: list[dict[Any, Any]] = [
-        {
-            "provider": device.provider,
-            "device_key": device.key,
-            "recipient_id": attempt.recipient_id,
-            "notification_id": attempt.settlement.notification_id,
-            "reason": outcome.reason,
-        }
-        for attempt in attempts
-        for device, outcome in attempt.dead
-    ]
+    dead = [told for attempt in attempts for _, told in attempt.dead]
     if not dead:
         return
     try:

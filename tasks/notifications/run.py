@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import uvloop
@@ -33,27 +32,19 @@ Claim = Callable[[int, tuple[str, ...]], list[Notification]]
 DUE_SHARE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """The objects that live as long as the worker process: made at its first drain, after the fork."""
-
-    runner: asyncio.Runner
-    providers: dict[str, Provider]
-
-
 @cache
-def _process() -> _Process:
-    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    return _Process(runner, configured_providers(get_settings()))
+def _process() -> tuple[asyncio.Runner, dict[str, Provider]]:
+    """Return what lives as long as the worker process: made at its first drain, after the fork."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop), configured_providers(get_settings())
 
 
 def forget_process() -> None:
     """Drop the event loop and the connections; the next drain makes them anew from the environment."""
     if _process.cache_info().currsize:
-        process = _process()
-        for provider in process.providers.values():
-            process.runner.run(provider.close())
-        process.runner.close()
+        runner, providers = _process()
+        for provider in providers.values():
+            runner.run(provider.close())
+        runner.close()
         _process.cache_clear()
 
 
@@ -88,7 +79,8 @@ def retry_failed() -> Summary:
 
 def adopt() -> int:
     """Give FAILED rows without a ledger entry one, and release rows whose wait has lost its cause; return how many got one."""
-    free_stuck_lanes(get_engine(), list(_process().providers))
+    _, providers = _process()
+    free_stuck_lanes(get_engine(), list(providers))
     return adopt_strays(get_engine())
 
 
@@ -102,7 +94,8 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
 
     Raise LookupError where there is no such row.
     """
-    process, queue = _process(), Queue(get_engine(), lease="")
+    runner, providers = _process()
+    queue = Queue(get_engine(), lease="")
     notification = queue.peek(notification_id)
     if notification is None:
         raise LookupError(f"there is no notification {notification_id}")
@@ -111,7 +104,7 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
     async def ask() -> list[tuple[Device, Outcome]]:
         outcomes = []
         for device in read_devices(notification.device_tokens).usable:
-            provider = process.providers.get(device.provider)
+            provider = providers.get(device.provider)
             if provider is None:
                 outcome = absent(device.provider)
             else:
@@ -119,14 +112,15 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
             outcomes.append((device, outcome))
         return outcomes
 
-    return process.runner.run(ask())
+    return runner.run(ask())
 
 
 def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
-    settings, process, engine = get_settings(), _process(), get_engine()
+    settings, engine = get_settings(), get_engine()
+    runner, providers = _process()
     queue = Queue(engine, lease=uuid.uuid4().hex)
-    rates = dict.fromkeys(process.providers, settings.notifications_per_minute / 60)
-    gate = Gate(process.providers, partial(breaker.ask, engine, rates=rates))
+    rates = dict.fromkeys(providers, settings.notifications_per_minute / 60)
+    gate = Gate(providers, partial(breaker.ask, engine, rates=rates))
     claim = claim_of(queue)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:
@@ -135,7 +129,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     async def work() -> Summary:
         drain = Drain(
             queue,
-            process.providers,
+            providers,
             gate,
             batch_rows=settings.notifications_batch_rows,
             in_flight=settings.notifications_in_flight,
@@ -145,7 +139,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
         return await drain.run(claim_jobs)
 
     # The runner's own context is that of its first run: every later line of the log would have that one's task id.
-    summary = process.runner.run(work(), context=contextvars.copy_context())
+    summary = runner.run(work(), context=contextvars.copy_context())
     for status, rows in summary.rows.items():
         counters.add(SETTLED, status, amount=rows)
     return summary
