@@ -9,7 +9,9 @@ def count(number: float, most: float = float("inf")) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its largest unit: 0.3 s, 42 s, 5 min, 3 h, 2 d."""
+    """Return a duration in its largest unit: 0.3 s, 42 s, 5 min, 3 h, 2 d. One below zero is of a clock that was set back."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

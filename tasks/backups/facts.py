@@ -37,7 +37,8 @@ def _backups(connection: Connection) -> list[Row]:
         if own := [row for row in made if row["backup"] == job]:
             newest = max(own, key=lambda row: row[LAST])
             age = now - newest[LAST]
-            newest[OVERDUE] = max(age - most, 0.0)
+            # One from the future would hide for as long that none is made.
+            newest[OVERDUE] = max(age - most, -age, 0.0)
             newest["last"] = f"last done {duration(age)} ago" if newest[LAST] else "never done"
     return made
 

@@ -54,8 +54,8 @@ def test_a_value_without_a_json_form_is_a_fault() -> None:
 
 
 def test_words_for_people() -> None:
-    assert [duration(s) for s in (0, 0.04, 0.3, 5, 9.96, 42, 119, 600, 7500, 200_000)] == [
-        "0 s", "0 s", "0.3 s", "5 s", "10 s", "42 s", "119 s", "10 min", "2 h", "2 d",
+    assert [duration(s) for s in (0, 0.04, 0.3, 5, 9.96, 42, 119, 600, 7500, 200_000, -7500)] == [
+        "0 s", "0 s", "0.3 s", "5 s", "10 s", "42 s", "119 s", "10 min", "2 h", "2 d", "-2 h",
     ]  # fmt: skip
     assert [size(b) for b in (0, 999, 12_345, 3_400_000, 5e9, 2e12)] == ["0 B", "999 B", "12 kB", "3.4 MB", "5.0 GB", "2.0 TB"]
     assert (count(1234), count(1000, 1000)) == ("1,234", "1,000+")

@@ -8,8 +8,12 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
+from sqlalchemy import Engine
 
+from db.locks import hold, is_held
 from settings import get_settings
+from tasks.retention.policies import POLICIES
+from tasks.retention.run import lock_of
 from tests.operations.conftest import NOTIFICATION, Execute, Look, samples, value
 from workers.operations.exposition import exposition
 
@@ -87,6 +91,37 @@ def test_a_stale_backup_says_how_old_it_is(look: Look, execute: Execute, backups
     read = samples(exposition(found).decode())
     assert value(read, "backup_last_success_size_bytes", backup="daily", tier="none") == 12345
     assert value(read, "backup_last_success_duration_seconds", backup="daily", tier="none") == 1.5
+
+
+@pytest.mark.usefixtures("well")
+def test_a_backup_from_the_future_does_not_hide_that_none_is_made(
+    look: Look, execute: Execute, backups_are_set_up: None
+) -> None:
+    for job in ("daily", "weekly", "monthly", "drill"):
+        execute(
+            "INSERT INTO worker_backup_runs (job, outcome, milliseconds, ended_at)"
+            " VALUES (%(job)s, 'done', 1, NOW(3) + INTERVAL %(days)s DAY)",
+            job=job,
+            days=400 if job == "daily" else 0,
+        )
+    (stale,) = [t.sentence for t in look().troubles() if t.alert == "ChatWorkersBackupStale"]
+    assert stale == "Backups or drills are overdue: daily, last done -400 d ago."
+
+
+@pytest.mark.usefixtures("well")
+def test_a_run_of_retention_that_was_killed_is_a_trouble_and_one_that_runs_is_none(
+    look: Look, execute: Execute, chat: Engine
+) -> None:
+    lock = lock_of(POLICIES["typing_indicators"])
+    execute(
+        "INSERT INTO worker_retention_runs (policy, started_by, rule, cutoff) VALUES ('typing_indicators', 'beat', 'x', NOW())"
+    )
+    with hold(chat, lock):
+        assert look().troubles() == []
+    while is_held(chat, lock):
+        pass
+    (killed,) = look().troubles()
+    assert killed.sentence == "The last run of the retention policy typing_indicators did not end well: it died."
 
 
 @pytest.mark.usefixtures("well")
