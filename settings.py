@@ -1,6 +1,7 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
 import re
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -172,13 +173,36 @@ class PolicySettings(BaseModel):
     archive: bool | None = None
 
 
+POLICIES_BY_NAME = TypeAdapter(dict[str, PolicySettings])
+
+
 def _in_the_table(value: str | None) -> None:
     """Refuse RETENTION_POLICIES, which earlier versions read: were it ignored, a policy would become shorter in silence."""
-    if value is not None:
+    if value is None:
+        return
+    try:
+        policies = POLICIES_BY_NAME.validate_json(value)
+    except ValidationError:
         raise ValueError(
-            "is no longer read: set its policies with `env -u RETENTION_POLICIES chat-workers retention policy set`, but for"
-            " fields that the table worker_retention_policies sets already, then remove the variable"
-        )
+            "is no longer read, and holds no policies to take over: write them with"
+            " `chat-workers retention policy set`, then remove the variable"
+        ) from None
+    set_policy = "env -u RETENTION_POLICIES chat-workers retention policy set"
+    commands = [
+        f"{set_policy} {shlex.quote(name)} {' '.join(options)}"
+        for name, policy in policies.items()
+        if (options := [_option(field.replace("_", "-"), given) for field, given in policy if given is not None])
+    ]
+    raise ValueError(
+        "is no longer read. Leaving out fields that the table worker_retention_policies sets already, for they went before"
+        f" the variable, run this, then remove the variable: {'; '.join(commands) or 'nothing, for it sets nothing'}"
+    )
+
+
+def _option(field: str, value: bool | int | str) -> str:
+    if isinstance(value, bool):
+        return {"enabled": ("--disabled", "--enabled"), "archive": ("--no-archive", "--archive")}[field][value]
+    return f"--{field} {value}"
 
 
 def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
