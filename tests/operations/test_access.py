@@ -101,6 +101,7 @@ def test_health_is_open_and_says_no_more_than_a_word(gateway: TestClient, set_up
     change(set_up, GATEWAY_ADDRESS="0.0.0.0")  # noqa: S104
     assert gateway.get("/healthz").text == "ok\n"
     assert gateway.get("/readyz").text == "database: ok\nbroker: ok\n"
+    assert [gateway.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 @pytest.mark.parametrize(

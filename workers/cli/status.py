@@ -32,7 +32,8 @@ def _lines(snapshot: Snapshot) -> Iterator[Line]:
         yield (("Nothing is wrong", "green"), f" as of {moment(snapshot.at)}.")
     for trouble in troubles:
         colour = "red" if trouble.severity == "critical" else "yellow"
-        yield ((trouble.severity, colour), f" {trouble.sentence} ", (f"{RUNBOOK}, {trouble.alert}", "dim"))
+        yield ((trouble.severity, colour), f" {trouble.sentence}")
+        yield ((f"  {RUNBOOK}, {trouble.alert}", "dim"),)
     yield from _tables(snapshot.tables())
 
 

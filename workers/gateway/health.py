@@ -8,12 +8,14 @@ from workers.operations.snapshot import read_ready
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_class=PlainTextResponse)
 async def alive() -> str:
     """Answer as long as the process serves requests; it asks nothing of MySQL or Redis."""
     return "ok\n"
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     response_class=PlainTextResponse,

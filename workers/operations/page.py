@@ -31,7 +31,8 @@ h1 { font-size: 1.4rem; margin: 0 } header p { margin: 0; color: var(--quiet) }
 a { color: var(--link) }
 h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem }
 .verdict { margin: 1rem 0; padding: .25rem 1rem; border-left: .4rem solid; border-radius: .25rem }
-.verdict h2 { margin: .5rem 0 } .verdict ul { margin: .5rem 0; padding-left: 1.2rem } .verdict li { margin: .35rem 0 }
+.verdict h2 { margin: .5rem 0 } .verdict ul { margin: .5rem 0; padding-left: 1.2rem }
+.verdict li { margin: .35rem 0; overflow-wrap: anywhere }
 .good { border-color: var(--good); background: var(--good-ground) } .good h2 { color: var(--good) }
 .bad { border-color: var(--bad); background: var(--bad-ground) } .bad h2, .critical { color: var(--bad) }
 .warn { border-color: var(--warn); background: var(--warn-ground) } .warn h2, .warning { color: var(--warn) }

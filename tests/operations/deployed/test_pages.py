@@ -136,7 +136,7 @@ def troubled(browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
     found = look()
     worst = Trouble("ChatWorkersBreakerOpen", "critical", 'Nothing is sent to <script>document.title="x"</script>.')
     monkeypatch.setattr(
-        Snapshot, "troubles", lambda _self: [worst, Trouble("ChatWorkersQueueStuck", "warning", "It is stuck.")]
+        Snapshot, "troubles", lambda _self: [worst, Trouble("ChatWorkersQueueStuck", "warning", f"It is stuck: {'x' * 300}.")]
     )
     rows: list[Row] = [{"one": "a<b", "two": "12", "three": "x" * 300}, {"one": "c", "two": "1,345+", "three": "-"}]
     columns = (Column("two", lambda row: row["two"]), Column("three", lambda row: row["three"]))
