@@ -55,6 +55,7 @@ def test_garbage_in_unacked_is_kept_aside_and_what_can_be_read_beside_it_runs(wo
         "list": [[], "", samples.QUEUE],
         "pair": [samples.good(), ""],
         "no-queue": [samples.good(), "", None],
+        "empty-queue": [samples.good(), "", ""],
         "not-json": b"\xff",
         "restored": [samples.with_(MOST_RESTORED + 1, "headers", RESTORED), "", samples.QUEUE],
     }
@@ -67,7 +68,7 @@ def test_garbage_in_unacked_is_kept_aside_and_what_can_be_read_beside_it_runs(wo
     worker.wait_for(healed["headers"]["id"])
     worker.wait_until(lambda: worker.redis.hlen("unacked") == 0, "nothing was left in unacked")
     assert worker.redis.zcard("unacked_index") == 0
-    assert sorted(k.defect for k in kept(worker.redis)) == ["json"] * 4 + ["restored", "task", "task"]
+    assert sorted(k.defect for k in kept(worker.redis)) == ["json"] * 5 + ["restored", "task", "task"]
 
 
 def test_another_app_s_message_in_unacked_goes_back_to_its_list_as_it_is(worker: Worker) -> None:

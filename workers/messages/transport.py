@@ -85,7 +85,7 @@ def _entry(raw: bytes) -> tuple[dict[str, Any], str, str]:
         message, exchange, queue = orjson.loads(raw)
     except (TypeError, ValueError):
         message, exchange, queue = None, None, None
-    if not (isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str)):
+    if not (isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str) and (exchange or queue)):
         raise RefusedError("json", "what lay in `unacked` is not [message, exchange, routing key]")
     return message, exchange, queue
 
