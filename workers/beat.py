@@ -16,7 +16,7 @@ import structlog
 from redis.exceptions import LockError, RedisError
 
 from settings import get_settings
-from workers.exits import EXIT_CONFIGURATION, exit_if_misconfigured
+from workers.exits import EXIT_CONFIGURATION, exit_if_misconfigured, say_ready
 from workers.logging import configure
 
 log = structlog.get_logger("workers.beat")
@@ -37,6 +37,7 @@ def main() -> None:
         configure(get_settings())
     if sys.argv[1:2] == [CHILD_OF]:
         _beat(int(sys.argv[2]))
+    say_ready()
     raise SystemExit(_supervise())
 
 

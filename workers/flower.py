@@ -14,7 +14,7 @@ from tornado.web import authenticated
 
 from settings import ConfigurationError, Settings, get_settings
 from tasks import files
-from workers.exits import exit_if_misconfigured
+from workers.exits import exit_if_misconfigured, say_ready
 from workers.gateway.operators import is_loopback
 
 SAVE_MILLISECONDS = 60_000
@@ -35,6 +35,7 @@ def options() -> dict[str, Any]:
             authentication = _authentication(settings, folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
             raise ConfigurationError(f"FLOWER_DIR is not set, or cannot be written to: {error}") from None
+    say_ready()
     return {
         "address": settings.flower_address,
         "port": settings.flower_port,

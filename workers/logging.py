@@ -1,6 +1,7 @@
 """Set up log lines: structlog over the standard library, console or JSON, with the task's name and id bound."""
 
 import logging
+import os
 import sys
 import traceback
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from tasks.words import printable
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
 # Alembic logs each step of a migration, botocore where each new client found its endpoint and credentials.
 _TALKATIVE = ("alembic", "botocore")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 
 
 def configure(settings: Settings) -> None:
@@ -40,6 +42,8 @@ def configure(settings: Settings) -> None:
     else:
         colours = sys.stderr.isatty()
         rendering = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)]
+    if _is_journal(sys.stderr):
+        rendering.append(_prioritise)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -63,3 +67,17 @@ def _write_traceback(out: TextIO, error: ExcInfo) -> None:
     """Write a traceback whose lines, an exception's own text among them, are indented and so cannot be taken for events."""
     for line in "".join(traceback.format_exception(*error)).splitlines():
         out.write(f"\n    {printable(line)}")
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether systemd's journal reads the stream (systemd.exec(5))."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _prioritise(_logger: Any, method: str, text: Any) -> Any:
+    """Begin each line with its priority for the journal (sd-daemon(3))."""
+    return "\n".join(f"<{_PRIORITIES.get(method, 6)}>{line}" for line in text.split("\n"))

@@ -24,7 +24,7 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
-from workers.exits import exit_if_misconfigured
+from workers.exits import exit_if_misconfigured, say_ready
 from workers.operations import worker_signals
 
 log = structlog.get_logger(__name__)
@@ -47,6 +47,7 @@ def _start(sender: Any, **_: Any) -> None:
             configured_providers(settings)
         tracing.check(settings)
         error_reports.start(settings)
+    say_ready()
     gc.collect()
     gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
     gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])

@@ -2,7 +2,10 @@
 
 import json
 import logging as standard
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -65,3 +68,22 @@ def test_no_text_forges_a_line_of_the_log(
     assert ["forged" in event for event in events] == [True, True, False]
     assert not any(event.startswith("2026-01-01") for event in events)
     assert any(line.strip().startswith("2026-01-01") for line in lines)  # in the traceback, indented
+
+
+def test_each_line_for_the_journal_begins_with_its_priority(
+    environment: dict[str, str], root_logger: standard.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setattr(sys, "stderr", stream)
+        logging.configure(get_settings())
+        structlog.get_logger("tasks").info("all is well")
+        try:
+            raise RuntimeError("of two\nlines")
+        except RuntimeError:
+            standard.getLogger("tasks").exception("it failed")
+    said, *failed = (tmp_path / "journal").read_text().splitlines()
+    assert said.startswith("<6>")
+    assert len(failed) > 3
+    assert all(line.startswith("<3>") for line in failed)

@@ -6,7 +6,7 @@ from granian.http import HTTP1Settings
 
 from settings import get_settings
 from workers import logging
-from workers.exits import exit_if_misconfigured
+from workers.exits import exit_if_misconfigured, say_ready
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     with exit_if_misconfigured():
         settings = get_settings()
     logging.configure(settings)
+    say_ready()
     Granian(
         "workers.gateway.app:make_app",
         factory=True,

@@ -1,0 +1,95 @@
+"""A Debian machine: a root made by debootstrap, booted by systemd-nspawn, with a network of its own that has loopback alone."""
+
+import os
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from devstack.folder import PROJECT
+from devstack.programs import find
+from tests.processes import Process, wait_until
+
+FOLDER = PROJECT / ".devstack" / "deploy"
+SUITE = "bookworm"
+# Beside a minimal Debian with systemd: the services of docs/installation.md's host, and what its first step installs.
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,ca-certificates,curl,git,openssl,python3-venv,"
+    "mariadb-server,mariadb-client,redis-server,clamav-daemon,clamav-freshclam"
+)
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
+STOP_SECONDS = 120
+
+
+def debian(name: str, *options: str) -> Path:
+    """Return a root that debootstrap made once, by the mirror that it takes by itself."""
+    root = FOLDER / name
+    if not root.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        part = root.with_suffix(".part")
+        subprocess.run(["rm", "-rf", "--one-file-system", part], check=True)
+        subprocess.run([find("debootstrap"), "--variant=minbase", *options, SUITE, part], check=True)
+        part.rename(root)
+    return root
+
+
+class Machine:
+    """A copy of such a root, from its first boot to its end."""
+
+    def __init__(self, root: Path, log: Path, **mounts: Path) -> None:
+        """`mounts` are shown read-only as /srv/NAME."""
+        self.root, self._log = root, log
+        subprocess.run(["cp", "--archive", "--reflink=auto", debian("debian", f"--include={PACKAGES}"), root], check=True)
+        binds = [f"--bind-ro={path}:/srv/{name}" for name, path in mounts.items()]
+        command = [find("systemd-nspawn"), "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot"]
+        # A name of its own, though nobody registers it: nspawn locks roots and names.
+        command += ["--console=pipe", f"--machine=chat-workers-{os.getpid()}", f"--directory={root}", *binds]
+        self._nspawn = Process(command, {"PATH": PATH}, log)
+
+    def boot(self) -> Self:
+        self._nspawn.start()
+        self._nspawn.wait_until(self._is_up, "systemd had started everything")
+        return self
+
+    def _is_up(self) -> bool:
+        return bool(self._nspawn.children) and self.run("systemctl is-system-running", check=False).stdout.strip() in {
+            "running",
+            "degraded",
+        }
+
+    def within(self, *namespaces: str) -> list[str]:
+        """Return the command that goes before one which is to run in the machine's namespaces."""
+        return [find("nsenter"), f"--target={self._nspawn.children[0]}", *namespaces, "--"]
+
+    def run(self, script: str, *, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script of bash in the machine, as root."""
+        done = subprocess.run(
+            [*self.within(*NAMESPACES), "/bin/bash", "-c", script],
+            env={"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", **environment},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{script}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done
+
+    def says(self, script: str) -> str:
+        return self.run(script).stdout.strip()
+
+    def reboot(self) -> None:
+        self.run("systemctl reboot", check=False)
+        self._nspawn.wait(STOP_SECONDS)
+        self.boot()
+
+    def end(self) -> None:
+        """Power it off, and remove its root."""
+        with suppress(subprocess.TimeoutExpired):
+            if self._nspawn.runs:
+                self._nspawn.stop()
+        self._nspawn.kill()
+        wait_until(lambda: not self._nspawn.runs, "the machine had ended")
+        subprocess.run(["rm", "-rf", "--one-file-system", self.root], check=True)
