@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import boto3
@@ -19,6 +20,8 @@ REQUEST_SECONDS = 60.0
 """For one answer without its body, second tries included."""
 LOWEST_RATE = 64 * 1024
 """Bytes per second: a transfer that is slower on the whole is given up."""
+MOST_ANSWER_BYTES = 8 << 20
+"""Of an answer that is no object's content: a page of a thousand keys has 4 MB at most."""
 
 CONFIG = Config(
     connect_timeout=5,
@@ -38,11 +41,29 @@ class S3Error(Exception):
         self.code = code
 
 
-class _Connection(Watched, AWSHTTPConnection):  # type: ignore[misc]
+class _Bounded(Watched):
+    """A connection whose answers have an end where botocore reads them whole; it does that by `stream`."""
+
+    def getresponse(self) -> Any:
+        answer = super().getresponse()  # type: ignore[misc]
+        answer.stream = partial(_pieces, answer)
+        return answer
+
+
+def _pieces(answer: Any) -> Iterator[bytes]:
+    size = 0
+    while piece := answer.read(1 << 16):
+        size += len(piece)
+        if size > MOST_ANSWER_BYTES:
+            raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")
+        yield piece
+
+
+class _Connection(_Bounded, AWSHTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _TlsConnection(Watched, AWSHTTPSConnection):  # type: ignore[misc]
+class _TlsConnection(_Bounded, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -90,5 +111,5 @@ def failing() -> Iterator[None]:
         raise S3Error(f"no whole answer from S3: {error}") from error
     except (BotoCoreError, HTTPError) as error:
         raise S3Error(str(error)) from error
-    except (ResponseParserError, KeyError, ValueError) as error:
+    except (ResponseParserError, KeyError, ValueError, RecursionError) as error:  # 301 without a region: botocore asks itself
         raise S3Error(f"S3's answer cannot be read ({type(error).__name__})") from error

@@ -5,27 +5,37 @@ fuzzed beside their tables, in tests/notifications/unit.
 """
 
 import hashlib
+import itertools
 import json
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from settings import ConfigurationError, parse_broker
+from tasks import s3
 from tasks.attachments import archives
 from tasks.attachments.clamd import ClamdUnavailableError, Version, read_signatures, read_version
 from tasks.attachments.storage.address import segments, url_segments
 from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage
+from tasks.attachments.storage.s3 import S3Storage
 from tasks.attachments.verdicts import Kind, read_reply
-from tasks.backups import manifest
+from tasks.backups import manifest, verify
 from tasks.backups.errors import BackupError
+from tasks.backups.folder import Backup
+from tasks.backups.scan import DumpScan, only_tables
+from workers.flower_login import read_users
+from workers.gateway import tokens
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -123,7 +133,6 @@ paths = st.lists(words, max_size=12).map("".join) | named | st.text(max_size=30)
 
 
 @given(st.sampled_from(ROOTS), paths)
-@settings(max_examples=500)
 def test_no_file_url_leads_out_of_its_root(root: str, path: str) -> None:
     for read in (segments, url_segments):
         try:
@@ -139,10 +148,10 @@ def test_no_file_url_leads_out_of_its_root(root: str, path: str) -> None:
 
 
 class Raw:
-    """A server that answers each connection with the same bytes and closes it."""
+    """A server that answers each connection with the same bytes, then with `endless` for ever, and closes it."""
 
     def __init__(self) -> None:
-        self.answer = b""
+        self.answer, self.endless = b"", b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -160,6 +169,8 @@ class Raw:
                 with connection, suppress(OSError):
                     connection.recv(1 << 16)
                     connection.sendall(self.answer)
+                    for piece in itertools.repeat(self.endless) if self.endless else ():
+                        connection.sendall(piece)
 
 
 @pytest.fixture
@@ -195,7 +206,7 @@ bodies = st.binary(max_size=8) | st.tuples(numbers, st.binary(max_size=8)).map(
 
 
 @given(starts, headers, bodies)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_answer_over_http_is_content_or_ends_in_a_sentence(
     raw: Raw, start: str, headers: list[tuple[str, str]], body: bytes
 ) -> None:
@@ -216,6 +227,100 @@ def test_a_length_that_is_none_is_an_answer_of_no_use(raw: Raw, length: str) -> 
     storage = HttpStorage(raw.url, token=None, private_network=True, connections=1)
     with pytest.raises(StorageUnavailableError, match="Content-Length"), storage.open("/assets/1"):
         pass
+
+
+@pytest.fixture
+def bucket(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Raw:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    for name, value in {**dict.fromkeys(names, "x"), "AWS_ENDPOINT_URL_S3": raw.url, "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return raw
+
+
+XML = (b"<Contents>", b"</Contents>", b"<Key>a/b</Key>", b"<Size>", b"</Size>", b"<IsTruncated>true</IsTruncated>", b"<!DOCTYPE a>")
+xml = st.lists(st.sampled_from(XML) | st.binary(max_size=6), max_size=8).map(b"".join)
+s3_bodies = bodies | st.builds(lambda root, inner: b"<%s>%s</%s>" % (root, inner, root), st.sampled_from([b"Error", b"List"]), xml)
+s3_headers = headers | st.just([("ETag", '"1"'), ("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT"), ("Content-Length", "4")])
+
+
+@given(starts | st.sampled_from(["HTTP/1.1 404 x", "HTTP/1.1 500 x", "HTTP/1.1 301 x"]), s3_headers, s3_bodies)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_answer_of_s3_is_content_or_ends_in_a_sentence(
+    bucket: Raw, start: str, headers: list[tuple[str, str]], body: bytes
+) -> None:
+    lines = "".join(f"{line}\r\n" for line in (start, *(f"{name}: {value}" for name, value in headers)))
+    bucket.answer = lines.encode("latin-1") + b"\r\n" + body
+    storage = S3Storage("s3://uploads", connections=1, transfer_seconds=30)
+    with suppress(MissingError, StorageUnavailableError), storage.open("/files/1") as content:
+        content.read_into(memoryview(bytearray(16)))
+    with suppress(s3.S3Error), s3.asking():
+        s3.make_client().list_objects_v2(Bucket="backups")
+
+
+@pytest.mark.parametrize("framing", [b"Connection: close\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_an_answer_of_s3_that_does_not_end_is_not_kept(bucket: Raw, framing: bytes) -> None:
+    bucket.endless = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for status in (b"200", b"404"):
+        bucket.answer = b"HTTP/1.1 " + status + b" x\r\n" + framing
+        with pytest.raises(s3.S3Error, match="has more than 8,388,608 bytes"), s3.asking():
+            s3.make_client().list_objects_v2(Bucket="backups")
+    with pytest.raises(StorageUnavailableError), S3Storage("s3://a", connections=1, transfer_seconds=30).open("/files/1"):
+        pass
+
+
+SQL = (b"\n", b";\n", b"CREATE TABLE `", b"INSERT INTO `", b"` VALUES ", b"-- Table structure for table `", b"--\n", b"(1,'a')", b"'")
+dumps = st.lists(st.sampled_from(SQL) | st.binary(max_size=4), max_size=20)
+
+
+@given(dumps)
+def test_any_text_of_a_dump_is_counted_and_cut(chunks: list[bytes]) -> None:
+    scan = DumpScan()
+    for chunk in chunks:
+        scan.feed(chunk)
+    assert scan.bytes == len(b"".join(only_tables(chunks, scan.tables))) - 2 or not scan.complete
+
+
+@given(st.binary(max_size=40) | st.builds(lambda text, end: zstandard.compress(text) + end, st.binary(), st.binary(max_size=4)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_of_a_dump_are_unpacked_or_refused(tmp_path: Path, packed: bytes) -> None:
+    (tmp_path / "dump").write_bytes(packed)
+    signed = manifest.Signed(a_manifest().model_copy(update={"plain_bytes": 1000}), b"", None)
+    with suppress(BackupError):
+        list(verify.plain(Backup(tmp_path / "dump", signed, signed.manifest.created_at.date()), lambda _: None))
+
+
+LINE = tokens.Token("api", bytes(32)).line().strip()
+EXPIRES = st.sampled_from(["expires=", "2027-02-01T00:00:00", "+00:00", "-23:59", "9999-12-31T23:59", "0001-01-01T00:00", "jobs=", ","])
+line = st.lists(EXPIRES | st.just(" ") | st.text(max_size=4), max_size=6).map("".join)
+
+
+@given(line | line.map(lambda rest: f"{LINE} {rest}"))
+def test_any_line_of_the_tokens_file_is_a_token_or_is_refused(line: str) -> None:
+    with suppress(ValueError):
+        token = tokens.parse(line)
+        assert tokens.parse(token.line()) == token
+        assert tokens.identify((token,), "guessed", datetime.now(UTC)) == (tokens.NOBODY, False)
+
+
+@given(st.binary(max_size=80) | st.lists(st.sampled_from([b"a:", b"longer password", b"\n", b"#", b"\xff"])).map(b"".join))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_of_flowers_users_names_them_or_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "users"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with suppress(ConfigurationError):
+        assert all(len(user.partition(":")[2]) >= 12 for user in read_users(path))
+
+
+URL = ("redis:", "rediss:", "sentinel:", "//", "h", ":", "@", "[::1]", ";", "/", "0", "?", "ssl_cert_reqs=", "none", "#", "%00", "9" * 5000)
+
+
+@given(st.lists(st.sampled_from(URL) | st.text(max_size=3), max_size=10).map("".join))
+def test_any_broker_url_is_read_or_is_refused_and_not_shown(url: str) -> None:
+    try:
+        parse_broker(url.replace("h", "secret"))
+    except ValueError as error:
+        assert "secret" not in str(error)
 
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK\x06\x07", b"\x1f\x8b\x08", b"7z\xbc\xaf\x27\x1c")

@@ -14,6 +14,8 @@ from tasks.backups.ship import Bucket, Shipped
 
 BEFORE = timedelta(days=7)
 """So old may the newest archive be on a month's first day; archives are made each week."""
+MOST_FALSE = 20
+"""Archives that are not genuine cost seconds each, as many as their maker likes; after so many no more are looked at."""
 
 
 class Months(NamedTuple):
@@ -54,7 +56,7 @@ def genuine(bucket: Bucket, archives: list[Shipped], most: int, passphrases: lis
     for archive in reversed(archives):
         if found.counted and archive.month == found.counted[0].month:
             continue
-        if len(found.counted) == most:
+        if len(found.counted) == most or len(found.ignored) == MOST_FALSE:
             break
         try:
             if not bucket.check(archive, passphrases) and tick:

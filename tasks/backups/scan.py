@@ -89,7 +89,7 @@ class DumpScan:
                 self._table(create[1])
 
     def _table(self, name: bytes) -> TableScan:
-        return self.tables.setdefault(name.decode(), TableScan())
+        return self.tables.setdefault(name.decode(errors="replace"), TableScan())
 
     def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
         with memoryview(statement) as view:
@@ -107,7 +107,7 @@ def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[by
     for chunk in chunks:
         for statement in statements.feed(chunk):
             if section := SECTION.match(statement):
-                passing = section[1].decode() in tables
+                passing = section[1].decode(errors="replace") in tables
             elif statement.startswith(FOOTER):
                 passing = True
             if passing:

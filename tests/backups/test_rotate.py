@@ -220,6 +220,13 @@ def test_copies_under_other_names_in_months_that_have_none_push_no_month_out(buc
     assert (gone, len(ignored)) == (["2025-10"], 4)
 
 
+def test_any_number_of_false_archives_costs_the_keys_of_twenty_and_lets_nothing_go(bucket: Bucket, attacker: Attacker) -> None:
+    for number in range(months.MOST_FALSE + 5):
+        attacker.copy("2025-10", "2026-01", f"backup_chat_week_20260131_0000{number:02}.tar.enc")
+    gone, ignored = pruned(bucket, 1)
+    assert (gone, len(ignored)) == ([], months.MOST_FALSE)
+
+
 @pytest.mark.parametrize("options", [{}, {"ChecksumAlgorithm": "SHA256"}], ids=["no checksum is kept", "S3 keeps a checksum"])
 def test_other_bytes_of_the_same_length_under_a_genuine_manifest_are_not_kept(
     bucket: Bucket, attacker: Attacker, options: dict[str, str]

@@ -181,7 +181,6 @@ def test_traces_and_the_time_of_sending_are_taken_along(app: "Celery[Any]") -> N
     assert not trace.keys() & written(message, app)["headers"].keys()
 
 
-@settings(max_examples=500)
 @given(st.binary(max_size=300) | st.binary(max_size=20).map(lambda tail: samples.raw(samples.good())[:-20] + tail))
 def test_no_bytes_raise_anything_but_a_refusal(app: "Celery[Any]", raw: bytes) -> None:
     taken_apart(raw, app)
@@ -228,7 +227,7 @@ def mutate(message: Any, data: st.DataObject) -> None:
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_json_raises_anything_but_a_refusal_and_celery_takes_apart_what_is_written(
     app: "Celery[Any]", data: st.DataObject

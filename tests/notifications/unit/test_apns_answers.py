@@ -208,7 +208,6 @@ headers = st.none() | st.text(max_size=30) | st.sampled_from(["10", "Wed, 21 Oct
 
 
 @given(failures, bodies, headers, st.booleans())
-@hypothesis.settings(max_examples=300)
 def test_only_the_answers_of_the_table_prune_and_no_json_is_taken_for_a_success(
     status: int, body: Any, header: str | None, proven: bool
 ) -> None:

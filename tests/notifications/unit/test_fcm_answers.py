@@ -339,7 +339,6 @@ headers = st.none() | st.text(max_size=30) | st.sampled_from(["10", "Wed, 21 Oct
 
 
 @given(statuses, bodies, headers)
-@hypothesis.settings(max_examples=150)
 def test_no_json_makes_it_raise_or_takes_a_failure_for_a_success(status: int, body: Any, header: str | None) -> None:
     outcome = classify(Answer(status, orjson.dumps(body), header))
     if outcome.kind is Kind.SENT:
@@ -356,7 +355,6 @@ def test_no_bytes_make_it_raise_or_are_taken_for_a_success(status: int, body: by
 
 
 @given(statuses, bodies)
-@hypothesis.settings(max_examples=150)
 def test_only_the_three_answers_of_the_table_prune_a_device(status: int, body: Any) -> None:
     if classify(Answer(status, orjson.dumps(body))).kind is Kind.DEAD:
         details = [detail for detail in body["error"]["details"] if isinstance(detail, dict)]

@@ -156,7 +156,6 @@ headers = st.none() | st.text(max_size=30) | st.sampled_from(["10", "Wed, 21 Oct
 
 
 @given(failures, payloads, headers)
-@hypothesis.settings(max_examples=300)
 def test_only_404_and_410_prune_and_nothing_is_taken_for_a_success(status: int, body: bytes, header: str | None) -> None:
     outcome = classify(Answer(status, body, header))
     assert outcome.kind is not Kind.SENT
