@@ -30,8 +30,9 @@ test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetc
 	$(BIN)/python -m devstack install
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/notifications tests/ops/test_grants.py
 
-chaos: setup  ## faults against the whole stack under load, then an audit; SEED=, MINUTES=, FAULTS=a,b, OLD=commit
+chaos: setup  ## parsers fuzzed for long, then faults against the whole stack under load and an audit; SEED=, MINUTES=, FAULTS=a,b, OLD=commit
 	$(BIN)/python -m devstack install tests
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile long --timeout 1800 -n $(PROCESSES)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(OLD),--old $(OLD))
 
 test-directus: setup  ## the Flow on a real Directus from npm; its first installation takes minutes

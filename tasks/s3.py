@@ -111,5 +111,5 @@ def failing() -> Iterator[None]:
         raise S3Error(f"no whole answer from S3: {error}") from error
     except (BotoCoreError, HTTPError) as error:
         raise S3Error(str(error)) from error
-    except (ResponseParserError, KeyError, ValueError, RecursionError) as error:  # 301 without a region: botocore asks itself
+    except (ResponseParserError, KeyError, ValueError, RecursionError) as error:
         raise S3Error(f"S3's answer cannot be read ({type(error).__name__})") from error

@@ -34,7 +34,7 @@ from tasks.backups import manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.scan import DumpScan, only_tables
-from workers.flower_login import read_users
+from workers.flower import read_users
 from workers.gateway import tokens
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -230,45 +230,76 @@ def test_a_length_that_is_none_is_an_answer_of_no_use(raw: Raw, length: str) -> 
 
 
 @pytest.fixture
-def bucket(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Raw:
+def bucket(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> tuple[S3Storage, Any]:
+    """A bucket of attachments and a client, at the server that `raw` is."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
     for name, value in {**dict.fromkeys(names, "x"), "AWS_ENDPOINT_URL_S3": raw.url, "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
-    return raw
+    return S3Storage("s3://uploads", connections=1, transfer_seconds=30), s3.make_client()
 
 
-XML = (b"<Contents>", b"</Contents>", b"<Key>a/b</Key>", b"<Size>", b"</Size>", b"<IsTruncated>true</IsTruncated>", b"<!DOCTYPE a>")
+XML = (
+    b"<Contents>",
+    b"</Contents>",
+    b"<Key>a/b</Key>",
+    b"<Size>",
+    b"</Size>",
+    b"<IsTruncated>true</IsTruncated>",
+    b"<!DOCTYPE a>",
+)
 xml = st.lists(st.sampled_from(XML) | st.binary(max_size=6), max_size=8).map(b"".join)
-s3_bodies = bodies | st.builds(lambda root, inner: b"<%s>%s</%s>" % (root, inner, root), st.sampled_from([b"Error", b"List"]), xml)
+s3_bodies = bodies | st.builds(
+    lambda root, inner: b"<%s>%s</%s>" % (root, inner, root), st.sampled_from([b"Error", b"List"]), xml
+)
 s3_headers = headers | st.just([("ETag", '"1"'), ("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT"), ("Content-Length", "4")])
 
 
-@given(starts | st.sampled_from(["HTTP/1.1 404 x", "HTTP/1.1 500 x", "HTTP/1.1 301 x"]), s3_headers, s3_bodies)
+@given(starts | st.sampled_from(["HTTP/1.1 404 x", "HTTP/1.1 500 x"]), s3_headers, s3_bodies)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_answer_of_s3_is_content_or_ends_in_a_sentence(
-    bucket: Raw, start: str, headers: list[tuple[str, str]], body: bytes
+    raw: Raw, bucket: tuple[S3Storage, Any], start: str, headers: list[tuple[str, str]], body: bytes
 ) -> None:
     lines = "".join(f"{line}\r\n" for line in (start, *(f"{name}: {value}" for name, value in headers)))
-    bucket.answer = lines.encode("latin-1") + b"\r\n" + body
-    storage = S3Storage("s3://uploads", connections=1, transfer_seconds=30)
-    with suppress(MissingError, StorageUnavailableError), storage.open("/files/1") as content:
+    raw.answer = lines.encode("latin-1") + b"\r\n" + body
+    with suppress(MissingError, StorageUnavailableError), bucket[0].open("/files/1") as content:
         content.read_into(memoryview(bytearray(16)))
     with suppress(s3.S3Error), s3.asking():
-        s3.make_client().list_objects_v2(Bucket="backups")
+        bucket[1].list_objects_v2(Bucket="backups")
 
 
-@pytest.mark.parametrize("framing", [b"Connection: close\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
-def test_an_answer_of_s3_that_does_not_end_is_not_kept(bucket: Raw, framing: bytes) -> None:
-    bucket.endless = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    for status in (b"200", b"404"):
-        bucket.answer = b"HTTP/1.1 " + status + b" x\r\n" + framing
-        with pytest.raises(s3.S3Error, match="has more than 8,388,608 bytes"), s3.asking():
-            s3.make_client().list_objects_v2(Bucket="backups")
-    with pytest.raises(StorageUnavailableError), S3Storage("s3://a", connections=1, transfer_seconds=30).open("/files/1"):
+ENDS = (b"Connection: close\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n")
+
+
+@pytest.mark.parametrize("framing", ENDS, ids=["no length", "chunked"])
+@pytest.mark.parametrize("status", [b"200", b"404"])
+def test_an_answer_of_s3_that_does_not_end_is_not_kept(
+    raw: Raw, bucket: tuple[S3Storage, Any], status: bytes, framing: bytes
+) -> None:
+    raw.answer, raw.endless = b"HTTP/1.1 " + status + b" x\r\n" + framing, b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    with pytest.raises(s3.S3Error, match="has more than 8,388,608 bytes"), s3.asking():
+        bucket[1].list_objects_v2(Bucket="backups")
+    with pytest.raises(StorageUnavailableError), bucket[0].open("/files/1"):
         pass
 
 
-SQL = (b"\n", b";\n", b"CREATE TABLE `", b"INSERT INTO `", b"` VALUES ", b"-- Table structure for table `", b"--\n", b"(1,'a')", b"'")
+def test_a_redirect_of_s3_to_nowhere_is_a_sentence(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
+    """botocore asks itself for the region, whose answer is a redirect again."""
+    raw.answer = b"HTTP/1.1 301 x\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(s3.S3Error, match="RecursionError"), s3.asking():
+        bucket[1].list_objects_v2(Bucket="backups")
+
+
+SQL = (
+    b"\n",
+    b";\n",
+    b"CREATE TABLE `",
+    b"INSERT INTO `",
+    b"` VALUES ",
+    b"-- Table structure for table `",
+    b"--\n",
+    b"(1,'a')",
+    b"'",
+)
 dumps = st.lists(st.sampled_from(SQL) | st.binary(max_size=4), max_size=20)
 
 
@@ -290,7 +321,9 @@ def test_any_bytes_of_a_dump_are_unpacked_or_refused(tmp_path: Path, packed: byt
 
 
 LINE = tokens.Token("api", bytes(32)).line().strip()
-EXPIRES = st.sampled_from(["expires=", "2027-02-01T00:00:00", "+00:00", "-23:59", "9999-12-31T23:59", "0001-01-01T00:00", "jobs=", ","])
+EXPIRES = st.sampled_from(
+    ["expires=", "2027-02-01T00:00:00", "+00:00", "-23:59", "9999-12-31T23:59", "0001-01-01T00:00", "jobs=", ","]
+)
 line = st.lists(EXPIRES | st.just(" ") | st.text(max_size=4), max_size=6).map("".join)
 
 
@@ -312,15 +345,31 @@ def test_any_file_of_flowers_users_names_them_or_is_refused(tmp_path: Path, cont
         assert all(len(user.partition(":")[2]) >= 12 for user in read_users(path))
 
 
-URL = ("redis:", "rediss:", "sentinel:", "//", "h", ":", "@", "[::1]", ";", "/", "0", "?", "ssl_cert_reqs=", "none", "#", "%00", "9" * 5000)
+URL = (
+    "redis:",
+    "rediss:",
+    "sentinel:",
+    "//",
+    "h",
+    ":",
+    "@",
+    "[::1]",
+    ";",
+    "/",
+    "0",
+    "?",
+    "ssl_cert_reqs=",
+    "none",
+    "#",
+    "%00",
+    "9" * 5000,
+)
 
 
 @given(st.lists(st.sampled_from(URL) | st.text(max_size=3), max_size=10).map("".join))
-def test_any_broker_url_is_read_or_is_refused_and_not_shown(url: str) -> None:
-    try:
-        parse_broker(url.replace("h", "secret"))
-    except ValueError as error:
-        assert "secret" not in str(error)
+def test_any_broker_url_is_read_or_is_refused(url: str) -> None:
+    with suppress(ValueError):
+        assert parse_broker(url).scheme in {"redis", "rediss", "sentinel"}
 
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK\x06\x07", b"\x1f\x8b\x08", b"7z\xbc\xaf\x27\x1c")

@@ -4,6 +4,7 @@ import json
 import pickle
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +31,7 @@ from workers.messages.read import (
     TRACE_HEADERS,
     Call,
     RefusedError,
+    envelope,
     load,
     read,
     write,
@@ -227,7 +229,7 @@ def mutate(message: Any, data: st.DataObject) -> None:
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=5 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_json_raises_anything_but_a_refusal_and_celery_takes_apart_what_is_written(
     app: "Celery[Any]", data: st.DataObject
@@ -241,6 +243,19 @@ def test_no_json_raises_anything_but_a_refusal_and_celery_takes_apart_what_is_wr
     if "body" in message and data.draw(st.booleans()):
         message["body"] = samples.encoded(message["body"]) if data.draw(st.booleans()) else json.dumps(message["body"])
     taken_apart(samples.raw(message), app)
+
+
+@given(st.data())
+def test_no_json_of_remote_control_raises_anything_but_a_refusal(data: st.DataObject) -> None:
+    route = {"exchange": "", "routing_key": "x"}
+    body = {"method": "ping", "arguments": {}, "destination": ["w"], "reply_to": dict(route), "ticket": "t", "type": "x"}
+    message = json.loads(envelope(body, {"clock": 1, "expires": 1.5}, route))
+    message["body"] = json.loads(b64decode(message["body"]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        mutate(message, data)
+    for bodies in (control.COMMAND, control.EVENTS, control.REPLY):
+        with suppress(RefusedError):
+            loads(control.rewrite(samples.raw(message), bodies))
 
 
 def sent_by_celery(app: "Celery[Any]", **options: Any) -> bytes:

@@ -8,7 +8,6 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-import hypothesis
 import orjson
 import pytest
 from hypothesis import given

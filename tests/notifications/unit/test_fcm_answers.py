@@ -6,7 +6,6 @@ https://firebase.google.com/docs/cloud-messaging/error-codes, .../reference/fcm/
 
 from typing import Any
 
-import hypothesis
 import orjson
 import pytest
 from hypothesis import given

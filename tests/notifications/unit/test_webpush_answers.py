@@ -7,7 +7,6 @@ https://mozilla-services.github.io/autopush-rs/errors.html and https://github.co
 import time
 from email.utils import formatdate
 
-import hypothesis
 import orjson
 import pytest
 from hypothesis import given
