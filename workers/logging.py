@@ -71,11 +71,8 @@ def _write_traceback(out: TextIO, error: ExcInfo) -> None:
 
 def _is_journal(stream: TextIO) -> bool:
     """Return whether systemd's journal reads the stream (systemd.exec(5))."""
-    try:
-        found = os.fstat(stream.fileno())
-    except (OSError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    named = os.environ.get("JOURNAL_STREAM")
+    return bool(named) and named == "{0.st_dev}:{0.st_ino}".format(os.fstat(stream.fileno()))
 
 
 def _prioritise(_logger: Any, method: str, text: Any) -> Any:

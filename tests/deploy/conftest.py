@@ -16,7 +16,7 @@ from devstack.programs import ensure
 from devstack.signatures import database
 from tests.processes import Process
 
-from .machine import FOLDER, Machine
+from .machine import FOLDER, Machine, debian
 
 collect_ignore_glob = [] if os.environ.get("DEPLOY") else ["test_*.py"]
 
@@ -80,6 +80,15 @@ def wheels() -> Path:
     return folder
 
 
+def base_image() -> Path:
+    """Return the files of the base images: Debian with the packages of the Containerfile, and its Redis, as open as redis:7."""
+    root = debian("ca-certificates,mariadb-client,python3-venv,tini,redis-server")
+    server = root / "usr/local/bin/redis-server"
+    server.write_text('#!/bin/sh\nexec /usr/bin/redis-server "$@" --protected-mode no\n')
+    server.chmod(0o755)
+    return root
+
+
 class Host:
     """The machine, with the emulator at its loopback address as Firebase is on the Internet for others."""
 
@@ -107,7 +116,8 @@ def host(tmp_path_factory: pytest.TempPathFactory, repository: Path, wheels: Pat
     """The installed host; its `output` is what the page's commands wrote."""
     ensure(["deploy"])
     folder = tmp_path_factory.mktemp("host")
-    machine = Machine(FOLDER / f"host-{os.getpid()}", folder / "machine.log", repository=repository, wheels=wheels)
+    mounts = {"repository": repository, "wheels": wheels, "image": base_image()}
+    machine = Machine(FOLDER / f"host-{os.getpid()}", folder / "machine.log", **mounts)
     host = Host(machine, folder)
     try:
         root = machine.root

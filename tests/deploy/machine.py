@@ -3,6 +3,7 @@
 import os
 import subprocess
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
@@ -15,21 +16,22 @@ SUITE = "bookworm"
 # Beside a minimal Debian with systemd: the services of docs/installation.md's host, and what its first step installs.
 PACKAGES = (
     "systemd,systemd-sysv,dbus,ca-certificates,curl,git,openssl,python3-venv,"
-    "mariadb-server,mariadb-client,redis-server,clamav-daemon,clamav-freshclam"
+    "mariadb-server,mariadb-client,redis-server,clamav-daemon,clamav-freshclam,"
+    "podman,podman-compose,crun,netavark,aardvark-dns,iptables"
 )
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 STOP_SECONDS = 120
 
 
-def debian(name: str, *options: str) -> Path:
-    """Return a root that debootstrap made once, by the mirror that it takes by itself."""
-    root = FOLDER / name
+def debian(packages: str) -> Path:
+    """Return a minimal root with these packages, which debootstrap makes once, from the mirror that it takes by itself."""
+    root = FOLDER / f"debian-{sha256(packages.encode()).hexdigest()[:12]}"
     if not root.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         part = root.with_suffix(".part")
         subprocess.run(["rm", "-rf", "--one-file-system", part], check=True)
-        subprocess.run([find("debootstrap"), "--variant=minbase", *options, SUITE, part], check=True)
+        subprocess.run([find("debootstrap"), "--variant=minbase", f"--include={packages}", SUITE, part], check=True)
         part.rename(root)
     return root
 
@@ -40,7 +42,7 @@ class Machine:
     def __init__(self, root: Path, log: Path, **mounts: Path) -> None:
         """`mounts` are shown read-only as /srv/NAME."""
         self.root, self._log = root, log
-        subprocess.run(["cp", "--archive", "--reflink=auto", debian("debian", f"--include={PACKAGES}"), root], check=True)
+        subprocess.run(["cp", "--archive", "--reflink=auto", debian(PACKAGES), root], check=True)
         binds = [f"--bind-ro={path}:/srv/{name}" for name, path in mounts.items()]
         command = [find("systemd-nspawn"), "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot"]
         # A name of its own, though nobody registers it: nspawn locks roots and names.
@@ -58,14 +60,16 @@ class Machine:
             "degraded",
         }
 
-    def within(self, *namespaces: str) -> list[str]:
-        """Return the command that goes before one which is to run in the machine's namespaces."""
-        return [find("nsenter"), f"--target={self._nspawn.children[0]}", *namespaces, "--"]
+    def within(self, *namespaces: str, pid: int | None = None) -> list[str]:
+        """Return the command that goes before one which is to run in the namespaces of the machine, or of a process there."""
+        return [find("nsenter"), f"--target={pid or self._nspawn.children[0]}", *namespaces, "--"]
 
-    def run(self, script: str, *, check: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, script: str, *, check: bool = True, pid: int | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         """Run a script of bash in the machine, as root."""
         done = subprocess.run(
-            [*self.within(*NAMESPACES), "/bin/bash", "-c", script],
+            [*self.within(*NAMESPACES, pid=pid), "/bin/bash", "-c", script],
             env={"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", **environment},
             cwd="/",
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from workers.exits import exit_if_misconfigured
 
 GROUPS = (
     "alerts", "attachments", "backups", "db", "doctor", "gateway",
-    "messages", "notifications", "retention", "schedule", "status",
+    "messages", "notifications", "ping", "retention", "schedule", "status",
 )  # fmt: skip
 
 
