@@ -3,12 +3,9 @@
 import json
 import os
 import re
-import struct
 import sys
-import termios
 import threading
 from collections.abc import Callable, Iterator
-from fcntl import ioctl
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from settings import get_settings
 from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tests.retention.rows import notifications, parents
+from tests.terminal import open_terminal
 from workers.cli import cli
 from workers.operations import fleet, snapshot
 
@@ -127,8 +125,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command on a terminal of 80 columns, and return all that it was told."""
 
     def run(*arguments: str) -> str:
-        ours, its = os.openpty()
-        ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        ours, its = open_terminal()
         told: list[bytes] = []
 
         def read() -> None:

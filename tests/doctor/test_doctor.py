@@ -18,6 +18,7 @@ from devstack.ports import free_port
 from devstack.stack import Stack
 from settings import get_settings
 from tests.doctor.conftest import Ask, do_as_told
+from tests.terminal import open_terminal
 from workers.doctor import secrets
 from workers.doctor.questions import QUESTIONS
 from workers.doctor.report import PROCESSES, Host, Question, examine, ok
@@ -59,15 +60,12 @@ def test_what_is_wrong_is_counted_and_ends_with_exit_code_one(environment: dict[
 
 def test_lines_fit_a_terminal_of_eighty_columns_and_have_no_colour_where_none_is_wanted(environment: dict[str, str]) -> None:
     away = {**environment, "CELERY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0", "NO_COLOR": "1", "COLUMNS": "80"}
-    command = f"{sys.executable} -c 'from workers.cli import main; main()' doctor --offline --only beat"
-    shown = subprocess.run(  # `script` gives it a terminal
-        ["script", "-qec", command, "/dev/null"],
-        env={**os.environ, **away},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
+    command = [sys.executable, "-c", "from workers.cli import main; main()", "doctor", "--offline", "--only", "beat"]
+    ours, its = open_terminal()
+    subprocess.run(command, env={**os.environ, **away}, cwd=PROJECT, stdin=its, stdout=its, stderr=its, check=False)
+    shown = os.read(ours, 65536).decode()  # a few lines, which the terminal holds
+    os.close(its)
+    os.close(ours)
     assert "WRONG  redis" in shown
     assert "\x1b" not in shown
     assert max(len(line) for line in shown.splitlines()) <= 80

@@ -148,7 +148,7 @@ def test_a_redis_that_would_replay_no_transaction(ask: Ask, redis: Redis, stack:
             assert [state for state, _ in ask("redis", celery_broker_url=url)] == ["OK", "not tried"]
         finally:
             with pytest.raises(AuthenticationError):
-                Redis(port=stack.redis.port).ping()
+                Redis("127.0.0.1", stack.redis.port).ping()
             admin.execute_command("ACL", "SETUSER", "default", "on", "nopass")
             redis.execute_command("ACL", "DELUSER", "workers")  # type: ignore[no-untyped-call]
 

@@ -55,7 +55,7 @@ def settings(port: int) -> Settings:
 
 def held(port: int) -> dict[str, Any]:
     """Return the messages under way, those that wait, and what beat knows."""
-    with Redis(port=port, username="admin", password=PASSWORD, decode_responses=True) as admin:
+    with Redis("127.0.0.1", port, username="admin", password=PASSWORD, decode_responses=True) as admin:
         hashes: Any = {key: admin.hgetall(key) for key in ("unacked", *sorted(admin.scan_iter(match="chat-workers:beat:*-*")))}
         return {**hashes, "index": admin.zrange("unacked_index", 0, -1), "waiting": admin.llen(QUEUE)}
 
@@ -87,7 +87,7 @@ def test_a_restart_keeps_messages_under_way_and_beats_times(start: Callable[...,
 def test_default_can_do_everything_and_nobody_can_be_default(start: Callable[..., Any]) -> None:
     with start() as port:
         for password in (None, "", PASSWORD):
-            with Redis(port=port, password=password) as client, pytest.raises(AuthenticationError):
+            with Redis("127.0.0.1", port, password=password) as client, pytest.raises(AuthenticationError):
                 client.ping()
 
 
