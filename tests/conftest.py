@@ -29,7 +29,7 @@ CHAT_DATABASE = "test_chat"
 # Laws are checked on the same examples in every run, however slow the machine: a failure is a fault, never luck.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=200)
 # New ones in each run: `make chaos`.
-hypothesis.settings.register_profile("long", deadline=None, database=None, max_examples=5000)
+hypothesis.settings.register_profile("long", deadline=None, database=None, max_examples=1000)
 hypothesis.settings.load_profile("tests")
 
 
