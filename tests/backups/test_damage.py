@@ -148,9 +148,9 @@ def test_a_damaged_backup_is_refused_before_the_schema_is_touched(whole: Backups
         assert connection.execute(text("SHOW COLUMNS FROM messages")).scalars().all() == ["id"]
 
 
-def bomb(into: Path, said: int) -> folder.Backup:
+def bomb(into: Path, said: int, content: bytes = bytes(300_000_000)) -> folder.Backup:
     """Put an unsigned dump into the folder: 300 MB of zeros in some 10 kB, and that it holds `said` bytes."""
-    packed = zstandard.ZstdCompressor(level=19).compress(bytes(300_000_000))
+    packed = zstandard.ZstdCompressor(level=19).compress(content)
     made = manifest.Manifest(
         kind="daily",
         name=DUMP,
@@ -171,6 +171,12 @@ def test_a_dump_that_swells_is_unpacked_a_piece_at_a_time_and_given_up(into: Pat
         verify.check_content(bomb(into, 300_000_000), [], quiet)
     with pytest.raises(BackupError, match="unpacks to more than the 1,000 bytes of its manifest"):
         verify.check_content(bomb(into, 1000), [], quiet)
+
+
+def test_tables_without_end_are_not_kept(into: Path) -> None:
+    text = b"".join(b"\nCREATE TABLE `%d` (id INT);" % number for number in range(100_000))
+    with pytest.raises(BackupError, match="holds other tables than its manifest says"):
+        verify.check_content(bomb(into, len(text), text), [], quiet)
 
 
 @pytest.mark.parametrize("change", [lambda packed: packed[:-5], lambda packed: packed + b"x", lambda packed: packed + packed])

@@ -1,5 +1,8 @@
 """Rows are counted and cut out of a dump's text in both clients' formats, wherever the stream happens to be cut."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tasks.backups.scan import DumpScan, only_tables
@@ -92,3 +95,18 @@ def test_one_table_is_cut_out_with_the_beginning_and_end_of_the_dump(size: int) 
     assert b"CREATE TABLE `message_reads`" in text
     assert b"`messages`" not in text
     assert b"TIME_ZONE=@OLD_TIME_ZONE" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["b'\\n' * 10_000_000", "b'--\\n' * 5_000_000", "b'INSERT INTO `messages` VALUES (' + b\"'\" + b\"(\\\\'\" * 3_000_000"],
+    ids=["blank", "comments", "quotes"],
+)
+def test_a_statement_that_was_made_to_be_hard_costs_a_few_times_its_length(text: str) -> None:
+    program = f"""
+import resource
+from tasks.backups.scan import DumpScan
+resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))
+DumpScan().feed(b"\\n" + {text} + b";\\n")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=10)
