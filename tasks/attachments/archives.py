@@ -17,6 +17,8 @@ ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
 ZIP_MEMBER = struct.Struct("<4s6H3L3H8xL")
 ZIP_MEMBER_MAGIC = b"PK\x01\x02"
+# Stored, imploded, deflated, deflate64, bzip2; clamd passes over LZMA, Zstandard and all others.
+ZIP_METHODS = {0, 6, 8, 9, 12}
 ELSEWHERE = 0xFFFFFFFF
 """In place of a member's size or offset: it stands in a zip64 field, which clamd does not read."""
 
@@ -83,7 +85,7 @@ class Zip(Whole):
             return Fault(Kind.OVER_LIMIT, f"a zip with a directory of more than {ZIP_TAIL} bytes")
         inflated = _inflated(bytes(self._tail[at - length : at]))
         if inflated is None:
-            return Fault(Kind.BROKEN, "a zip whose directory does not say where its members are")
+            return Fault(Kind.BROKEN, "a zip with members that clamd does not find or inflate")
         if inflated > most_inside:
             return Fault(Kind.OVER_LIMIT, f"a zip of more than {most_inside} bytes inside")
         return None
@@ -101,18 +103,19 @@ def _inflated(directory: bytes) -> int | None:
     """Return the size of all members by a zip's directory, in bytes; None where it is none, or clamd would not find one."""
     total = at = 0
     while len(directory) - at >= ZIP_MEMBER.size and directory.startswith(ZIP_MEMBER_MAGIC, at):
-        *_, deflated, inflated, name, extra, comment, offset = ZIP_MEMBER.unpack_from(directory, at)
-        if ELSEWHERE in {deflated, offset}:
+        _, _, _, _, method, *_, deflated, inflated, name, extra, comment, offset = ZIP_MEMBER.unpack_from(directory, at)
+        if ELSEWHERE in {deflated, offset} or method not in ZIP_METHODS:
             return None
         total += inflated
         at += ZIP_MEMBER.size + name + extra + comment
     return total if at == len(directory) else None
 
 
-class Gzip(Whole):
+class Gzip(Zip):
     """One or more gzip members, inflated to see that each ends with its checksum."""
 
     def __init__(self) -> None:
+        super().__init__(begins=False)
         self._inflater = zlib.decompressobj(wbits=31)
         self._inflated = 0
         self._members = 1
@@ -120,12 +123,15 @@ class Gzip(Whole):
         self._padded = False
 
     def feed(self, chunk: memoryview) -> None:
+        super().feed(chunk)
+        self._broken |= self._padded and any(chunk)
         data: bytes | memoryview = chunk if not self._broken else b""
         try:
             while len(data) and not self._padded and self._inflated < GZIP_MOST_BYTES and self._members <= GZIP_MOST_MEMBERS:
                 if self._inflater.eof:
                     if bytes(data[:1]) == b"\0":
-                        self._padded = True  # tapes are padded with zeros, and gunzip ignores what follows
+                        self._padded = True  # tapes are padded with zeros; gunzip ignores what follows, clamd too
+                        self._broken = any(data)
                         return
                     self._inflater = zlib.decompressobj(wbits=31)
                     self._members += 1
@@ -134,27 +140,28 @@ class Gzip(Whole):
         except zlib.error:
             self._broken = True
 
-    def fault(self, size: int, most_inside: int) -> Fault | None:  # noqa: ARG002 - a bomb is clamd's to find
+    def fault(self, size: int, most_inside: int) -> Fault | None:
         if self._broken:
             return Fault(Kind.BROKEN, "a gzip that does not inflate: broken")
         if self._members > GZIP_MOST_MEMBERS:
             return Fault(Kind.OVER_LIMIT, f"a gzip of more than {GZIP_MOST_MEMBERS} members")
         if self._inflater.eof or self._padded or self._inflated >= GZIP_MOST_BYTES:
-            return None
+            return super().fault(size, most_inside)
         return Fault(Kind.BROKEN, "a gzip without its end: cut short")
 
 
-class SevenZip(Whole):
+class SevenZip(Zip):
     """A 7z archive: its first bytes say where its directory is."""
 
     def __init__(self, head: bytes) -> None:
+        super().__init__(begins=False)
         self._head = head
 
-    def fault(self, size: int, most_inside: int) -> Fault | None:  # noqa: ARG002 - a bomb is clamd's to find
+    def fault(self, size: int, most_inside: int) -> Fault | None:
         if len(self._head) >= SEVEN_ZIP_START.size:
             offset, length = SEVEN_ZIP_START.unpack_from(self._head)[3:5]
             if SEVEN_ZIP_START.size + offset + length <= size:
-                return None
+                return super().fault(size, most_inside)
         return Fault(Kind.BROKEN, "a 7z without its directory: cut short")
 
 

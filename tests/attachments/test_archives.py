@@ -32,6 +32,13 @@ def streamed(*, members: int = 1, comment: bytes = b"") -> bytes:
     return pipe.getvalue()
 
 
+def lzma() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("eicar.com", EICAR)
+    return file.getvalue()
+
+
 def with_zip64_field(content: bytes, at: int) -> bytes:
     """Return a zip whose last member has its number at `at` of the directory's entry in a zip64 field instead."""
     changed = bytearray(content)
@@ -59,6 +66,9 @@ def fault(content: bytes) -> archives.Fault | None:
         "a zip64 locator that is a comment": b"PK\x03\x04" + bytes(99) + streamed(comment=LOCATOR),
         "behind a text": b"hello" + streamed(),
         "behind the beginning of a picture": b"\x89PNG\r\n\x1a\n" + bytes(99) + streamed(),
+        "behind a padded gzip": gzip.compress(b"x") + bytes(99) + streamed(),
+        "behind the beginning of a 7z": b"7z\xbc\xaf\x27\x1c" + bytes(99) + streamed(),
+        "compressed as clamd cannot": lzma(),
         "a size that clamd does not read": with_zip64_field(streamed(), 20),
         "an offset that clamd does not read": with_zip64_field(streamed(), 42),
         "the same in a directory of 100 kB": with_zip64_field(streamed(members=2000), 20),
