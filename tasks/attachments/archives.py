@@ -17,10 +17,15 @@ ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
 ZIP_MEMBER = struct.Struct("<4s6H3L3H8xL")
 ZIP_MEMBER_MAGIC = b"PK\x01\x02"
+# A member's own header: magic, version, flags, method, times, checksum, size. clamd goes by this method, and by this size unless
+# a flag says that it follows the member; other programs go by the directory's.
+ZIP_LOCAL = struct.Struct("<4s2xHH8xL")
+ZIP_SIZE_FOLLOWS = 1 << 3
+ZIP_MOST_LOCALS = 20_000
 # Stored, imploded, deflated, deflate64, bzip2; clamd passes over LZMA, Zstandard and all others.
 ZIP_METHODS = {0, 6, 8, 9, 12}
 ELSEWHERE = 0xFFFFFFFF
-"""In place of a member's size or offset: it stands in a zip64 field, which clamd does not read."""
+"""In place of a member's size: it stands in a zip64 field, which clamd does not read."""
 
 GZIP = b"\x1f\x8b\x08"
 GZIP_STEP = 1 << 20
@@ -64,8 +69,18 @@ class Zip(Whole):
         """`begins` says that the content begins as a zip, so that it must be one."""
         self._begins = begins
         self._tail = bytearray()
+        self._members: dict[int, tuple[int, int, int]] = {}
+        self._read = 0
+        self._cut = b""
 
     def feed(self, chunk: memoryview) -> None:
+        data = self._cut + bytes(chunk)
+        start, at = self._read - len(self._cut), data.find(ZIP[0])
+        while 0 <= at <= len(data) - ZIP_LOCAL.size and len(self._members) < ZIP_MOST_LOCALS:
+            self._members[start + at] = ZIP_LOCAL.unpack_from(data, at)[1:]
+            at = data.find(ZIP[0], at + 1)
+        self._cut = data[1 - ZIP_LOCAL.size :]
+        self._read += len(chunk)
         self._tail += chunk
         if len(self._tail) > ZIP_TAIL + (1 << 20):  # not with each chunk
             del self._tail[:-ZIP_TAIL]
@@ -83,7 +98,7 @@ class Zip(Whole):
             return Fault(Kind.BROKEN, "a zip whose directory is not where it says")
         if length > at:
             return Fault(Kind.OVER_LIMIT, f"a zip with a directory of more than {ZIP_TAIL} bytes")
-        inflated = _inflated(bytes(self._tail[at - length : at]))
+        inflated = _inflated(bytes(self._tail[at - length : at]), self._members)
         if inflated is None:
             return Fault(Kind.BROKEN, "a zip with members that clamd does not find or inflate")
         if inflated > most_inside:
@@ -99,12 +114,17 @@ class Zip(Whole):
         return ZIP64_END.size if same else 0
 
 
-def _inflated(directory: bytes) -> int | None:
-    """Return the size of all members by a zip's directory, in bytes; None where it is none, or clamd would not find one."""
+def _inflated(directory: bytes, members: dict[int, tuple[int, int, int]]) -> int | None:
+    """Return the size of all members by a zip's directory, in bytes; None where it is none, or clamd would miss a member.
+
+    `members` are flags, method and size of their own headers, by offset.
+    """
     total = at = 0
     while len(directory) - at >= ZIP_MEMBER.size and directory.startswith(ZIP_MEMBER_MAGIC, at):
         _, _, _, _, method, *_, deflated, inflated, name, extra, comment, offset = ZIP_MEMBER.unpack_from(directory, at)
-        if ELSEWHERE in {deflated, offset} or method not in ZIP_METHODS:
+        flags, own_method, own_size = members.get(offset, (0, -1, 0))
+        same = own_method == method and (flags & ZIP_SIZE_FOLLOWS or own_size == deflated)
+        if deflated == ELSEWHERE or not same or method not in ZIP_METHODS:
             return None
         total += inflated
         at += ZIP_MEMBER.size + name + extra + comment
@@ -118,7 +138,7 @@ class Gzip(Zip):
         super().__init__(begins=False)
         self._inflater = zlib.decompressobj(wbits=31)
         self._inflated = 0
-        self._members = 1
+        self._begun = 1
         self._broken = False
         self._padded = False
 
@@ -127,14 +147,14 @@ class Gzip(Zip):
         self._broken |= self._padded and any(chunk)
         data: bytes | memoryview = chunk if not self._broken else b""
         try:
-            while len(data) and not self._padded and self._inflated < GZIP_MOST_BYTES and self._members <= GZIP_MOST_MEMBERS:
+            while len(data) and not self._padded and self._inflated < GZIP_MOST_BYTES and self._begun <= GZIP_MOST_MEMBERS:
                 if self._inflater.eof:
                     if bytes(data[:1]) == b"\0":
                         self._padded = True  # tapes are padded with zeros; gunzip ignores what follows, clamd too
                         self._broken = any(data)
                         return
                     self._inflater = zlib.decompressobj(wbits=31)
-                    self._members += 1
+                    self._begun += 1
                 self._inflated += len(self._inflater.decompress(data, GZIP_STEP))
                 data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
         except zlib.error:
@@ -143,7 +163,7 @@ class Gzip(Zip):
     def fault(self, size: int, most_inside: int) -> Fault | None:
         if self._broken:
             return Fault(Kind.BROKEN, "a gzip that does not inflate: broken")
-        if self._members > GZIP_MOST_MEMBERS:
+        if self._begun > GZIP_MOST_MEMBERS:
             return Fault(Kind.OVER_LIMIT, f"a gzip of more than {GZIP_MOST_MEMBERS} members")
         if self._inflater.eof or self._padded or self._inflated >= GZIP_MOST_BYTES:
             return super().fault(size, most_inside)

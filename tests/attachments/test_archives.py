@@ -39,6 +39,18 @@ def lzma() -> bytes:
     return file.getvalue()
 
 
+def with_another_method() -> bytes:
+    """Return a zip whose one member is deflated by the directory, and LZMA by its own header."""
+    content = zipped(EICAR)
+    return content[:8] + struct.pack("<H", zipfile.ZIP_LZMA) + content[10:]
+
+
+def with_another_size() -> bytes:
+    """Return a zip whose one member is empty by its own header."""
+    content = zipped(EICAR)
+    return content[:18] + bytes(4) + content[22:]
+
+
 def with_zip64_field(content: bytes, at: int) -> bytes:
     """Return a zip whose last member has its number at `at` of the directory's entry in a zip64 field instead."""
     changed = bytearray(content)
@@ -53,10 +65,10 @@ def with_zip64_field(content: bytes, at: int) -> bytes:
     return bytes(changed)
 
 
-def fault(content: bytes) -> archives.Fault | None:
+def fault(content: bytes, piece: int = 1 << 18) -> archives.Fault | None:
     whole = archives.look(content[: archives.HEAD_BYTES])
-    for at in range(0, len(content), 1 << 18):
-        whole.feed(memoryview(content[at : at + (1 << 18)]))
+    for at in range(0, len(content), piece):
+        whole.feed(memoryview(content[at : at + piece]))
     return whole.fault(len(content), 1 << 27)
 
 
@@ -69,6 +81,8 @@ def fault(content: bytes) -> archives.Fault | None:
         "behind a padded gzip": gzip.compress(b"x") + bytes(99) + streamed(),
         "behind the beginning of a 7z": b"7z\xbc\xaf\x27\x1c" + bytes(99) + streamed(),
         "compressed as clamd cannot": lzma(),
+        "compressed by its own header as clamd cannot": with_another_method(),
+        "empty by its own header": with_another_size(),
         "a size that clamd does not read": with_zip64_field(streamed(), 20),
         "an offset that clamd does not read": with_zip64_field(streamed(), 42),
         "the same in a directory of 100 kB": with_zip64_field(streamed(members=2000), 20),
@@ -104,6 +118,7 @@ def prefixed() -> bytes:
 )
 def test_what_is_whole_has_no_fault(content: bytes) -> None:
     assert fault(content) is None
+    assert fault(content, 7) is None
 
 
 def test_a_zip64_end_that_says_the_same_is_believed() -> None:
