@@ -17,8 +17,8 @@ ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
 ZIP_MEMBER = struct.Struct("<4s6H3L3H8xL")
 ZIP_MEMBER_MAGIC = b"PK\x01\x02"
-# A member's own header: magic, version, flags, method, times, checksum, size. clamd goes by this method, and by this size unless
-# a flag says that it follows the member; other programs go by the directory's.
+# A member's own header: magic, version, flags, method, times, checksum, size. clamd goes by this method, and by this size
+# unless a flag says that it follows the member; other programs go by the directory's.
 ZIP_LOCAL = struct.Struct("<4s2xHH8xL")
 ZIP_SIZE_FOLLOWS = 1 << 3
 ZIP_MOST_LOCALS = 20_000
