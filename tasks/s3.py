@@ -49,6 +49,12 @@ class _Bounded(Watched):
         answer.stream = partial(_pieces, answer)
         return answer
 
+    def _consume_headers(self, fp: Any) -> None:
+        """Read to the end of a 100 Continue. botocore's own takes no notice of the connection's end, and reads on for ever."""
+        while (line := fp.readline()) != b"\r\n":
+            if not line:
+                raise ConnectionResetError("the connection ended within a 100 Continue")
+
 
 def _pieces(answer: Any) -> Iterator[bytes]:
     size = 0

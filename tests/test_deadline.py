@@ -1,7 +1,10 @@
 """Nothing that is asked of a server outlasts its deadline, at whatever point of its answer the server begins to trickle."""
 
+import io
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -75,6 +78,26 @@ def test_a_body_that_s3_lets_wait_for_its_100_continue_is_given_up(monkeypatch: 
         client = s3.make_client()
         with pytest.raises(s3.S3Error, match="no whole answer from S3: it took longer than 1 s"), s3.asking():
             client.put_object(Bucket="backups", Key="a", Body=b"x" * 2_000_000)
+
+
+@pytest.mark.timeout(20)
+def test_a_connection_that_ends_within_a_100_continue_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has a `read` is sent with Expect: then it is botocore that reads the interim answer."""
+    monkeypatch.setattr(s3, "REQUEST_SECONDS", 1.0)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\nX: y")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.getsockname()[1]}")
+        client = s3.make_client()
+        with pytest.raises(s3.S3Error), s3.asking():
+            client.put_object(Bucket="backups", Key="a", Body=io.BytesIO(b"x"))
 
 
 def test_the_time_follows_from_the_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class Quarantine:
             if self._move:
                 uploads.remove(attachment.file_url)
         except MissingError:
-            return quarantined(attachment, self._where(attachment) if self._has(attachment) else MISSING)
+            return self._taken(attachment)
         except (ChangedError, RefusedError):
             return scan_again(attachment)
         except StorageUnavailableError as error:
@@ -49,10 +49,15 @@ class Quarantine:
             uploads.put(attachment.file_url, content, attachment.sha256 or "", mode=FOR_THE_API)
         return True
 
-    def _has(self, attachment: Attachment) -> bool:
-        with suppress(MissingError), self._storage.open(_name(attachment)):
-            return True
-        return False
+    def _taken(self, attachment: Attachment) -> Settlement:
+        """Settle an attachment whose content is gone: an earlier try may have taken it."""
+        try:
+            with self._storage.open(_name(attachment)):
+                return quarantined(attachment, self._where(attachment))
+        except MissingError:
+            return quarantined(attachment, MISSING)
+        except StorageUnavailableError as error:
+            return quarantine_failed(attachment, str(error))
 
     def _where(self, attachment: Attachment) -> str:
         return f"{self._url}/{_name(attachment)}"

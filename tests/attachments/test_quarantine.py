@@ -3,14 +3,17 @@
 import hashlib
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
 
 from devstack.s3 import BUCKET
 from settings import ConfigurationError
+from tasks.attachments.attachment import PENDING, Attachment
+from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.scannable import EICAR
+from tasks.attachments.storage.base import MissingError, Storage, StorageUnavailableError
 
 from .conftest import Uploads, reread
 from .samples import PNG
@@ -142,3 +145,24 @@ def test_moving_out_of_an_http_storage_is_refused_at_the_start(
     reread()
     with pytest.raises(ConfigurationError, match="ATTACHMENTS_QUARANTINE=move"):
         uploads.sweep()
+
+
+class _Raising:
+    """A storage that raises this whatever it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def open(self, _: str) -> Any:
+        raise self._error
+
+
+def test_content_that_is_gone_while_the_quarantine_is_away_is_tried_again_later() -> None:
+    quarantine = Quarantine(cast(Storage, _Raising(StorageUnavailableError("it is away"))), "s3://quarantine", move=True)
+    attachment = Attachment(1, "/files/1", verdict="infected", sha256=SHA256, quarantine=PENDING)
+
+    settlement = quarantine.take(attachment, cast(Storage, _Raising(MissingError("it is gone"))))
+
+    assert settlement.quarantine == PENDING
+    assert settlement.attempts == 1
+    assert settlement.wait

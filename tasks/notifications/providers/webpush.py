@@ -50,6 +50,7 @@ class WebPush:
         self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()
         self._subject = subject
         self._hosts = settings.webpush_hosts
+        self._answered: set[str] = set()
         self._token_for = lru_cache(MOST_TOKENS)(self._make_token)
         self._transport = Transport.from_settings(settings)
 
@@ -87,7 +88,9 @@ class WebPush:
         except UnusableUrlError:
             return Outcome(Kind.REFUSED, "webpush: the endpoint is no usable URL")
         except NoAnswerError as error:
-            return Outcome(Kind.UNREACHABLE, f"webpush gave no answer: {error}")
+            return Outcome(self._unanswered(endpoint), f"webpush gave no answer: {error}")
+        if len(self._answered) < MOST_TOKENS:
+            self._answered.add(endpoint.origin_ascii)
         return classify(answer)
 
     async def close(self) -> None:
@@ -106,6 +109,14 @@ class WebPush:
         host = url.host_str or ""
         known = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self._hosts)
         return url if known and url.scheme == "https" and not url.username and not url.password else None
+
+    def _unanswered(self, endpoint: Url) -> Kind:
+        """Return what silence means: where nobody ever answered, a port or a subdomain may be the subscription's own invention.
+
+        Counted as the provider's failure, a few such subscriptions would open the breaker for everyone, and hold it open.
+        """
+        named = endpoint.host_str in self._hosts and endpoint.port is None
+        return Kind.UNREACHABLE if named or endpoint.origin_ascii in self._answered else Kind.UPSTREAM
 
     def _make_token(self, origin: str) -> SignedToken:
         """Return the VAPID token for a push service."""

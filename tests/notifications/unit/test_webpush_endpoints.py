@@ -15,7 +15,7 @@ from pyreqwest.http import Url
 from settings import Settings
 from tasks.notifications.devices import read_devices
 from tasks.notifications.outcome import Kind
-from tasks.notifications.providers.transport import Answer, Transport
+from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 from tasks.notifications.providers.webpush import WebPush
 
 from .made import json_values
@@ -49,9 +49,11 @@ def web_push(tmp_path_factory: pytest.TempPathFactory) -> WebPush:
     return WebPush(cast(Settings, settings), key_file, "mailto:ops@example.com")
 
 
-def send(web_push: WebPush, endpoint: str, keys: object = KEYS) -> tuple[Kind | None, list[Url]]:
+def send(
+    web_push: WebPush, endpoint: str, keys: object = KEYS, transport: Asked | None = None
+) -> tuple[Kind | None, list[Url]]:
     """Return what became of a push to the endpoint, None if the row's reader takes no such device, and what was called."""
-    asked = Asked()
+    asked = transport or Asked()
     web_push._transport = cast(Transport, asked)
     devices = read_devices(orjson.dumps([{"provider": "webpush", "endpoint": endpoint, "keys": keys}]))
     if not devices.usable:
@@ -124,3 +126,27 @@ def test_whatever_is_called_is_a_push_service(web_push: WebPush, endpoint: str, 
         host = url.host_str or ""
         assert url.scheme == "https"
         assert any(host == name or (name.startswith(".") and host.endswith(name)) for name in HOSTS)
+
+
+class Silent(Asked):
+    """A transport that gets no answer."""
+
+    async def post(self, *_: object) -> Answer:
+        raise NoAnswerError("nobody is there")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        ("https://fcm.googleapis.com/fcm/send/a", Kind.UNREACHABLE),
+        ("https://fcm.googleapis.com:1/fcm/send/a", Kind.UPSTREAM),
+        ("https://nobody.notify.windows.com/a", Kind.UPSTREAM),
+    ],
+)
+def test_a_place_where_nobody_ever_answered_opens_no_breaker(
+    web_push: WebPush, endpoint: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_push, "_answered", set())
+    assert send(web_push, endpoint, transport=Silent())[0] is kind
+    assert send(web_push, endpoint)[0] is Kind.SENT
+    assert send(web_push, endpoint, transport=Silent())[0] is Kind.UNREACHABLE
