@@ -7,6 +7,7 @@ from devstack.stack import Stack
 from tasks.attachments import find_unqueued
 from tasks.attachments.clamd import Version
 from tasks.attachments.scannable import EICAR
+from tests.processes import wait_until
 
 from .conftest import Uploads, reread
 from .samples import PNG
@@ -110,11 +111,17 @@ def test_new_signatures_bring_recent_clean_attachments_back(uploads: Uploads, sc
     try:
         scanners.clamd.publish(27_500, HELLO)
         reread()
-        uploads.sweep()
+
+        def found() -> bool:
+            """A clamd that is slow on a busy machine is asked again at a later sweep."""
+            uploads.sweep()
+            return uploads.flags(recent) == (1, 0)
+
+        wait_until(found, "the new signature was found")
     finally:
         scanners.clamd.publish(27_000)
 
-    assert (uploads.flags(recent), uploads.flags(old)) == ((1, 0), (1, 1))
+    assert uploads.flags(old) == (1, 1)
     assert uploads.record(recent).database_version == 27_500
     assert uploads.events(recent) == ["infected"]
 

@@ -46,7 +46,7 @@ def test_a_drain_that_is_stopped_after_it_took_the_nudges_sends_one_for_them(
     api: Chat, redis: Redis, nudge: bytes, emulator: Emulator
 ) -> None:
     api.notify()
-    emulator.inject(Fault(kind="slow", latency=5))
+    emulator.inject(Fault(kind="slow", latency=9))
 
     def stop() -> None:
         while not emulator.stats().in_flight:
