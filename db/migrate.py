@@ -63,6 +63,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             after = current_revision(connection)
+            connection.commit()  # before the lock is free: who waits for it must see this revision
         finally:
             if not connection.invalidated:  # else the server has released it
                 connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
