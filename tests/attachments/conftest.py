@@ -107,6 +107,7 @@ def reread() -> None:
 
 @pytest.fixture
 def uploads(chat: Engine, folder: Path) -> Uploads:
+    reread()  # what another file's tests left: the version of their clamd, too
     return Uploads(chat, folder)
 
 
