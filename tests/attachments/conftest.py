@@ -103,11 +103,12 @@ def reread() -> None:
     """Forget the settings and what was made from them, as a new worker process has."""
     get_settings.cache_clear()
     run._process.cache_clear()
+    run._tested.clear()
 
 
 @pytest.fixture
 def uploads(chat: Engine, folder: Path) -> Uploads:
-    reread()  # what another file's tests left: the version of their clamd, too
+    reread()  # other files' tests leave a version of their clamd behind
     return Uploads(chat, folder)
 
 

@@ -213,9 +213,9 @@ def test_signatures_that_are_old(ask: Ask, scanners: Stack, tmp_path: Path, monk
     now = time.time()
     with monkeypatch.context() as patch:
         patch.setattr("devstack.signatures.time.time", lambda: now - 10 * 86_400)
-        scanners.clamd.publish(30_000)
+        scanners.clamd.publish(26_999)
     settings = {"attachments_url": f"file://{tmp_path}", "clamd_url": scanners.clamd.url}
     said = ask("clamd", **settings)
-    scanners.clamd.publish(30_001)
+    scanners.clamd.publish(27_000)
     assert "10 days old; see that freshclam runs" in fault(said)
     assert is_well(ask("clamd", **settings))
