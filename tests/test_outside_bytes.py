@@ -284,7 +284,7 @@ def test_an_answer_of_s3_that_does_not_end_is_not_kept(
 
 def test_a_redirect_of_s3_to_nowhere_is_a_sentence(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
     """botocore asks itself for the region, whose answer is a redirect again."""
-    raw.answer = b"HTTP/1.1 301 x\r\nContent-Length: 0\r\n\r\n"
+    raw.answer = b"HTTP/1.1 301 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     with pytest.raises(s3.S3Error, match="RecursionError"), s3.asking():
         bucket[1].list_objects_v2(Bucket="backups")
 

@@ -19,9 +19,10 @@ from db.batches.target import MINUTE, Target
 from db.batches.throttle import CHECK_SECONDS, RUNNING, Throttle
 from db.batches.walk import Limits, Progress, Walked, walk
 from db.engine import create_engine
-from db.locks import hold
+from db.locks import hold, is_held
 from db.migrate import migrate
 from devstack.stack import Stack
+from tests.processes import wait_until
 
 OLD = Target("things", "age < :cutoff")
 CUTOFF = "2026-01-01 00:00:00"
@@ -275,6 +276,7 @@ def test_nothing_is_written_once_the_lock_is_lost(things: Engine) -> None:
     with hold(things, "test") as lock:
         with things.connect() as other:
             other.execute(text(f"KILL {lock.holder}"))
+        wait_until(lambda: not is_held(things, "test"), "the killed session's lock was free", every=0.005)
         with pytest.raises(Exception, match=r"was lost with its connection|Lost connection|gone away|Connection was killed"):
             walk(things, OLD, start(things, OLD, CUTOFF), LIMITS, lock, FREE)
     assert len(left(things)) == 1000

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.locks import IDLE_SECONDS, LONGEST_NAME, LockedError, LockLostError, hold, is_held, lock_name
+from tests.processes import wait_until
 
 
 def test_the_second_to_ask_is_refused_at_once(engine: Engine) -> None:
@@ -57,5 +58,7 @@ def test_a_write_is_refused_once_the_session_of_the_lock_was_killed(engine: Engi
     with hold(engine, "job") as lock, engine.connect() as work:
         lock.check(work)
         work.execute(text(f"KILL {lock.holder}"))
+        # The server answers before the session has ended.
+        wait_until(lambda: not is_held(engine, "job"), "the killed session's lock was free", every=0.005)
         with pytest.raises(LockLostError, match="was lost with its connection"):
             lock.check(work)

@@ -13,12 +13,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.batches.place import Place
-from db.locks import hold
+from db.locks import hold, is_held
 from settings import get_settings
 from tasks.retention import ledger, rules
 from tasks.retention.policies import POLICIES
 from tasks.retention.rules import RuleError
 from tasks.retention.run import RunFailedError, lock_of, run_policy
+from tests.processes import wait_until
 from tests.retention.rows import ids, notification, notifications, parents
 
 POLICY = POLICIES["read_notifications"]
@@ -56,6 +57,7 @@ def cut(engine: Engine) -> None:
         name = f"chat-workers:{engine.url.database}:{lock_of(POLICY)}"
         if holder := connection.execute(text("SELECT IS_USED_LOCK(:n)"), {"n": name}).scalar():
             connection.execute(text(f"KILL {holder}"))
+            wait_until(lambda: not is_held(engine, lock_of(POLICY)), "the killed session's lock was free", every=0.005)
 
 
 def test_the_ledger_says_who_when_how_many_and_why_it_ended(full: Engine) -> None:
