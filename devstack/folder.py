@@ -6,6 +6,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -102,6 +103,10 @@ def _remove(path: Path) -> None:
     link = path / "sockets"
     if link.is_symlink() and link.readlink().name.startswith(SHORT_FOLDER):
         shutil.rmtree(link.readlink(), ignore_errors=True)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        # Only a killed campaign leaves its small disk mounted; a busy mount point cannot be removed.
+        if (mounted := line.split()[1]).startswith(f"{path}/"):
+            subprocess.run(["umount", "--lazy", mounted], check=True)
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

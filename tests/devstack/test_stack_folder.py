@@ -51,6 +51,16 @@ def test_a_crash_that_left_half_a_folder_or_an_empty_one_is_reclaimed(tmp_path: 
         assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
 
 
+def test_a_disk_that_a_killed_campaign_left_mounted_is_unmounted(tmp_path: Path) -> None:
+    stale_folder(tmp_path / "chaos")
+    (tmp_path / "chaos" / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "chaos", str(tmp_path / "chaos" / "disk")]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount")
+    with claim("demo", tmp_path):
+        assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
+
+
 def test_a_folder_that_no_stack_made_is_never_wiped(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "draft").write_text("dear")
