@@ -64,11 +64,11 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
         "delivery_status": _words(*get_args(DeliveryStatus)),
         "error_message": ColumnNeed("text", room=2000, emoji=True, null=True),
     },
-    "messages": {**_of(NUMBER, "id", "conversation_id"), "is_deleted": FLAG},
+    "messages": {**_of(NUMBER, "id", "conversation_id"), "message_id": TEXT, "is_deleted": FLAG},
     "chat_participants": {
         **_of(NUMBER, "id", "conversation_id", "user_id", "unread_count", "last_read_message_id"),
         **_of(FLAG, "is_muted", "is_blocked"),
-        **_of(TIME, "muted_until", "left_at"),
+        **_of(TIME, "muted_until", "joined_at", "left_at"),
         "status": _words("BLOCKED"),
     },
     "conversation_settings": {
@@ -87,8 +87,9 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
     "typing_indicators": {"id": NUMBER, "expires_at": TIME},
     "conversations": {
         "id": NUMBER,
+        "conversation_id": TEXT,
         **_of(FLAG, "is_active", "is_closed"),
-        "closed_reason": _words("INACTIVE_30_DAYS"),
+        "closed_reason": _words("INACTIVE_30_DAYS", "BLOCKED_USER"),
         **_of(TIME, "closed_at", "last_message_at", "created_at", "updated_at"),
     },
 }
