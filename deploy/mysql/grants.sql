@@ -22,6 +22,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_dead_devices
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_deliveries` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_counts` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_history` TO 'chat_workers'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_pauses` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_heartbeat` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_providers` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_retention_policies` TO 'chat_workers'@'%';
@@ -52,6 +53,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON 
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_deliveries` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_counts` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_history` TO 'chat_deploy'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_pauses` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_heartbeat` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_providers` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_retention_policies` TO 'chat_deploy'@'%';

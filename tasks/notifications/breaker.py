@@ -11,6 +11,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
+from tasks.notifications.pause import IN_FORCE
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
 WINDOW_SECONDS = 10
@@ -93,6 +94,7 @@ NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
 ENTER = text("INSERT IGNORE INTO worker_providers (provider) VALUES (:provider)")
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
+           (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider FOR UPDATE
 """)  # noqa: S608 - constants of this module
@@ -122,13 +124,16 @@ def _ask(connection: Connection, provider: str, tally: Tally, rate: float) -> Br
         row = connection.execute(READ, {"provider": provider}).mappings().one()
     moments = {name: float(row[name] or 0) for name in MOMENTS}
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
-    state = advance(breaker, tally, float(row["now"]), rate)
+    state = advance(breaker, tally, float(row["now"]), rate, held=row["held"] > 0)
     connection.execute(WRITE, {"provider": provider, **asdict(breaker), "reason": breaker.reason[:255]})
     return state
 
 
-def advance(breaker: Breaker, tally: Tally, now: float, rate: float) -> BreakerState:
-    """Add a run's tally to the breaker, in place; return how it stands for that run now. `rate` is in messages per second."""
+def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bool = False) -> BreakerState:
+    """Add a run's tally to the breaker, in place; return how it stands for that run now. `rate` is in messages per second.
+
+    `held`: an operator has paused the provider, so nothing passes, not even a probe.
+    """
     _refill(breaker, tally, now, rate)
     _count(breaker, tally, now)
     if tally.pause:
@@ -140,7 +145,7 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float) -> BreakerS
             breaker.probe_at = now + _probe_delay(breaker)
     elif tally.probed:
         _judge_probe(breaker, tally, now)
-    return _state(breaker, now, rate, leaving=tally.leaving)
+    return BreakerState.OPEN if held else _state(breaker, now, rate, leaving=tally.leaving)
 
 
 def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:

@@ -71,10 +71,12 @@ class Drain:
             stages.create_task(self._settle())
             async with asyncio.TaskGroup() as sending:
                 senders = Senders(self.providers, self.gate, sending, self.in_flight, self._now, self._conclude)
+                watching = stages.create_task(self.gate.watch())
                 try:
                     await self._claim(claim, senders)
                 except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
                     failure = error
+            watching.cancel()
             self._results.put_nowait(None)
         if failure:
             raise failure

@@ -1,14 +1,22 @@
-"""One drain's cached copy of the breakers, refreshed from MySQL before each claim."""
+"""One drain's cached copy of the breakers, refreshed from MySQL before each claim, and operators' pauses, each half second."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.notifications.breaker import BreakerState, Tally
 from tasks.notifications.outcome import Kind, Outcome
 
 # What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm
 PAUSE_SECONDS = 60
+
+# How often a drain looks for pauses: what it has claimed may take it several seconds to send.
+LOOK_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
 
 _FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN}
 
@@ -27,9 +35,16 @@ class Probe(Enum):
 class Gate:
     """Lets messages pass as the breakers stood when the run last asked, and counts the answers until it asks again."""
 
-    def __init__(self, providers: Iterable[str], ask: Callable[[Mapping[str, Tally]], Mapping[str, BreakerState]]) -> None:
-        """`ask` takes tallies and returns states, as `breaker.ask` does."""
+    def __init__(
+        self,
+        providers: Iterable[str],
+        ask: Callable[[Mapping[str, Tally]], Mapping[str, BreakerState]],
+        paused: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """`ask` takes tallies and returns states, as `breaker.ask` does; `paused` is as `pause.paused`."""
         self._ask = ask
+        self._read_paused = paused
+        self._paused: Collection[str] = ()
         self._tallies = {name: Tally() for name in providers}
         self._states: dict[str, BreakerState] = {}
         self._tripped: dict[str, str] = {}
@@ -49,6 +64,15 @@ class Gate:
         for tally in self._tallies.values():
             tally.leaving = True
         self._ask(self._hand_over())
+
+    async def watch(self) -> None:
+        """Look for pauses until cancelled, so that one also stops what was claimed before it."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self._paused = await asyncio.to_thread(self._read_paused)
+            except SQLAlchemyError as error:
+                log.warning("pauses cannot be read", reason=str(getattr(error, "orig", error)))
 
     def _hand_over(self) -> dict[str, Tally]:
         for name, probe in self._probes.items():
@@ -74,6 +98,8 @@ class Gate:
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may pass now, None if one may; through a half-open breaker only the first may."""
+        if provider in self._paused or "" in self._paused:
+            return "an operator has paused it"
         if provider in self._tripped:
             return self._tripped[provider]
         if provider in self._probes:

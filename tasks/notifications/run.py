@@ -11,7 +11,7 @@ import uvloop
 from db.engine import get_engine
 from settings import get_settings
 from tasks import counters
-from tasks.notifications import breaker, journal
+from tasks.notifications import breaker, journal, pause
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, read_devices
 from tasks.notifications.drain import Drain, Summary
@@ -120,7 +120,7 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     runner, providers = _process()
     queue = Queue(engine, lease=uuid.uuid4().hex)
     rates = dict.fromkeys(providers, settings.notifications_per_minute / 60)
-    gate = Gate(providers, partial(breaker.ask, engine, rates=rates))
+    gate = Gate(providers, partial(breaker.ask, engine, rates=rates), partial(pause.paused, engine))
     claim = claim_of(queue)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:

@@ -91,6 +91,29 @@ def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emul
     assert accepted() == [(str(row), "phone")]
 
 
+@pytest.mark.parametrize("provider", [(), ("--provider", "fcm")])
+def test_a_pause_holds_every_row_without_an_attempt_until_it_is_resumed(
+    api: Chat, emulator: Emulator, accepted: Accepted, provider: tuple[str, ...]
+) -> None:
+    row = api.notify("phone")
+    chat_workers("notifications", "pause", *provider, "--why", "wrong link")
+    run.drain()
+    run.retry_failed()
+    assert "nothing was sent" in chat_workers("notifications", "send", str(row), code=1)
+    assert (accepted(), api.status(row)[1]) == ([], 0)
+    assert as_json("notifications", "status")["pauses"][0]["why"] == "wrong link"
+    assert chat_workers("notifications", "resume") == f"resumed: {provider[-1] if provider else 'all'}\n"
+    api.let_pass(10)
+    run.drain()
+    assert accepted() == [(str(row), "phone")]
+    assert api.status(row)[0] == "SENT"
+    chat_workers("notifications", "pause", *provider, "--for", "1d")
+    api.execute("UPDATE worker_delivery_pauses SET paused_until = NOW(3) - INTERVAL 1 SECOND")
+    api.notify("tablet")
+    run.drain()
+    assert len(accepted()) == 2
+
+
 @pytest.mark.parametrize("reason", ["%", "_", "\\"])
 def test_a_reason_is_taken_literally(api: Chat, emulator: Emulator, reason: str) -> None:
     api.notify(device_tokens="[]")

@@ -73,6 +73,13 @@ def open_breaker(execute: Execute, _redis: Redis) -> None:
     )
 
 
+def paused_delivery(execute: Execute, _redis: Redis) -> None:
+    execute(
+        "INSERT INTO worker_delivery_pauses (provider, paused_at, paused_by, why)"
+        " VALUES ('', NOW(3) - INTERVAL 3 HOUR, 'ana@ops', 'wrong link')"
+    )
+
+
 def failing_deliveries(execute: Execute, _redis: Redis) -> None:
     execute(
         "INSERT INTO worker_delivery_counts (minute, provider, outcome, reason, devices)"
@@ -173,6 +180,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersBacklogOld": (old_backlog, "The oldest notification has waited to be sent for 10 min; 1 waiting."),
     "ChatWorkersRetriesOverdue": (overdue_retries, "due for another try for 5 min; 1 due."),
     "ChatWorkersBreakerOpen": (open_breaker, "Nothing is sent to fcm for 2 min: fcm 503."),
+    "ChatWorkersDeliveryPaused": (paused_delivery, "paused the sending to all for 3 h: ana@ops, wrong link."),
     "ChatWorkersDeliveriesFailing": (failing_deliveries, "40% of the messages of ten minutes to fcm failed."),
     "ChatWorkersSendSlow": (slow_answers, "One answer in twenty of fcm takes longer than 4.9 s."),
     "ChatWorkersQueueWithoutWorker": (no_consumer, "No worker takes from the queue notifications; 0 waiting in it."),

@@ -1,4 +1,4 @@
-"""`chat-workers notifications`: the state of delivery, the history of a row, send, validate or replay."""
+"""`chat-workers notifications`: the state of delivery, the history of a row, pause, send, validate or replay."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,23 +6,30 @@ from typing import Any
 import click
 
 from db.engine import get_engine
+from settings import parse_age
+from tasks.notifications import pause as pausing
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
 from tasks.notifications.facts import TABLES
 from tasks.notifications.history import History
 from tasks.notifications.history import history as read_history
 from tasks.notifications.outcome import Kind
+from tasks.notifications.providers import PROVIDERS
 from tasks.words import moment
 from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.progress import who
 from workers.cli.status import job_status
 
 SHOWN = 20
+provider_option = click.option(
+    "--provider", "providers", type=click.Choice(tuple(PROVIDERS)), multiple=True, help="Only this one; may be given again."
+)
 
 
 @click.group("notifications", cls=Group)
 def group() -> None:
-    """Push delivery: status, show, send, replay."""
+    """Push delivery: status, show, pause, resume, send, replay."""
 
 
 @group.command()
@@ -55,6 +62,33 @@ def _show(found: History) -> Iterator[Line]:
         yield f"  {holder} {moment(waiting['due_at'])}{on}"
     yield _table("devices", found.devices, ("device", "state", "attempts", "due", "dead_since", "reason"))
     yield _table("settled before", found.history, ("settled_at", "status", "reason"))
+
+
+@group.command()
+@provider_option
+@click.option("--for", "lasting", metavar="AGE", help="It ends by itself after so long, as in 30m or 2h.")
+@click.option("--why", default="", help="For those who will find it.")
+@as_json_option
+def pause(providers: tuple[str, ...], lasting: str | None, why: str, as_json: bool) -> None:
+    """Send nothing from within a second on, fleet-wide and also after restarts. Rows wait and burn no attempt. All, or some."""
+    try:
+        age = parse_age(lasting) if lasting else None
+    except ValueError as error:
+        raise click.UsageError(f"--for: {error}") from None
+    with get_engine().begin() as connection:
+        pausing.pause(connection, providers, who(), why, age)
+    until = f"for {lasting}" if lasting else "until: chat-workers notifications resume"
+    emit({"paused": providers or ["all"], "lasting": lasting}, as_json, [f"paused {', '.join(providers) or 'all'} {until}"])
+
+
+@group.command()
+@provider_option
+@as_json_option
+def resume(providers: tuple[str, ...], as_json: bool) -> None:
+    """Take pauses back: all of them, or those of some providers. A pause of all is taken back as a whole."""
+    with get_engine().begin() as connection:
+        resumed = [provider or "all" for provider in pausing.resume(connection, providers)]
+    emit({"resumed": resumed}, as_json, [f"resumed: {', '.join(resumed) or 'nothing was paused'}"])
 
 
 @group.command()

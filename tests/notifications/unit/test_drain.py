@@ -197,3 +197,21 @@ def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run_and_announ
     )
     summary = asyncio.run(drain.run(batches(jobs(1))))
     assert (summary.rows, announced, queue.looks) == ({"SENT": 1}, [1], 3)
+
+
+def test_a_pause_also_stops_what_was_claimed_before_it() -> None:
+    """One message at a time, for far longer than a drain needs to look at the pauses."""
+    paused: set[str] = set()
+
+    def claim(_rows: int, _lanes: tuple[str, ...]) -> list[Job]:
+        claimed = [] if paused else [a_job(7, *(f"token-{n}" for n in range(1000)))]
+        paused.add("fcm")
+        return claimed
+
+    queue, provider = MemoryQueue(), MemoryProvider(seconds=0.02)
+    gate = Gate(["fcm"], lambda _tallies: {"fcm": CLOSED}, lambda: paused)
+    asyncio.run(Drain(queue, {"fcm": provider}, gate, batch_rows=10, in_flight=1).run(claim))
+    held = [entry for entry in queue.settled[7].ledger.entries.values() if entry.kind is Kind.HELD]
+    assert len(provider.sent) + len(held) == 1000
+    assert held
+    assert {entry.attempts for entry in held} == {0}

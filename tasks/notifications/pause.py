@@ -1,0 +1,39 @@
+"""The pauses of operators, by provider or of all, held in MySQL: every drain obeys within a second, and no attempt is burnt."""
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+# The row '' pauses all. One that is past its end pauses nobody, and stays until it is resumed or made anew.
+IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
+PAUSE = text("""
+    INSERT INTO worker_delivery_pauses (provider, paused_by, why, paused_until)
+    VALUES (:provider, :by, :why, NOW(3) + INTERVAL :seconds SECOND)
+    ON DUPLICATE KEY UPDATE paused_at = NOW(3), paused_by = VALUES(paused_by), why = VALUES(why),
+                            paused_until = VALUES(paused_until)
+""")
+RESUME = text("DELETE FROM worker_delivery_pauses WHERE provider = :provider")
+PAUSED = text(f"SELECT provider FROM worker_delivery_pauses WHERE {IN_FORCE}")  # noqa: S608 - a constant of this module
+
+
+def pause(connection: Connection, providers: Collection[str], by: str, why: str, lasting: timedelta | None = None) -> None:
+    """Pause these providers, or all if none is named, until they are resumed or `lasting` is over."""
+    for provider in providers or ("",):
+        seconds = lasting and lasting.total_seconds()
+        connection.execute(PAUSE, {"provider": provider, "by": by[:100], "why": why[:255], "seconds": seconds})
+
+
+def resume(connection: Connection, providers: Collection[str]) -> list[str]:
+    """Take pauses back, of these providers or every one; return which there were, '' for the one of all."""
+    there = connection.execute(text("SELECT provider FROM worker_delivery_pauses")).scalars().all()
+    ended = [provider for provider in there if not providers or provider in providers]
+    for provider in ended:
+        connection.execute(RESUME, {"provider": provider})
+    return ended
+
+
+def paused(engine: Engine) -> frozenset[str]:
+    """Return the providers that are paused now; '' stands for all."""
+    with engine.connect() as connection:
+        return frozenset(connection.execute(PAUSED).scalars())
