@@ -11,6 +11,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
+from tasks.notifications.devices import of_lane
 from tasks.notifications.pause import IN_FORCE
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
@@ -91,41 +92,41 @@ class Breaker:
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
 NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
 
-ENTER = text("INSERT IGNORE INTO worker_providers (provider) VALUES (:provider)")
+ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
            (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
-    FROM worker_providers WHERE provider = :provider FOR UPDATE
+    FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module
 WRITE = text(f"""
     UPDATE worker_providers SET {", ".join(f"{name} = :{name}" for name in NUMBERS)},
            {", ".join(f"{name} = FROM_UNIXTIME(:{name})" for name in MOMENTS)}
-    WHERE provider = :provider
+    WHERE provider = :provider AND app = :app
 """)  # noqa: S608 - constants of this module
 
 
 def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, BreakerState]:
-    """Add a run's tallies to the shared breakers; return how each stands for it now. `rates` are in messages per second."""
+    """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rates` are in messages per second."""
 
     def step(connection: Connection) -> dict[str, BreakerState]:
         return {
-            provider: _ask(connection, provider, tally, rates[provider])
-            for provider, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
+            lane: _ask(connection, of_lane(lane), tally, rates[lane])
+            for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
         }
 
     return transact(engine, step)
 
 
-def _ask(connection: Connection, provider: str, tally: Tally, rate: float) -> BreakerState:
-    row = connection.execute(READ, {"provider": provider}).mappings().one_or_none()
+def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float) -> BreakerState:
+    row = connection.execute(READ, key).mappings().one_or_none()
     if row is None:
-        connection.execute(ENTER, {"provider": provider})
-        row = connection.execute(READ, {"provider": provider}).mappings().one()
+        connection.execute(ENTER, key)
+        row = connection.execute(READ, key).mappings().one()
     moments = {name: float(row[name] or 0) for name in MOMENTS}
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
     state = advance(breaker, tally, float(row["now"]), rate, held=row["held"] > 0)
-    connection.execute(WRITE, {"provider": provider, **asdict(breaker), "reason": breaker.reason[:255]})
+    connection.execute(WRITE, {**key, **asdict(breaker), "reason": breaker.reason[:255]})
     return state
 
 

@@ -11,7 +11,7 @@ import orjson
 # More devices than any person owns: a row beyond it is an API fault, and would hold its neighbours up.
 MOST_DEVICES = 1000
 LONGEST_TOKEN = 4096
-DEFAULT_PROVIDER = "fcm"
+DEFAULT_PROVIDER, DEFAULT_APP = "fcm", "default"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 
 
@@ -24,12 +24,23 @@ class Device(NamedTuple):
     options: Mapping[str, str] = MappingProxyType({})
     """What the provider needs beside the token, such as a Web Push subscription's keys."""
 
+    @property
+    def lane(self) -> str:
+        """Whose breaker and credentials it goes through: `provider`, or `provider.app` for an app other than the default."""
+        return self.key.partition(":")[0]
+
 
 class Devices(NamedTuple):
     """The usable devices of a row, each once, and one sentence per kind of entry that was not usable."""
 
     usable: tuple[Device, ...] = ()
     faults: tuple[str, ...] = ()
+
+
+def of_lane(lane: str) -> dict[str, str]:
+    """Return the provider and the app of a lane: `fcm` is the app `default`'s, `fcm.driver` the app `driver`'s."""
+    provider, _, app = lane.partition(".")
+    return {"provider": provider, "app": app or DEFAULT_APP}
 
 
 def device_key(provider: str, token: str) -> str:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, TextClause, text
 
 from tasks import broker, counters
-from tasks.notifications.devices import Device
+from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.facts import DELIVERIES, SEND_SECONDS
 from tasks.notifications.ledger import Ledger, State
 from tasks.notifications.outcome import Kind, Outcome
@@ -73,7 +73,7 @@ class Attempt:
         return [
             (
                 device.token,
-                {"provider": device.provider, "device_key": device.key, "reason": outcome.reason[:LONGEST_REASON], **settled},
+                {**of_lane(device.lane), "device_key": device.key, "reason": outcome.reason[:LONGEST_REASON], **settled},
             )
             for device, outcome in self.outcomes
             if outcome.kind is Kind.DEAD
@@ -82,11 +82,11 @@ class Attempt:
 
 # A token is dead for all rows until the API registers it again, by deleting its entry here.
 RECORD_DEAD = text("""
-    INSERT INTO worker_dead_devices (device_key, provider, token, recipient_id, notification_id, reason)
-    SELECT device_key, provider, token, recipient_id, notification_id, reason
+    INSERT INTO worker_dead_devices (device_key, provider, app, token, recipient_id, notification_id, reason)
+    SELECT device_key, provider, app, token, recipient_id, notification_id, reason
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
-      device_key VARCHAR(40) PATH '$.device_key', provider VARCHAR(16) PATH '$.provider', token TEXT PATH '$.token',
-      recipient_id BIGINT PATH '$.recipient_id', notification_id BIGINT PATH '$.notification_id',
+      device_key VARCHAR(64) PATH '$.device_key', provider VARCHAR(16) PATH '$.provider', app VARCHAR(24) PATH '$.app',
+      token TEXT PATH '$.token', recipient_id BIGINT PATH '$.recipient_id', notification_id BIGINT PATH '$.notification_id',
       reason VARCHAR(64) PATH '$.reason')) AS dead
     ON DUPLICATE KEY UPDATE died_at = worker_dead_devices.died_at
 """)
@@ -99,11 +99,11 @@ RECORD_HISTORY = text("""
       reason VARCHAR(64) PATH '$.reason', devices JSON PATH '$.devices')) AS history
 """)
 COUNT = text("""
-    INSERT INTO worker_delivery_counts (minute, provider, outcome, reason, devices)
-    SELECT DATE_FORMAT(NOW(), '%Y-%m-%d %H:%i:00'), provider, outcome, reason, devices
+    INSERT INTO worker_delivery_counts (minute, provider, app, outcome, reason, devices)
+    SELECT DATE_FORMAT(NOW(), '%Y-%m-%d %H:%i:00'), provider, app, outcome, reason, devices
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
-      provider VARCHAR(16) PATH '$.provider', outcome VARCHAR(16) PATH '$.outcome', reason VARCHAR(64) PATH '$.reason',
-      devices INT PATH '$.devices')) AS counted
+      provider VARCHAR(16) PATH '$.provider', app VARCHAR(24) PATH '$.app', outcome VARCHAR(16) PATH '$.outcome',
+      reason VARCHAR(64) PATH '$.reason', devices INT PATH '$.devices')) AS counted
     ON DUPLICATE KEY UPDATE devices = worker_delivery_counts.devices + VALUES(devices)
 """)
 
@@ -128,14 +128,14 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
     """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
     dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
     counted = Counter(
-        (device.provider, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
+        (device.lane, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
         for attempt in attempts
         for device, outcome in attempt.outcomes
     )
     # Sorted, so that two workers never take the same counters in opposite orders.
     counts = [
-        {"provider": provider, "outcome": kind, "reason": reason, "devices": devices}
-        for (provider, kind, reason), devices in sorted(counted.items())
+        {**of_lane(lane), "outcome": kind, "reason": reason, "devices": devices}
+        for (lane, kind, reason), devices in sorted(counted.items())
     ]
     _insert(connection, RECORD_DEAD, dead)
     _insert(connection, COUNT, counts)

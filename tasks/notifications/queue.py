@@ -87,7 +87,7 @@ PEEK = text(f"""
     SELECT n.id, {NOTIFICATION}, 0 AS claims, NULL AS ledger FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
 KNOWN_DEAD = text("""
-    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(40) PATH '$')) AS tried
+    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(64) PATH '$')) AS tried
     STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
 """)
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")

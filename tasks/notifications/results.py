@@ -58,7 +58,7 @@ SETTLED = """
     JSON_TABLE(:settled, '$[*]' COLUMNS (
       id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
       error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
-      waiting_on VARCHAR(16) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
+      waiting_on VARCHAR(48) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
 """
 WRITE_ROWS = text(f"""
     UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id

@@ -75,7 +75,7 @@ SOURCES: dict[str, tuple[Plant, str]] = {
         "notifications status",
     ),
     "an outcome's reason": (
-        sql("INSERT INTO worker_delivery_counts VALUES (NOW(), 'fcm', 'unknown', LEFT(:hostile, 64), 1)"),
+        sql("INSERT INTO worker_delivery_counts VALUES (NOW(), 'fcm', 'default', 'unknown', LEFT(:hostile, 64), 1)"),
         "notifications status",
     ),
     "an error_message, to be played again": (failed_rows, "notifications replay"),

@@ -208,3 +208,22 @@ def wait_for(connection: Connection, count: str) -> None:
     while not connection.execute(text(count)).scalar_one():
         assert time.monotonic() < deadline, count
         threading.Event().wait(0.02)
+
+
+def test_workers_of_the_version_before_go_on_beside_the_apps(engine: Engine) -> None:
+    """Their statements name no app: they read, write and count the app `default`."""
+    migrate(engine)
+    with engine.begin() as connection:
+        for _ in range(2):
+            connection.execute(text("INSERT IGNORE INTO worker_providers (provider) VALUES ('fcm')"))
+            connection.execute(
+                text(
+                    "INSERT INTO worker_delivery_counts (minute, provider, outcome, reason, devices)"
+                    " VALUES ('2026-01-01', 'fcm', 'sent', '', 1) ON DUPLICATE KEY UPDATE devices = devices + VALUES(devices)"
+                )
+            )
+        connection.execute(text("UPDATE worker_providers SET probes = 3 WHERE provider = 'fcm'"))
+        connection.execute(text("INSERT INTO worker_providers (provider, app) VALUES ('fcm', 'driver')"))
+        probes = {row.app: row.probes for row in connection.execute(text("SELECT app, probes FROM worker_providers"))}
+        counted = {row.app: row.devices for row in connection.execute(text("SELECT app, devices FROM worker_delivery_counts"))}
+    assert (probes, counted) == ({"default": 3, "driver": 0}, {"default": 2})

@@ -218,7 +218,9 @@ def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: E
 def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: Path) -> None:
     with chat.begin() as connection:
         for reason in ("a", "b", "c"):
-            connection.execute(text(f"INSERT INTO worker_delivery_counts VALUES ('2025-01-01', 'fcm', 'sent', '{reason}', 1)"))
+            connection.execute(
+                text(f"INSERT INTO worker_delivery_counts VALUES ('2025-01-01', 'fcm', 'default', 'sent', '{reason}', 1)")
+            )
     archive = Archive(chat, POLICIES["delivery_counts"], 1, folder, None)
     minute = datetime.fromisoformat("2025-01-01")
     archive.keep([minute])

@@ -69,7 +69,9 @@ CASES = {
     "delivery_history": Case(
         run("INSERT INTO worker_delivery_history (notification_id, settled_at, status) VALUES ({id}, {age}, 'X')"), MILLISECOND
     ),
-    "delivery_counts": Case(run("INSERT INTO worker_delivery_counts VALUES ({age}, 'fcm', 'sent', '', {id})"), MINUTE),
+    "delivery_counts": Case(
+        run("INSERT INTO worker_delivery_counts VALUES ({age}, 'fcm', 'default', 'sent', '', {id})"), MINUTE
+    ),
     "scan_events": Case(
         run("INSERT INTO worker_scan_events (attachment_id, happened_at, event) VALUES ({id}, {age}, 'infected')"), MILLISECOND
     ),

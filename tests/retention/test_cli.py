@@ -176,7 +176,9 @@ def test_a_policy_that_is_misconfigured_is_reported_and_the_others_run(full: Eng
         connection.execute(text("REPLACE INTO worker_retention_policies (name, archive) VALUES ('read_notifications', 1)"))
         connection.execute(text("REPLACE INTO worker_retention_policies (name, age) VALUES ('closed_conversations', 'soon')"))
         conversation(connection, 7, is_closed="1", closed_at="NOW() - INTERVAL 366 DAY")
-        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+        connection.execute(
+            text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'default', 'sent', '', 1)")
+        )
     result = call("retention", "run", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 1

@@ -272,9 +272,13 @@ def test_the_workers_own_tables_are_kept_for_their_time(chat: Engine) -> None:
                 text(f"INSERT INTO worker_delivery_history (notification_id, settled_at, status) VALUES (1, {moment}, 'X')")
             )
             for outcome in ("sent", "failed"):
-                connection.execute(text(f"INSERT INTO worker_delivery_counts VALUES ({moment}, 'fcm', '{outcome}', '', 3)"))
+                connection.execute(
+                    text(f"INSERT INTO worker_delivery_counts VALUES ({moment}, 'fcm', 'default', '{outcome}', '', 3)")
+                )
         connection.execute(
-            text("INSERT INTO worker_dead_devices VALUES ('fcm:1', 'fcm', 't', 1, 1, 'gone', NOW() - INTERVAL 9 YEAR)")
+            text(
+                "INSERT INTO worker_dead_devices VALUES ('fcm:1', 'fcm', 'default', 't', 1, 1, 'gone', NOW() - INTERVAL 9 YEAR)"
+            )
         )
         for ended in ("NOW()", "NULL"):
             connection.execute(

@@ -58,7 +58,9 @@ def test_they_do_what_their_names_say(chat: Engine) -> None:
 def test_a_policy_that_fails_does_not_keep_the_next_from_running(chat: Engine) -> None:
     with chat.begin() as connection:
         connection.execute(text("REPLACE INTO worker_retention_policies (name, age) VALUES ('delivery_history', 'nonsense')"))
-        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+        connection.execute(
+            text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'default', 'sent', '', 1)")
+        )
     with pytest.raises(RuleError, match="'nonsense' is no age"):
         retention.purge_worker_tables()
     with chat.connect() as connection:
@@ -68,7 +70,9 @@ def test_a_policy_that_fails_does_not_keep_the_next_from_running(chat: Engine) -
 def test_a_policy_that_has_no_place_for_its_archive_does_not_either(chat: Engine) -> None:
     with chat.begin() as connection:
         connection.execute(text("REPLACE INTO worker_retention_policies (name, archive) VALUES ('delivery_history', 1)"))
-        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+        connection.execute(
+            text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'default', 'sent', '', 1)")
+        )
     with pytest.raises(ConfigurationError, match="RETENTION_ARCHIVE_DIR is not set"):
         retention.purge_worker_tables()
     with chat.connect() as connection:
@@ -77,7 +81,9 @@ def test_a_policy_that_has_no_place_for_its_archive_does_not_either(chat: Engine
 
 def test_a_run_ends_with_the_time_that_its_task_has_left(chat: Engine) -> None:
     with chat.begin() as connection:
-        connection.execute(text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'sent', '', 1)"))
+        connection.execute(
+            text("INSERT INTO worker_delivery_counts VALUES (NOW() - INTERVAL 1 YEAR, 'fcm', 'default', 'sent', '', 1)")
+        )
     report = run_policy(chat, POLICIES["delivery_counts"], by="t", seconds=0)
     assert (report.rows, report.why) == (0, "its time is up")
 

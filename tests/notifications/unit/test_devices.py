@@ -158,7 +158,7 @@ def test_a_key_shows_the_provider_and_nothing_of_the_token() -> None:
 
 
 def test_a_key_fits_the_column_of_dead_devices() -> None:
-    assert len(device_key("a" * 16, FCM_TOKEN)) <= 40
+    assert len(device_key("a" * 16, FCM_TOKEN)) <= 64
 
 
 WORDS = ("provider", "token", "endpoint", "keys", "fcm", "apns", "webpush", "a", "")
