@@ -81,7 +81,7 @@ def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery |
         return Attempt(settlement.suppressed(notification, why), notification.recipient_id)
     ledger.keep_only(wanted.usable)
     for device in wanted.usable if dead else ():
-        if device.key in dead and device.key not in ledger.entries:
+        if not dead.isdisjoint((device.key, *device.aliases)) and device.key not in ledger.entries:
             ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
     due = ledger.due(wanted.usable, now)
     if not due:

@@ -1,8 +1,8 @@
-"""Read `device_tokens` strictly: the devices of a row, a bad entry never hiding a good one."""
+"""Read `device_tokens` however the API spelled it: the devices of a row, each once, a bad entry never hiding a good one."""
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,6 +13,30 @@ MOST_DEVICES = 1000
 LONGEST_TOKEN = 4096
 DEFAULT_PROVIDER, DEFAULT_APP = "fcm", "default"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
+# A text with these is JSON, or a piece of it; a subscription's secret may be in it.
+FORBIDDEN = frozenset('"{}')
+
+# What is no FCM token though it was written like one: posted there, Google would get what is not meant for it.
+NOT_FCM = {
+    "a token of Expo's own service, which is not used here": re.compile(r"Expo(nent)?PushToken\["),
+    'an APNs token that does not name its provider, "apns"': re.compile(r"<?(\s*[0-9a-f]){64,}\s*>?$", re.I),
+    "a Web Push endpoint without its provider and keys": re.compile(r"https?://", re.I),
+}
+
+
+def _hex(token: str) -> str:
+    """Return an APNs token in lower case: hex has none, and some libraries print it in <> and spaces."""
+    bare = re.sub(r"[\s<>]", "", token).lower()
+    return bare if re.fullmatch(r"[0-9a-f]+", bare) else token
+
+
+def _endpoint(url: str) -> str:
+    """Return a Web Push endpoint with its host in lower case and without https's own port."""
+    return re.sub(r"^https://[^/?#]*", lambda origin: origin[0].lower().removesuffix(":443"), url, flags=re.I)
+
+
+# One address has one spelling, by which it is known; FCM's tokens have no other.
+CANONICAL: dict[str, Callable[[str], str]] = {"apns": _hex, "webpush": _endpoint}
 
 
 class Device(NamedTuple):
@@ -23,6 +47,8 @@ class Device(NamedTuple):
     key: str
     options: Mapping[str, str] = MappingProxyType({})
     """What the provider needs beside the token, such as a Web Push subscription's keys."""
+    aliases: tuple[str, ...] = ()
+    """The keys that it had before tokens had a canonical form, by the spellings in the row."""
 
     @property
     def lane(self) -> str:
@@ -50,25 +76,42 @@ def device_key(provider: str, token: str) -> str:
 
 def _device(entry: Any) -> Device | str:
     options: dict[str, str] = {}
+    if isinstance(entry, str) and entry.lstrip().startswith(("{", "[", '"')):
+        entry = _parsed(entry)
     if isinstance(entry, str):
-        provider, token = DEFAULT_PROVIDER, entry.strip()
+        provider, written = DEFAULT_PROVIDER, entry.strip()
     elif isinstance(entry, dict):
         named, given = entry.get("provider"), entry.get("token") or entry.get("endpoint")
-        if not isinstance(named, str) or not PROVIDER_NAME.fullmatch(named):
+        if named is None and "endpoint" in entry and "keys" in entry:
+            named = "webpush"  # a browser's subscription as it comes
+        named = named.strip().lower() if isinstance(named, str) else ""
+        if not PROVIDER_NAME.fullmatch(named):
             return "an entry without a provider"
         if not isinstance(given, str):
             return "an entry without a token"
-        provider, token = named, given.strip()
+        provider, written = named, given.strip()
         options = {key: value for key, value in _flatten(entry) if key not in {"provider", "token", "endpoint"}}
     else:
         return f"an entry that is {_json_type(entry)}, not a token"
+    token = CANONICAL.get(provider, str)(written)
     if not token:
         return "an empty token"
     if len(token) > LONGEST_TOKEN:
         return f"a token longer than {LONGEST_TOKEN} characters"
-    if not token.isascii() or not token.isprintable():
+    if not token.isascii() or not token.isprintable() or not FORBIDDEN.isdisjoint(token):
         return "a token with characters no provider uses"
-    return Device(provider, token, device_key(provider, token), options)
+    if provider == "fcm" and (other := next((what for what, form in NOT_FCM.items() if form.match(token)), None)):
+        return other
+    key, old_key = device_key(provider, token), device_key(provider, written)
+    return Device(provider, token, key, options, (old_key,) if old_key != key else ())
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Return what a JSON text holds, the text itself if it is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def _flatten(entry: dict[str, Any]) -> list[tuple[str, str]]:
@@ -86,7 +129,8 @@ def _json_type(value: Any) -> str:
 def read_devices(column: str | bytes | None) -> Devices:
     """Return the devices in a `device_tokens` column: a JSON list of FCM tokens or `{"provider", "token"}` objects.
 
-    NULL and an empty list are no fault: the recipient has no devices.
+    The list, or an entry of it, may be a text that holds its JSON. NULL and an empty list are no fault: the recipient has no
+    devices.
     """
     if column is None:
         return Devices()
@@ -94,6 +138,8 @@ def read_devices(column: str | bytes | None) -> Devices:
         entries = orjson.loads(column)
     except orjson.JSONDecodeError:
         return Devices(faults=("device_tokens is not JSON",))
+    if isinstance(entries, str):
+        entries = _parsed(entries)
     if entries is None:
         return Devices()
     if not isinstance(entries, list):
@@ -107,5 +153,6 @@ def read_devices(column: str | bytes | None) -> Devices:
         if isinstance(device, str):
             faults[f"device_tokens holds {device}"] = None
         else:
-            usable.setdefault(device.key, device)
+            known = usable.setdefault(device.key, device)
+            usable[device.key] = known._replace(aliases=(*known.aliases, *device.aliases))
     return Devices(tuple(usable.values()), tuple(faults))

@@ -86,8 +86,10 @@ class Ledger:
             entry.due = now + wait
 
     def keep_only(self, devices: tuple[Device, ...]) -> None:
-        """Forget devices that the row no longer names."""
-        if not self.entries:
-            return
-        named = {device.key for device in devices}
-        self.entries = {key: entry for key, entry in self.entries.items() if key in named}
+        """Forget devices that the row no longer names; know those by their key that were entered by an alias."""
+        stored, self.entries = self.entries, {}
+        for device in devices if stored else ():
+            entries = [stored[key] for key in (device.key, *device.aliases) if key in stored]
+            if entries:
+                # Of one device's several entries, one that is final.
+                self.entries[device.key] = max(entries, key=lambda entry: entry.state is not State.WAITING)

@@ -152,5 +152,5 @@ def _settled(attempts: list[Attempt]) -> None:
 
 def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:
     devices = [read_devices(notification.device_tokens) for notification in notifications]
-    dead = queue.known_dead([device.key for read in devices for device in read.usable])
+    dead = queue.known_dead([key for read in devices for device in read.usable for key in (device.key, *device.aliases)])
     return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]

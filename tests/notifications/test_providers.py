@@ -1,6 +1,8 @@
 """APNs and Web Push beside FCM, against their emulators."""
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from devstack.emulators.client import Emulator, Fault
 from devstack.emulators.oauth import ensure_service_account
+from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import token_endpoint
@@ -15,6 +18,7 @@ from tests.notifications.conftest import Accepted, Chat
 from tests.trickle import trickling
 
 IPHONE = "ab" * 32
+FORGET_DEAD = re.search(r"```sql\n(DELETE FROM worker_dead_devices.*?;)", (PROJECT / "docs/api.md").read_text(), re.DOTALL)[1]  # type: ignore[index]
 BROKEN = "cd" * 32
 
 
@@ -89,6 +93,60 @@ def test_a_dead_device_is_not_tried_again_until_the_api_registers_it(api: Chat, 
     third = api.notify("phone")
     run.drain()
     assert accepted() == [(str(third), "phone")]
+
+
+def test_an_iphone_is_one_device_in_any_spelling(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    row = api.notify(iphone("0a1b" * 16), iphone("0A1B" * 16), iphone(f"<{'0A1b ' * 16}>"))
+    run.drain()
+    assert accepted() == [(str(row), "0a1b" * 16)]
+    emulator.inject(Fault(provider="apns", kind="Unregistered"))
+    api.notify(iphone("0A1B" * 16))
+    run.drain()
+    later = api.notify(iphone("0a1b" * 16))
+    run.drain()
+    assert "found dead before" in (api.status(later)[2] or "")
+    assert emulator.stats().requests("apns") == 2
+    api.execute(FORGET_DEAD, provider="apns", token="0A1B" * 16)
+    assert api.rows("SELECT * FROM worker_dead_devices") == []
+
+
+def test_keys_of_before_tokens_had_a_canonical_form_go_on_working(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    dead, served = "0A1B" * 16, "0C1D" * 16
+    old = {token: f"apns:{hashlib.sha256(token.encode()).hexdigest()[:16]}" for token in (dead, served)}
+    api.insert(
+        "worker_dead_devices", device_key=old[dead], provider="apns", token=dead, recipient_id=2, notification_id=1, reason=""
+    )
+    row = api.notify(iphone(dead), iphone(served), "phone")
+    ledger = json.dumps({old[served]: ["sent", 1, 0, "", "sent", 0], "fcm:away": ["waiting", 1, 0, "", "unavailable", 0]})
+    api.execute(
+        "INSERT INTO worker_deliveries (notification_id, due_at, devices) VALUES (:id, NOW(3), :ledger)", id=row, ledger=ledger
+    )
+    run.retry_failed()
+    assert accepted() == [(str(row), "phone")]
+    assert "1 of 3 dead (found dead before)" in (api.status(row)[2] or "")
+    api.execute(FORGET_DEAD, provider="apns", token=dead)
+    assert api.rows("SELECT * FROM worker_dead_devices") == []
+
+
+def test_what_is_no_fcm_token_is_never_posted_to_fcm_and_the_row_says_what_it_is(
+    api: Chat, emulator: Emulator, accepted: Accepted
+) -> None:
+    subscription = {**browser(emulator)}
+    del subscription["provider"]
+    row = api.notify(
+        json.dumps(subscription),
+        IPHONE,
+        "ExponentPushToken[x]",
+        "https://web.push.apple.com/x",
+        {"provider": "FCM", "token": "phone"},
+    )
+    run.drain()
+    status, _, why = api.status(row)
+    assert status == "SENT"
+    for words in ("Expo's own service", "an APNs token", "a Web Push endpoint"):
+        assert words in (why or "")
+    assert emulator.stats().requests("fcm") == 1
+    assert {message.provider for message in emulator.accepted()} == {"fcm", "webpush"}
 
 
 def test_a_bad_device_token_is_no_proof_of_death_while_nothing_else_works(api: Chat, emulator: Emulator) -> None:

@@ -17,6 +17,9 @@ FCM_TOKEN = "cBrZ9vVfTQ-0_xyz:APA91bE" + "x" * 130
 APNS_TOKEN = "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c"
 ENDPOINT = "https://fcm.googleapis.com/fcm/send/eP8:APA91bG_x-y?z=1"
 
+SUBSCRIPTION = {"endpoint": ENDPOINT, "expirationTime": None, "keys": {"p256dh": "BNcR", "auth": "tBHI"}}
+IN_BRACKETS = f"<{' '.join(APNS_TOKEN[at : at + 8] for at in range(0, 64, 8))}>"
+
 
 def tokens_of(devices: Devices) -> list[tuple[str, str]]:
     return [(device.provider, device.token) for device in devices.usable]
@@ -33,7 +36,15 @@ def test_a_recipient_without_devices_is_no_fault(column: str | bytes | None) -> 
 
 @pytest.mark.parametrize(
     ("column", "kind"),
-    [('{"token": "a"}', "an object"), ('"a"', "a string"), ("17", "a number"), ("1.5", "a number"), ("true", "a boolean")],
+    [
+        ('{"token": "a"}', "an object"),
+        ('"a"', "a string"),
+        ('"{}"', "an object"),
+        (r'"\"[1]\""', "a string"),
+        ("17", "a number"),
+        ("1.5", "a number"),
+        ("true", "a boolean"),
+    ],
 )
 def test_json_that_is_no_list_names_no_device_and_says_what_it_is(column: str, kind: str) -> None:
     assert read_devices(column) == Devices(faults=(f"device_tokens is {kind}, not a list",))
@@ -80,8 +91,43 @@ def test_a_row_with_more_devices_than_anyone_owns_is_a_fault_of_the_api() -> Non
     assert devices == Devices(faults=(f"device_tokens lists {MOST_DEVICES + 1} devices, more than {MOST_DEVICES}",))
 
 
-def test_an_object_names_its_provider() -> None:
-    assert tokens_of(read([{"provider": "apns", "token": APNS_TOKEN}])) == [("apns", APNS_TOKEN)]
+@pytest.mark.parametrize("name", ["apns", "APNs", " APNS "])
+def test_an_object_names_its_provider_in_any_case(name: str) -> None:
+    assert tokens_of(read([{"provider": name, "token": APNS_TOKEN}])) == [("apns", APNS_TOKEN)]
+
+
+def test_a_list_that_was_encoded_twice_is_read() -> None:
+    assert read(json.dumps(["phone", {"provider": "apns", "token": APNS_TOKEN}])) == read(
+        ["phone", {"provider": "apns", "token": APNS_TOKEN}]
+    )
+
+
+@pytest.mark.parametrize("entry", [SUBSCRIPTION, json.dumps(SUBSCRIPTION), json.dumps({"provider": "webpush", **SUBSCRIPTION})])
+def test_a_browsers_subscription_is_read_as_it_comes_as_an_object_or_a_text(entry: Any) -> None:
+    [device] = read([entry]).usable
+    assert (device.provider, device.token) == ("webpush", ENDPOINT)
+    assert device.options == {"p256dh": "BNcR", "auth": "tBHI"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "spellings"),
+    [
+        ("apns", [APNS_TOKEN, APNS_TOKEN.upper(), IN_BRACKETS, f" {IN_BRACKETS.upper()}"]),
+        ("webpush", [ENDPOINT, ENDPOINT.replace("fcm.googleapis.com", "FCM.googleapis.com:443")]),
+        ("fcm", ["phone:aB", " phone:aB\n"]),
+    ],
+)
+def test_an_address_is_one_device_however_it_is_spelled(provider: str, spellings: list[str]) -> None:
+    [device] = read([{"provider": provider, "token": spelling} for spelling in spellings]).usable
+    assert device.token == spellings[0]
+    for spelling in spellings:
+        # What an earlier version called it is known.
+        assert device_key(provider, spelling.strip()) in {device.key, *device.aliases}
+
+
+def test_what_has_no_other_spelling_keeps_its_case() -> None:
+    assert len(read(["phone:aB", "phone:ab"]).usable) == 2
+    assert len(read([{"provider": "webpush", "endpoint": f"https://a.example/{path}"} for path in ("aB", "ab")]).usable) == 2
 
 
 def test_a_web_push_subscription_is_known_by_its_endpoint_and_brings_its_keys() -> None:
@@ -118,6 +164,20 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
     "an object without a provider": ({"token": "a"}, "an entry without a provider"),
     "a provider that is no text": ({"provider": 1, "token": "a"}, "an entry without a provider"),
     "a provider that is no name": ({"provider": "FCM; DROP", "token": "a"}, "an entry without a provider"),
+    "a subscription cut short": (json.dumps(SUBSCRIPTION)[:-9], "a token with characters no provider uses"),
+    "a list as a text": ('["phone"]', "an entry that is a list, not a token"),
+    "a token of Expo": ("ExponentPushToken[yWoBx8AAu0Yq9v]", "a token of Expo's own service, which is not used here"),
+    "a newer token of Expo": (
+        {"provider": "fcm", "token": "ExpoPushToken[y]"},
+        "a token of Expo's own service, which is not used here",
+    ),
+    "an APNs token as a plain text": (APNS_TOKEN, 'an APNs token that does not name its provider, "apns"'),
+    "an APNs token in <> as a plain text": (IN_BRACKETS, 'an APNs token that does not name its provider, "apns"'),
+    "an APNs token said to be FCM's": (
+        {"provider": "FCM", "token": APNS_TOKEN.upper()},
+        'an APNs token that does not name its provider, "apns"',
+    ),
+    "an endpoint as a plain text": (ENDPOINT, "a Web Push endpoint without its provider and keys"),
     "an object without a token": ({"provider": "fcm"}, "an entry without a token"),
     "a token that is no text": ({"provider": "fcm", "token": 5}, "an entry without a token"),
     "an empty token in an object": ({"provider": "fcm", "token": ""}, "an entry without a token"),
@@ -187,7 +247,9 @@ def test_every_usable_token_was_in_the_column(value: list[Any]) -> None:
         assert any(device.token == text.strip() for text in texts_in(value))
 
 
-@given(st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), max_size=20))
+@given(
+    st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"{}['), min_size=1), max_size=20)
+)
 def test_every_good_token_is_usable(tokens: list[str]) -> None:
     devices = read(tokens)
     assert [device.token for device in devices.usable] == list(dict.fromkeys(tokens))
