@@ -224,13 +224,18 @@ class Settings(BaseSettings):
     """The sentinels' own, where they have one; Redis's is in the URL."""
 
     # Push delivery
+    push_apps_file: Path | None = None
+    """TOML: an app a table, with its credentials and its pushes' form (docs/apps.md). These variables are the app `default`."""
     google_application_credentials: Path | None = None
     fcm_base_url: BaseUrl = "https://fcm.googleapis.com"
     apns_key_file: Path | None = None
     apns_key_id: str | None = None
     apns_team_id: str | None = None
     apns_topic: str | None = None
+    apns_environment: Literal["production", "sandbox"] = "production"
+    """Of APNs devices that name none."""
     apns_base_url: BaseUrl = "https://api.push.apple.com"
+    apns_sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     vapid_key_file: Path | None = None
     vapid_subject: Annotated[str | None, AfterValidator(_vapid_subject)] = None
     webpush_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = (

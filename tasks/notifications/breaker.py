@@ -95,7 +95,7 @@ NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
-           (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider) AND ({IN_FORCE})) AS held,
+           (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider, :lane) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module
@@ -111,7 +111,7 @@ def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]
 
     def step(connection: Connection) -> dict[str, BreakerState]:
         return {
-            lane: _ask(connection, of_lane(lane), tally, rates[lane])
+            lane: _ask(connection, {"lane": lane, **of_lane(lane)}, tally, rates[lane])
             for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
         }
 

@@ -106,6 +106,6 @@ def _wanted(notification: Notification, devices: Devices, providers: Mapping[str
     if all(allowed.values()):
         return devices
     usable = tuple(
-        device for device in devices.usable if device.provider not in providers or allowed[providers[device.provider].channel]
+        device for device in devices.usable if device.lane not in providers or allowed[providers[device.lane].channel]
     )
     return Devices(usable, devices.faults)

@@ -13,6 +13,8 @@ MOST_DEVICES = 1000
 LONGEST_TOKEN = 4096
 DEFAULT_PROVIDER, DEFAULT_APP = "fcm", "default"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
+APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+ENVIRONMENTS = ("production", "sandbox")
 # A text with these is JSON, or a piece of it; a subscription's secret may be in it.
 FORBIDDEN = frozenset('"{}')
 
@@ -40,7 +42,7 @@ CANONICAL: dict[str, Callable[[str], str]] = {"apns": _hex, "webpush": _endpoint
 
 
 class Device(NamedTuple):
-    """One address of a recipient. `key` is `provider:hash`: what ledgers and logs show in the token's place."""
+    """One address of a recipient. `key` is `lane:hash`: what ledgers and logs show in the token's place."""
 
     provider: str
     token: str
@@ -52,7 +54,7 @@ class Device(NamedTuple):
 
     @property
     def lane(self) -> str:
-        """Whose breaker and credentials it goes through: `provider`, or `provider.app` for an app other than the default."""
+        """Its provider's app, as `lane_of` names it."""
         return self.key.partition(":")[0]
 
 
@@ -63,19 +65,25 @@ class Devices(NamedTuple):
     faults: tuple[str, ...] = ()
 
 
+def lane_of(provider: str, app: str) -> str:
+    """Return the lane of a provider's app, which has credentials, a breaker and a rate of its own: `fcm`, or `fcm.driver`."""
+    return provider if app == DEFAULT_APP else f"{provider}.{app}"
+
+
 def of_lane(lane: str) -> dict[str, str]:
-    """Return the provider and the app of a lane: `fcm` is the app `default`'s, `fcm.driver` the app `driver`'s."""
+    """Return the provider and the app of a lane."""
     provider, _, app = lane.partition(".")
     return {"provider": provider, "app": app or DEFAULT_APP}
 
 
-def device_key(provider: str, token: str) -> str:
-    """Return what stands for a token wherever it must not be shown: the provider and 16 hex digits of its SHA-256."""
-    return f"{provider}:{hashlib.sha256(token.encode()).hexdigest()[:16]}"
+def device_key(lane: str, token: str) -> str:
+    """Return what stands for a token wherever it must not be shown: its lane and 16 hex digits of its SHA-256."""
+    return f"{lane}:{hashlib.sha256(token.encode()).hexdigest()[:16]}"
 
 
 def _device(entry: Any) -> Device | str:
     options: dict[str, str] = {}
+    app: Any = DEFAULT_APP
     if isinstance(entry, str) and entry.lstrip().startswith(("{", "[", '"')):
         entry = _parsed(entry)
     if isinstance(entry, str):
@@ -91,6 +99,11 @@ def _device(entry: Any) -> Device | str:
             return "an entry without a token"
         provider, written = named, given.strip()
         options = {key: value for key, value in _flatten(entry) if key not in {"provider", "token", "endpoint"}}
+        app = entry.get("app") or DEFAULT_APP
+        if not isinstance(app, str) or not APP_NAME.fullmatch(app):
+            return "an entry with a name of an app that none can have"
+        if entry.get("environment") not in (None, "", *ENVIRONMENTS):
+            return f"an entry with an environment other than {' and '.join(ENVIRONMENTS)}"
     else:
         return f"an entry that is {_json_type(entry)}, not a token"
     token = CANONICAL.get(provider, str)(written)
@@ -102,7 +115,8 @@ def _device(entry: Any) -> Device | str:
         return "a token with characters no provider uses"
     if provider == "fcm" and (other := next((what for what, form in NOT_FCM.items() if form.match(token)), None)):
         return other
-    key, old_key = device_key(provider, token), device_key(provider, written)
+    lane = lane_of(provider, app)
+    key, old_key = device_key(lane, token), device_key(lane, written)
     return Device(provider, token, key, options, (old_key,) if old_key != key else ())
 
 

@@ -33,31 +33,33 @@ LANE = text(f"""
     FROM (SELECT due_at FROM worker_deliveries FORCE INDEX (idx_due)
           WHERE waiting_on = :lane ORDER BY due_at LIMIT {MOST}) AS lane
 """)  # noqa: S608 - a number of ours
-BREAKERS = text("""
-    SELECT provider, opened_at IS NOT NULL AS provider_breaker_open, reason,
+# A provider's app, as devices.lane_of names it.
+LANE_NAME = "CONCAT(provider, IF(app = 'default', '', CONCAT('.', app)))"
+BREAKERS = text(f"""
+    SELECT {LANE_NAME} AS provider, opened_at IS NOT NULL AS provider_breaker_open, reason,
            TIMESTAMPDIFF(SECOND, opened_at, NOW(3)) AS open_seconds,
            IF(paused_until > NOW(3), TIMESTAMPDIFF(SECOND, NOW(3), paused_until), 0) AS provider_paused_seconds
-    FROM worker_providers ORDER BY provider LIMIT 20
-""")
+    FROM worker_providers ORDER BY 1 LIMIT 60
+""")  # noqa: S608 - a constant of this module
 PAUSES = text(f"""
     SELECT COALESCE(NULLIF(provider, ''), 'all') AS provider, paused_by, why, paused_until,
            TIMESTAMPDIFF(SECOND, paused_at, NOW(3)) AS delivery_paused_seconds
     FROM worker_delivery_pauses WHERE {IN_FORCE} ORDER BY provider LIMIT 20
 """)  # noqa: S608 - a constant of this project
 # Of ten minutes, by the primary key, which begins with the minute. Dead devices are no failure: their users uninstalled.
-FAILING = text("""
-    SELECT provider, IF(SUM(devices) < 50, 0, SUM(IF(outcome IN ('sent', 'dead'), 0, devices)) / SUM(devices))
+FAILING = text(f"""
+    SELECT {LANE_NAME} AS provider, IF(SUM(devices) < 50, 0, SUM(IF(outcome IN ('sent', 'dead'), 0, devices)) / SUM(devices))
              AS deliveries_failed_ratio
-    FROM worker_delivery_counts WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY provider LIMIT 20
-""")
-RECENT = text("""
-    SELECT provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts
-    WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY provider, outcome, reason ORDER BY devices DESC LIMIT 15
-""")
-LAST_HOUR = text("""
-    SELECT provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts
+    FROM worker_delivery_counts WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY 1 LIMIT 60
+""")  # noqa: S608 - a constant of this module
+RECENT = text(f"""
+    SELECT {LANE_NAME} AS provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts
+    WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY 1, 2, 3 ORDER BY devices DESC LIMIT 15
+""")  # noqa: S608 - a constant of this module
+LAST_HOUR = text(f"""
+    SELECT {LANE_NAME} AS provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts
     WHERE minute >= NOW() - INTERVAL 1 HOUR GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC LIMIT 100
-""")
+""")  # noqa: S608 - a constant of this module
 REASONS = text(f"""
     SELECT IF(lease IS NULL, COALESCE(NULLIF(waiting_on, ''), 'nothing'), 'worker') AS waiting_on, reason,
            COUNT(*) AS notifications, CAST(SUM(due_at <= NOW(3)) AS SIGNED) AS due,

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.notifications.breaker import BreakerState, Tally
+from tasks.notifications.devices import of_lane
 from tasks.notifications.outcome import Kind, Outcome
 
 # What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm
@@ -98,7 +99,7 @@ class Gate:
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may pass now, None if one may; through a half-open breaker only the first may."""
-        if provider in self._paused or "" in self._paused:
+        if self._paused and not {"", provider, of_lane(provider)["provider"]}.isdisjoint(self._paused):
             return "an operator has paused it"
         if provider in self._tripped:
             return self._tripped[provider]

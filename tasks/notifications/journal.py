@@ -160,9 +160,9 @@ def announce(attempts: list[Attempt]) -> None:
         log.warning("dead devices not announced; they are in worker_dead_devices", devices=len(dead), error=str(error))
 
 
-def count(provider: str, outcome: Outcome, seconds: float) -> None:
+def count(lane: str, outcome: Outcome, seconds: float) -> None:
     """Count one message for the metrics, and how long its answer took."""
-    name = provider if provider in PROVIDERS else "other"
+    name = lane if of_lane(lane)["provider"] in PROVIDERS else "other"
     counters.add(DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
     counters.observe(SEND_SECONDS, name, seconds=seconds)
 

@@ -104,9 +104,9 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
     async def ask() -> list[tuple[Device, Outcome]]:
         outcomes = []
         for device in read_devices(notification.device_tokens).usable:
-            provider = providers.get(device.provider)
+            provider = providers.get(device.lane)
             if provider is None:
-                outcome = absent(device.provider)
+                outcome = absent(device.lane)
             else:
                 outcome = await provider.send(provider.prepare(push), device, dry_run=True)
             outcomes.append((device, outcome))

@@ -10,12 +10,15 @@ import structlog
 
 from tasks.notifications import journal
 from tasks.notifications.delivery import Delivery
-from tasks.notifications.devices import Device
+from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.gate import Gate
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers import Provider, absent
 
 log = structlog.get_logger(__name__)
+
+# What may be true of a good token that is tried with another app's credentials: its row says which app that was.
+ABOUT_THE_APP = {Kind.FOREIGN, Kind.UPSTREAM}
 
 
 @dataclass(slots=True)
@@ -51,18 +54,21 @@ class Senders:
 
     async def _send(self, delivery: Delivery, device: Device) -> Outcome:
         """Return the outcome for one device."""
-        provider = self.providers.get(device.provider)
+        lane = device.lane
+        provider = self.providers.get(lane)
         if provider is None:
-            return absent(device.provider)
-        if (why := self.gate.holds(device.provider)) is not None:
-            return Outcome(Kind.HELD, f"{device.provider} is held: {why}")
+            return absent(lane)
+        if (why := self.gate.holds(lane)) is not None:
+            return Outcome(Kind.HELD, f"{lane} is held: {why}")
         try:
-            prepared = delivery.push_for(device.provider, provider, self.now())
+            prepared = delivery.push_for(lane, provider, self.now())
             began = time.monotonic()
             outcome = await provider.send(prepared, device)
-            journal.count(device.provider, outcome, time.monotonic() - began)
+            journal.count(lane, outcome, time.monotonic() - began)
         except Exception as error:
-            log.exception("provider failed", provider=device.provider, device=device.key)
-            outcome = Outcome(Kind.UNKNOWN, f"{device.provider}: {type(error).__name__} in our own code")
-        self.gate.note(device.provider, outcome)
+            log.exception("provider failed", lane=lane, device=device.key)
+            outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
+        self.gate.note(lane, outcome)
+        if outcome.kind in ABOUT_THE_APP:
+            outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")
         return outcome

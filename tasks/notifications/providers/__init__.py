@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol
 
 from settings import Settings
-from tasks.notifications.devices import Device
+from tasks.notifications.apps import App, push_apps, told_by_key
+from tasks.notifications.devices import Device, lane_of, of_lane
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push
 from tasks.notifications.providers import apns, fcm, webpush
@@ -15,6 +16,8 @@ class Provider(Protocol):
 
     channel: ClassVar[Literal["mobile", "desktop"]]
     """Which of the recipient's switches rules it: mobile_notifications or desktop_notifications."""
+
+    app: App
 
     def prepare(self, push: Push) -> Any:
         """Return the push in the provider's shape, trimmed to its limit: made once for all devices of a row."""
@@ -29,7 +32,7 @@ class Provider(Protocol):
         ...
 
 
-PROVIDERS: dict[str, Callable[[Settings], Provider | None]] = {
+PROVIDERS: dict[str, Callable[[Settings, App], Provider | None]] = {
     "fcm": fcm.from_settings,
     "apns": apns.from_settings,
     "webpush": webpush.from_settings,
@@ -37,16 +40,21 @@ PROVIDERS: dict[str, Callable[[Settings], Provider | None]] = {
 
 
 def configured_providers(settings: Settings) -> dict[str, Provider]:
-    """Return the providers that the environment configures, by name.
+    """Return the providers of every app, by lane.
 
     Raise ConfigurationError where one is half configured or its credentials are unusable.
     """
-    made = ((name, make(settings)) for name, make in PROVIDERS.items())
-    return {name: provider for name, provider in made if provider is not None}
+    made = {}
+    for app, own in push_apps(settings).values():
+        with told_by_key(settings, app.name):
+            for name in app.providers or PROVIDERS:
+                made[lane_of(name, app.name)] = PROVIDERS[name](own, app)
+    return {lane: provider for lane, provider in made.items() if provider is not None}
 
 
-def absent(name: str) -> Outcome:
+def absent(lane: str) -> Outcome:
     """Return the outcome for a device whose provider this worker lacks: it waits for one that could be configured."""
+    name = of_lane(lane)["provider"]
     if name in PROVIDERS:
-        return Outcome(Kind.UNCONFIGURED, f"{name} is not configured on this worker")
+        return Outcome(Kind.UNCONFIGURED, f"{lane} is not configured on this worker")
     return Outcome(Kind.REFUSED, f"there is no provider {name!r}")

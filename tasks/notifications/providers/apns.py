@@ -7,6 +7,7 @@ from urllib.parse import quote
 import orjson
 
 from settings import ConfigurationError, Settings
+from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import Push, fit
@@ -18,12 +19,12 @@ TOKEN_SECONDS = 45 * 60
 TOKEN_OLDEST_SECONDS = 20 * 60
 
 
-def from_settings(settings: Settings) -> "Apns | None":
+def from_settings(settings: Settings, app: App = DEFAULT) -> "Apns | None":
     """Return the provider, None where APNs is not configured. Raise ConfigurationError where it is half configured."""
     key_file, topic = settings.apns_key_file, settings.apns_topic
     key_id, team_id = settings.apns_key_id, settings.apns_team_id
     if key_file and key_id and team_id and topic:
-        return Apns(settings, key_file, key_id=key_id, team_id=team_id, topic=topic)
+        return Apns(settings, key_file, key_id=key_id, team_id=team_id, topic=topic, app=app)
     wanted = {"APNS_KEY_FILE": key_file, "APNS_KEY_ID": key_id, "APNS_TEAM_ID": team_id, "APNS_TOPIC": topic}
     if any(wanted.values()):
         missing = [name for name, value in wanted.items() if not value]
@@ -36,15 +37,20 @@ class Apns:
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
-    def __init__(self, settings: Settings, key_file: Path, *, key_id: str, team_id: str, topic: str) -> None:
+    def __init__(
+        self, settings: Settings, key_file: Path, *, key_id: str, team_id: str, topic: str, app: App = DEFAULT
+    ) -> None:
         """Read the key; raise ConfigurationError where it is unusable."""
+        self.app = app
         self._token = SignedToken(
             read_key(key_file, "APNS_KEY_FILE"),
             lambda now: {"iss": team_id, "iat": now},
             seconds=TOKEN_SECONDS,
             headers={"kid": key_id},
         )
-        self._url = f"{settings.apns_base_url}/3/device/"
+        hosts = {"production": settings.apns_base_url, "sandbox": settings.apns_sandbox_url}
+        self._urls = {environment: f"{host}/3/device/" for environment, host in hosts.items()}
+        self._environment = settings.apns_environment
         self._topic = topic
         self._transport = Transport.from_settings(settings)
         self._proven = False
@@ -70,9 +76,10 @@ class Apns:
             return Outcome(Kind.HELD, "apns cannot validate without delivering")
         payload, headers = prepared
         token = self._token.get()
+        url = self._urls[device.options.get("environment") or self._environment]
         try:
             answer = await self._transport.post(
-                self._url + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
+                url + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
             )
         except NoAnswerError as error:
             return Outcome(Kind.UNREACHABLE, f"apns gave no answer: {error}")

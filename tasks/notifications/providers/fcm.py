@@ -7,6 +7,7 @@ import orjson
 from pyreqwest.http import HeaderMap, Url
 
 from settings import ConfigurationError, Settings
+from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
@@ -17,11 +18,11 @@ from tasks.notifications.providers.transport import Answer, NoAnswerError, Trans
 NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
 
 
-def from_settings(settings: Settings) -> "Fcm":
+def from_settings(settings: Settings, app: App = DEFAULT) -> "Fcm":
     """Return the provider. FCM is what a plain token means, so it is always configured: raise ConfigurationError else."""
     if settings.google_application_credentials is None:
         raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
-    return Fcm(settings, settings.google_application_credentials)
+    return Fcm(settings, settings.google_application_credentials, app)
 
 
 class Fcm:
@@ -29,8 +30,9 @@ class Fcm:
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
-    def __init__(self, settings: Settings, service_account: Path) -> None:
+    def __init__(self, settings: Settings, service_account: Path, app: App = DEFAULT) -> None:
         """Read the credentials; raise ConfigurationError where they are unusable."""
+        self.app = app
         self._token = AccessToken(service_account, settings.ssl_cert_file)
         self._url = Url(f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send")
         self._headers_token = ""

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
+from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import MOST_BYTES, Push, fit
@@ -28,10 +29,10 @@ TOKEN_LIFE_SECONDS = 12 * 3600
 MOST_TOKENS = 1000
 
 
-def from_settings(settings: Settings) -> "WebPush | None":
+def from_settings(settings: Settings, app: App = DEFAULT) -> "WebPush | None":
     """Return the provider, None where it is not configured. Raise ConfigurationError where it is half configured."""
     if settings.vapid_key_file and settings.vapid_subject:
-        return WebPush(settings, settings.vapid_key_file, settings.vapid_subject)
+        return WebPush(settings, settings.vapid_key_file, settings.vapid_subject, app)
     if settings.vapid_key_file or settings.vapid_subject:
         missing = "VAPID_SUBJECT" if settings.vapid_key_file else "VAPID_KEY_FILE"
         raise ConfigurationError(f"{missing} is not set, but Web Push needs both VAPID_KEY_FILE and VAPID_SUBJECT")
@@ -43,8 +44,9 @@ class WebPush:
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "desktop"
 
-    def __init__(self, settings: Settings, key_file: Path, subject: str) -> None:
+    def __init__(self, settings: Settings, key_file: Path, subject: str, app: App = DEFAULT) -> None:
         """Read the VAPID key; raise ConfigurationError where it is unusable."""
+        self.app = app
         self._key = read_key(key_file, "VAPID_KEY_FILE")
         public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()

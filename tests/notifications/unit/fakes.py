@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.breaker import BreakerState
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, Devices
@@ -21,6 +22,7 @@ class MemoryProvider:
     """Answers by token: an Outcome, or an exception to raise; SENT where nothing is said."""
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
+    app: App = DEFAULT
 
     def __init__(
         self,

@@ -1,0 +1,128 @@
+"""The push apps: each one's credentials, Android style, privacy and templates, read from PUSH_APPS_FILE and checked at start.
+
+The variables for a single app are the app `default`; a file with others leaves them as they are.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from settings import ConfigurationError, Settings
+from tasks.notifications.devices import APP_NAME, DEFAULT_APP
+
+# The settings that credentials are taken from, and the table and key of an app that stand for each.
+CREDENTIALS: dict[str, tuple[str, str]] = {
+    "google_application_credentials": ("fcm", "service_account"),
+    **{f"apns_{key}": ("apns", key) for key in ("key_file", "key_id", "team_id", "topic", "environment")},
+    **{f"vapid_{key}": ("webpush", key) for key in ("key_file", "subject")},
+}
+
+
+class Section(BaseModel):
+    """A table of the file, in which an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FcmSection(Section):
+    """`[APP.fcm]`."""
+
+    service_account: Path
+
+
+class ApnsSection(Section):
+    """`[APP.apns]`."""
+
+    key_file: Path
+    key_id: str
+    team_id: str
+    topic: str
+    environment: Literal["production", "sandbox"] = "production"
+    """Of devices that name none."""
+
+
+class WebPushSection(Section):
+    """`[APP.webpush]`."""
+
+    key_file: Path
+    subject: str
+
+
+class App(Section):
+    """One app: a table of the file, or `default` as the variables define it."""
+
+    name: str = DEFAULT_APP
+    fcm: FcmSection | None = None
+    apns: ApnsSection | None = None
+    webpush: WebPushSection | None = None
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers that the file gives it credentials for."""
+        return [name for name in dict(CREDENTIALS.values()) if getattr(self, name)]
+
+
+DEFAULT = App()
+"""As the variables define it, or with everything as it was."""
+
+
+def push_apps(settings: Settings) -> dict[str, tuple[App, Settings]]:
+    """Return each app with the settings that its providers are made from. Raise ConfigurationError naming file and key."""
+    path, apps = settings.push_apps_file, {}
+    tables = _read(path) if path else {}
+    variables = [name.upper() for name in CREDENTIALS if name in settings.model_fields_set and getattr(settings, name)]
+    if variables and DEFAULT_APP in tables:
+        raise ConfigurationError(
+            f"{variables[0]} is set, and PUSH_APPS_FILE ({path}) has the app {DEFAULT_APP} too; keep one of them"
+        )
+    if variables or path is None:
+        apps[DEFAULT_APP] = DEFAULT, settings
+    for name, table in tables.items():
+        with told_by_key(settings, name):
+            if not APP_NAME.fullmatch(name) or not isinstance(table, dict):
+                raise ConfigurationError(f"{name} is no app; expected a table with a name of up to 24 of a-z, 0-9, _ and -")
+            app = App(**table | {"name": name})
+            apps[name] = app, Settings(**settings.model_dump() | _credentials(app))
+    return apps
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"PUSH_APPS_FILE names an unusable file: {path}: {error}") from None
+
+
+def _credentials(app: App) -> dict[str, Any]:
+    """Return the settings that the app's tables stand for, and the defaults of those that it does not have."""
+    return {
+        setting: getattr(getattr(app, provider), key, Settings.model_fields[setting].default)
+        for setting, (provider, key) in CREDENTIALS.items()
+    }
+
+
+@contextmanager
+def told_by_key(settings: Settings, app: str) -> Iterator[None]:
+    """Say what is wrong with an app in the words of the file: the path, the table and the key instead of the variable."""
+    try:
+        yield
+    except (ConfigurationError, ValidationError) as error:
+        path = settings.push_apps_file
+        if path is None or app not in _read(path):
+            raise
+        said = _sentence(app, error) if isinstance(error, ValidationError) else str(error)
+        for setting, (provider, key) in CREDENTIALS.items():
+            said = said.replace(setting.upper(), f"{app}.{provider}.{key}")
+        raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {said if said.startswith(app) else f'{app}: {said}'}") from None
+
+
+def _sentence(app: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, (app, *first["loc"]))) if first["loc"][0] not in CREDENTIALS else str(first["loc"][0]).upper()
+    words = {"missing": "is not set", "extra_forbidden": "is no key that is known"}
+    message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{where} {message[0].lower()}{message[1:]}"

@@ -1,0 +1,181 @@
+"""Apps of PUSH_APPS_FILE side by side: what each is sent with, and what is wrong with a file, against the emulators."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.emulators import apns
+from devstack.emulators.client import Emulator, Fault
+from settings import ConfigurationError, get_settings
+from tasks.notifications import run
+from tasks.notifications.providers import configured_providers
+from tests.notifications.conftest import Accepted, Chat
+
+IPHONE = "ab" * 32
+
+Apps = Callable[[str], Path]
+
+
+@pytest.fixture
+def apps(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Apps]:
+    """Write PUSH_APPS_FILE, with the emulators' keys for {fcm}, {apns} and {webpush}, and have the next drain read it."""
+    path = tmp_path / "apps.toml"
+
+    def write(text: str) -> Path:
+        keys = {
+            "fcm": f"service_account = '{emulator.service_account_file}'",
+            "apns": f"key_file = '{emulator.apns_key_file}'\nkey_id = '{apns.KEY_ID}'\nteam_id = '{apns.TEAM_ID}'\n"
+            f"topic = '{apns.TOPIC}'",
+            "webpush": f"key_file = '{emulator.vapid_key_file}'\nsubject = 'mailto:ops@example.com'",
+        }
+        path.write_text(re.sub(r"<(\w+)>", lambda found: keys[found[1]], text))
+        monkeypatch.setenv("PUSH_APPS_FILE", str(path))
+        get_settings.cache_clear()
+        run.forget_process()
+        return path
+
+    monkeypatch.setenv("APNS_BASE_URL", emulator.base_url)
+    monkeypatch.setenv("WEBPUSH_HOSTS", "127.0.0.1")
+    yield write
+    monkeypatch.undo()
+    get_settings.cache_clear()
+    run.forget_process()
+
+
+def of_app(app: str, token: str, provider: str = "fcm", **more: str) -> dict[str, str]:
+    return {"provider": provider, "token": token, "app": app, **more}
+
+
+DRIVER = "[driver.fcm]\n<fcm>\n[driver.apns]\n<apns>\n"
+
+
+def test_an_app_that_is_broken_leaves_the_other_untouched(
+    api: Chat, emulator: Emulator, apps: Apps, accepted: Accepted
+) -> None:
+    apps(DRIVER)
+    emulator.inject(Fault(kind="project_not_found", token="driver-*"))
+    broken = api.notify(of_app("driver", "driver-1"))
+    fine = api.notify("customer-1", of_app("driver", IPHONE, "apns"))
+    run.drain()
+    assert api.status(fine) == ("SENT", 1, None)
+    assert accepted() == [(str(fine), "customer-1"), (str(fine), IPHONE)] or accepted() == [
+        (str(fine), IPHONE),
+        (str(fine), "customer-1"),
+    ]
+    status, _, why = api.status(broken)
+    assert status == "FAILED"
+    assert why is not None
+    assert "fcm.driver:" in why
+    opened = api.rows("SELECT provider, app FROM worker_providers WHERE opened_at IS NOT NULL")
+    assert [(row["provider"], row["app"]) for row in opened] == [("fcm", "driver")]
+    assert [row["waiting_on"] for row in api.rows("SELECT waiting_on FROM worker_deliveries")] == ["fcm.driver"]
+    counts = {(row["app"], row["outcome"]) for row in api.rows("SELECT app, outcome FROM worker_delivery_counts")}
+    assert counts == {("driver", "credentials"), ("default", "sent"), ("driver", "sent")}
+    emulator.clear()
+    for _ in range(2):  # the first run probes, the second sends
+        api.let_pass(20)
+        run.retry_failed()
+    assert api.status(broken) == ("SENT", 1, None)
+
+
+def test_a_token_of_another_app_is_foreign_and_its_row_says_which_app_it_was_tried_with(
+    api: Chat, emulator: Emulator, apps: Apps
+) -> None:
+    apps(DRIVER)
+    emulator.inject(Fault(kind="sender_mismatch"))
+    row = api.notify(of_app("driver", "customer-1"))
+    run.drain()
+    assert "SENDER_ID_MISMATCH (app driver)" in (api.status(row)[2] or "")
+    assert api.rows("SELECT * FROM worker_dead_devices") == []
+
+
+def test_a_device_is_dead_for_its_app_alone(api: Chat, emulator: Emulator, apps: Apps, accepted: Accepted) -> None:
+    apps(DRIVER)
+    emulator.inject(Fault(kind="unregistered", times=1))
+    api.notify(of_app("driver", "phone"))
+    run.drain()
+    dead = api.rows("SELECT device_key, provider, app FROM worker_dead_devices")
+    assert [(row["provider"], row["app"], row["device_key"].partition(":")[0]) for row in dead] == [
+        ("fcm", "driver", "fcm.driver")
+    ]
+    row = api.notify("phone", of_app("driver", "phone"))
+    run.drain()
+    assert accepted() == [(str(row), "phone")]
+
+
+def test_a_device_waits_for_an_app_that_this_worker_does_not_know(api: Chat, apps: Apps) -> None:
+    apps(DRIVER)
+    row = api.notify(of_app("rider", "phone"), of_app("driver", "a", "webpush"))
+    run.drain()
+    status, _, why = api.status(row)
+    assert status == "FAILED"
+    assert "fcm.rider is not configured on this worker" in (why or "")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({"app": "Driver!"}, "a name of an app"),
+        ({"app": 5}, "a name of an app"),
+        ({"environment": "test"}, "an environment other"),
+    ],
+)
+def test_an_entry_with_an_app_or_environment_that_is_none_is_named(
+    api: Chat, apps: Apps, device: dict[str, object], words: str
+) -> None:
+    apps(DRIVER)
+    row = api.notify({"provider": "apns", "token": IPHONE, **device})
+    run.drain()
+    assert words in (api.status(row)[2] or "")
+
+
+def test_an_iphone_is_reached_where_its_environment_is(
+    api: Chat, emulator: Emulator, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sandbox is the emulator, production is a port where nobody listens."""
+    monkeypatch.setenv("APNS_BASE_URL", "https://127.0.0.1:9")
+    monkeypatch.setenv("APNS_SANDBOX_URL", emulator.base_url)
+    apps(DRIVER + "environment = 'sandbox'\n")
+    named = api.notify(of_app("driver", IPHONE, "apns", environment="production"))
+    unnamed = api.notify(of_app("driver", IPHONE, "apns"))
+    run.drain()
+    assert api.status(unnamed) == ("SENT", 1, None)
+    assert "apns gave no answer" in (api.status(named)[2] or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[driver.fcm\n", "PUSH_APPS_FILE names an unusable file: {path}: "),
+        (
+            "[default.fcm]\n<fcm>\n",
+            "GOOGLE_APPLICATION_CREDENTIALS is set, and PUSH_APPS_FILE ({path}) has the app default too",
+        ),
+        ("driver = 1\n", "PUSH_APPS_FILE ({path}): driver is no app; expected a table"),
+        ("[Driver.fcm]\n<fcm>\n", "PUSH_APPS_FILE ({path}): Driver is no app"),
+        ("[driver.fcm]\n<fcm>\nkey = 'x'\n", "PUSH_APPS_FILE ({path}): driver.fcm.key is no key that is known"),
+        ("[driver.apns]\ntopic = 'a.b'\n", "PUSH_APPS_FILE ({path}): driver.apns.key_file is not set"),
+        ("[driver.apns]\n<apns>\nenvironment = 'test'\n", "PUSH_APPS_FILE ({path}): driver.apns.environment input should be"),
+        (
+            "[driver.fcm]\nservice_account = '/none'\n",
+            "PUSH_APPS_FILE ({path}): driver.fcm.service_account names an unusable file",
+        ),
+        (
+            "[driver.webpush]\nkey_file = '/none'\nsubject = 'mailto:a@b.example'\n",
+            "({path}): driver.webpush.key_file names an",
+        ),
+        ("[driver.webpush]\n<webpush>\nsubject = 1\n", "PUSH_APPS_FILE names an unusable file"),
+        (
+            "[driver.webpush]\nkey_file = '/none'\nsubject = 'me'\n",
+            "PUSH_APPS_FILE ({path}): driver.webpush.subject is no contact",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("environment")
+def test_what_is_wrong_with_the_file_is_said_with_its_path_table_and_key(apps: Apps, text: str, words: str) -> None:
+    path = apps(text)
+    with pytest.raises(ConfigurationError) as raised:
+        configured_providers(get_settings())
+    assert words.format(path=path) in str(raised.value)
