@@ -26,9 +26,9 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 	$(BIN)/python -m devstack install tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-mysql: setup  ## the database's and retention's tests on a real MySQL, fetched from Debian (as root)
+test-mysql: setup  ## the database's, retention's and backups' tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install
-	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/notifications tests/ops/test_grants.py
+	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/backups tests/notifications tests/ops/test_grants.py
 
 chaos: setup  ## parsers fuzzed for long, then faults against the whole stack under load and an audit; SEED=, MINUTES=, FAULTS=a,b, OLD=commit
 	$(BIN)/python -m devstack install tests

@@ -5,6 +5,7 @@ runs from there with its own libraries: no container, no chroot, nothing install
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,7 @@ ALTER USER root@localhost IDENTIFIED BY '{root_password}';
 CREATE USER IF NOT EXISTS {user}@'127.0.0.1' IDENTIFIED BY '{password}';
 CREATE DATABASE IF NOT EXISTS {database};
 GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
+GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
 """
 
     def installation(self) -> list[str]:
@@ -56,20 +58,31 @@ GRANT ALL PRIVILEGES ON {database}.* TO {user}@'127.0.0.1';
             *OPTIONS,
         ]
 
+    def environment(self) -> dict[str, str]:
+        """Its own clients come first, for the backups."""
+        clients = self.data / "clients"
+        clients.mkdir(exist_ok=True)
+        for name in ("mysql", "mysqldump"):
+            (clients / name).write_text(f'#!/bin/sh\nexec {shlex.join(_program(f"usr/bin/{name}"))} "$@"\n')
+            (clients / name).chmod(0o755)
+        return {**super().environment(), "PATH": os.pathsep.join([str(clients), os.environ.get("PATH", os.defpath)])}
+
     def _server(self) -> list[str]:
-        libraries = ":".join(str(path) for path in sorted((ROOT / "usr/lib").glob("*-linux-gnu*")))
-        loader = next((ROOT / "usr").glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "usr/lib").glob("*/ld-linux-*.so.*"))
         return [
-            str(loader),
-            "--library-path",
-            libraries,
-            str(ROOT / "usr/sbin/mysqld"),
+            *_program("usr/sbin/mysqld"),
             "--no-defaults",
             f"--basedir={ROOT / 'usr'}",
             f"--plugin-dir={ROOT / 'usr/lib/mysql/plugin'}",
             f"--datadir={self._tables}",
             *as_root(),
         ]
+
+
+def _program(path: str) -> list[str]:
+    """Return how a fetched program is started, with its own libraries."""
+    libraries = ":".join(str(path) for path in sorted((ROOT / "usr/lib").glob("*-linux-gnu*")))
+    loader = next((ROOT / "usr").glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "usr/lib").glob("*/ld-linux-*.so.*"))
+    return [str(loader), "--library-path", libraries, str(ROOT / path)]
 
 
 def fetch() -> None:

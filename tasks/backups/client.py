@@ -1,21 +1,28 @@
-"""The dump and SQL client programs of this machine: the flags that each takes, and how it is given the password.
+"""The dump and SQL client programs of this machine: the flags that each takes, and how it is told the workers' own connection.
 
 The two families share no safe set of flags: --set-gtid-purged and --column-statistics are fatal to mariadb-dump and needed by
-mysqldump, so the program is asked what it is.
+mysqldump, so the program is asked what it is. Nor do they read an address as the driver does (`localhost` is a socket to them,
+11.8 demands TLS, a file of options is another file), so the driver connects first and its connection is described to them.
 """
 
 import os
+import re
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
+import pymysql
+import sqlalchemy
+from pymysql.optionfile import Parser
 from sqlalchemy import URL, Engine, text
 
+from db.engine import CONNECT_SECONDS, READ_SECONDS
 from tasks.backups.errors import BackupError
 
 Family = Literal["MariaDB", "MySQL"]
@@ -43,6 +50,8 @@ FAMILY_DUMP_FLAGS: Mapping[Family, tuple[str, ...]] = {
     "MySQL": (
         "--set-gtid-purged=OFF",  # else the dump carries the server's GTIDs and restores on no other
         "--column-statistics=0",  # else it asks for a table that older servers and MariaDB do not have
+        # A server's bound on queries would end the dump of a large table; older clients do not know the option.
+        "--loose-init-command=/*!50704 SET SESSION max_execution_time = 0 */",
     ),
 }
 SHELL_FLAGS = (
@@ -57,11 +66,28 @@ SHELL_FLAGS = (
 
 VERSION_SECONDS = 10
 LONGEST_COMPLAINT = 500
+TAIL_BYTES = 1 << 16
 
-# SQLAlchemy's name (a URL's query) -> the clients' own.
-# An authority alone makes neither client look at whose certificate it is.
-VERIFY: Mapping[Family, str] = {"MariaDB": "ssl-verify-server-cert", "MySQL": "ssl-mode=VERIFY_IDENTITY"}
-TLS_OPTIONS = {"ssl_ca": "ssl-ca", "ssl_cert": "ssl-cert", "ssl_key": "ssl-key"}
+# How the driver's connection is encrypted (whose certificate it takes) -> the clients' options for just that. Without the
+# host's name MariaDB's client looks at nothing: encrypted, it takes any certificate.
+Trust = Literal["plain", "any", "authority", "host"]
+TLS: Mapping[Family, Mapping[Trust, tuple[str, ...]]] = {
+    "MariaDB": {
+        "plain": ("skip-ssl",),
+        "any": ("ssl", "skip-ssl-verify-server-cert"),
+        "authority": ("ssl", "skip-ssl-verify-server-cert"),
+        "host": ("ssl", "ssl-verify-server-cert"),
+    },
+    "MySQL": {
+        "plain": ("ssl-mode=DISABLED", "loose-get-server-public-key"),  # the driver asks for the key, too
+        "any": ("ssl-mode=REQUIRED",),
+        "authority": ("ssl-mode=VERIFY_CA",),
+        "host": ("ssl-mode=VERIFY_IDENTITY",),
+    },
+}
+TLS_FILES = ("ca", "capath", "cert", "key", "cipher")
+# Behind these words the server quotes a row or a statement.
+QUOTED_VALUE = re.compile(r"""\b(entry|near|value:?|text:?) (['"]).*\2""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +129,7 @@ def option_file(url: URL, family: Family) -> Iterator[int]:
 
     Neither argv nor the environment of a process is private; this file has no name and no other reader.
     """
-    values = {
-        "host": url.host,
-        "port": str(url.port or 3306) if url.host else None,
-        "user": url.username,
-        "password": None if url.password is None else str(url.password),
-        "socket": url.query.get("unix_socket"),
-        **{option: url.query.get(name) for name, option in TLS_OPTIONS.items()},
-    }
-    lines = ["[client]", *(f"{key}={_quoted(str(value))}" for key, value in values.items() if value)]
-    if url.query.get("ssl_ca"):
-        lines.append(VERIFY[family])
+    lines = ["[client]", *_described(url, family)]
     descriptor = os.memfd_create("client-options")
     try:
         os.fchmod(descriptor, 0o600)  # the clients ignore an option file that others may write
@@ -121,6 +137,44 @@ def option_file(url: URL, family: Family) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _described(url: URL, family: Family) -> Iterator[str]:
+    """Connect as the workers do and yield the options with which a client does the same. Raise BackupError if that fails."""
+    try:
+        options = sqlalchemy.create_engine(url).dialect.create_connect_args(url)[1]
+        safely = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "local_infile": False}
+        with pymysql.connect(**{**options, **safely}) as driver:
+            trust = _trust(driver)
+    except (pymysql.MySQLError, OSError, ValueError) as error:
+        raise BackupError(f"the database {url.host}/{url.database} cannot be reached: {error}") from None
+    place = {"protocol": "tcp", "host": driver.host, "port": driver.port}
+    if driver.unix_socket:
+        place = {"protocol": "socket", "socket": driver.unix_socket}
+    files = {f"ssl-{name}": url.query.get(f"ssl_{name}") for name in TLS_FILES}
+    if path := url.query.get("read_default_file"):
+        parser, group = Parser(), str(url.query.get("read_default_group", "client"))
+        parser.read(Path(str(path)).expanduser())
+        files |= {name: parser.get(group, name) for name in files if not files[name] and parser.has_option(group, name)}
+    if trust in {"authority", "host"} and not (files["ssl-ca"] or files["ssl-capath"]):
+        files["ssl-ca"] = ssl.get_default_verify_paths().cafile
+    account = {"user": _text(driver.user), "password": _text(driver.password)}
+    for key, value in {**place, **account, **(files if trust != "plain" else {})}.items():
+        if value:
+            yield f"{key}={_quoted(str(value))}"
+    yield from TLS[family][trust]
+
+
+def _trust(driver: Any) -> Trust:
+    if driver.unix_socket or not driver._secure:
+        return "plain"
+    if driver.ctx.verify_mode is ssl.CERT_NONE:
+        return "any"
+    return "host" if driver.ctx.check_hostname else "authority"
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("latin1") if isinstance(value, bytes) else value  # as the driver has encoded it
 
 
 def _quoted(value: str) -> str:
@@ -149,9 +203,12 @@ class Child:
             raise BackupError(f"{self._name} ended with status {code} ({meaning}) while {doing}: {reason}")
 
     def complaint(self) -> str:
-        """Return the beginning of what it wrote to stderr, on one line."""
-        self._complaints.seek(0)
-        return " ".join(self._complaints.read(LONGEST_COMPLAINT).decode(errors="replace").split())
+        """Return its own errors and the server's on stderr, on one line; the statements that stand beside them hold rows."""
+        end = self._complaints.seek(0, os.SEEK_END)
+        self._complaints.seek(max(0, end - TAIL_BYTES))
+        lines = self._complaints.read().decode(errors="replace").splitlines()
+        said = [line for line in lines if line.startswith(("ERROR ", f"{self._name}: ")) and "[Warning]" not in line]
+        return QUOTED_VALUE.sub(r"\1 '…'", " ".join(" ".join(said).split()))[:LONGEST_COMPLAINT]
 
 
 @contextmanager

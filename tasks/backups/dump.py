@@ -42,7 +42,7 @@ POLL_SECONDS = 1
 EXIT_CODES = {
     1: "it was called with a wrong option",
     2: "the server refused a statement, or the connection was lost between two",  # the latter without a word on stderr
-    3: "the connection was lost within a table",
+    3: "the server ended a query, or the connection was lost, within a table",
     5: "it could not write",
     6: "a table is missing",
     7: "an option is unknown to it",

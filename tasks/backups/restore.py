@@ -1,16 +1,18 @@
 """Restore a dump into a schema, and say what its rows still miss there."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, text
+from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
 from db.models import CHAT_TABLES, Base
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick, check_bytes
-from tasks.backups.scan import only_tables
+from tasks.backups.scan import DELIMITER, SECTION, only_tables
 from tasks.backups.verify import plain
 
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.
@@ -23,21 +25,35 @@ COUNT_SECONDS = 1800.0
 PRESENT = text("SHOW TABLES")
 KEYS = text(
     "SELECT table_name, column_name, referenced_table_name, referenced_column_name FROM information_schema.key_column_usage"
-    " WHERE table_schema = DATABASE() AND table_name IN :names AND referenced_table_name IS NOT NULL"
+    " WHERE table_schema = DATABASE() AND (table_name IN :names OR referenced_table_name IN :names)"
+    " AND referenced_table_name IS NOT NULL"
     " ORDER BY table_name, column_name"
 ).bindparams(bindparam("names", expanding=True))
 
 PARENT_TABLES = sorted(set(Base.metadata.tables) - set(CHAT_TABLES))  # users, shipments, bids
 NEEDS = (
-    "Stop the API, the workers and beat first: they would work on tables that are being replaced."
+    "Stop the API and beat first: they would work on tables that are being replaced; the sending is paused by the restore."
     f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
     " same moment. Until then rows that name a missing one can be read, but a write to them fails with error 1452."
 )
 
 
+# A table of ours, on which is tried what the dump does with its own.
+PROBE = "worker_restore_probe"
+TRIED = (
+    f"CREATE TABLE {PROBE} (id INT NOT NULL PRIMARY KEY)",
+    f"LOCK TABLES {PROBE} WRITE",
+    f"ALTER TABLE {PROBE} DISABLE KEYS",
+    f"INSERT INTO {PROBE} VALUES (1)",  # noqa: S608 - a constant
+    "UNLOCK TABLES",
+)
+TRIGGER = f"CREATE DEFINER={{}} TRIGGER {PROBE} BEFORE INSERT ON {PROBE} FOR EACH ROW SET @probe = 1"
+DEFINER = re.compile(rb"DEFINER=(`(?:[^`]|``)*`@`(?:[^`]|``)*`)")
+
+
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Rows of a restored table whose parent row is not there; `count` is None where the whole parent table is missing."""
+    """Rows whose parent is not there, of which one was restored; `count` is None where the whole parent table is missing."""
 
     column: str
     parent: str
@@ -68,26 +84,66 @@ def schema_engine(engine: Engine, name: str) -> Engine:
 
 
 def restore(
-    target: Engine, backup: Backup, passphrases: list[bytes], tick: Tick, tables: Collection[str] = CHAT_TABLES
+    target: Engine,
+    backup: Backup,
+    passphrases: list[bytes],
+    tick: Tick,
+    tables: Collection[str] = CHAT_TABLES,
+    *,
+    triggers: bool = True,
 ) -> None:
-    """Load a dump, or these tables of it, into the target's schema in place of the tables there; verified first.
+    """Check that a dump can be loaded, and load it or these tables of it; see both."""
+    check(target, backup, passphrases, tick, tables, triggers=triggers)
+    load(target, backup, tick, tables, triggers=triggers)
 
-    Raise BackupError if the dump is not what its manifest says, before anything is touched, or if the server refuses it: then
-    the target is half restored and the restore is to be run again.
-    """
+
+def check(
+    target: Engine, backup: Backup, passphrases: list[bytes], tick: Tick, tables: Collection[str], *, triggers: bool
+) -> None:
+    """Raise BackupError if the dump is not what its manifest says, or the target's account or server cannot load it."""
     if unknown := set(tables) - set(backup.signed.manifest.tables):
         raise BackupError(f"{backup.name} has no table {', '.join(sorted(unknown))}; it has {', '.join(CHAT_TABLES)}")
     check_bytes(backup, passphrases, tick)
+    _check_loadable(target, only_tables(plain(backup, tick), tables, triggers=triggers), backup.name)
+
+
+def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *, triggers: bool) -> None:
+    """Load these tables of a checked dump in place of the target's. Raise BackupError, with how to go on, if that fails."""
     client = find_client(SHELLS[server_family(target)])
-    chunks: Iterable[bytes] = plain(backup, tick)
-    if set(tables) != set(backup.signed.manifest.tables):
-        chunks = only_tables(chunks, tables)
-    load_text(target, client, chunks, backup.name)
+    load_text(target, client, only_tables(plain(backup, tick), tables, triggers=triggers), backup.name)
+
+
+def _check_loadable(target: Engine, statements: Iterable[bytes], name: str) -> None:
+    """Raise BackupError unless this account may do what the dump does, as tried on a table of ours, and the server takes it."""
+    longest, definers = 0, set[str]()
+    for statement in statements:
+        longest = max(longest, len(statement))
+        if statement.startswith(DELIMITER) and (owner := DEFINER.search(statement)):
+            definers.add(owner[1].decode())
+    with target.connect() as connection:
+        room = connection.execute(text("SELECT @@GLOBAL.max_allowed_packet")).scalar_one()
+        if longest >= room:
+            raise BackupError(f"{name} has a row of {longest:,} bytes; first set the server's max_allowed_packet above that")
+        try:
+            for tried in TRIED:
+                connection.execute(text(tried))
+            for definer in sorted(definers):
+                connection.execute(text(TRIGGER.format(definer.replace(":", r"\:"))))
+                connection.execute(text(f"DROP TRIGGER {PROBE}"))
+        except DBAPIError as error:
+            raise BackupError(
+                f"{target.url.username} may not restore {name} into {target.url.database}, where nothing was touched:"
+                f" {error.orig}. Restore as an administrator, or leave out what it may not make: --no-triggers"
+            ) from None
+        finally:
+            connection.execute(text("UNLOCK TABLES"))
+            connection.execute(text(f"DROP TABLE IF EXISTS {PROBE}"))
 
 
 def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str) -> None:
-    """Pipe SQL into the target's schema. Raise BackupError with the client's own words if it does not take all of it."""
+    """Pipe SQL, whole statements, into the target's schema. Raise BackupError, saying where, if it does not take all of it."""
     arguments = (*SHELL_FLAGS, target.url.database or "")
+    line, begun = 1, list[tuple[int, str]]()
     with running(client, arguments, target.url, writes=False) as child:
         assert child.process.stdin is not None  # noqa: S101 - it was started with a pipe
         first = True
@@ -95,17 +151,26 @@ def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str
             for chunk in chunks:
                 data = _readable(chunk, client) if first and chunk else chunk
                 first = first and not chunk
+                if section := SECTION.match(chunk):
+                    begun.append((line, section[1].decode(errors="replace")))
+                line += data.count(b"\n")
                 view = memoryview(data)
                 while view:
                     view = view[child.process.stdin.write(view) :]
             child.process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended early; its status and words say why
-        child.finish(f"restoring {name} into {target.url.database}", {})
+        try:
+            child.finish(f"restoring {name} into {target.url.database}", {})
+        except BackupError as error:
+            stopped = re.search(r" at line (\d+)", str(error))
+            done = [table for at, table in begun if stopped and at <= int(stopped[1])][:-1]
+            left = f"; {', '.join(done)} are restored, the others not: run it again with --tables and those" if done else ""
+            raise BackupError(f"{error}{left or '; run it again'}") from None
 
 
 def _readable(start: bytes, client: Client) -> bytes:
-    line, end, rest = start.partition(b"\n")
+    line, end, rest = start.lstrip(b"\n").partition(b"\n")
     return rest if client.family == "MySQL" and end and line.strip() in SANDBOX else start
 
 
@@ -117,10 +182,10 @@ def count_rows(target: Engine, tables: Collection[str]) -> dict[str, int]:
 
 
 def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orphans]:
-    """Return the keys from restored tables to others that do not hold now, each after one pass over the key's index."""
+    """Return the keys between restored tables and others that do not hold now, each after one pass over the key's index."""
     with target.connect() as connection:
         # By position: MySQL 8 calls these columns by capital letters.
-        keys = [tuple(row) for row in connection.execute(KEYS, {"names": list(tables)}) if row[2] not in tables]
+        keys = [tuple(row) for row in connection.execute(KEYS, {"names": list(tables)}) if not {row[0], row[2]} <= {*tables}]
         present = set(connection.execute(PRESENT).scalars())
         found = []
         for table, column, parent, parent_column in keys:

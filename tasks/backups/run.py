@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from settings import ConfigurationError, Settings
-from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, rotate, seal, source
+from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, results, rotate, seal, source
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
@@ -128,12 +128,33 @@ class Backups:
         bucket = self._needed_bucket()
         return bucket, source.find_shipped(bucket, name)
 
-    def restore(self, found: Source, target: Engine, tables: Collection[str], tick: Tick, *, name: str | None = None) -> Run:
-        """Restore tables of a backup into the target's schema; `name` says which dump of an archive, else its newest."""
+    def restore(
+        self,
+        found: Source,
+        target: Engine,
+        tables: Collection[str],
+        tick: Tick,
+        *,
+        name: str | None = None,
+        triggers: bool = True,
+        push: bool = False,
+        pause: AbstractContextManager[None] | None = None,
+    ) -> Run:
+        """Restore tables of a backup into the target's schema; `name` says which dump of an archive, else its newest.
+
+        Notifications keep their live results; those that have none and are unsettled are not sent, unless `push`. Tables are
+        replaced within `pause`.
+        """
         with self._working(Run("restore")) as (run, into):
             known = self.known_passphrases
             with source.unpacked(found, known, into, tick, name=name) as backup:
-                restore.restore(target, backup, known, tick, tables)
+                restore.check(target, backup, known, tick, tables, triggers=triggers)
+                with pause or nullcontext():
+                    if "chat_notifications" in tables:
+                        results.set_aside(target, backup.signed.manifest.created_at)
+                    restore.load(target, backup, tick, tables, triggers=triggers)
+                    if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
+                        run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
                 run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run

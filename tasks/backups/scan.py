@@ -23,6 +23,8 @@ ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (`([^`\n]+)`(?: \([^)\n]*\))? VALUES)")
 CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `([^`\n]+)`")
 SECTION = re.compile(rb"\n*--\n-- Table structure for table `([^`\n]+)`\n")
+DELIMITER = b"\nDELIMITER "
+"""Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
 FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
 
 
@@ -40,9 +42,22 @@ class Statements:
     def __init__(self, longest: int = sys.maxsize) -> None:
         self._begun = [b"\n"]
         self._held, self._longest = 0, longest
+        self._trigger = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Return the statements that are whole by now, each from the line break before it to its semicolon."""
+        """Return the statements that are whole by now, from the line break before to the semicolon; a trigger is one."""
+        for statement in self._cut(chunk):
+            if not self._trigger and not statement.startswith(DELIMITER):
+                yield statement
+                continue
+            self._trigger += statement
+            if len(self._trigger) > self._longest:
+                raise OverflowError
+            if statement == DELIMITER + b";":
+                yield bytes(self._trigger)
+                self._trigger.clear()
+
+    def _cut(self, chunk: bytes) -> Iterator[bytes]:
         if not chunk:
             return
         at = 0
@@ -102,8 +117,8 @@ class DumpScan:
                 table.rows, values = table.rows + 1, row.end()
 
 
-def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[bytes]:
-    """Given a dump's text, return that of these tables alone, with the dump's own beginning and end."""
+def only_tables(chunks: Iterable[bytes], tables: Collection[str], *, triggers: bool = True) -> Iterator[bytes]:
+    """Given a dump's text, return that of these tables alone, a statement a piece, with the dump's own beginning and end."""
     statements = Statements()
     passing = True
     for chunk in chunks:
@@ -112,6 +127,6 @@ def only_tables(chunks: Iterable[bytes], tables: Collection[str]) -> Iterator[by
                 passing = section[1].decode(errors="replace") in tables
             elif statement.startswith(FOOTER):
                 passing = True
-            if passing:
+            if passing and (triggers or not statement.startswith(DELIMITER)):
                 yield statement
     yield b"\n"

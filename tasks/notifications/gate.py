@@ -10,12 +10,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.notifications.breaker import BreakerState, Tally
 from tasks.notifications.devices import of_lane
 from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.pause import LOOK_SECONDS
 
 # What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm
 PAUSE_SECONDS = 60
-
-# How often a drain looks for pauses: what it has claimed may take it several seconds to send.
-LOOK_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 

@@ -37,6 +37,14 @@ AWKWARD = (
 
 Tick = Callable[[int], None]
 
+_DIGITS = f"({' UNION ALL '.join(f'SELECT {digit} AS d' for digit in range(10))})"
+
+
+def numbers(first: int, last: int) -> str:
+    """Return a table of both servers' SQL with the numbers from `first` to `last` as its column seq; 10,000 at most."""
+    tables = ", ".join(f"{_DIGITS} AS {name}" for name in "pqrs")
+    return f"(SELECT {first} + p.d + 10 * q.d + 100 * r.d + 1000 * s.d AS seq FROM {tables} HAVING seq <= {last}) AS numbers"
+
 
 def quiet(_bytes: int) -> None:
     """A tick that neither shows nor stops anything."""

@@ -69,7 +69,7 @@ def test_restore_makes_the_schema_and_says_what_it_lacks(run: Command, backups: 
     with other.connect() as connection:
         connection.execute(text("DROP DATABASE test_other"))
     other.dispose()
-    result = run("restore", name, "--into", "test_other")
+    result = run("restore", name, "--into", "test_other", "--push")
     assert result.exit_code == 0, result.output
     assert "The chat's rows refer to bids, shipments, users, which are not in this backup" in result.stdout
     assert "message_reads.reader_id refers to users, which is not there" in result.stdout
@@ -101,7 +101,7 @@ def test_restore_on_the_day_the_schema_itself_is_gone(
     listed = run("list")
     assert name in listed.stdout
     assert "the database cannot tell when each job was last done" in listed.stderr
-    assert run("restore", name).exit_code == 0
+    assert run("restore", name, "--push").exit_code == 0
     assert checksums(engine) == before
     engine.dispose()
     stack.mariadb.drop_database("test_gone")

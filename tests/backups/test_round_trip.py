@@ -7,20 +7,21 @@ from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
 from tasks.backups import folder, restore, verify
+from tasks.backups.client import family_of, server_family
 from tasks.backups.run import Backups
-from tests.backups.conftest import PASSPHRASE, checksums, quiet
+from tests.backups.conftest import PASSPHRASE, checksums, numbers, quiet
 
 
 def test_a_dump_restores_to_identical_checksums(backups: Backups, other: Engine) -> None:
     run = backups.daily(quiet)
-    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet)
+    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet, push=True)
     assert checksums(other) == checksums(backups.engine)
 
 
 def test_an_archive_restores_to_identical_checksums(backups: Backups, other: Engine) -> None:
     backups.daily(quiet)
     run = backups.weekly(quiet)
-    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet)
+    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet, push=True)
     assert checksums(other) == checksums(backups.engine)
     assert not list(backups.folder.glob("*.partial"))
 
@@ -32,8 +33,7 @@ def test_the_manifest_counts_the_rows_of_the_snapshot(backups: Backups) -> None:
         for table in CHAT_TABLES:
             assert manifest.tables[table].rows == connection.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one()
     assert manifest.database == backups.engine.url.database
-    assert "MariaDB" in manifest.server
-    assert "MariaDB" in manifest.client
+    assert family_of(manifest.server) == family_of(manifest.client) == server_family(backups.engine)
 
 
 def test_rows_that_come_while_the_dump_runs_are_neither_dumped_nor_counted(backups: Backups) -> None:
@@ -68,8 +68,8 @@ def test_a_restore_says_which_keys_have_no_parent(backups: Backups, other: Engin
     run = backups.daily(quiet)
     with other.begin() as connection:
         connection.execute(text("CREATE TABLE users (id INT PRIMARY KEY)"))
-        connection.execute(text("INSERT INTO users SELECT seq FROM seq_2_to_50"))
-    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet)
+        connection.execute(text(f"INSERT INTO users SELECT seq FROM {numbers(2, 50)}"))
+    backups.restore(backups.find(run.artefact), other, CHAT_TABLES, quiet, push=True)
     found = {entry.column: entry for entry in restore.orphans(other)}
     assert found["conversations.bid_id"].count is None
     assert (found["message_attachments.uploaded_by_id"].parent, found["message_attachments.uploaded_by_id"].count) == (
@@ -77,6 +77,28 @@ def test_a_restore_says_which_keys_have_no_parent(backups: Backups, other: Engin
         1,
     )
     assert "message_reads.reader_id" not in found
+
+
+def test_a_restore_of_one_table_names_the_rows_of_others_that_refer_to_it(backups: Backups) -> None:
+    made = backups.find(backups.daily(quiet).artefact)
+    with backups.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE bookmarks (id INT PRIMARY KEY, message INT, FOREIGN KEY (message) REFERENCES messages (id))")
+        )
+        new = connection.execute(
+            text("INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('new', 1, 1, 'hi')")
+        ).lastrowid
+        connection.execute(text("INSERT INTO bookmarks VALUES (1, :new)"), {"new": new})
+        connection.execute(
+            text("INSERT INTO message_reads (message_id, conversation_id, reader_id) VALUES (:new, 1, 3)"), {"new": new}
+        )
+    try:
+        backups.restore(made, backups.engine, ["messages"], quiet)
+        found = {(entry.column, entry.parent, entry.count) for entry in restore.orphans(backups.engine, ["messages"])}
+        assert found == {("bookmarks.message", "messages", 1), ("message_reads.message_id", "messages", 1)}
+    finally:
+        with backups.engine.begin() as connection:
+            connection.execute(text("DROP TABLE bookmarks"))
 
 
 def test_backups_are_private(backups: Backups) -> None:

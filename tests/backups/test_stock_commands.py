@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from tasks.backups.client import SHELLS, server_family
 from tasks.backups.run import Backups
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
 
@@ -23,7 +24,7 @@ def blocks() -> list[str]:
 def run(script: str, archive: str, target: Engine, work: Path) -> subprocess.CompletedProcess[str]:
     variables = (
         f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE=passphrase\n"
-        f'CLIENT="mariadb --defaults-extra-file=my.cnf"\nDATABASE={target.url.database}\n'
+        f'CLIENT="{SHELLS[server_family(target)][0]} --defaults-extra-file=my.cnf"\nDATABASE={target.url.database}\n'
     )
     return subprocess.run(["bash", "-c", variables + script], cwd=work, capture_output=True, text=True, check=False)
 

@@ -24,7 +24,8 @@ from devstack.programs import find
 from devstack.stack import Stack
 from settings import Settings
 from tasks import broker
-from tasks.backups.client import SHELLS, Client, find_client, running
+from tasks.backups.client import SHELLS, TLS, find_client, running
+from tasks.backups.errors import BackupError
 from tests.processes import wait_until
 from workers.celery_config import celery_config
 from workers.doctor.database import database
@@ -81,17 +82,35 @@ def test_a_mysql_with_another_certificate_is_refused(url: URL, certificates: Pat
         cipher(trusting(url, certificates / "other" / "ca.pem"))
 
 
-def ask(client: Client, url: URL) -> str:
-    """Return what a client program, as backups run it, says after `SELECT 1`; nothing if it went well."""
-    with running(client, (), url, writes=False) as child:
-        child.process.communicate(b"SELECT 1;", timeout=20)
-        return child.complaint()
+@pytest.mark.parametrize(
+    "options", ["", "ssl_ca={ca}", "ssl_ca={ca}&ssl_check_hostname=false", "ssl_verify_cert=true&ssl_ca={ca}"]
+)
+def test_dumps_and_restores_talk_to_mysql_over_tls_too(url: URL, certificates: Path, options: str) -> None:
+    address = make_url(f"{url.render_as_string(hide_password=False)}?{options.format(ca=certificates / 'ca.pem')}")
+    assert cipher(address).startswith("TLS_")
+    question = ("--execute=SHOW SESSION STATUS LIKE 'Ssl_cipher'",)
+    with running(find_client(SHELLS["MariaDB"]), question, address, writes=True) as child:
+        assert child.process.stdout
+        assert b"TLS_" in child.process.stdout.read()
+        assert (child.process.wait(20), child.complaint()) == (0, "")
 
 
-def test_dumps_and_restores_talk_to_mysql_over_tls_too(url: URL, certificates: Path) -> None:
+def test_nothing_is_dumped_from_or_restored_to_a_mysql_with_another_certificate(url: URL, certificates: Path) -> None:
+    other = trusting(url, certificates / "other" / "ca.pem")
     client = find_client(SHELLS["MariaDB"])
-    assert ask(client, trusting(url, certificates / "ca.pem")) == ""
-    assert "certificate" in ask(client, trusting(url, certificates / "other" / "ca.pem"))
+    with pytest.raises(BackupError, match="CERTIFICATE_VERIFY_FAILED"), running(client, (), other, writes=True):
+        pass
+    told = TLS["MariaDB"]["host"]  # nor would the client, were the certificate changed in between
+    place = [
+        f"--host={url.host}",
+        f"--port={url.port}",
+        f"--user={url.username}",
+        f"--ssl-ca={certificates / 'other' / 'ca.pem'}",
+    ]
+    ran = subprocess.run(
+        [client.program, *place, *(f"--{option}" for option in told)], capture_output=True, text=True, check=False
+    )
+    assert "certificate" in ran.stderr
 
 
 def test_the_doctor_says_so_where_tls_is_what_is_missing(url: URL, certificates: Path) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import click
 from sqlalchemy.exc import DBAPIError
@@ -13,12 +13,15 @@ from db.models import CHAT_TABLES
 from settings import get_settings
 from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
+from tasks.backups.folder import Backup
 from tasks.backups.ledger import Run
 from tasks.backups.run import TIERS, Backups
+from tasks.backups.source import Source
+from tasks.notifications import pause as pausing
 from tasks.words import duration, size
 from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit, say
-from workers.cli.progress import bytes_done
+from workers.cli.progress import bytes_done, who
 
 MADE = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped"}
 Listed = tuple[str, str, int, int | None, datetime | None, bool]
@@ -118,10 +121,24 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--tables", metavar="A,B", help="Only these tables. Default: all nine.")
 @click.option("--dump", "dump_name", metavar="NAME", help="Which dump of an archive. Default: its newest.")
+@click.option("--triggers/--no-triggers", default=True, help="Without: what this account may not make is left out.")
+@click.option("--push", is_flag=True, help="Send what the dump has unsettled, though it may have been sent since.")
 @click.option("--yes", is_flag=True, help="Replace tables that have rows without asking.")
 @as_json_option
-def restore_command(name: str, into: str | None, tables: str | None, dump_name: str | None, yes: bool, as_json: bool) -> None:
-    """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names."""
+def restore_command(
+    name: str,
+    into: str | None,
+    tables: str | None,
+    dump_name: str | None,
+    triggers: bool,
+    push: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names.
+
+    Into the chat's own schema it pauses the sending until it is done. Notifications keep the results that they have now.
+    """
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else CHAT_TABLES
     if unknown := [table for table in chosen if table not in CHAT_TABLES]:
         raise click.UsageError(f"no backup has a table {', '.join(unknown)}; there are {', '.join(CHAT_TABLES)}")
@@ -132,15 +149,25 @@ def restore_command(name: str, into: str | None, tables: str | None, dump_name: 
     target = restore.schema_engine(backups.engine, schema)
     if filled := restore.filled_tables(target, chosen):
         say(f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True)
+        say(f"What was written to them since {_moment_of(found, dump_name)} is lost.", err=True)
         if not yes:
             say(restore.NEEDS, err=True)
             _ask()
+    pause = pausing.held(target, who(), f"the restore of {name}") if schema == backups.engine.url.database else None
     with bytes_done(f"restoring into {schema}", None) as tick:
-        run = backups.restore(found, target, chosen, tick, name=dump_name)
+        run = backups.restore(found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause)
     orphans = restore.orphans(target, chosen)
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     emit(result, as_json, _restored(run, schema, orphans))
+    _warn(run.ignored)
+
+
+def _moment_of(found: Source, dump_name: str | None) -> datetime | date:
+    """Return when the dump of a backup was made, as far as that can be told before it is unpacked."""
+    if isinstance(found, Backup) and found.signed.manifest.kind == "daily":
+        return found.signed.manifest.created_at
+    return folder.day_of(dump_name or (found if isinstance(found, Backup) else found[1]).name)
 
 
 def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator[Line]:
