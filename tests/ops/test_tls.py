@@ -82,9 +82,7 @@ def test_a_mysql_with_another_certificate_is_refused(url: URL, certificates: Pat
         cipher(trusting(url, certificates / "other" / "ca.pem"))
 
 
-@pytest.mark.parametrize(
-    "options", ["", "ssl_ca={ca}", "ssl_ca={ca}&ssl_check_hostname=false", "ssl_verify_cert=true&ssl_ca={ca}"]
-)
+@pytest.mark.parametrize("options", ["", "ssl_ca={ca}", "ssl_ca={ca}&ssl_check_hostname=false"])
 def test_dumps_and_restores_talk_to_mysql_over_tls_too(url: URL, certificates: Path, options: str) -> None:
     address = make_url(f"{url.render_as_string(hide_password=False)}?{options.format(ca=certificates / 'ca.pem')}")
     assert cipher(address).startswith("TLS_")
