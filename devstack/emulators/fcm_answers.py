@@ -116,6 +116,14 @@ FAULTS: dict[str, Answer] = {
         _fcm("INVALID_ARGUMENT"),
         {"@type": _APNS_ERROR, "statusCode": 410, "reason": "Unregistered"},
     ),
+    "apns_bad_token": _error(
+        "apns_bad_token",
+        400,
+        "INVALID_ARGUMENT",
+        "Request contains an invalid argument.",
+        _fcm("INVALID_ARGUMENT"),
+        {"@type": _APNS_ERROR, "statusCode": 400, "reason": "BadDeviceToken"},
+    ),
     # Our message
     "invalid_argument": invalid_shape(
         [Violation("message.data[0].value", "Invalid value at 'message.data[0].value' (TYPE_STRING), 12")]
@@ -153,6 +161,7 @@ FAULTS: dict[str, Answer] = {
     "device_quota": _quota(
         "device_quota", "Message rate exceeded for the target device.", "device", "Messages per device"
     ),  # assumed
+    "rate": _error("rate", 429, "RESOURCE_EXHAUSTED", "Quota exceeded.", _fcm("QUOTA_EXCEEDED")),
     "internal": _error("internal", 500, "INTERNAL", "Internal error encountered.", _fcm("INTERNAL")),
     "unavailable": _error("unavailable", 503, "UNAVAILABLE", "The service is currently unavailable.", _fcm("UNAVAILABLE")),
     "unspecified": _error("unspecified", 500, "UNKNOWN", "Unknown error.", _fcm("UNSPECIFIED_ERROR")),  # assumed

@@ -50,7 +50,15 @@ FAULTS = {
     # Our credentials
     "unauthorized": BAD_AUTHORIZATION,
     "unauthorized_registration": _text("unauthorized_registration", 400, "UnauthorizedRegistration"),
+    "unauthorized_registration_page": Answer(
+        "unauthorized_registration",
+        400,
+        [("content-type", "text/html; charset=UTF-8")],
+        b"<HTML>\n<HEAD>\n<TITLE>UnauthorizedRegistration</TITLE>\n</HEAD>\n<BODY>\n<H1>UnauthorizedRegistration</H1>\n"
+        b"<H2>Error 400</H2>\n</BODY>\n</HTML>\n",
+    ),
     "vapid_mismatch": KEY_MISMATCH,
+    "vapid_mismatch_apple": json_answer("vapid_mismatch", 400, {"reason": "VapidPkHashMismatch"}),
     "bad_jwt": json_answer("bad_jwt", 403, {"reason": "BadJwtToken"}),
     # The service
     "too_many_requests": autopush("too_many_requests", 429, 201, "Too many requests"),

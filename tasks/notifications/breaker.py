@@ -5,8 +5,9 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
@@ -18,6 +19,10 @@ from tasks.notifications.pause import IN_FORCE
 WINDOW_SECONDS = 10
 OPEN_AT_FAILURES = 20
 OPEN_AT_SHARE = 0.8
+# A quiet chat does not fail so often in a window: so many failures without an answer between them, however long they take.
+OPEN_AT_IN_A_ROW = 5
+# A request to slow down that does not say for whom is one device's, until so many devices got it within a window.
+WITNESSES = 3
 
 # The first probe after opening, then twice as long each time one fails. The slowest is below the beat tick that brings a run:
 # one message in five seconds is cheap, and a recovery is noticed within seconds.
@@ -59,8 +64,12 @@ class Tally:
     """The reason of the last failure."""
     credentials: str = ""
     """The reason of a credentials or configuration fault, if there was one."""
+    accepted: set[str] = field(default_factory=set)
+    """The environments in which it took a message."""
     pause: float = 0
     """Seconds that it asked all senders to wait."""
+    witnesses: dict[str, float] = field(default_factory=dict)
+    """Seconds that it asked someone to wait, by the device whose message it was."""
     probed: bool = False
     """The run had the probe; its result is in the other fields."""
     reserved: bool = False
@@ -86,11 +95,23 @@ class Breaker:
     paused_until: float = 0
     tokens: float = 0
     tokens_at: float = 0
+    accepted: str = ""
+    """The environments in which it ever took a message: elsewhere it may be our configuration that it does not know a token."""
+    failed_in_a_row: int = 0
+    witnesses: str = ""
+    """The devices that were asked to wait in this window."""
+
+
+class Standing(NamedTuple):
+    """How a provider stands for one run; `proven` are the environments in which it has ever taken a message."""
+
+    state: BreakerState
+    proven: frozenset[str] = frozenset()
 
 
 # In `worker_providers` these are DATETIMEs, and the other fields what they are.
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
-NUMBERS = ("reason", "probes", "answered", "failed", "tokens")
+NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses")
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 READ = text(f"""
@@ -106,10 +127,10 @@ WRITE = text(f"""
 """)  # noqa: S608 - constants of this module
 
 
-def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, BreakerState]:
+def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, Standing]:
     """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rates` are in messages per second."""
 
-    def step(connection: Connection) -> dict[str, BreakerState]:
+    def step(connection: Connection) -> dict[str, Standing]:
         return {
             lane: _ask(connection, {"lane": lane, **of_lane(lane)}, tally, rates[lane])
             for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
@@ -118,7 +139,7 @@ def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]
     return transact(engine, step)
 
 
-def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float) -> BreakerState:
+def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float) -> Standing:
     row = connection.execute(READ, key).mappings().one_or_none()
     if row is None:
         connection.execute(ENTER, key)
@@ -127,7 +148,7 @@ def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float)
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
     state = advance(breaker, tally, float(row["now"]), rate, held=row["held"] > 0)
     connection.execute(WRITE, {**key, **asdict(breaker), "reason": breaker.reason[:255]})
-    return state
+    return Standing(state, frozenset(breaker.accepted.split()))
 
 
 def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bool = False) -> BreakerState:
@@ -137,8 +158,8 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
     """
     _refill(breaker, tally, now, rate)
     _count(breaker, tally, now)
-    if tally.pause:
-        breaker.paused_until = max(breaker.paused_until, now + tally.pause)
+    if pause := max(tally.pause, _agreed_pause(breaker, tally)):
+        breaker.paused_until = max(breaker.paused_until, now + pause)
     if breaker.opened_at is None:
         fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
@@ -161,14 +182,24 @@ def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:
 
 def _count(breaker: Breaker, tally: Tally, now: float) -> None:
     if now - breaker.window_at >= WINDOW_SECONDS:
-        breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
+        breaker.window_at, breaker.answered, breaker.failed, breaker.witnesses = now, 0, 0, ""
     breaker.answered += tally.answered
     breaker.failed += tally.failed
+    breaker.failed_in_a_row = 0 if tally.answered else breaker.failed_in_a_row + tally.failed
+    breaker.accepted = " ".join(sorted({*breaker.accepted.split(), *tally.accepted}))
+
+
+def _agreed_pause(breaker: Breaker, tally: Tally) -> float:
+    """Return the seconds that all are to wait because enough devices of this window were asked to, 0 if too few were."""
+    devices = sorted({*breaker.witnesses.split(), *tally.witnesses})[:WITNESSES]
+    breaker.witnesses = " ".join(devices)
+    return min(tally.witnesses.values(), default=0) if len(devices) == WITNESSES else 0
 
 
 def _sustained_failure(breaker: Breaker, tally: Tally) -> str:
-    enough = breaker.failed >= OPEN_AT_FAILURES
-    return tally.failure if enough and breaker.failed >= OPEN_AT_SHARE * (breaker.failed + breaker.answered) else ""
+    most = breaker.failed >= max(OPEN_AT_FAILURES, OPEN_AT_SHARE * (breaker.failed + breaker.answered))
+    in_a_row = breaker.failed_in_a_row >= OPEN_AT_IN_A_ROW and not breaker.answered
+    return tally.failure if most or in_a_row else ""
 
 
 def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:

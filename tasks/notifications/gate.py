@@ -7,7 +7,7 @@ from enum import Enum
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.notifications.breaker import BreakerState, Tally
+from tasks.notifications.breaker import WITNESSES, BreakerState, Standing, Tally
 from tasks.notifications.devices import of_lane
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.pause import LOOK_SECONDS
@@ -18,6 +18,9 @@ PAUSE_SECONDS = 60
 log = structlog.get_logger(__name__)
 
 _FAILURES = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.UNKNOWN}
+
+# The environment of devices that name none.
+ANY = "any"
 
 # More than any claim: no bound but the batch's own.
 ANY_ROWS = 1_000_000
@@ -37,15 +40,16 @@ class Gate:
     def __init__(
         self,
         providers: Iterable[str],
-        ask: Callable[[Mapping[str, Tally]], Mapping[str, BreakerState]],
+        ask: Callable[[Mapping[str, Tally]], Mapping[str, Standing]],
         paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """`ask` takes tallies and returns states, as `breaker.ask` does; `paused` is as `pause.paused`."""
+        """`ask` takes tallies and returns standings, as `breaker.ask` does; `paused` is as `pause.paused`."""
         self._ask = ask
         self._read_paused = paused
         self._paused: Collection[str] = ()
         self._tallies = {name: Tally() for name in providers}
         self._states: dict[str, BreakerState] = {}
+        self._proven: set[tuple[str, str]] = set()
         self._tripped: dict[str, str] = {}
         self._tripped_before: set[str] = set()
         self._probes: dict[str, Probe] = {}
@@ -81,8 +85,9 @@ class Gate:
         tallies, self._tallies = self._tallies, {name: Tally() for name in self._tallies}
         return tallies
 
-    def _refresh(self, states: Mapping[str, BreakerState]) -> tuple[tuple[str, ...], int]:
-        self._states = dict(states)
+    def _refresh(self, standings: Mapping[str, Standing]) -> tuple[tuple[str, ...], int]:
+        self._states = states = {name: standing.state for name, standing in standings.items()}
+        self._proven |= {(name, environment) for name, standing in standings.items() for environment in standing.proven}
         # What came back while we asked still holds.
         self._tripped = {name: why for name, why in self._tripped.items() if name not in self._tripped_before}
         # A probe that is still in flight stays this run's; its result goes into the tally after it has come.
@@ -108,8 +113,12 @@ class Gate:
             return None
         return "its breaker is open" if self._states.get(provider) is BreakerState.OPEN else None
 
-    def note(self, provider: str, outcome: Outcome) -> None:
-        """Count what came back. A credentials fault or a pause stops this run's other messages at once."""
+    def note(self, provider: str, outcome: Outcome, device: str = "", environment: str = ANY) -> Outcome:
+        """Count what came back for a device's key; return what it means, given what is known of the provider.
+
+        A credentials fault or a pause stops this run's other messages at once. That a token is another app's may as well be our
+        configuration's fault until the provider has accepted something in that environment.
+        """
         tally = self._tallies[provider]
         if self._probes.get(provider) is Probe.IN_FLIGHT:
             self._probes[provider] = Probe.ANSWERED
@@ -122,6 +131,16 @@ class Gate:
             tally.failure = outcome.reason
         else:
             tally.answered += 1
+        wait = outcome.retry_after or PAUSE_SECONDS
         if outcome.everyone:
-            tally.pause = max(tally.pause, outcome.retry_after or PAUSE_SECONDS)
+            tally.pause = max(tally.pause, wait)
+        elif outcome.everyone is None:
+            tally.witnesses[device[-16:]] = wait
+        if outcome.everyone or len(tally.witnesses) >= WITNESSES:
             self._tripped[provider] = outcome.reason
+        if outcome.kind is Kind.SENT:
+            tally.accepted.add(environment)
+            self._proven.add((provider, environment))
+        if outcome.kind is Kind.FOREIGN and (provider, environment) not in self._proven:
+            return outcome._replace(kind=Kind.UPSTREAM)
+        return outcome

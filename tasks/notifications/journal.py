@@ -44,6 +44,7 @@ KNOWN_WORD = re.compile(
     |DuplicateHeaders|IdleTimeout|InvalidPushType|MissingDeviceToken|MissingTopic|PayloadEmpty|TopicDisallowed
     |BadCertificate|BadCertificateEnvironment|ExpiredProviderToken|Forbidden|InvalidProviderToken|MissingProviderToken
     |UnrelatedKeyIdInToken|BadEnvironmentKeyIdInToken|BadPath|MethodNotAllowed|ExpiredToken|Unregistered
+    |BadJwtToken|VapidPkHashMismatch|UnauthorizedRegistration
     |PayloadTooLarge|TooManyProviderTokenUpdates|TooManyRequests|InternalServerError|ServiceUnavailable|Shutdown
     """,
     re.VERBOSE,

@@ -9,6 +9,9 @@ from tasks.notifications import retry_policy
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import FINAL, Kind, Outcome
 
+# So long before a row's 24 h are over it has its last try: beat's tick and the request have their time.
+LAST_TRY_SECONDS = 30
+
 
 class State(StrEnum):
     """The state of a device. All but WAITING are final for the row."""
@@ -23,15 +26,15 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """One device's state so far. `due` is in Unix seconds; `attempts` counts those that the device or provider answered for."""
+    """One device's state so far. `due` is in Unix seconds; `attempts` counts those that make the next wait longer."""
 
     state: State = State.WAITING
     attempts: int = 0
     due: float = 0
     reason: str = ""
     kind: Kind | None = None
-    unknown: int = 0
-    """Attempts among them that got an answer no table knows; those have a ladder of their own."""
+    used_up: int = 0
+    """Attempts among them that got an answer about the device itself; of those there are only so many."""
 
 
 class Ledger:
@@ -41,8 +44,8 @@ class Ledger:
         """Read the ledger that an earlier attempt wrote, empty where there was none."""
         stored = orjson.loads(column) if column else {}
         self.entries = {
-            key: Entry(State(state), attempts, due, reason, Kind(kind) if kind else None, unknown)
-            for key, (state, attempts, due, reason, kind, unknown, *_) in stored.items()
+            key: Entry(State(state), attempts, due, reason, Kind(kind) if kind else None, used_up)
+            for key, (state, attempts, due, reason, kind, used_up, *_) in stored.items()
         }
 
     @property
@@ -56,8 +59,8 @@ class Ledger:
         return bool(self.entries) and all(entry.state is not State.WAITING for entry in self.entries.values())
 
     def stored(self) -> dict[str, list[object]]:
-        """Return the content of the column: `{key: [state, attempts, due, reason, kind, unknown]}`."""
-        return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind, e.unknown] for key, e in self.entries.items()}
+        """Return the content of the column: `{key: [state, attempts, due, reason, kind, used_up]}`."""
+        return {key: [e.state, e.attempts, round(e.due, 3), e.reason, e.kind, e.used_up] for key, e in self.entries.items()}
 
     def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
         """Return the devices to try now: neither served nor dead, and no sooner than they are due."""
@@ -70,20 +73,22 @@ class Ledger:
         return entry is None or (entry.state is State.WAITING and entry.due <= now)
 
     def record(self, key: str, outcome: Outcome, now: float, expires_at: float) -> None:
-        """Enter the outcome for a device: final, due again later, or given up on by the retry policy or for age."""
+        """Enter the outcome for a device: final, due again later, or given up on by the retry policy or for age.
+
+        The last try is just before its time is over, unless the provider has asked for more patience than that.
+        """
         entry = self.entries.setdefault(key, Entry())
         entry.attempts += retry_policy.counts(outcome.kind)
-        entry.unknown += outcome.kind is Kind.UNKNOWN
+        entry.used_up += retry_policy.uses_up(outcome)
         entry.reason, entry.kind = outcome.reason, outcome.kind
         if outcome.kind in FINAL:
             entry.state = State(outcome.kind)
             return
-        attempts = entry.unknown if outcome.kind is Kind.UNKNOWN else entry.attempts - entry.unknown
-        wait = retry_policy.delay(outcome, attempts)
-        if wait is None or now + wait >= expires_at:
+        wait, latest = retry_policy.delay(outcome, entry.attempts, entry.used_up), expires_at - LAST_TRY_SECONDS
+        if wait is None or now + (outcome.retry_after or 0) >= latest:
             entry.state = State.GAVE_UP
         else:
-            entry.due = now + wait
+            entry.due = min(now + wait, latest)
 
     def keep_only(self, devices: tuple[Device, ...]) -> None:
         """Forget devices that the row no longer names; know those by their key that were entered by an alias."""

@@ -14,7 +14,8 @@ class Kind(StrEnum):
     DEAD = "dead"
     """The token will never work again; the only class that prunes a device."""
     FOREIGN = "foreign"
-    """The token belongs to another project or app: final for the row, but perhaps our configuration, so never a prune."""
+    """The token belongs to another project, app or key, or else our configuration does: never a prune, and final for the row
+    only once the provider has ever accepted a message of ours (gate.py); until then it is UPSTREAM."""
     REFUSED = "refused"
     """Our payload is at fault and would be refused again; the device is fine."""
     UNAVAILABLE = "unavailable"
@@ -28,7 +29,7 @@ class Kind(StrEnum):
     CREDENTIALS = "credentials"
     """Our credentials or configuration: opens the provider's breaker; no attempt of the row, no device's fault."""
     UPSTREAM = "upstream"
-    """Credentials that the provider itself holds for a part of its devices (FCM's APNs key): no attempt, no breaker."""
+    """Credentials that the provider itself holds for a part of its devices (FCM's APNs key): uses nothing up, no breaker."""
     UNCONFIGURED = "unconfigured"
     """This worker has no credentials for the provider; another host's may, or this one's soon: no attempt."""
     HELD = "held"
@@ -41,13 +42,14 @@ FINAL = frozenset({Kind.SENT, Kind.DEAD, Kind.FOREIGN, Kind.REFUSED})
 class Outcome(NamedTuple):
     """The answer for one device: `reason` is for people and never holds a token or content.
 
-    `retry_after` is in seconds. `everyone` says that the request to slow down is meant for all senders, not one device.
+    `retry_after` is in seconds. `everyone` says whether a request to slow down is meant for all senders or for one device; None
+    where it does not say.
     """
 
     kind: Kind
     reason: str = ""
     retry_after: float | None = None
-    everyone: bool = False
+    everyone: bool | None = False
 
 
 def provider_words(text: object, most: int = 40) -> str:

@@ -11,7 +11,7 @@ import structlog
 from tasks.notifications import journal
 from tasks.notifications.delivery import Delivery
 from tasks.notifications.devices import Device, of_lane
-from tasks.notifications.gate import Gate
+from tasks.notifications.gate import ANY, Gate
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers import Provider, absent
 
@@ -60,15 +60,15 @@ class Senders:
             return absent(lane)
         if (why := self.gate.holds(lane)) is not None:
             return Outcome(Kind.HELD, f"{lane} is held: {why}")
+        began = time.monotonic()
         try:
             prepared = delivery.push_for(lane, provider, self.now())
-            began = time.monotonic()
             outcome = await provider.send(prepared, device)
-            journal.count(lane, outcome, time.monotonic() - began)
         except Exception as error:
             log.exception("provider failed", lane=lane, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
-        self.gate.note(lane, outcome)
+        outcome = self.gate.note(lane, outcome, device.key, device.options.get("environment") or ANY)
+        journal.count(lane, outcome, time.monotonic() - began)
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")
         return outcome

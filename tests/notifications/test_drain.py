@@ -72,20 +72,32 @@ def test_retry_after_is_a_floor(api: Chat, emulator: Emulator) -> None:
     assert emulator.stats().requests() == 1
 
 
-def test_a_row_that_keeps_failing_is_given_up_after_24_hours(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="internal"))
-    row = api.notify()
-    for _ in range(13):
+@pytest.mark.parametrize("kind", ["internal", "not_json", "reset"])
+def test_a_quiet_chat_keeps_a_row_through_an_outage_until_its_24_hours_and_sends_it_when_that_ends(
+    api: Chat, emulator: Emulator, accepted: Accepted, kind: str
+) -> None:
+    """A row an hour meets 500s, pages or resets throughout; the breaker opens for it and the row is probed with."""
+    emulator.inject(Fault(kind=kind))
+    row = api.notify("phone")
+    for hour in range(23):
         run.drain()
         run.retry_failed()
-        api.let_pass(3600 * 1.6)
-    status, is_sent, why = api.status(row)
-    assert (status, is_sent) == ("FAILED", 0)
-    assert why is not None
-    assert why.startswith("gave up:")
-    before = emulator.stats().requests()
+        status, is_sent, why = api.status(row)
+        assert (status, is_sent) == ("FAILED", 0)
+        assert not (why or "").startswith("gave up:"), f"{why} in hour {hour}"
+        api.let_pass(3600)
+    [breaker] = api.rows("SELECT opened_at FROM worker_providers")
+    assert breaker["opened_at"]
+    emulator.clear()
     run.retry_failed()
-    assert emulator.stats().requests() == before
+    assert api.status(row) == ("SENT", 1, None)
+    late = api.notify("late")
+    emulator.inject(Fault(kind=kind))
+    for _ in range(25):
+        run.drain()
+        run.retry_failed()
+        api.let_pass(3600)
+    assert (api.status(late)[2] or "").startswith("gave up:")
     assert api.rows("SELECT * FROM worker_deliveries") == []
 
 

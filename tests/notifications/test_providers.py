@@ -149,16 +149,61 @@ def test_what_is_no_fcm_token_is_never_posted_to_fcm_and_the_row_says_what_it_is
     assert {message.provider for message in emulator.accepted()} == {"fcm", "webpush"}
 
 
-def test_a_bad_device_token_is_no_proof_of_death_while_nothing_else_works(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(provider="apns", kind="BadDeviceToken", token=BROKEN))
-    api.notify(iphone(BROKEN))
+def test_a_token_of_another_app_waits_until_the_provider_accepted_something_and_is_never_pruned(
+    api: Chat, emulator: Emulator
+) -> None:
+    emulator.inject(
+        Fault(provider="apns", kind="BadDeviceToken", token=BROKEN),
+        Fault(kind="apns_bad_token", token="an-iphone"),
+    )
+    [of_another_key] = emulator.inject(Fault(provider="webpush", kind="vapid_mismatch_apple"))
+    foreign = (iphone(BROKEN), "an-iphone", browser(emulator))
+    rows = [api.notify(device) for device in foreign]
     run.drain()
+    for row, word in zip(rows, ("BadDeviceToken", "BadDeviceToken", "VapidPkHashMismatch"), strict=True):
+        status, _, why = api.status(row)
+        assert status == "FAILED"
+        assert word in (why or "")
+        assert "next try" in (why or "")
+    emulator.clear(of_another_key)
+    api.notify(iphone(), "phone", browser(emulator, 2))
+    run.drain()
+    emulator.inject(Fault(provider="webpush", kind="vapid_mismatch"))
+    run.forget_process()  # another process knows it too
+    rows = [api.notify(device) for device in foreign]
+    run.drain()
+    assert {api.status(row)[0] for row in rows} == {"BOUNCED"}
+    assert all("1 of 1 foreign" in (api.status(row)[2] or "") for row in rows)
     assert api.rows("SELECT * FROM worker_dead_devices") == []
-    api.notify(iphone())
+
+
+def test_a_subscription_that_the_browser_has_removed_is_dead(api: Chat, emulator: Emulator) -> None:
+    row = api.notify({**browser(emulator), "endpoint": "https://permanently-removed.invalid/fcm/send/fgr7FAJdyMU:APA91bEq"})
     run.drain()
-    api.notify(iphone(BROKEN))
-    run.drain()
+    assert "1 of 1 dead" in (api.status(row)[2] or "")
     assert len(api.rows("SELECT * FROM worker_dead_devices")) == 1
+
+
+def test_one_device_s_429_waits_alone_and_three_within_seconds_hold_all(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="rate", token="noisy", retry_after=7200))
+    noisy = [api.notify("noisy") for _ in range(4)]
+    quiet = api.notify("phone")
+    run.drain()
+    assert api.status(quiet) == ("SENT", 1, None)
+    assert {api.status(row)[0] for row in noisy} == {"FAILED"}
+    emulator.inject(Fault(kind="rate"))
+    for name in ("a", "b", "c"):
+        api.notify(name)
+        run.drain()
+    emulator.clear()
+    held = api.notify("another")
+    asked = emulator.stats().requests()
+    run.drain()
+    assert "fcm is held" in (api.status(held)[2] or "")
+    assert emulator.stats().requests() == asked
+    api.let_pass(61)
+    run.drain()
+    assert api.status(held) == ("SENT", 1, None)
 
 
 def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator: Emulator) -> None:

@@ -53,7 +53,6 @@ class Apns:
         self._environment = settings.apns_environment
         self._topic = topic
         self._transport = Transport.from_settings(settings)
-        self._proven = False
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return the payload, its body trimmed to 4096 bytes, and the headers that go with it."""
@@ -83,8 +82,7 @@ class Apns:
             )
         except NoAnswerError as error:
             return Outcome(Kind.UNREACHABLE, f"apns gave no answer: {error}")
-        outcome = classify(answer, proven=self._proven)
-        self._proven = self._proven or outcome.kind is Kind.SENT
+        outcome = classify(answer)
         if outcome.kind is Kind.CREDENTIALS:
             self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
         return outcome
@@ -103,11 +101,10 @@ def _payload(push: Push, body: str) -> dict[str, Any]:
     return {"aps": aps, **push.data}
 
 
-def classify(answer: Answer, *, proven: bool) -> Outcome:
+def classify(answer: Answer) -> Outcome:
     """Return the meaning of APNs's answer, keyed on the HTTP code and `reason`.
 
-    BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong:
-    they prune only once this process has seen APNs accept something (`proven`), and wait until then.
+    BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong.
     Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
     """
     if answer.status == 200:
@@ -121,7 +118,7 @@ def classify(answer: Answer, *, proven: bool) -> Outcome:
         case 410, "Unregistered" | "ExpiredToken":
             return Outcome(Kind.DEAD, reason)
         case 400, "BadDeviceToken" | "DeviceTokenNotForTopic":
-            return Outcome(Kind.DEAD if proven else Kind.UPSTREAM, reason)
+            return Outcome(Kind.FOREIGN, reason)
         case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed"):
             return Outcome(Kind.CREDENTIALS, reason)
         case 429, "TooManyProviderTokenUpdates":

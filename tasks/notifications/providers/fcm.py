@@ -1,5 +1,6 @@
 """Firebase Cloud Messaging, HTTP v1: our own message, access tokens and transport."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +13,14 @@ from tasks.notifications.devices import Device
 from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
-from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
 
 # The answer to a string that never was a token; the same errorCode otherwise means that our payload is at fault.
 NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
+
+# What a good token gets from APNs too, of another app or of the other environment than the Firebase project's APNs key is for.
+OF_ANOTHER_APP = {"BadDeviceToken", "DeviceTokenNotForTopic"}
+DURATION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s")
 
 
 def from_settings(settings: Settings, app: App = DEFAULT) -> "Fcm":
@@ -121,9 +126,9 @@ def classify(answer: Answer) -> Outcome:
     details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
     code = _detail(details, "FcmError").get("errorCode")
     apns = _detail(details, "ApnsError")
-    shown = [provider_words(word) for word in (status, code) if word]
+    shown = [provider_words(word) for word in (status, code, apns.get("reason")) if word]
     reason = " ".join(dict.fromkeys(["fcm", str(answer.status), *shown]))
-    wait = answer.wait
+    wait = answer.wait or _retry_delay(details)
 
     match answer.status, status, code:
         case 404, _, "UNREGISTERED":
@@ -134,10 +139,12 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.DEAD, f"{reason} (apns 410)")
         case 403, _, "SENDER_ID_MISMATCH":
             return Outcome(Kind.FOREIGN, reason)
+        case 400, _, _ if str(apns.get("reason")) in OF_ANOTHER_APP:
+            return Outcome(Kind.FOREIGN, reason)
         case 401, _, "THIRD_PARTY_AUTH_ERROR" | "APNS_AUTH_ERROR":
             return Outcome(Kind.UPSTREAM, reason)
         case 429, _, _:
-            return Outcome(Kind.THROTTLED, reason, wait, everyone=not _names_device(details))
+            return Outcome(Kind.THROTTLED, reason, wait, everyone=_means_everyone(details))
         case _, _, "INTERNAL" | "UNAVAILABLE":
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _, _, "UNSPECIFIED_ERROR":
@@ -146,7 +153,8 @@ def classify(answer: Answer) -> Outcome:
             # The API is disabled, the role is missing or the project id is wrong: no token's fault.
             return Outcome(Kind.CREDENTIALS, f"{reason} without an FcmError: check the project and its permissions")
         case 400 | 413, _, "INVALID_ARGUMENT" | None if status or answer.status == 413:
-            return Outcome(Kind.REFUSED, f"{reason} ({_fields(details)})")
+            fields = _fields(details)
+            return Outcome(Kind.REFUSED, f"{reason} ({fields})" if fields else reason)
         case http, _, _ if http >= 500:
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _:
@@ -154,24 +162,31 @@ def classify(answer: Answer) -> Outcome:
 
 
 def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    wanted = f"type.googleapis.com/google.firebase.fcm.v1.{kind}"
-    return next((detail for detail in details if detail.get("@type") == wanted), {})
+    """Return the detail of a type, named as in `google.rpc.RetryInfo` or, FCM's own, as in `FcmError`."""
+    name = kind if "." in kind else f"google.firebase.fcm.v1.{kind}"
+    return next((detail for detail in details if detail.get("@type") == f"type.googleapis.com/{name}"), {})
 
 
-def _names_device(details: list[dict[str, Any]]) -> bool:
-    """Return True if a quota violation is about one device rather than the project."""
-    violations = next((d.get("violations") for d in details if str(d.get("@type")).endswith("QuotaFailure")), None)
-    listed = violations if isinstance(violations, list) else []
-    return any(
+def _retry_delay(details: list[dict[str, Any]]) -> float | None:
+    """Return the seconds of a RetryInfo, whose Duration reads as in "3.5s"."""
+    given = str(_detail(details, "google.rpc.RetryInfo").get("retryDelay"))
+    return min(float(given[:-1]), MOST_WAIT_SECONDS) if DURATION.fullmatch(given) else None
+
+
+def _means_everyone(details: list[dict[str, Any]]) -> bool | None:
+    """Return True if a quota violation is about the project, False if about one device, None if there is none."""
+    violations = _detail(details, "google.rpc.QuotaFailure").get("violations")
+    said = [
         str(v.get("subject")).lower().startswith("device") or "device" in str(v.get("description")).lower()
-        for v in listed
+        for v in (violations if isinstance(violations, list) else [])
         if isinstance(v, dict)
-    )
+    ]
+    return not any(said) if said else None
 
 
 def _fields(details: list[dict[str, Any]]) -> str:
     """Return which fields Google objects to; its message would quote their content."""
-    violations = next((d.get("fieldViolations") for d in details if str(d.get("@type")).endswith("BadRequest")), None)
+    violations = _detail(details, "google.rpc.BadRequest").get("fieldViolations")
     listed = violations if isinstance(violations, list) else []
     fields = [str(v["field"]) for v in listed if isinstance(v, dict) and v.get("field")]
     return provider_words(", ".join(fields), 80)

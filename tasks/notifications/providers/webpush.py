@@ -2,6 +2,7 @@
 
 import binascii
 import os
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyreqwest.http import Url
 from settings import ConfigurationError, Settings
 from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.outcome import Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
@@ -27,6 +28,12 @@ TOKEN_SECONDS = 3600
 TOKEN_LIFE_SECONDS = 12 * 3600
 # Push services, by origin: a wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory.
 MOST_TOKENS = 1000
+# What Chromium leaves in an endpoint's place for a subscription that is gone.
+REMOVED = "https://permanently-removed.invalid/"
+# The services' words for a subscription made under another VAPID key than ours, Apple's and FCM's, and for our token.
+OF_ANOTHER_KEY = re.compile("VapidPkHashMismatch|do not correspond to the credentials")
+OF_OUR_TOKEN = re.compile("UnauthorizedRegistration|BadJwtToken")
+LONGEST_PAGE, LONGEST_WORDS = 2000, 120
 
 
 def from_settings(settings: Settings, app: App = DEFAULT) -> "WebPush | None":
@@ -74,6 +81,8 @@ class WebPush:
     async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
         """POST to one subscription. Web Push cannot validate without delivering: a dry run ends before the request."""
         text, headers = prepared
+        if device.token.startswith(REMOVED):
+            return Outcome(Kind.DEAD, "webpush: the browser has removed the subscription")
         endpoint = self._endpoint(device.token)
         if endpoint is None:
             # The endpoint came from a browser: whoever may register one must not make us call an arbitrary host.
@@ -158,21 +167,22 @@ def _decode(value: str) -> bytes:
 
 
 def classify(answer: Answer) -> Outcome:
-    """Return the meaning of a push service's answer, by its HTTP code.
+    """Return the meaning of a push service's answer, by its HTTP code, and by its word where that speaks of the VAPID key.
 
     401 and 403 may be one subscription's (made under another VAPID key) or ours: no attempt, no prune and no breaker.
     Source: RFC 8030, RFC 8292 and https://github.com/mastodon/mastodon/pull/11826.
     """
-    reason = f"webpush {answer.status}"
+    said = _words(answer) if answer.status in {400, 401, 403, 413} else ""
+    reason = f"webpush {answer.status} {said}".strip()
     wait = answer.wait
     match answer.status:
         case 200 | 201 | 202:
             return Outcome(Kind.SENT)
         case 404 | 410:
             return Outcome(Kind.DEAD, reason)
-        case 400 if answer.body.strip() == b"UnauthorizedRegistration":  # how FCM's push service says 403
-            return Outcome(Kind.UPSTREAM, reason)
-        case 401 | 403:
+        case 400 | 401 | 403 if OF_ANOTHER_KEY.search(said):
+            return Outcome(Kind.FOREIGN, reason)
+        case 400 | 401 | 403 if answer.status != 400 or OF_OUR_TOKEN.search(said):
             return Outcome(Kind.UPSTREAM, reason)
         case 400 | 413:
             return Outcome(Kind.REFUSED, reason)
@@ -182,3 +192,11 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.UNAVAILABLE, reason, wait)
         case _:
             return Outcome(Kind.UNKNOWN, reason, wait)
+
+
+def _words(answer: Answer) -> str:
+    """Return the service's own words of a refusal: Apple's reason, Mozilla's message, a text or a page, without addresses."""
+    named = [answer.content.get(name) for name in ("reason", "message", "error")]
+    page = re.sub(r"<[^>]*>", " ", answer.body[:LONGEST_PAGE].decode("utf-8", "replace"))
+    words = next((word for word in named if isinstance(word, str)), "" if answer.content else page)
+    return provider_words(re.sub(r"\S{40,}", "…", " ".join(words.split())), LONGEST_WORDS)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from tasks.notifications.apps import DEFAULT, App
-from tasks.notifications.breaker import BreakerState
+from tasks.notifications.breaker import BreakerState, Standing
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, Devices
 from tasks.notifications.gate import Gate
@@ -82,7 +82,7 @@ class MemoryQueue(Queue):
 
 def a_gate(**states: BreakerState) -> Gate:
     """A gate that has asked, and always gets these states."""
-    gate = Gate(states, lambda _tallies: states)
+    gate = Gate(states, lambda _tallies: {name: Standing(state) for name, state in states.items()})
     gate.ask()
     return gate
 

@@ -29,76 +29,71 @@ def refusal(status: int, reason: str, *, timestamp: int | None = None, retry_aft
     return Answer(status, orjson.dumps({"reason": reason, **since}), retry_after)
 
 
-# By HTTP code and reason: the class before and after this process has seen APNs accept something.
-TABLE: dict[tuple[int, str], tuple[Kind, Kind]] = {
+TABLE: dict[tuple[int, str], Kind] = {
     # The device
-    (410, "Unregistered"): (Kind.DEAD, Kind.DEAD),
-    (410, "ExpiredToken"): (Kind.DEAD, Kind.DEAD),
+    (410, "Unregistered"): Kind.DEAD,
+    (410, "ExpiredToken"): Kind.DEAD,
     # The device, or else the wrong environment or topic, which every good token would be refused for
-    (400, "BadDeviceToken"): (Kind.UPSTREAM, Kind.DEAD),
-    (400, "DeviceTokenNotForTopic"): (Kind.UPSTREAM, Kind.DEAD),
+    (400, "BadDeviceToken"): Kind.FOREIGN,
+    (400, "DeviceTokenNotForTopic"): Kind.FOREIGN,
     # Our credentials
-    (403, "ExpiredProviderToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "InvalidProviderToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "MissingProviderToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "UnrelatedKeyIdInToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "BadEnvironmentKeyIdInToken"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "BadCertificate"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "BadCertificateEnvironment"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (403, "Forbidden"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
+    (403, "ExpiredProviderToken"): Kind.CREDENTIALS,
+    (403, "InvalidProviderToken"): Kind.CREDENTIALS,
+    (403, "MissingProviderToken"): Kind.CREDENTIALS,
+    (403, "UnrelatedKeyIdInToken"): Kind.CREDENTIALS,
+    (403, "BadEnvironmentKeyIdInToken"): Kind.CREDENTIALS,
+    (403, "BadCertificate"): Kind.CREDENTIALS,
+    (403, "BadCertificateEnvironment"): Kind.CREDENTIALS,
+    (403, "Forbidden"): Kind.CREDENTIALS,
     # Our configuration
-    (400, "MissingTopic"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (400, "BadTopic"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
-    (400, "TopicDisallowed"): (Kind.CREDENTIALS, Kind.CREDENTIALS),
+    (400, "MissingTopic"): Kind.CREDENTIALS,
+    (400, "BadTopic"): Kind.CREDENTIALS,
+    (400, "TopicDisallowed"): Kind.CREDENTIALS,
     # Our message
-    (413, "PayloadTooLarge"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "BadCollapseId"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "BadExpirationDate"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "BadMessageId"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "BadPriority"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "DuplicateHeaders"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "IdleTimeout"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "InvalidPushType"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "MissingDeviceToken"): (Kind.REFUSED, Kind.REFUSED),
-    (400, "PayloadEmpty"): (Kind.REFUSED, Kind.REFUSED),
-    (404, "BadPath"): (Kind.REFUSED, Kind.REFUSED),
-    (405, "MethodNotAllowed"): (Kind.REFUSED, Kind.REFUSED),
+    (413, "PayloadTooLarge"): Kind.REFUSED,
+    (400, "BadCollapseId"): Kind.REFUSED,
+    (400, "BadExpirationDate"): Kind.REFUSED,
+    (400, "BadMessageId"): Kind.REFUSED,
+    (400, "BadPriority"): Kind.REFUSED,
+    (400, "DuplicateHeaders"): Kind.REFUSED,
+    (400, "IdleTimeout"): Kind.REFUSED,
+    (400, "InvalidPushType"): Kind.REFUSED,
+    (400, "MissingDeviceToken"): Kind.REFUSED,
+    (400, "PayloadEmpty"): Kind.REFUSED,
+    (404, "BadPath"): Kind.REFUSED,
+    (405, "MethodNotAllowed"): Kind.REFUSED,
     # The service
-    (429, "TooManyRequests"): (Kind.THROTTLED, Kind.THROTTLED),
-    (500, "InternalServerError"): (Kind.UNAVAILABLE, Kind.UNAVAILABLE),
-    (503, "ServiceUnavailable"): (Kind.UNAVAILABLE, Kind.UNAVAILABLE),
-    (503, "Shutdown"): (Kind.UNAVAILABLE, Kind.UNAVAILABLE),
+    (429, "TooManyRequests"): Kind.THROTTLED,
+    (500, "InternalServerError"): Kind.UNAVAILABLE,
+    (503, "ServiceUnavailable"): Kind.UNAVAILABLE,
+    (503, "Shutdown"): Kind.UNAVAILABLE,
 }
 OF_TOKENS = (429, "TooManyProviderTokenUpdates")
 
 
-@pytest.mark.parametrize("proven", [False, True], ids=["unproven", "proven"])
 @pytest.mark.parametrize(("status", "reason"), TABLE)
-def test_the_table(status: int, reason: str, proven: bool) -> None:
+def test_the_table(status: int, reason: str) -> None:
     answer = refusal(status, reason, timestamp=GONE_SINCE if status == 410 else None)
-    outcome = classify(answer, proven=proven)
-    assert outcome.kind is TABLE[status, reason][proven]
+    outcome = classify(answer)
+    assert outcome.kind is TABLE[status, reason]
     assert outcome.reason == f"apns {status} {reason}"
 
 
-@pytest.mark.parametrize("proven", [False, True], ids=["unproven", "proven"])
-def test_200_without_a_body_is_accepted(proven: bool) -> None:
-    assert classify(Answer(200, b""), proven=proven).kind is Kind.SENT
+def test_200_without_a_body_is_accepted() -> None:
+    assert classify(Answer(200, b"")).kind is Kind.SENT
 
 
-@pytest.mark.parametrize("proven", [False, True], ids=["unproven", "proven"])
-def test_too_many_new_provider_tokens_are_no_fault_of_the_row_or_the_device(proven: bool) -> None:
+def test_too_many_new_provider_tokens_are_no_fault_of_the_row_or_the_device() -> None:
     """It is tried again: neither class that it can be counted in is final or prunes."""
-    assert classify(refusal(*OF_TOKENS), proven=proven).kind in {Kind.THROTTLED, Kind.CREDENTIALS}
+    assert classify(refusal(*OF_TOKENS)).kind in {Kind.THROTTLED, Kind.CREDENTIALS}
 
 
-@pytest.mark.parametrize("proven", [False, True], ids=["unproven", "proven"])
 @pytest.mark.parametrize("reason", REFUSALS)
-def test_the_emulator_s_answers_are_understood(reason: str, proven: bool) -> None:
+def test_the_emulator_s_answers_are_understood(reason: str) -> None:
     fault = REFUSALS[reason]
     if (fault.status, reason) != OF_TOKENS:
-        kind = classify(Answer(fault.status, fault.body), proven=proven).kind
-        assert kind is TABLE[fault.status, reason][proven]
+        kind = classify(Answer(fault.status, fault.body)).kind
+        assert kind is TABLE[fault.status, reason]
 
 
 def test_no_answer_of_the_emulator_is_left_out() -> None:
@@ -117,7 +112,7 @@ UNAVAILABLE: dict[str, Answer] = {
 
 @pytest.mark.parametrize("what", UNAVAILABLE)
 def test_any_5xx_is_retried(what: str) -> None:
-    assert classify(UNAVAILABLE[what], proven=True).kind is Kind.UNAVAILABLE
+    assert classify(UNAVAILABLE[what]).kind is Kind.UNAVAILABLE
 
 
 UNHEARD_OF: dict[str, Answer] = {
@@ -144,25 +139,23 @@ UNHEARD_OF: dict[str, Answer] = {
 
 @pytest.mark.parametrize("what", UNHEARD_OF)
 def test_an_unknown_answer_is_an_error_that_prunes_nothing_and_is_retried_a_few_times(what: str) -> None:
-    assert classify(UNHEARD_OF[what], proven=True).kind is Kind.UNKNOWN
+    assert classify(UNHEARD_OF[what]).kind is Kind.UNKNOWN
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 429])
 @pytest.mark.parametrize("reason", ["Unregistered", "ExpiredToken"])
 def test_a_reason_of_410_prunes_under_no_other_code(status: int, reason: str) -> None:
-    assert classify(refusal(status, reason, timestamp=GONE_SINCE), proven=True).kind is not Kind.DEAD
+    assert classify(refusal(status, reason, timestamp=GONE_SINCE)).kind is not Kind.DEAD
 
 
 @pytest.mark.parametrize("reason", ["BadDeviceToken", "DeviceTokenNotForTopic"])
-@pytest.mark.parametrize("status", [403, 404, 405, 410, 413, 429])
-def test_a_bad_token_of_400_prunes_under_no_other_code(status: int, reason: str) -> None:
-    assert classify(refusal(status, reason), proven=True).kind is not Kind.DEAD
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 413, 429])
+def test_a_bad_token_prunes_under_no_code(status: int, reason: str) -> None:
+    assert classify(refusal(status, reason)).kind is not Kind.DEAD
 
 
 def test_a_429_in_html_is_throttled() -> None:
-    assert classify(Answer(429, b"<html>Too Many Requests</html>", "30"), proven=True) == Outcome(
-        Kind.THROTTLED, "apns 429", 30
-    )
+    assert classify(Answer(429, b"<html>Too Many Requests</html>", "30")) == Outcome(Kind.THROTTLED, "apns 429", 30)
 
 
 RETRY_AFTER: dict[str, tuple[str | None, float | None]] = {
@@ -179,22 +172,21 @@ RETRIED = [(429, "TooManyRequests"), (500, "InternalServerError"), (503, "Servic
 @pytest.mark.parametrize(("status", "reason"), RETRIED)
 def test_retry_after_is_handed_on(status: int, reason: str, what: str) -> None:
     header, seconds = RETRY_AFTER[what]
-    assert classify(refusal(status, reason, retry_after=header), proven=True).retry_after == seconds
+    assert classify(refusal(status, reason, retry_after=header)).retry_after == seconds
 
 
 @pytest.mark.parametrize(("status", "reason"), RETRIED)
 def test_a_date_in_retry_after_is_a_floor_too(status: int, reason: str) -> None:
     header = formatdate(time.time() + 120, usegmt=True)
-    wait = classify(refusal(status, reason, retry_after=header), proven=True).retry_after
+    wait = classify(refusal(status, reason, retry_after=header)).retry_after
     assert wait == pytest.approx(120, abs=2)
 
 
 def test_a_429_of_one_device_does_not_slow_all_senders_down() -> None:
-    assert not classify(refusal(429, "TooManyRequests", retry_after="30"), proven=True).everyone
+    assert not classify(refusal(429, "TooManyRequests", retry_after="30")).everyone
 
 
-PRUNES = {(410, "Unregistered"), (410, "ExpiredToken"), (400, "BadDeviceToken"), (400, "DeviceTokenNotForTopic")}
-ALWAYS_PRUNES = {(410, "Unregistered"), (410, "ExpiredToken")}
+PRUNES = {(410, "Unregistered"), (410, "ExpiredToken")}
 
 anything = json_values(("reason", "timestamp", "error", *(reason for _, reason in TABLE)))
 bodies = anything | st.fixed_dictionaries(
@@ -206,21 +198,21 @@ failures = (st.sampled_from(sorted({status for status, _ in TABLE})) | st.intege
 headers = st.none() | st.text(max_size=30) | st.sampled_from(["10", "Wed, 21 Oct 2099 07:28:00 GMT"])
 
 
-@given(failures, bodies, headers, st.booleans())
+@given(failures, bodies, headers)
 def test_only_the_answers_of_the_table_prune_and_no_json_is_taken_for_a_success(
-    status: int, body: Any, header: str | None, proven: bool
+    status: int, body: Any, header: str | None
 ) -> None:
-    outcome = classify(Answer(status, orjson.dumps(body), header), proven=proven)
+    outcome = classify(Answer(status, orjson.dumps(body), header))
     assert outcome.kind is not Kind.SENT
     reason = body.get("reason") if isinstance(body, dict) else None
     said = (status, reason if isinstance(reason, str) else "")
-    assert (outcome.kind is Kind.DEAD) == (said in (PRUNES if proven else ALWAYS_PRUNES))
+    assert (outcome.kind is Kind.DEAD) == (said in PRUNES)
     check_reason(outcome)
 
 
-@given(failures, st.binary(max_size=60), st.booleans())
-def test_no_bytes_make_it_raise_prune_or_are_taken_for_a_success(status: int, body: bytes, proven: bool) -> None:
-    outcome = classify(Answer(status, body), proven=proven)
+@given(failures, st.binary(max_size=60))
+def test_no_bytes_make_it_raise_prune_or_are_taken_for_a_success(status: int, body: bytes) -> None:
+    outcome = classify(Answer(status, body))
     assert outcome.kind not in {Kind.SENT, Kind.DEAD}
     check_reason(outcome)
 
@@ -233,4 +225,4 @@ def check_reason(outcome: Outcome) -> None:
 
 
 def test_a_200_with_a_page_is_no_success() -> None:
-    assert classify(Answer(200, b"<html>captive portal</html>"), proven=True).kind is Kind.UNKNOWN
+    assert classify(Answer(200, b"<html>captive portal</html>")).kind is Kind.UNKNOWN

@@ -12,6 +12,7 @@ from tasks.notifications.breaker import (
     BURST_SECONDS,
     FIRST_PROBE_SECONDS,
     OPEN_AT_FAILURES,
+    OPEN_AT_IN_A_ROW,
     OPEN_AT_SHARE,
     PROBE_LEASE_SECONDS,
     RAMP_SECONDS,
@@ -93,7 +94,13 @@ def test_one_credentials_fault_opens_the_breaker_and_says_why(shared: Shared) ->
 
 THRESHOLDS: dict[str, tuple[list[Tally], bool]] = {
     "as many failures as it takes": ([Tally(failed=OPEN_AT_FAILURES, failure="x")], True),
-    "one failure fewer": ([Tally(failed=OPEN_AT_FAILURES - 1, failure="x")], False),
+    "one failure fewer": ([Tally(failed=OPEN_AT_FAILURES - 1, answered=1, failure="x")], False),
+    "enough in a row": ([Tally(failed=1, failure="x")] * OPEN_AT_IN_A_ROW, True),
+    "one in a row fewer": ([Tally(failed=1, failure="x")] * (OPEN_AT_IN_A_ROW - 1), False),
+    "an answer among them": (
+        [*[Tally(failed=1, failure="x")] * 4, Tally(answered=1), *[Tally(failed=1, failure="x")] * 4],
+        False,
+    ),
     "just the share that it takes": ([Tally(failed=80, answered=20, failure="x")], True),
     "one answer more": ([Tally(failed=80, answered=21, failure="x")], False),
     "failures that several runs saw": ([Tally(failed=7, failure="x")] * 3, True),
@@ -117,9 +124,52 @@ def test_it_opens_for_the_reason_of_the_last_failure(shared: Shared) -> None:
 
 
 def test_failures_of_another_window_do_not_count(shared: Shared) -> None:
-    shared.tell(Tally(failed=15, failure="x"))
-    shared.tell(Tally(failed=15, failure="x"), after=WINDOW_SECONDS)
+    shared.tell(Tally(failed=15, answered=1, failure="x"))
+    shared.tell(Tally(failed=15, answered=1, failure="x"), after=WINDOW_SECONDS)
     assert not shared.is_open
+
+
+def test_failures_in_a_row_count_however_far_apart_they_are(shared: Shared) -> None:
+    """A chat with one message an hour must not lose what a busy one keeps."""
+    assert OPEN_AT_IN_A_ROW <= 5
+    for _ in range(OPEN_AT_IN_A_ROW):
+        assert not shared.is_open
+        shared.tell(Tally(failed=1, failure="fcm 503"), after=3600)
+    assert (shared.is_open, shared.breaker.reason) == (True, "fcm 503")
+
+
+def test_nothing_that_others_do_opens_it_without_a_failure_of_their_own(shared: Shared) -> None:
+    shared.breaker.failed_in_a_row = 100
+    assert shared.tell() is CLOSED
+
+
+def asked_to_wait(**devices: float) -> Tally:
+    return Tally(answered=len(devices), witnesses=devices)
+
+
+def test_all_wait_when_three_devices_were_asked_to_within_ten_seconds_whichever_runs_saw_it(shared: Shared) -> None:
+    assert WINDOW_SECONDS == 10
+    assert shared.tell(asked_to_wait(a=7200)) is CLOSED
+    assert shared.tell(asked_to_wait(a=7200, b=60), after=3) is CLOSED
+    assert shared.tell(asked_to_wait(c=60), after=3) is OPEN
+    assert shared.breaker.paused_until == shared.now + 60
+
+
+def test_one_device_that_is_asked_to_wait_again_and_again_holds_no_other(shared: Shared) -> None:
+    assert [shared.tell(asked_to_wait(a=7200), after=1) for _ in range(30)] == [CLOSED] * 30
+
+
+def test_three_devices_that_are_asked_to_wait_far_apart_hold_no_other(shared: Shared) -> None:
+    assert [shared.tell(asked_to_wait(**{name: 60}), after=WINDOW_SECONDS) for name in "abcdef"] == [CLOSED] * 6
+
+
+def test_it_is_remembered_where_the_provider_ever_took_a_message(shared: Shared) -> None:
+    shared.tell(Tally(answered=1))
+    assert shared.breaker.accepted == ""
+    for environment in ("sandbox", "any", "sandbox"):
+        shared.tell(Tally(answered=1, accepted={environment}), after=5)
+    shared.tell(Tally(failed=1, failure="x"), after=5)
+    assert shared.breaker.accepted == "any sandbox"
 
 
 def test_while_it_is_open_nobody_may_send(shared: Shared) -> None:

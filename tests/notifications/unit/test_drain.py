@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.notifications.breaker import BreakerState
+from tasks.notifications.breaker import BreakerState, Standing
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device
 from tasks.notifications.drain import Drain, Summary
@@ -209,7 +209,7 @@ def test_a_pause_also_stops_what_was_claimed_before_it() -> None:
         return claimed
 
     queue, provider = MemoryQueue(), MemoryProvider(seconds=0.02)
-    gate = Gate(["fcm"], lambda _tallies: {"fcm": CLOSED}, lambda: paused)
+    gate = Gate(["fcm"], lambda _tallies: {"fcm": Standing(CLOSED)}, lambda: paused)
     asyncio.run(Drain(queue, {"fcm": provider}, gate, batch_rows=10, in_flight=1).run(claim))
     held = [entry for entry in queue.settled[7].ledger.entries.values() if entry.kind is Kind.HELD]
     assert len(provider.sent) + len(held) == 1000

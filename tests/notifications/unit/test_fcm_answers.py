@@ -72,7 +72,17 @@ TABLE: dict[str, tuple[Answer, Kind]] = {
         ),
         Kind.DEAD,
     ),
-    "400 with another of APNs's refusals: our payload": (
+    "400 with APNs's PayloadTooLarge: our payload": (
+        error(
+            400,
+            "INVALID_ARGUMENT",
+            "Request contains an invalid argument.",
+            fcm_error("INVALID_ARGUMENT"),
+            {"@type": APNS_ERROR, "statusCode": 413, "reason": "PayloadTooLarge"},
+        ),
+        Kind.REFUSED,
+    ),
+    "400 with APNs's BadDeviceToken: a token of another app, or our project's APNs key": (
         error(
             400,
             "INVALID_ARGUMENT",
@@ -80,7 +90,16 @@ TABLE: dict[str, tuple[Answer, Kind]] = {
             fcm_error("INVALID_ARGUMENT"),
             {"@type": APNS_ERROR, "statusCode": 400, "reason": "BadDeviceToken"},
         ),
-        Kind.REFUSED,
+        Kind.FOREIGN,
+    ),
+    "400 with APNs's DeviceTokenNotForTopic and nothing else": (
+        error(
+            400,
+            "INVALID_ARGUMENT",
+            "Request contains an invalid argument.",
+            {"@type": APNS_ERROR, "statusCode": 400, "reason": "DeviceTokenNotForTopic"},
+        ),
+        Kind.FOREIGN,
     ),
     "400 from FCM, of any other wording: our payload": (
         error(400, "INVALID_ARGUMENT", "Android message is too big", fcm_error("INVALID_ARGUMENT")),
@@ -173,6 +192,8 @@ EMULATOR: dict[str, Kind] = {
     "invalid_token": Kind.DEAD,
     "apns_token_disabled": Kind.DEAD,
     "sender_mismatch": Kind.FOREIGN,
+    "apns_bad_token": Kind.FOREIGN,
+    "rate": Kind.THROTTLED,
     "invalid_argument": Kind.REFUSED,
     "message_too_big": Kind.REFUSED,
     "message_too_big_old": Kind.REFUSED,
@@ -308,6 +329,31 @@ def test_a_reason_names_the_field_and_not_what_was_in_it() -> None:
 def test_a_reason_is_one_line_whatever_the_words_of_the_answer() -> None:
     outcome = classify(Answer(503, orjson.dumps({"error": {"status": "\x1b]0;owned\x07\n\u202e" + "x" * 100}})))
     assert outcome.reason == r"fcm 503 \x1b]0;owned\x07\n\u202e" + "x" * 16
+
+
+@pytest.mark.parametrize("reason", ["BadDeviceToken", "PayloadTooLarge"])
+def test_a_reason_has_apns_s_own_word(reason: str) -> None:
+    answer = error(
+        400, "INVALID_ARGUMENT", "", fcm_error("INVALID_ARGUMENT"), {"@type": APNS_ERROR, "statusCode": 400, "reason": reason}
+    )
+    assert classify(answer).reason == f"fcm 400 INVALID_ARGUMENT {reason}"
+
+
+@pytest.mark.parametrize(
+    ("delay", "header", "wait"),
+    [
+        ("30s", None, 30),
+        ("3.5s", None, 3.5),
+        ("30s", "90", 90),
+        ("99999999s", None, 6 * 3600),
+        ("soon", None, None),
+        (7, None, None),
+    ],
+)
+def test_a_retry_info_is_a_floor_as_retry_after_is(delay: Any, header: str | None, wait: float | None) -> None:
+    """google.rpc.RetryInfo; its retryDelay is a protobuf Duration, in JSON a decimal number of seconds and an s."""
+    answer = error(429, "RESOURCE_EXHAUSTED", "", fcm_error("QUOTA_EXCEEDED"), {"@type": RETRY_INFO, "retryDelay": delay})
+    assert classify(Answer(answer.status, answer.body, header)).retry_after == wait
 
 
 def test_a_violation_without_a_field_is_not_called_none() -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from tasks.notifications import breaker
-from tasks.notifications.breaker import Breaker, BreakerState, Tally
+from tasks.notifications.breaker import Breaker, BreakerState, Standing, Tally
 from tasks.notifications.gate import Gate
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers.fcm import classify
 
 from .made import NOW
-from .test_fcm_answers import quota
+from .test_fcm_answers import error, fcm_error, quota
 
 CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
 
@@ -22,11 +22,12 @@ class Shared:
 
     def __init__(self, **states: BreakerState) -> None:
         self.states: dict[str, BreakerState] = states
+        self.proven: frozenset[str] = frozenset()
         self.tallies: list[Mapping[str, Tally]] = []
 
-    def ask(self, tallies: Mapping[str, Tally]) -> Mapping[str, BreakerState]:
+    def ask(self, tallies: Mapping[str, Tally]) -> Mapping[str, Standing]:
         self.tallies.append(tallies)
-        return self.states
+        return {name: Standing(state, self.proven) for name, state in self.states.items()}
 
 
 def a_gate(**states: BreakerState) -> tuple[Gate, Shared]:
@@ -44,7 +45,7 @@ def tally_of(gate: Gate, shared: Shared, provider: str = "fcm") -> Tally:
 
 def seen(tally: Tally) -> Tally:
     """What a tally says of the provider, without what it asks for."""
-    return replace(tally, reserved=False, leaving=False)
+    return replace(tally, reserved=False, leaving=False, accepted=set())
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,35 @@ def test_a_device_that_is_throttled_holds_no_other() -> None:
     gate.note("fcm", Outcome(Kind.THROTTLED, "fcm 429", retry_after=30))
     assert gate.holds("fcm") is None
     assert tally_of(gate, shared).pause == 0
+
+
+def test_a_429_that_does_not_say_for_whom_holds_the_others_once_three_devices_got_it() -> None:
+    gate, shared = a_gate(fcm=CLOSED)
+    unsaid = classify(error(429, "RESOURCE_EXHAUSTED", "", fcm_error("QUOTA_EXCEEDED")))
+    for device in ("fcm:a", "fcm:b", "fcm:a", "fcm:b"):
+        assert gate.note("fcm", unsaid._replace(retry_after=7200), device) == unsaid._replace(retry_after=7200)
+        assert gate.holds("fcm") is None
+    gate.note("fcm", unsaid._replace(retry_after=90), "fcm:c")
+    assert gate.holds("fcm") == "fcm 429 RESOURCE_EXHAUSTED QUOTA_EXCEEDED"
+    assert tally_of(gate, shared).witnesses == {"fcm:a": 7200, "fcm:b": 7200, "fcm:c": 90}
+
+
+def test_a_token_of_another_app_is_our_configuration_s_fault_until_the_provider_accepted_something() -> None:
+    gate, shared = a_gate(apns=CLOSED)
+    assert gate.note("apns", Outcome(Kind.FOREIGN, "apns 400 BadDeviceToken")).kind is Kind.UPSTREAM
+    gate.note("apns", Outcome(Kind.SENT))
+    assert gate.note("apns", Outcome(Kind.FOREIGN, "apns 400 BadDeviceToken")).kind is Kind.FOREIGN
+    assert gate.note("apns", Outcome(Kind.FOREIGN, "apns 400 BadDeviceToken"), environment="sandbox").kind is Kind.UPSTREAM
+    assert tally_of(gate, shared, "apns").accepted == {"any"}
+
+
+def test_what_another_process_saw_accepted_counts_as_well() -> None:
+    shared = Shared(apns=CLOSED, fcm=CLOSED)
+    shared.proven = frozenset({"sandbox"})
+    gate = Gate(shared.states, shared.ask)
+    gate.ask()
+    assert gate.note("apns", Outcome(Kind.FOREIGN), environment="sandbox").kind is Kind.FOREIGN
+    assert gate.note("apns", Outcome(Kind.FOREIGN)).kind is Kind.UPSTREAM
 
 
 def test_the_next_look_at_the_shared_state_replaces_what_the_run_found_out_itself() -> None:
@@ -210,8 +240,8 @@ def test_a_run_hands_in_what_it_saw_as_it_leaves() -> None:
 def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> None:
     state = Breaker(opened_at=NOW - 60, reason="fcm 503", probe_at=NOW)
 
-    def ask(tallies: Mapping[str, Tally]) -> Mapping[str, BreakerState]:
-        return {"fcm": breaker.advance(state, tallies["fcm"], NOW, 1000)}
+    def ask(tallies: Mapping[str, Tally]) -> Mapping[str, Standing]:
+        return {"fcm": Standing(breaker.advance(state, tallies["fcm"], NOW, 1000))}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
     assert idle.ask() == (("fcm",), 1)

@@ -16,7 +16,8 @@ DEVICES = (PHONE, TABLET, LAPTOP)
 TOMORROW = NOW + 86_400
 
 RETRIED = sorted(LADDERS)
-COUNTED = sorted(kind for kind, ladder in LADDERS.items() if ladder.attempts is not None)
+COUNTED = sorted(kind for kind, ladder in LADDERS.items() if ladder.growth > 1)
+PASSING = sorted(LADDERS.keys() - {Kind.THROTTLED})
 
 
 def after(*outcomes: Outcome, now: float = NOW, expires_at: float = TOMORROW) -> Entry:
@@ -88,34 +89,42 @@ def test_an_answer_for_the_device_burns_an_attempt(kind: Kind) -> None:
     assert after(Outcome(kind), Outcome(kind)).attempts == 2
 
 
-@pytest.mark.parametrize("kind", [Kind.HELD, Kind.CREDENTIALS, Kind.UPSTREAM])
+@pytest.mark.parametrize("kind", [Kind.HELD, Kind.CREDENTIALS, Kind.UNCONFIGURED])
 def test_a_fault_that_is_not_the_row_s_burns_none_however_often(kind: Kind) -> None:
     entry = after(*[Outcome(kind)] * 100)
     assert (entry.state, entry.attempts) == (State.WAITING, 0)
 
 
-@pytest.mark.parametrize("kind", COUNTED)
-def test_a_device_is_given_up_on_after_its_last_attempt_and_keeps_the_reason(kind: Kind) -> None:
-    most = LADDERS[kind].attempts or 0
-    assert after(*[Outcome(kind, "why")] * (most - 1)).state is State.WAITING
-    last = after(*[Outcome(kind, "why")] * most)
+def test_a_device_that_is_told_to_slow_down_is_given_up_on_after_its_last_attempt_and_keeps_the_reason() -> None:
+    told, most = Outcome(Kind.THROTTLED, "why"), LADDERS[Kind.THROTTLED].attempts or 0
+    assert after(*[told] * (most - 1)).state is State.WAITING
+    last = after(*[told] * most)
     assert (last.state, last.attempts, last.reason) == (State.GAVE_UP, most, "why")
 
 
-@pytest.mark.parametrize("kind", RETRIED)
-def test_a_device_is_given_up_on_when_its_next_try_would_come_after_the_24_hours(kind: Kind) -> None:
-    assert after(Outcome(kind), expires_at=NOW + 4).state is State.GAVE_UP
-    assert after(Outcome(kind), expires_at=NOW + 3600).state is State.WAITING
+@pytest.mark.parametrize("kind", PASSING)
+def test_what_is_not_about_the_device_does_not_end_it_before_its_24_hours(kind: Kind) -> None:
+    """One try after another, each as soon as it is due: the last is in the last minute, and none comes after the 24 hours."""
+    ledger, now, tries = Ledger(), NOW, 0
+    while now < TOMORROW:
+        tries += 1
+        ledger.record(PHONE.key, Outcome(kind), now, TOMORROW)
+        if ledger.entries[PHONE.key].state is not State.WAITING:
+            break
+        assert ledger.entries[PHONE.key].due > now
+        now = ledger.entries[PHONE.key].due
+    assert ledger.entries[PHONE.key].state is State.GAVE_UP
+    assert TOMORROW - 60 < now < TOMORROW
+    assert kind not in COUNTED or tries <= 40
+
+
+def test_an_outage_before_it_uses_up_nothing_of_what_a_throttled_device_has() -> None:
+    outage = [Outcome(Kind.UNAVAILABLE)] * 20
+    assert after(*outage, Outcome(Kind.THROTTLED)).state is State.WAITING
 
 
 def test_a_retry_after_beyond_the_24_hours_gives_up_at_once() -> None:
     assert after(Outcome(Kind.UNAVAILABLE, retry_after=7200), expires_at=NOW + 3600).state is State.GAVE_UP
-
-
-def test_attempts_at_an_outage_do_not_use_up_those_at_an_unknown_answer() -> None:
-    """UNKNOWN is tried four times; a device that met an outage before it must not lose them."""
-    outage = [Outcome(Kind.UNAVAILABLE)] * 4
-    assert after(*outage, Outcome(Kind.UNKNOWN)).state is State.WAITING
 
 
 def test_an_outage_that_answers_now_with_a_503_and_now_not_at_all_is_one_outage() -> None:
@@ -159,17 +168,6 @@ def test_what_is_stored_is_read_back_the_same(known: dict[str, Entry]) -> None:
     ledger = Ledger()
     ledger.entries = known
     assert reread(ledger).entries == known
-
-
-@given(st.lists(st.sampled_from(COUNTED), min_size=60, max_size=120))
-def test_whatever_comes_back_a_device_is_given_up_on_after_a_few_dozen_attempts(kinds: list[Kind]) -> None:
-    ledger = Ledger()
-    attempts = 0
-    for kind in kinds:
-        if ledger.due((PHONE,), TOMORROW):
-            ledger.record(PHONE.key, Outcome(kind), NOW, TOMORROW)
-            attempts += 1
-    assert attempts <= sum(LADDERS[kind].attempts or 0 for kind in COUNTED)
 
 
 @given(st.lists(st.sampled_from(Kind), max_size=30), st.floats(0, 90_000))

@@ -5,20 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.notifications.outcome import FINAL, Kind, Outcome
-from tasks.notifications.retry_policy import JITTER, LADDERS, counts, delay
+from tasks.notifications.retry_policy import JITTER, LADDERS, counts, delay, uses_up
 
-ATTEMPTED = sorted(kind for kind, ladder in LADDERS.items() if ladder.attempts is not None)
-# The fault is not the row's: such outcomes burn no attempt and end only with the row's 24 h.
-NOT_ATTEMPTED = sorted({Kind.CREDENTIALS, Kind.HELD, Kind.UPSTREAM, Kind.UNCONFIGURED})
+# Nobody was asked about the device: such outcomes are no attempts.
+NOT_ATTEMPTED = sorted({Kind.CREDENTIALS, Kind.HELD, Kind.UNCONFIGURED})
+ATTEMPTED = sorted(LADDERS.keys() - set(NOT_ATTEMPTED))
 
 MINUTE, HOUR = 60, 3600
 
-# After the first, second, third ... attempt, before jitter; the None at the end: no more attempts.
-STEPS: dict[Kind, list[float | None]] = {
-    Kind.UNAVAILABLE: [10, 20, 40, 80, 160, 320, 640, 1280, 2560, HOUR, HOUR, None],
-    Kind.UNREACHABLE: [10, 20, 40, 80, 160, 320, 640, 1280, 2560, HOUR, HOUR, None],
-    Kind.THROTTLED: [MINUTE, 120, 240, 480, 960, 1920, HOUR, HOUR, HOUR, HOUR, HOUR, None],
-    Kind.UNKNOWN: [MINUTE, 240, 960, None],
+# After the first, second, third ... attempt, before jitter.
+STEPS: dict[Kind, list[float]] = {
+    Kind.UNAVAILABLE: [10, 20, 40, 80, 160, 320, 640, 1280, 2560, HOUR, HOUR, HOUR],
+    Kind.UNREACHABLE: [10, 20, 40, 80, 160, 320, 640, 1280, 2560, HOUR, HOUR, HOUR],
+    Kind.THROTTLED: [MINUTE, 120, 240, 480, 960, 1920, HOUR, HOUR, HOUR, HOUR, HOUR],
+    Kind.UNKNOWN: [MINUTE, 240, 960, HOUR, HOUR],
+    Kind.UPSTREAM: [300, 600, 1200, 2400, HOUR, HOUR],
 }
 
 any_kind = st.sampled_from(sorted(LADDERS))
@@ -40,16 +41,18 @@ def test_the_ladder_of(kind: Kind) -> None:
     low, high = JITTER
     for attempts, step in enumerate(STEPS[kind], start=1):
         waits = spread(kind, attempts)
-        if step is None:
-            assert waits == []
-        else:
-            assert step * low <= min(waits) <= max(waits) <= step * high
+        assert step * low <= min(waits) <= max(waits) <= step * high
 
 
-@pytest.mark.parametrize("kind", ATTEMPTED)
-def test_no_attempt_follows_the_last(kind: Kind) -> None:
-    assert delay(Outcome(kind), len(STEPS[kind])) is None
-    assert delay(Outcome(kind), 1000) is None
+@pytest.mark.parametrize("kind", sorted(LADDERS))
+def test_only_answers_about_the_device_use_it_up(kind: Kind) -> None:
+    """A 429 that names the device is one; an outage, an answer that nobody can read, or a 429 for all is none."""
+    about_it = kind is Kind.THROTTLED
+    assert uses_up(Outcome(kind)) is about_it
+    assert not uses_up(Outcome(kind, everyone=True))
+    assert not uses_up(Outcome(kind, everyone=None))
+    assert (delay(Outcome(kind), 12, used_up=12) is None) is about_it
+    assert delay(Outcome(kind), 1000, used_up=11) is not None
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.UNREACHABLE])
@@ -68,7 +71,7 @@ def test_a_fault_that_is_not_the_row_s_burns_no_attempt_and_has_no_last_one(kind
 
 
 @pytest.mark.parametrize("kind", [*ATTEMPTED, *sorted(FINAL)])
-def test_an_answer_for_the_device_is_an_attempt(kind: Kind) -> None:
+def test_any_other_is_an_attempt(kind: Kind) -> None:
     assert counts(kind)
 
 

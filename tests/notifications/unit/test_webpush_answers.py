@@ -64,14 +64,17 @@ EMULATOR: dict[str, Kind] = {
     "bad_request": Kind.REFUSED,
     "too_large": Kind.REFUSED,
     "unauthorized": Kind.UPSTREAM,
-    "vapid_mismatch": Kind.UPSTREAM,
+    "vapid_mismatch": Kind.FOREIGN,
+    "vapid_mismatch_apple": Kind.FOREIGN,
+    "unauthorized_registration": Kind.UPSTREAM,
+    "unauthorized_registration_page": Kind.UPSTREAM,
     "bad_jwt": Kind.UPSTREAM,
     "too_many_requests": Kind.THROTTLED,
     "internal": Kind.UNAVAILABLE,
     "unavailable": Kind.UNAVAILABLE,
 }
-# What is wrong with a 400 shows in its text alone; a 200 with a page has no row of its own.
-ELSEWHERE = {"unauthorized_registration", "not_json"}
+# A 200 with a page has no row of its own.
+ELSEWHERE = {"not_json"}
 
 
 @pytest.mark.parametrize("fault", EMULATOR)
@@ -90,15 +93,46 @@ def test_a_400_of_autopush_is_our_request(name: str) -> None:
     assert classify(Answer(answer.status, answer.body)).kind is Kind.REFUSED
 
 
-@pytest.mark.parametrize("name", ["NO_AUTHORIZATION", "BAD_AUTHORIZATION", "KEY_MISMATCH"])
+@pytest.mark.parametrize("name", ["NO_AUTHORIZATION", "BAD_AUTHORIZATION"])
 def test_a_refused_vapid_token_ends_no_row_and_prunes_no_subscription(name: str) -> None:
     answer = getattr(webpush_answers, name)
     assert classify(Answer(answer.status, answer.body)).kind is Kind.UPSTREAM
 
 
-def test_fcm_s_400_for_a_wrong_vapid_key_prunes_nothing() -> None:
-    answer = FAULTS["unauthorized_registration"]
-    assert classify(Answer(answer.status, answer.body)).kind not in {Kind.DEAD, Kind.SENT}
+WORDS: dict[str, tuple[Answer, Kind, str]] = {
+    "Apple's, of our token": (Answer(403, b'{"reason":"BadJwtToken"}'), Kind.UPSTREAM, "webpush 403 BadJwtToken"),
+    "Apple's, of another key": (
+        Answer(400, b'{"reason":"VapidPkHashMismatch"}'), Kind.FOREIGN, "webpush 400 VapidPkHashMismatch",
+    ),
+    "Apple's, of another key, as 403": (
+        Answer(403, b'{"reason": "VapidPkHashMismatch"}'), Kind.FOREIGN, "webpush 403 VapidPkHashMismatch",
+    ),
+    "FCM's, of another key": (
+        Answer(403, webpush_answers.KEY_MISMATCH.body), Kind.FOREIGN,
+        "webpush 403 the VAPID credentials in the authorization header do not correspond",
+    ),
+    "FCM's, as a text": (Answer(400, b"UnauthorizedRegistration\n"), Kind.UPSTREAM, "webpush 400 UnauthorizedRegistration"),
+    "FCM's, as a page": (
+        Answer(400, FAULTS["unauthorized_registration_page"].body),
+        Kind.UPSTREAM, "webpush 400 UnauthorizedRegistration",
+    ),
+    "FCM's, as JSON": (
+        Answer(401, b'{"error":"UnauthorizedRegistration"}'), Kind.UPSTREAM, "webpush 401 UnauthorizedRegistration",
+    ),
+    "Mozilla's": (
+        Answer(401, webpush_answers.BAD_AUTHORIZATION.body), Kind.UPSTREAM,
+        "webpush 401 Request did not validate Invalid Authorization Header",
+    ),
+    "an address in it": (Answer(400, b"no good: https://a.example/" + b"x" * 40), Kind.REFUSED, "webpush 400 no good: \u2026"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whose", WORDS)
+def test_a_refusal_keeps_the_service_s_own_word(whose: str) -> None:
+    answer, kind, reason = WORDS[whose]
+    outcome = classify(answer)
+    assert outcome.kind is kind
+    assert outcome.reason.startswith(reason)
 
 
 UNHEARD_OF: dict[str, Answer] = {
@@ -166,7 +200,3 @@ def check_reason(outcome: Outcome) -> None:
     """A reason is short and says who spoke."""
     assert outcome.reason.startswith("webpush ")
     assert len(outcome.reason) <= 255
-
-
-def test_fcms_word_for_a_wrong_vapid_key_is_not_the_payloads_fault() -> None:
-    assert classify(Answer(400, b"UnauthorizedRegistration\n")).kind is Kind.UPSTREAM
