@@ -55,6 +55,12 @@ def test_an_empty_optional_variable_has_its_default(monkeypatch: pytest.MonkeyPa
     assert (get_settings().fcm_base_url, get_settings().notifications_batch_rows) == ("https://fcm.googleapis.com", 500)
 
 
+@pytest.mark.parametrize("subject", [" mailto:ops@example.com\t", "https://example.com/contact?us "])
+def test_a_contact_may_have_blanks_around_it(monkeypatch: pytest.MonkeyPatch, subject: str) -> None:
+    monkeypatch.setenv("VAPID_SUBJECT", subject)
+    assert get_settings().vapid_subject == subject.strip()
+
+
 # Variable, value, and words of the sentence that help whoever must mend it.
 BAD = [
     ("DATABASE_URL", "truck2_db", "is not a URL; expected mysql+pymysql://"),
@@ -77,7 +83,10 @@ BAD = [
     ("FCM_BASE_URL", "https://", "is no URL"),
     ("FCM_BASE_URL", "http:///", "is no URL"),
     ("APNS_BASE_URL", "api.push.apple.com", "is no URL"),
-    ("VAPID_SUBJECT", "ops@example.com", "is no contact; expected mailto:"),
+    *(
+        ("VAPID_SUBJECT", subject, "is no contact; expected mailto:")
+        for subject in ("ops@example.com", "mailto:", "mailto: x@y.example", "mailto:ops@localhost", "https:", "https://a b.eu")
+    ),
     ("NOTIFICATIONS_BATCH_ROWS", "0", "greater than or equal to 1"),
     ("NOTIFICATIONS_BATCH_ROWS", "2001", "less than or equal to 2000"),
     ("NOTIFICATIONS_BATCH_ROWS", "many", "valid integer"),
