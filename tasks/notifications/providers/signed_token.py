@@ -23,9 +23,13 @@ def read_key(path: Path, variable: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+# A token that was signed under a wrong clock is refused for as long as that was ahead.
+STEP_SECONDS = 30
+
+
 @dataclass(slots=True)
 class SignedToken:
-    """A token signed anew every `seconds`; `claims` is called for each signature with the time in Unix seconds."""
+    """A token signed anew every `seconds`, and when the wall clock was set; `claims` is called each time with that clock's."""
 
     key: ec.EllipticCurvePrivateKey
     claims: Callable[[int], dict[str, object]]
@@ -33,16 +37,17 @@ class SignedToken:
     headers: dict[str, str] | None = None
     _token: str = ""
     _signed_at: float = 0
+    _clock_offset: float = 0
 
     def get(self) -> str:
         """Return a token that is younger than its time."""
-        now = time.time()
-        if not self._token or now - self._signed_at >= self.seconds:
-            self._token = jwt.encode(self.claims(int(now)), self.key, algorithm="ES256", headers=self.headers)
-            self._signed_at = now
+        now, offset = time.monotonic(), time.time() - time.monotonic()
+        if not self._token or now - self._signed_at >= self.seconds or abs(offset - self._clock_offset) > STEP_SECONDS:
+            self._token = jwt.encode(self.claims(int(time.time())), self.key, algorithm="ES256", headers=self.headers)
+            self._signed_at, self._clock_offset = now, offset
         return self._token
 
     def reject(self, token: str, *, oldest: float) -> None:
-        """Note that `token` was called expired: sign another, unless it is younger than `oldest` seconds."""
-        if token == self._token and time.time() - self._signed_at >= oldest:
+        """Note that `token` was refused: sign another, unless it is younger than `oldest` seconds."""
+        if token == self._token and time.monotonic() - self._signed_at >= oldest:
             self._token = ""

@@ -25,6 +25,8 @@ from tasks.notifications.providers.transport import Answer, NoAnswerError, Trans
 # aes128gcm adds a header of 86 bytes, a tag of 16 and a delimiter of 1 to the text (RFC 8188).
 MOST_TEXT_BYTES = MOST_BYTES - 103
 TOKEN_SECONDS = 3600
+# One subscription of another key is refused for ever; a new signature for each of its refusals would be in vain.
+TOKEN_OLDEST_SECONDS = 60
 TOKEN_LIFE_SECONDS = 12 * 3600
 # Push services, by origin: a wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory.
 MOST_TOKENS = 1000
@@ -93,13 +95,17 @@ class WebPush:
             return Outcome(Kind.REFUSED, "webpush: the subscription's keys are unusable")
         if dry_run:
             return Outcome(Kind.HELD, "webpush cannot validate without delivering")
-        authorization = f"vapid t={self._token_for(endpoint.origin_ascii).get()}, k={self._public_key}"
+        signed = self._token_for(endpoint.origin_ascii)
+        token = signed.get()
+        authorization = f"vapid t={token}, k={self._public_key}"
         try:
             answer = await self._transport.post(endpoint, {**headers, "authorization": authorization}, body)
         except UnusableUrlError:
             return Outcome(Kind.REFUSED, "webpush: the endpoint is no usable URL")
         except NoAnswerError as error:
             return Outcome(self._unanswered(endpoint), f"webpush gave no answer: {error}")
+        if answer.status in {401, 403}:
+            signed.reject(token, oldest=TOKEN_OLDEST_SECONDS)
         if len(self._answered) < MOST_TOKENS:
             self._answered.add(endpoint.origin_ascii)
         return classify(answer)
