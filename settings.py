@@ -1,7 +1,11 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
+import atexit
+import os
 import re
 import shlex
+import ssl
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -251,13 +255,17 @@ class Settings(BaseSettings):
     )
     """Hosts that a browser's subscription may point at, a leading dot for all their subdomains."""
     ssl_cert_file: Path | None = None
-    """Trusted certificates beside the system's, PEM; OpenSSL's own variable."""
+    """Authorities that every HTTPS client trusts beside the system's, PEM; OpenSSL's own variable, which would replace them."""
     notifications_batch_rows: int = Field(default=500, ge=1, le=2000)
     notifications_in_flight: int = Field(default=100, ge=1, le=1000)
     """Requests under way at once, per worker process."""
     notifications_per_minute: int = Field(default=600_000, ge=60)
     """Messages to each provider, over all workers; FCM's default quota."""
     notifications_request_seconds: float = Field(default=10, ge=1, le=15)
+    notifications_transport: Literal["own", "pyreqwest"] = "own"
+    """Who speaks HTTP/2 to providers; pyreqwest does in any case where there is a proxy or no HTTP/2, for one release."""
+    notifications_ping_seconds: float = Field(default=20, ge=0)
+    """A connection that was idle for so long is asked for a sign of life before it is used; 0: never."""
 
     # Retention and typing indicators
     retention_policies: Annotated[None, BeforeValidator(_in_the_table)] = None
@@ -361,10 +369,49 @@ def _sentence(error: ValidationError) -> str:
     return f"{variable} {message[0].lower()}{message[1:]}"
 
 
+SYSTEM_AUTHORITIES = (
+    ssl.get_default_verify_paths().openssl_cafile,
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+)
+MERGED = b"# The system's authorities and those of SSL_CERT_FILE, for as long as the process runs that wrote them.\n"
+
+
+def _trust(own: Path | None) -> None:
+    """Have every HTTPS client of this process and its children trust the system's authorities, and those in the file `own`."""
+    system = next((Path(name) for name in SYSTEM_AUTHORITIES if Path(name).is_file()), None)
+    try:
+        content = own.read_bytes() if own else b""
+    except OSError as error:
+        raise ConfigurationError(f"SSL_CERT_FILE names an unusable file: {error}") from None
+    if own and b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ConfigurationError(f"SSL_CERT_FILE names a file without a PEM certificate: {own}")
+    trusted = own or system
+    if own and system and own != system and not content.startswith(MERGED):
+        # In memory where that can be: /tmp is swept of what is ten days old.
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the file's name is no other's
+        with tempfile.NamedTemporaryFile(prefix="chat-workers-", suffix=".pem", dir=folder, delete=False) as merged:
+            merged.write(MERGED + system.read_bytes() + b"\n" + content)
+        trusted = Path(merged.name)
+        atexit.register(_remove, trusted, os.getpid())
+    if trusted:
+        os.environ["SSL_CERT_FILE"] = str(trusted)  # read by OpenSSL and by TLS in Rust
+        for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # by botocore and by requests
+            os.environ.setdefault(variable, str(trusted))
+
+
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        path.unlink(missing_ok=True)
+
+
 @cache
 def get_settings() -> Settings:
     """Return the validated environment, read once per process. Raise ConfigurationError naming the bad variable."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
+    _trust(settings.ssl_cert_file)
+    return settings

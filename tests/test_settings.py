@@ -114,6 +114,14 @@ def test_a_bad_value_gives_one_sentence_that_names_its_variable(
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=repr)
+def test_a_certificate_file_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    assert complaint(monkeypatch, "SSL_CERT_FILE", str(path)).startswith("SSL_CERT_FILE names a")
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
-from pyreqwest.http import HeaderMap
 
 from bench.notifications.field import Field, Run, cpu_seconds
 from db.engine import get_engine
@@ -90,7 +89,7 @@ def _client(rows: int) -> float:
 
     async def send() -> float:
         token = await fcm._token.get()
-        headers = HeaderMap({"authorization": f"Bearer {token}", "content-type": "application/json"})
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         body = b'{"message":' + fcm.prepare(push()) + b',"token":"token-of-the-client-alone"}}'
         left = iter(range(rows))
 

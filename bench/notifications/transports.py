@@ -17,7 +17,6 @@ import aiohttp
 import httpx
 import uvloop
 from firebase_admin import messaging
-from pyreqwest.http import HeaderMap
 
 from bench.notifications import firebase
 from bench.notifications.field import Field
@@ -75,10 +74,9 @@ async def _request(fcm: Fcm) -> tuple[str, dict[str, str], bytes]:
 async def _pyreqwest(messages: int) -> float:
     fcm = from_settings(get_settings())
     _, headers, body = await _request(fcm)
-    parsed = HeaderMap(headers)
 
     async def post() -> int:
-        return (await fcm._transport.post(fcm._url, parsed, body)).status
+        return (await fcm._transport.post(fcm._url, headers, body)).status
 
     return await _at_once(messages, post)
 

@@ -86,7 +86,7 @@ def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_th
     environment: dict[str, str], emulator: Emulator
 ) -> None:
     emulator.set(token_lifetime=REFRESH_AHEAD_SECONDS)  # good, and to be renewed from the start
-    tokens = AccessToken(emulator.service_account_file, emulator.ca_file)
+    tokens = AccessToken(emulator.service_account_file)
 
     async def ask() -> tuple[str, list[str]]:
         first = await tokens.get()

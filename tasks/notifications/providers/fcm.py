@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import orjson
-from pyreqwest.http import HeaderMap, Url
+from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.apps import DEFAULT, App
@@ -38,10 +38,8 @@ class Fcm:
     def __init__(self, settings: Settings, service_account: Path, app: App = DEFAULT) -> None:
         """Read the credentials; raise ConfigurationError where they are unusable."""
         self.app = app
-        self._token = AccessToken(service_account, settings.ssl_cert_file)
+        self._token = AccessToken(service_account)
         self._url = Url(f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send")
-        self._headers_token = ""
-        self._headers = HeaderMap()
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> bytes:
@@ -60,11 +58,9 @@ class Fcm:
             return Outcome(Kind.CREDENTIALS, str(error))
         tail = b'},"validate_only":true}' if dry_run else b"}}"
         body = b'{"message":' + prepared + b',"token":' + orjson.dumps(device.token) + tail
-        if token != self._headers_token:
-            self._headers_token = token
-            self._headers = HeaderMap({"authorization": f"Bearer {token}", "content-type": "application/json"})
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         try:
-            answer = await self._transport.post(self._url, self._headers, body)
+            answer = await self._transport.post(self._url, headers, body)
         except NoAnswerError as error:
             return Outcome(Kind.UNREACHABLE, f"fcm gave no answer: {error}")
         if answer.status == 401:

@@ -50,7 +50,7 @@ class ServiceAccount:
 class AccessToken:
     """Access tokens by the credentials in a file; of a service account, its `token_uri` is honoured."""
 
-    def __init__(self, path: Path, certificates: Path | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         """Read the credentials; raise ConfigurationError where they are none."""
         try:
             account = orjson.loads(path.read_bytes())
@@ -60,20 +60,20 @@ class AccessToken:
         except (OSError, ValueError, TypeError) as error:  # TypeError: a key under a password
             raise ConfigurationError(f"GOOGLE_APPLICATION_CREDENTIALS names an unusable file: {error}") from None
         self.project_id = self._credentials.project_id
-        self._endpoint = TokenEndpoint(certificates)
+        self._endpoint = TokenEndpoint()
         self._refreshing = asyncio.Lock()
-        self._token, self._good_until = "", 0.0
+        self._token, self._good_until = "", -math.inf
         self._failure: tuple[float, str] = (-math.inf, "")
 
     async def get(self) -> str:
         """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
-        now = time.time()
+        now = time.monotonic()
         if now < self._good_until - REFRESH_AHEAD_SECONDS:
             return self._token
         if now < self._good_until and self._refreshing.locked():
             return self._token
         async with self._refreshing:
-            if time.time() < self._good_until - REFRESH_AHEAD_SECONDS:
+            if time.monotonic() < self._good_until - REFRESH_AHEAD_SECONDS:
                 return self._token
             await self._refresh()
         return self._token
@@ -81,7 +81,7 @@ class AccessToken:
     def reject(self, token: str) -> None:
         """Note that Google answered 401 to `token`: the next `get` fetches another."""
         if token == self._token:
-            self._good_until = 0.0
+            self._good_until = -math.inf
 
     async def close(self) -> None:
         """Close the connection to the token endpoint."""
@@ -91,7 +91,7 @@ class AccessToken:
         """Fetch a token, unless that failed a moment ago. Raise CredentialsError without one, new or old, that is good."""
         failed_at, why = self._failure
         if time.monotonic() - failed_at >= FAILURE_HOLDS_SECONDS:
-            asked_at = time.time()
+            asked_at = time.monotonic()
             try:
                 token = await self._credentials.fetch(self._endpoint)
                 self._token, self._good_until = token.bearer, asked_at + token.seconds
@@ -99,5 +99,5 @@ class AccessToken:
             except CredentialsError as error:
                 why = f"no access token from Google: {error}"
             self._failure = (time.monotonic(), why)
-        if time.time() >= self._good_until:
+        if time.monotonic() >= self._good_until:
             raise CredentialsError(why)

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
@@ -41,9 +40,8 @@ class Credentials(Protocol):
 class TokenEndpoint:
     """Asks token endpoints, over connections of its own: one that hangs holds nothing else."""
 
-    def __init__(self, certificates: Path | None = None) -> None:
-        """`certificates` (PEM) are trusted beside the system's. Raise ConfigurationError where that file holds none."""
-        self._transport = Transport(in_flight=1, seconds=CALL_SECONDS, certificates=certificates)
+    def __init__(self) -> None:
+        self._transport = Transport(in_flight=1, seconds=CALL_SECONDS)
 
     async def ask(self, url: str, form: Mapping[str, str]) -> Token:
         """Return the token that is given for a grant. Raise CredentialsError."""

@@ -1,11 +1,12 @@
 """The HTTP transport of the providers: one multiplexed HTTP/2 connection per host and process, a deadline on each request."""
 
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, Self
+from urllib.request import getproxies, proxy_bypass
 
 import orjson
 from pyreqwest.client import Client, ClientBuilder
@@ -14,18 +15,16 @@ from pyreqwest.http import Url
 from urllib3 import Retry
 from urllib3.exceptions import InvalidHeader
 
-from settings import ConfigurationError, Settings
+from settings import Settings
 from tasks.notifications.outcome import provider_words
+from tasks.notifications.providers.http2 import MOST_ANSWER_BYTES, NotHttp2Error, Origin
+from tasks.notifications.providers.http2 import NoAnswerError as NoAnswerError
 
-# An answer is a few hundred bytes; one without end must not fill the memory.
-MOST_ANSWER_BYTES = 64 * 1024
 # A provider that asks for more is taken at its word only this far: a row's life is 24 h.
 MOST_WAIT_SECONDS = 6 * 3600
 RETRY_AFTER = Retry(retry_after_max=MOST_WAIT_SECONDS)
-
-
-class NoAnswerError(Exception):
-    """The request got no whole answer; whether the provider acted on it is unknown. The text says what happened."""
+# A wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory; what comes after them goes by pyreqwest.
+MOST_ORIGINS = 100
 
 
 class UnusableUrlError(Exception):
@@ -57,15 +56,15 @@ class Answer(NamedTuple):
 
 
 class Transport:
-    """POSTs for one provider. Safe for many tasks of one event loop; `in_flight` bounds the requests under way."""
+    """POSTs for one provider, from many tasks of one event loop: HTTP/2 in the loop's thread, else pyreqwest.
 
-    def __init__(self, *, in_flight: int, seconds: float, certificates: Path | None = None) -> None:
-        """`seconds` bounds each request from connecting to the answer's last byte; `certificates` (PEM) are trusted too.
+    That is what a proxy, plain HTTP and a service without HTTP/2 need. `in_flight` bounds its connections.
+    """
 
-        Raise ConfigurationError where that file holds none.
-        """
-        self._in_flight, self._seconds = in_flight, seconds
-        self._certificates = _read_certificates(certificates) if certificates else None
+    def __init__(self, *, in_flight: int, seconds: float, ping_after: float | None = None) -> None:
+        """`seconds` bounds each request from connecting to the answer's last byte. `ping_after` None: pyreqwest alone."""
+        self._in_flight, self._seconds, self._ping_after = in_flight, seconds, ping_after
+        self._origins: dict[str, Origin | None] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -73,19 +72,45 @@ class Transport:
         return cls(
             in_flight=settings.notifications_in_flight,
             seconds=settings.notifications_request_seconds,
-            certificates=settings.ssl_cert_file,
+            ping_after=settings.notifications_ping_seconds if settings.notifications_transport == "own" else None,
         )
 
     async def post(self, url: Url | str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to one POST. Raise NoAnswerError where there was none, UnusableUrlError where none was asked for.
 
-        A `Url` and a `HeaderMap` (pyreqwest.http) that many requests share are parsed once.
+        A `Url` (pyreqwest.http) that many requests share is parsed once.
         """
         try:
-            to = self._client.post(url)
+            to = Url(url) if isinstance(url, str) else url
         except ValueError:
             raise UnusableUrlError("the URL cannot be used") from None
-        request = to.headers(headers).body_bytes(body).build_streamed()
+        if (origin := self._origin(to)) is not None:
+            path = f"{to.path}?{to.query_string}" if to.query_string else to.path
+            with suppress(NotHttp2Error):
+                return Answer(*await origin.post(path, headers.items(), body))
+            self._origins[to.origin_ascii] = None
+        return await self._by_pyreqwest(to, headers, body)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for origin in self._origins.values():
+            if origin:
+                await origin.close()
+        if "_client" in vars(self):
+            await self._client.close()
+
+    def _origin(self, url: Url) -> Origin | None:
+        """Return the connections to a URL's origin, None where pyreqwest is to make the request."""
+        name = url.origin_ascii
+        if name not in self._origins and len(self._origins) < MOST_ORIGINS:
+            proxied = not {"https", "all"}.isdisjoint(getproxies()) and not proxy_bypass(url.host_str or "")
+            self._origins[name] = None
+            if self._ping_after is not None and url.scheme == "https" and not proxied:
+                self._origins[name] = Origin(url, self._trusted, seconds=self._seconds, ping_after=self._ping_after)
+        return self._origins.get(name)
+
+    async def _by_pyreqwest(self, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
+        request = self._client.post(url).headers(headers).body_bytes(body).build_streamed()
         try:
             async with request as response:
                 content = await response.body_reader.read(MOST_ANSWER_BYTES)
@@ -102,15 +127,16 @@ class Transport:
             causes = (error.details or {}).get("causes") or []
             raise NoAnswerError(provider_words(causes[-1]["message"] if causes else error.message, 120)) from None
 
-    async def close(self) -> None:
-        """Close all connections."""
-        if "_client" in vars(self):
-            await self._client.close()
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context
 
     @cached_property
     def _client(self) -> Client:
         """Made at first use: its threads do not survive a fork, and a worker looks at its providers before it forks."""
-        builder = (
+        return (
             ClientBuilder()
             .http2(True)
             .follow_redirects(False)
@@ -125,19 +151,8 @@ class Transport:
             # A connection that went half-open while idle is found by a ping, not by the next batch.
             .http2_keep_alive_interval(timedelta(seconds=20))
             .http2_keep_alive_timeout(timedelta(seconds=10))
+            .http2_keep_alive_while_idle(self._ping_after != 0)
             .pool_idle_timeout(timedelta(seconds=300))
             .user_agent("chat-workers")
+            .build()
         )
-        if self._certificates:
-            builder = builder.add_root_certificate_pem(self._certificates)
-        return builder.build()
-
-
-def _read_certificates(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"SSL_CERT_FILE names an unusable file: {error}") from None
-    if b"-----BEGIN CERTIFICATE-----" not in content:
-        raise ConfigurationError(f"SSL_CERT_FILE names a file without a PEM certificate: {path}")
-    return content

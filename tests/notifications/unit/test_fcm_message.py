@@ -21,13 +21,12 @@ from tasks.notifications.providers.fcm import Fcm, from_settings
 from .made import CLUSTERS, NOW, a_notification
 
 
-def configured(service_account: Path | None, certificates: Path | None = None) -> Settings:
+def configured(service_account: Path | None) -> Settings:
     """Settings of these files, whatever the environment says."""
     values: dict[str, Any] = {
         "database_url": "mysql+pymysql://u:p@127.0.0.1/none",
         "celery_broker_url": "redis://127.0.0.1",
         "google_application_credentials": service_account,
-        "ssl_cert_file": certificates,
     }
     return Settings(**values)
 
@@ -207,14 +206,3 @@ def test_a_credentials_file_that_is_none_is_named_by_its_variable(tmp_path: Path
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=r"^GOOGLE_APPLICATION_CREDENTIALS names an unusable file: "):
         from_settings(configured(path))
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"], ids=repr)
-def test_a_certificate_file_that_is_none_is_named_by_its_variable(
-    service_account: Path, tmp_path: Path, content: str | None
-) -> None:
-    path = tmp_path / "ca.pem"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ConfigurationError, match=r"^SSL_CERT_FILE "):
-        from_settings(configured(service_account, path))

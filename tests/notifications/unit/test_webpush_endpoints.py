@@ -15,6 +15,7 @@ from pyreqwest.http import Url
 from settings import Settings
 from tasks.notifications.devices import read_devices
 from tasks.notifications.outcome import Kind
+from tasks.notifications.providers import webpush
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 from tasks.notifications.providers.webpush import WebPush
 
@@ -43,9 +44,8 @@ def web_push(tmp_path_factory: pytest.TempPathFactory) -> WebPush:
     key_file = tmp_path_factory.mktemp("vapid") / "key.pem"
     key = ec.generate_private_key(ec.SECP256R1())
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    settings = SimpleNamespace(
-        webpush_hosts=HOSTS, notifications_in_flight=1, notifications_request_seconds=1.0, ssl_cert_file=None
-    )
+    limits = {"notifications_in_flight": 1, "notifications_request_seconds": 1.0, "notifications_ping_seconds": 0}
+    settings = SimpleNamespace(webpush_hosts=HOSTS, notifications_transport="own", **limits)
     return WebPush(cast(Settings, settings), key_file, "mailto:ops@example.com")
 
 
@@ -150,3 +150,19 @@ def test_a_place_where_nobody_ever_answered_opens_no_breaker(
     assert send(web_push, endpoint, transport=Silent())[0] is kind
     assert send(web_push, endpoint)[0] is Kind.SENT
     assert send(web_push, endpoint, transport=Silent())[0] is Kind.UNREACHABLE
+
+
+@pytest.mark.parametrize(("status", "again"), [(201, False), (401, True), (403, True), (404, False)])
+def test_a_push_service_that_refuses_our_token_gets_another(
+    web_push: WebPush, monkeypatch: pytest.MonkeyPatch, status: int, again: bool
+) -> None:
+    class Refusing(Asked):
+        async def post(self, _url: Url | str, *given: object) -> Answer:
+            tokens.add(cast(dict[str, str], given[0])["authorization"])
+            return Answer(status, b"")
+
+    tokens: set[str] = set()
+    monkeypatch.setattr(webpush, "TOKEN_OLDEST_SECONDS", 0)
+    for _ in range(2):
+        send(web_push, "https://fcm.googleapis.com/fcm/send/a", transport=Refusing())
+    assert len(tokens) == 1 + again
