@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from db.create import create_shared_schema
+from devstack.emulators.client import Emulator, Fault, ProviderName
 from devstack.ports import free_port
 from devstack.stack import Stack
 from settings import get_settings
@@ -184,12 +185,57 @@ def test_a_key_that_is_none(ask: Ask, account: Path, content: str) -> None:
     assert fault(ask("push", google_application_credentials=account)).startswith("GOOGLE_APPLICATION_CREDENTIALS ")
 
 
+def private_copy(key: Path) -> Path:
+    key.chmod(0o600)
+    return key
+
+
+def apns_of(emulator: Emulator) -> dict[str, object]:
+    key = private_copy(emulator.apns_key_file)
+    named = {name.lower(): value for name, value in emulator.environment.items() if name.startswith("APNS_")}
+    return {**named, "apns_key_file": key}
+
+
 def test_google_cannot_be_reached(ask: Ask, account: Path) -> None:
     changed = {**json.loads(account.read_text()), "token_uri": f"https://127.0.0.1:{free_port()}/token"}
     account.write_text(json.dumps(changed))
     assert "see that" in fault(ask("push", google_application_credentials=account))
     offline = ask("push", google_application_credentials=account, offline=True)
     assert [state for state, _ in offline] == ["OK", "not tried"]
+
+
+def test_each_provider_is_asked_and_takes_our_keys(ask: Ask, emulator: Emulator) -> None:
+    said = ask("push", **apns_of(emulator))
+    assert is_well(said)
+    assert [sentence.split(" took our credentials")[0] for _, sentence in said[1:]] == ["fcm", "apns"]
+    assert "BadDeviceToken" in said[2][1] or "accepted" in said[2][1]
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind", "words"),
+    [
+        ("fcm", "permission_denied", "see that the key"),
+        ("fcm", "unavailable", "later"),
+        ("apns", "InvalidProviderToken", "see that the key"),
+    ],
+)
+def test_what_a_provider_answers_is_said(ask: Ask, emulator: Emulator, provider: ProviderName, kind: str, words: str) -> None:
+    emulator.inject(Fault(provider=provider, kind=kind))
+    sentence = fault(ask("push", **apns_of(emulator)))
+    assert sentence.startswith(f"{provider}: ")
+    assert words in sentence
+
+
+@pytest.mark.parametrize("variable", ["fcm_base_url", "apns_base_url"])
+def test_a_provider_that_cannot_be_reached(ask: Ask, emulator: Emulator, variable: str) -> None:
+    nowhere = {variable: f"https://127.0.0.1:{free_port()}"}
+    assert "gave no answer" in fault(ask("push", **apns_of(emulator) | nowhere))
+
+
+def test_a_push_service_of_browsers_that_cannot_be_reached(ask: Ask, emulator: Emulator) -> None:
+    browsers = {"vapid_key_file": private_copy(emulator.vapid_key_file), "vapid_subject": "mailto:ops@example.com"}
+    said = fault(ask("push", **browsers, webpush_hosts=("nobody.invalid", ".notify.windows.com")))
+    assert said.startswith("webpush: nobody.invalid gave no answer")
 
 
 def test_a_forgotten_service_account_is_a_fault_where_pushes_are_sent(ask: Ask) -> None:

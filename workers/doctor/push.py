@@ -1,41 +1,68 @@
-"""Push providers: their keys must be keys, and Google must give a token for the service account."""
+"""Push providers: their keys must be keys, and each must know us when it is sent something harmless."""
 
 import asyncio
 from collections.abc import Iterator
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from tasks.notifications.apps import push_apps, told_by_key
-from tasks.notifications.providers import configured_providers
-from tasks.notifications.providers.google_token import AccessToken, CredentialsError
+from tasks.notifications.devices import Device, of_lane
+from tasks.notifications.outcome import Kind
+from tasks.notifications.payload import Push
+from tasks.notifications.providers import Provider, configured_providers
 from workers.doctor.report import Answer, Host, ok, wrong
 from workers.doctor.secrets import private
 
-TOKEN_SECONDS = 15.0
+WEBPUSH_SECONDS = 5.0
 KEYS = ("GOOGLE_APPLICATION_CREDENTIALS", "APNS_KEY_FILE", "VAPID_KEY_FILE")
+HARMLESS = Push("Test", "Test", {}, collapse_key="test", thread="test", badge=None, sound=False, expires_at=0, ttl=0)
+# FCM validates without delivering; APNs cannot, but no phone has such a token.
+NOBODY = {"fcm": ("nobody", True), "apns": (64 * "0", False)}
+FAULTS = {
+    Kind.CREDENTIALS: "see that the key was not deleted, and that project, topic and rights are right",
+    Kind.UNREACHABLE: "see that it can be reached from here",
+    Kind.UNAVAILABLE: "it is at fault itself; ask again later",
+    Kind.THROTTLED: "it asks to slow down; ask again later",
+    Kind.UNKNOWN: "see that it is the provider who answers there",
+}
 
 
 def push(host: Host) -> Iterator[Answer]:
-    """Look at the credentials of every app, and ask Google for a token with each service account."""
+    """Look at the credentials of every app, and send each provider something harmless."""
     settings = host.settings
-    apps = push_apps(settings)
-    for app, own in apps.values():
+    for app, own in push_apps(settings).values():
         with told_by_key(settings, app.name):
             for variable in KEYS:
                 if (path := getattr(own, variable.lower())) is not None:
                     private(variable, path, f"install -m 600 YOUR-KEY {path}")
-    yield ok(f"the keys of {', '.join(configured_providers(settings))} can be read")
+    providers = configured_providers(settings)
+    yield ok(f"the keys of {', '.join(providers)} can be read")
     if host.offline:
-        yield "not tried", "Google was not asked for a token (--offline)"
+        yield "not tried", "the providers were not asked (--offline)"
         return
-    for own in {own.google_application_credentials: own for _, own in apps.values()}.values():
-        if own.google_application_credentials:
-            yield _google(AccessToken(own.google_application_credentials, own.ssl_cert_file))
+    for lane, provider in providers.items():
+        if (name := of_lane(lane)["provider"]) in NOBODY:
+            yield asyncio.run(_ask(lane, provider, *NOBODY[name]))
+    if any(of_lane(lane)["provider"] == "webpush" for lane in providers):
+        yield from map(_answers, [name for name in settings.webpush_hosts if not name.startswith(".")])
 
 
-def _google(token: AccessToken) -> Answer:
+async def _ask(lane: str, provider: Provider, token: str, dry_run: bool) -> Answer:
+    device = Device(of_lane(lane)["provider"], token, "")
+    outcome = await provider.send(provider.prepare(HARMLESS), device, dry_run=dry_run)
+    await provider.close()
+    if outcome.kind in FAULTS:
+        return wrong(f"{lane}: {outcome.reason}; {FAULTS[outcome.kind]}")
+    return ok(f"{lane} took our credentials, and answered to a token that is nobody's: {outcome.reason or 'accepted'}")
+
+
+def _answers(name: str) -> Answer:
+    """Ask a push service for its front page: any answer shows that it can be reached."""
     try:
-        asyncio.run(asyncio.wait_for(token.get(), TOKEN_SECONDS))
-    except CredentialsError as error:
-        return wrong(f"{error}; see that the key of the service account was not deleted, and that Google can be reached")
-    except TimeoutError:
-        return wrong(f"Google gave no token within {TOKEN_SECONDS:g} s; see that its token_uri can be reached from here")
-    return ok(f"Google gave a token for the project {token.project_id}")
+        with urlopen(Request(f"https://{name}/", method="HEAD"), timeout=WEBPUSH_SECONDS) as answer:
+            status = answer.status
+    except HTTPError as error:
+        status = error.code
+    except OSError as error:
+        return wrong(f"webpush: {name} gave no answer: {error}; see that it can be reached from here")
+    return ok(f"webpush: {name} can be reached (HTTP {status})")
