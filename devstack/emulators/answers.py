@@ -47,6 +47,8 @@ class Message(NamedTuple):
     digest: str = ""
     """Of what it says, see `digest_of`."""
     dry_run: bool = False
+    content: Any = None
+    """The decoded message, where a phone that is offline may have it kept."""
 
 
 class RequestHeaders(Protocol):

@@ -127,6 +127,15 @@ class Emulator:
         given = {"latency": latency, "token_lifetime": token_lifetime}
         self._call("POST", "settings", {name: value for name, value in given.items() if value is not None})
 
+    def go_offline(self, token: str) -> None:
+        """Take the Android phone with this FCM token offline, until `come_back`."""
+        self._call("POST", "offline", {"token": token})
+
+    def come_back(self, token: str) -> list[dict[str, Any]]:
+        """Return what the phone shows of the messages that were sent to it meanwhile."""
+        shown: list[dict[str, Any]] = self._call("POST", "online", {"token": token})["shown"]
+        return shown
+
     def revoke_tokens(self) -> None:
         """Make every OAuth bearer given out so far unknown, as after a key was withdrawn."""
         self._call("POST", "revoke")

@@ -7,6 +7,8 @@
 | faults/ID | DELETE | clear one |
 | stats | GET | the counters; the log is flushed |
 | settings | POST | `latency` (s, on every well-formed request), `token_lifetime` (s, bearers given out from now on) |
+| offline | POST | `token`: its phone is offline from now on |
+| online | POST | `token`: its phone is back; what it shows of what was sent meanwhile |
 | revoke | POST | every bearer given out so far becomes unknown |
 | reset | POST | empty the log, zero the counters, clear the faults, settings back to their defaults |
 """
@@ -21,17 +23,19 @@ from devstack.emulators.counters import Counters
 from devstack.emulators.faults import FaultBook, UnknownFaultError
 from devstack.emulators.log import AcceptedLog
 from devstack.emulators.oauth import DEFAULT_LIFETIME_SECONDS, OAuth
+from devstack.emulators.phones import Phone
 
 PREFIX = "/_control/"
 
 
 class Control:
-    """The emulator's faults and settings. The server reads `latency` and `books` at each request."""
+    """The emulator's faults and settings. The server reads `latency`, `books` and `offline` at each request."""
 
     def __init__(self, oauth: OAuth, providers: list[Provider], log: AcceptedLog, counters: Counters) -> None:
         ids = count(1)
         self.books = {provider.name: FaultBook(provider.name, provider.faults, ids) for provider in providers}
         self.latency = 0.0
+        self.offline: dict[str, Phone] = {}
         self._oauth = oauth
         self._log = log
         self._counters = counters
@@ -64,12 +68,18 @@ class Control:
                 self.latency = body.get("latency", self.latency)
                 self._oauth.lifetime = body.get("token_lifetime", self._oauth.lifetime)
                 return {}
+            case "POST", "offline":
+                self.offline[body["token"]] = Phone()
+                return {}
+            case "POST", "online":
+                return {"shown": self.offline.pop(body["token"]).shown()}
             case "POST", "revoke":
                 self._oauth.revoke()
                 return {}
             case "POST", "reset":
                 self._log.reset()
                 self._counters.reset()
+                self.offline.clear()
                 self._do("POST", "settings", "", {"latency": 0.0, "token_lifetime": DEFAULT_LIFETIME_SECONDS})
                 return self._do("DELETE", "faults", "", None)
             case _:

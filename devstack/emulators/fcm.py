@@ -87,8 +87,9 @@ class Fcm:
             data.get("notification_id"),
             android.get("collapse_key") or android.get("collapseKey"),
             _DRY_RUN_NAME if dry_run else f"projects/{PROJECT}/messages/0:{self._started}%{next(self._numbers):016x}",
-            digest_of(message.get("notification")),
+            digest_of(message.get("notification") or android.get("data")),
             dry_run,
+            message,
         )
 
 

@@ -88,6 +88,8 @@ class Server:
             named = message.notification_id, message.collapse, message.name
             accepted = Accepted(now, provider.name, message.token, *named, connection, message.digest, torn, latency)
             self._log.append(accepted)
+            if provider.name == "fcm" and (phone := self._control.offline.get(message.token)):
+                phone.keep(message.content)
         return answer
 
     async def _be_late(self, seconds: float) -> None:

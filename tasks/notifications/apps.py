@@ -4,15 +4,24 @@ The variables for a single app are the app `default`; a file with others leaves 
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from settings import ConfigurationError, Settings
 from tasks.notifications.devices import APP_NAME, DEFAULT_APP
+from tasks.notifications.notification import NotificationType
+from tasks.notifications.templates import ANDROID, FIELDS, ProviderName, faults, merge
+
+# Of one type and provider: with one for ALL and the longest title there is room for a body.
+MOST_TEMPLATE_BYTES = 700
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # The settings that credentials are taken from, and the table and key of an app that stand for each.
 CREDENTIALS: dict[str, tuple[str, str]] = {
@@ -32,6 +41,10 @@ class FcmSection(Section):
     """`[APP.fcm]`."""
 
     service_account: Path
+    channel_id: str | None = None
+    """Android's notification channel; a template may name another by type."""
+    silent_channel_id: str | None = None
+    """The channel for recipients who want no sound: from Android 8 on the channel decides."""
 
 
 class ApnsSection(Section):
@@ -59,6 +72,45 @@ class App(Section):
     fcm: FcmSection | None = None
     apns: ApnsSection | None = None
     webpush: WebPushSection | None = None
+    android: Literal["data", "notification"] = "notification"
+    """`data`: the app's own code shows a push; `notification`: Android does, and collapses what comes while it is offline."""
+    content: Literal["full", "sender", "none"] = "full"
+    """What the lock screen and the provider get to see: title and body, the title alone, or neither."""
+    hidden: str = "New message"
+    """Stands in the place of what is not shown."""
+    templates: dict[Literal["ALL", NotificationType], dict[ProviderName, dict[str, Any]]] = {}
+
+    def template(self, notification_type: str, provider: str) -> Mapping[str, Any]:
+        """Return what the app adds to a provider's messages of a type; empty for most."""
+        return self._merged.get((notification_type, provider), NOTHING)
+
+    @cached_property
+    def _merged(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The templates of each type over those of ALL, merged once."""
+        everything = self.templates.get("ALL", {})
+        return {
+            (name, provider): merge(merge({}, everything.get(provider, {})), self.templates.get(name, {}).get(provider, {}))
+            for name in get_args(NotificationType)
+            for provider in FIELDS
+        }
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name, by_provider in self.templates.items():
+            for provider, table in by_provider.items():
+                fields = dict(FIELDS[provider])
+                if self.android == "data" and provider == "fcm":
+                    # Any of these makes Google collapse the message.
+                    del fields["notification"]
+                    fields["android"] = {key: field for key, field in ANDROID.items() if key != "notification"}
+                where = f"{self.name}.templates.{name}.{provider}"
+                for fault in faults(table, fields, where):
+                    raise ValueError(fault)
+                if len(orjson.dumps(table)) > MOST_TEMPLATE_BYTES:
+                    raise ValueError(
+                        f"{where} has more than {MOST_TEMPLATE_BYTES} bytes, which leaves too little of 4096 to a push"
+                    )
+        return self
 
     @property
     def providers(self) -> list[str]:
@@ -122,6 +174,8 @@ def told_by_key(settings: Settings, app: str) -> Iterator[None]:
 
 def _sentence(app: str, error: ValidationError) -> str:
     first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
     where = ".".join(map(str, (app, *first["loc"]))) if first["loc"][0] not in CREDENTIALS else str(first["loc"][0]).upper()
     words = {"missing": "is not set", "extra_forbidden": "is no key that is known"}
     message = words.get(first["type"], first["msg"].removeprefix("Value error, "))

@@ -41,7 +41,7 @@ class Delivery:
     def push_for(self, name: str, provider: Provider, now: float) -> Any:
         """Return the push in the shape of the provider that devices call `name`."""
         if name not in self.prepared:
-            self.prepared[name] = provider.prepare(build_push(self.notification, now))
+            self.prepared[name] = provider.prepare(build_push(self.notification, now, provider.app))
         return self.prepared[name]
 
     def enter(self, device: Device, outcome: Outcome | None) -> bool:
@@ -81,7 +81,7 @@ def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery |
         return Attempt(settlement.suppressed(notification, why), notification.recipient_id)
     ledger.keep_only(wanted.usable)
     for device in wanted.usable if dead else ():
-        if not dead.isdisjoint((device.key, *device.aliases)) and device.key not in ledger.entries:
+        if not dead.isdisjoint((device.key, *device.aliases)) and ledger.state_of(device.key) is State.WAITING:
             ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
     due = ledger.due(wanted.usable, now)
     if not due:

@@ -13,6 +13,7 @@ class Notification(NamedTuple):
     conversation_id: int
     message_id: int
     recipient_id: int
+    sender_id: int
     notification_type: NotificationType
     title: str
     body: str

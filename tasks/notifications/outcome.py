@@ -40,7 +40,7 @@ FINAL = frozenset({Kind.SENT, Kind.DEAD, Kind.FOREIGN, Kind.REFUSED})
 
 
 class Outcome(NamedTuple):
-    """The answer for one device: `reason` is for people and never holds a token or content.
+    """The answer for one device: `reason` is for people and never holds a token or content; of SENT it is the message's id.
 
     `retry_after` is in seconds. `everyone` says whether a request to slow down is meant for all senders or for one device; None
     where it does not say.
@@ -50,6 +50,9 @@ class Outcome(NamedTuple):
     reason: str = ""
     retry_after: float | None = None
     everyone: bool | None = False
+
+
+LONGEST_ID = 200
 
 
 def provider_words(text: object, most: int = 40) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import regex
 
+from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.notification import Notification
 
 # FCM, APNs and Web Push agree on it: 4096 bytes of payload.
@@ -30,13 +31,21 @@ class Push(NamedTuple):
     """Unix seconds; the provider drops it after that."""
     ttl: int
     """Seconds left until then."""
+    sender_id: str = ""
+
+    def words(self, body: str) -> dict[str, str]:
+        """Return what a template's placeholders stand for, with `body` for its body."""
+        return {**self.data, "sender_id": self.sender_id, "title": self.title, "body": body}
 
 
-def build_push(notification: Notification, now: float) -> Push:
-    """Return the push of a row at `now` (Unix seconds)."""
+def build_push(notification: Notification, now: float, app: App = DEFAULT) -> Push:
+    """Return the push of a row at `now` (Unix seconds), with as much of its words as the app shows."""
+    title, body = notification.title, notification.body
+    if app.content != "full":
+        title, body = (title, app.hidden) if app.content == "sender" else (app.hidden, "")
     return Push(
-        title=_sound_text(notification.title),
-        body=_sound_text(notification.body),
+        title=_sound_text(title),
+        body=_sound_text(body),
         data={
             "conversation_id": str(notification.conversation_id),
             "message_id": str(notification.message_id),
@@ -49,6 +58,7 @@ def build_push(notification: Notification, now: float) -> Push:
         sound=notification.sound,
         expires_at=notification.expires_at,
         ttl=max(0, int(notification.expires_at - now)),
+        sender_id=str(notification.sender_id),
     )
 
 

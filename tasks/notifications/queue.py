@@ -72,7 +72,8 @@ LEASE_ONE = text("""
 # A Notification's fields in their order, by primary and unique keys, without locks. `settled`: the row was deleted, or
 # settled by someone else between the look and the lease; its entry is forgotten.
 NOTIFICATION = f"""
-    n.conversation_id, n.message_id, n.recipient_id, COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE') AS notification_type,
+    n.conversation_id, n.message_id, n.recipient_id, COALESCE(n.sender_id, 0),
+    COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE') AS notification_type,
     n.title, LEFT(n.body, 4096) AS body, n.device_tokens, COALESCE(n.is_sent, 0) AS is_sent,
     COALESCE(UNIX_TIMESTAMP(n.created_at), 0) + 0e0 AS created_at, {preferences.COLUMNS}
 """

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextvars
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
+from typing import Any
 
+import orjson
 import uvloop
 
 from db.engine import get_engine
@@ -13,7 +16,7 @@ from settings import get_settings
 from tasks import counters
 from tasks.notifications import breaker, journal, pause
 from tasks.notifications.delivery import Job
-from tasks.notifications.devices import Device, read_devices
+from tasks.notifications.devices import Device, of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.facts import SETTLED
 from tasks.notifications.gate import Gate
@@ -95,11 +98,7 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
     Raise LookupError where there is no such row.
     """
     runner, providers = _process()
-    queue = Queue(get_engine(), lease="")
-    notification = queue.peek(notification_id)
-    if notification is None:
-        raise LookupError(f"there is no notification {notification_id}")
-    push = build_push(notification, queue.now())
+    notification, now = _peek(notification_id)
 
     async def ask() -> list[tuple[Device, Outcome]]:
         outcomes = []
@@ -108,11 +107,54 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
             if provider is None:
                 outcome = absent(device.lane)
             else:
-                outcome = await provider.send(provider.prepare(push), device, dry_run=True)
+                prepared = provider.prepare(build_push(notification, now, provider.app))
+                outcome = await provider.send(prepared, device, dry_run=True)
             outcomes.append((device, outcome))
         return outcomes
 
     return runner.run(ask())
+
+
+def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Return what each device of a row would be sent, by its key, or by lane what each of an app's providers would send.
+
+    Raise LookupError where there is no such row, or no such app.
+    """
+    _, providers = _process()
+    notification, now = _peek(notification_id)
+    lanes = {lane: lane for lane in providers if of_lane(lane)["app"] == app}
+    if app is None:
+        lanes = {device.key: device.lane for device in read_devices(notification.device_tokens).usable}
+    elif not lanes:
+        raise LookupError(f"there is no app {app}")
+    shown = []
+    for key, lane in lanes.items():
+        if provider := providers.get(lane):
+            shown.append((key, provider.show(provider.prepare(build_push(notification, now, provider.app)))))
+        else:
+            shown.append((key, {"not sent": absent(lane).reason}))
+    return shown
+
+
+def try_out(entry: Mapping[str, Any], *, dry_run: bool) -> Outcome:
+    """Send a test push to one device, named as in `device_tokens`. Raise LookupError where that is no device."""
+    runner, providers = _process()
+    found = read_devices(orjson.dumps([entry]))
+    if not found.usable:
+        raise LookupError(found.faults[0])
+    (device,) = found.usable
+    if (provider := providers.get(device.lane)) is None:
+        return absent(device.lane)
+    test = Notification(0, 0, 0, 0, 0, "SYSTEM", "Test", "A push from chat-workers", None, False, time.time())
+    return runner.run(provider.send(provider.prepare(build_push(test, test.created_at, provider.app)), device, dry_run=dry_run))
+
+
+def _peek(notification_id: int) -> tuple[Notification, float]:
+    queue = Queue(get_engine(), lease="")
+    notification = queue.peek(notification_id)
+    if notification is None:
+        raise LookupError(f"there is no notification {notification_id}")
+    return notification, queue.now()
 
 
 def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:

@@ -1,10 +1,12 @@
 """Apps of PUSH_APPS_FILE side by side: what each is sent with, and what is wrong with a file, against the emulators."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from devstack.emulators import apns
 from devstack.emulators.client import Emulator, Fault
@@ -12,6 +14,7 @@ from settings import ConfigurationError, get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import configured_providers
 from tests.notifications.conftest import Accepted, Chat
+from workers.cli import cli
 
 IPHONE = "ab" * 32
 
@@ -145,6 +148,22 @@ def test_an_iphone_is_reached_where_its_environment_is(
     assert "apns gave no answer" in (api.status(named)[2] or "")
 
 
+# A template's lines behind its table's name, and what is said of them.
+WRONG = {
+    "fcm]\nandroid.collapse_key = 'a'": "fcm.android.collapse_key is no field that a template may set; ",
+    "fcm]\nandroid.notification.visibility = 'LOUD'": "fcm.android.notification.visibility is not one of PRIVATE, PUBLIC",
+    "fcm]\ndata.message_id = 'a'": "fcm.data.message_id is no field",
+    "fcm]\ndata.google_x = 'a'": "fcm.data.google_x is no field",
+    "fcm]\nandroid = 'a'": "fcm.android is no table",
+    "fcm]\nfcm_options.analytics_label = 'a b'": "fcm.fcm_options.analytics_label is not up to 50 of",
+    "apns]\naps.badge = 3": "apns.aps.badge is no field",
+    "apns]\naps.mutable-content = 2": "apns.aps.mutable-content is not 1",
+    "apns]\naps.alert.loc-args = ['{password}']": "apns.aps.alert.loc-args holds '{password}'; what may stand in braces is",
+    f"fcm]\ndata.x = '{'x' * 701}'": "fcm has more than 700 bytes, which leaves too little of 4096 to a push",
+    "webpush]\nactions = [{title = 'a'}]": "webpush.actions is not a list, each of it a table of action, title and icon",
+}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -179,3 +198,99 @@ def test_what_is_wrong_with_the_file_is_said_with_its_path_table_and_key(apps: A
     with pytest.raises(ConfigurationError) as raised:
         configured_providers(get_settings())
     assert words.format(path=path) in str(raised.value)
+
+
+@pytest.mark.parametrize(("style", "shown"), [("data", 10), ("notification", 1)])
+def test_of_ten_messages_to_a_phone_that_was_offline(api: Chat, emulator: Emulator, apps: Apps, style: str, shown: int) -> None:
+    """What Google documents: messages with a notification part collapse into the last one, those without are all kept."""
+    apps(f"[driver]\nandroid = '{style}'\n{DRIVER}")
+    emulator.go_offline("phone")
+    rows = [api.notify(of_app("driver", "phone"), body=f"message {number}") for number in range(10)]
+    run.drain()
+    assert {api.status(row) for row in rows} == {("SENT", 1, None)}
+    seen = {message["body"] for message in emulator.come_back("phone")}
+    assert len(seen) == shown
+    assert seen <= {f"message {number}" for number in range(10)}
+
+
+def test_a_push_that_was_sent_twice_is_shown_once(api: Chat, emulator: Emulator, apps: Apps) -> None:
+    apps(f"[driver]\nandroid = 'data'\n{DRIVER}")
+    emulator.go_offline("phone")
+    emulator.inject(Fault(kind="accepted_reset", token="phone", times=1))
+    row = api.notify(of_app("driver", "phone"))
+    run.drain()
+    api.let_pass(60)
+    run.retry_failed()
+    assert api.status(row) == ("SENT", 1, None)
+    assert len(list(emulator.accepted())) == 2
+    assert [message["tag"] for message in emulator.come_back("phone")] == [f"notification-{row}"]
+
+
+def test_who_waits_for_a_device_that_was_logged_out_is_not_sent(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    """docs/api.md has the API enter the device among the dead."""
+    emulator.inject(Fault(kind="unavailable", token="phone", times=1))
+    row = api.notify("phone")
+    run.drain()
+    assert api.status(row)[0] == "FAILED"
+    api.execute(
+        "INSERT INTO worker_dead_devices (device_key, provider, token, recipient_id, notification_id, reason)"
+        " VALUES (CONCAT('fcm:', LEFT(SHA2(:token, 256), 16)), 'fcm', :token, 2, 0, 'logged out')",
+        token="phone",
+    )
+    api.let_pass(60)
+    run.retry_failed()
+    assert api.status(row)[0] == "BOUNCED"
+    assert accepted() == []
+
+
+FORM = """
+[driver]
+android = "data"
+content = "sender"
+hidden = "Open the app"
+[driver.templates.ALL.apns]
+aps.category = "chat"
+link = "https://chat.example/c/{conversation_id}?from={sender_id}"
+[driver.templates.MENTION.apns]
+aps.category = "mention"
+aps.alert.subtitle = "{type}"
+[driver.templates.ALL.fcm]
+data.link = "app://c/{conversation_id}"
+"""
+
+
+def test_preview_shows_what_each_device_would_be_sent(api: Chat, apps: Apps) -> None:
+    apps(FORM + DRIVER)
+    row = api.notify(of_app("driver", "secret-token"), of_app("driver", IPHONE, "apns"), "phone", notification_type="MENTION")
+    told = CliRunner().invoke(cli, ["notifications", "preview", str(row), "--json"])
+    assert told.exit_code == 0, told.output
+    assert "secret-token" not in told.output
+    assert "When can you deliver" not in told.output.partition('"fcm:')[0]
+    android, iphone, plain = json.loads(told.output)
+    data = android["message"]["android"]["data"]
+    assert (data["title"], data["body"], data["link"]) == ("New message from Ana", "Open the app", "app://c/1")
+    assert "notification" not in android["message"]
+    assert "collapse_key" not in android["message"]["android"]
+    assert android["message"]["apns"]["payload"]["aps"]["alert"] == {"title": "New message from Ana", "body": "Open the app"}
+    aps = iphone["payload"]["aps"]
+    assert (aps["category"], aps["alert"]["subtitle"]) == ("mention", "MENTION")
+    assert iphone["payload"]["link"] == "https://chat.example/c/1?from=1"
+    assert plain["message"]["notification"]["body"] == "When can you deliver?"
+    assert api.status(row)[0] == "PENDING"
+    of_all = CliRunner().invoke(cli, ["notifications", "preview", str(row), "--app", "driver", "--json"])
+    assert [shown["device"] for shown in json.loads(of_all.output)] == ["fcm.driver", "apns.driver"]
+
+
+def test_a_test_push_prints_the_provider_s_id_of_the_message(emulator: Emulator, apps: Apps) -> None:
+    apps(DRIVER)
+    for provider, token in (("fcm", "phone"), ("apns", IPHONE)):
+        command = ["notifications", "test", "--app", "driver", "--provider", provider, "--token", token]
+        told = CliRunner().invoke(cli, command)
+        assert told.exit_code == 0, told.output
+        sent = [message.name for message in emulator.accepted() if message.provider == provider]
+        assert told.output == f"sent: {sent[0]}\n"
+    dry = CliRunner().invoke(cli, ["notifications", "test", "--provider", "fcm", "--token", "phone", "--dry-run"])
+    assert (dry.exit_code, len(list(emulator.accepted()))) == (0, 2)
+    emulator.inject(Fault(kind="invalid_token"))
+    bad = CliRunner().invoke(cli, ["notifications", "test", "--provider", "fcm", "--token", "phone"])
+    assert (bad.exit_code, bad.output[:5]) == (1, "dead:")

@@ -1,5 +1,6 @@
 """`chat-workers notifications`: the state of delivery, the history of a row, pause, send, validate or replay."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from settings import parse_age
 from tasks.notifications import pause as pausing
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
+from tasks.notifications.devices import DEFAULT_APP, ENVIRONMENTS
 from tasks.notifications.facts import TABLES
 from tasks.notifications.history import History
 from tasks.notifications.history import history as read_history
@@ -29,7 +31,7 @@ provider_option = click.option(
 
 @click.group("notifications", cls=Group)
 def group() -> None:
-    """Push delivery: status, show, pause, resume, send, replay."""
+    """Push delivery: status, show, preview, test, pause, resume, send, replay."""
 
 
 @group.command()
@@ -122,6 +124,40 @@ def _validate(notification_id: int, as_json: bool) -> None:
     said = [f"{row['device']}: " + ("valid" if row["valid"] else f"{row['outcome']}, {row['reason']}") for row in rows]
     emit(rows, as_json, said or ["the row names no usable device"])
     if any(row["outcome"] not in {Kind.SENT, Kind.HELD} for row in rows):
+        raise SystemExit(1)
+
+
+@group.command()
+@click.argument("notification_id", type=int)
+@click.option("--app", help="What each provider of this app would send, whatever devices the row has.")
+@as_json_option
+def preview(notification_id: int, app: str | None, as_json: bool) -> None:
+    """Show exactly what each device of a row would be sent, tokens and credentials left out. It holds the row's words."""
+    try:
+        shown = run.preview(notification_id, app)
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from None
+    lines = [line for key, message in shown for line in (key, *json.dumps(message, indent=2, ensure_ascii=False).splitlines())]
+    emit([{"device": key, **message} for key, message in shown], as_json, lines or ["the row names no usable device"])
+
+
+@group.command()
+@click.option("--app", default=DEFAULT_APP, show_default=True)
+@click.option("--provider", type=click.Choice(tuple(PROVIDERS)), required=True)
+@click.option("--token", required=True, help="The device's token; of a browser its subscription, as JSON.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Of an iPhone's token, where it is not the app's own.")
+@click.option("--dry-run", is_flag=True, help="Have FCM validate it (validate_only); the others cannot.")
+@as_json_option
+def test(app: str, provider: str, token: str, environment: str | None, dry_run: bool, as_json: bool) -> None:
+    """Send a test push to one device, without a row; print the provider's id of the message."""
+    try:
+        entry = json.loads(token) if token.startswith("{") else {"token": token}
+        outcome = run.try_out({**entry, "provider": provider, "app": app, "environment": environment}, dry_run=dry_run)
+    except (ValueError, LookupError) as error:
+        raise click.UsageError(f"--token: {error.args[0]}") from None
+    said = {"outcome": outcome.kind.value, "reason": outcome.reason}
+    emit(said, as_json, [f"{outcome.kind.value}: {outcome.reason}"])
+    if outcome.kind not in {Kind.SENT, Kind.HELD}:
         raise SystemExit(1)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tasks.notifications.apps import push_apps, told_by_key
+from settings import Settings
+from tasks.notifications.apps import App, push_apps, told_by_key
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import Push
@@ -30,13 +31,14 @@ FAULTS = {
 def push(host: Host) -> Iterator[Answer]:
     """Look at the credentials of every app, and send each provider something harmless."""
     settings = host.settings
-    for app, own in push_apps(settings).values():
+    apps = push_apps(settings)
+    for app, own in apps.values():
         with told_by_key(settings, app.name):
             for variable in KEYS:
                 if (path := getattr(own, variable.lower())) is not None:
                     private(variable, path, f"install -m 600 YOUR-KEY {path}")
     providers = configured_providers(settings)
-    yield ok(f"the keys of {', '.join(providers)} can be read")
+    yield ok(f"the keys of {', '.join(providers)} can be read{_collapsing(apps)}")
     if host.offline:
         yield "not tried", "the providers were not asked (--offline)"
         return
@@ -45,6 +47,13 @@ def push(host: Host) -> Iterator[Answer]:
             yield asyncio.run(_ask(lane, provider, *NOBODY[name]))
     if any(of_lane(lane)["provider"] == "webpush" for lane in providers):
         yield from map(_answers, [name for name in settings.webpush_hosts if not name.startswith(".")])
+
+
+def _collapsing(apps: dict[str, tuple[App, Settings]]) -> str:
+    """Return a recommendation where an app's Android pushes are of the kind that Google collapses."""
+    names = [app.name for app, own in apps.values() if app.android == "notification" and own.google_application_credentials]
+    advice = f'; an Android phone that is offline keeps one push of {", ".join(names)}: see android = "data" in docs/apps.md'
+    return advice if names else ""
 
 
 async def _ask(lane: str, provider: Provider, token: str, dry_run: bool) -> Answer:

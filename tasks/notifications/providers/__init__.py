@@ -27,6 +27,10 @@ class Provider(Protocol):
         """Send to one device and return what the answer means. `dry_run` has the provider validate without delivering."""
         ...
 
+    def show(self, prepared: Any) -> dict[str, Any]:
+        """Return what `send` would send, as people read it: without the device's address and our credentials."""
+        ...
+
     async def close(self) -> None:
         """Close the connections."""
         ...

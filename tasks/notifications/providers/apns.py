@@ -9,10 +9,11 @@ import orjson
 from settings import ConfigurationError, Settings
 from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome, provider_words
+from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
+from tasks.notifications.templates import merge
 
 # Apple refuses tokens older than an hour and complains of new ones more often than every 20 minutes.
 TOKEN_SECONDS = 45 * 60
@@ -58,7 +59,7 @@ class Apns:
         """Return the payload, its body trimmed to 4096 bytes, and the headers that go with it."""
 
         def payload(body: str) -> bytes:
-            return orjson.dumps(_payload(push, body))
+            return orjson.dumps(_payload(push, body, self.app))
 
         headers = {
             "apns-topic": self._topic,
@@ -87,18 +88,27 @@ class Apns:
             self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
         return outcome
 
+    def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
+        """Return headers and payload of the request, without the device's token and the credentials."""
+        return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
+
     async def close(self) -> None:
         """Close the connection."""
         await self._transport.close()
 
 
-def _payload(push: Push, body: str) -> dict[str, Any]:
+def _payload(push: Push, body: str, app: App) -> dict[str, Any]:
     aps: dict[str, Any] = {"alert": {"title": push.title, "body": body}, "thread-id": push.thread}
     if push.badge is not None:
         aps["badge"] = push.badge
+    payload = {"aps": aps, **push.data}
+    if template := app.template(push.data.get("type", ""), "apns"):
+        merge(payload, template, push.words(body))
     if push.sound:
-        aps["sound"] = "default"
-    return {"aps": aps, **push.data}
+        aps.setdefault("sound", "default")
+    else:
+        aps.pop("sound", None)
+    return payload
 
 
 def classify(answer: Answer) -> Outcome:
@@ -109,7 +119,11 @@ def classify(answer: Answer) -> Outcome:
     """
     if answer.status == 200:
         # Apple's 200 has no body; a page is somebody else's.
-        return Outcome(Kind.UNKNOWN, "apns 200 with a body") if answer.body else Outcome(Kind.SENT)
+        return (
+            Outcome(Kind.UNKNOWN, "apns 200 with a body")
+            if answer.body
+            else Outcome(Kind.SENT, provider_words(answer.name, LONGEST_ID))
+        )
     named = answer.content.get("reason")
     said = provider_words(named) if isinstance(named, str) else ""
     reason = f"apns {answer.status} {said}".strip()

@@ -10,10 +10,11 @@ from pyreqwest.http import Url
 from settings import ConfigurationError, Settings
 from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome, provider_words
+from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
+from tasks.notifications.templates import merge
 
 # The answer to a string that never was a token; the same errorCode otherwise means that our payload is at fault.
 NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
@@ -44,10 +45,13 @@ class Fcm:
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        raw = encode(push, push.body)
+        raw = encode(push, push.body, self.app)
         if len(raw) > MOST_BYTES:
-            around = len(raw) - len(orjson.dumps(push.body))
-            raw = encode(push, fit(push.body, lambda body: around + len(orjson.dumps(body))))
+            body = fit(push.body, lambda body: len(encode(push, body, self.app)))
+            if not body:
+                # The title is in it three times in style `data`.
+                push = push._replace(title=fit(push.title, lambda title: len(encode(push._replace(title=title), "", self.app))))
+            raw = encode(push, body, self.app)
         return raw[:-1]
 
     async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
@@ -67,43 +71,64 @@ class Fcm:
             self._token.reject(token)
         return classify(answer)
 
+    def show(self, prepared: bytes) -> dict[str, Any]:
+        """Return the body of the request, without the device's token."""
+        return {"message": orjson.loads(prepared + b"}")}
+
     async def close(self) -> None:
         """Close the connections."""
         await self._token.close()
         await self._transport.close()
 
 
-def encode(push: Push, body: str) -> bytes:
+def encode(push: Push, body: str, app: App = DEFAULT) -> bytes:
     """Return the v1 message of a push as JSON, without its target and with `body` for its body.
 
     https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages#resource:-message
     """
     key, ttl = push.collapse_key, push.ttl
-    android: dict[str, Any] = {"tag": key}
+    shown: dict[str, Any] = {"tag": key}
     aps: dict[str, Any] = {"thread-id": push.thread}
     webpush: dict[str, Any] = {"tag": key}
-    if push.badge is not None:
-        android["notification_count"] = aps["badge"] = push.badge
-    if push.sound:
-        android["sound"] = aps["sound"] = "default"
+    android: dict[str, Any] = {"priority": "high", "ttl": f"{ttl}s"}
+    message: dict[str, Any] = {
+        "data": {**push.data},
+        "android": android,
+        "apns": {
+            "headers": {"apns-collapse-id": key, "apns-expiration": str(int(push.expires_at)), "apns-priority": "10"},
+            "payload": {"aps": aps},
+        },
+        "webpush": {"headers": {"TTL": str(ttl), "Urgency": "high", "Topic": key}, "notification": webpush},
+    }
+    as_data = app.android == "data"
+    if as_data:
+        # Without a `notification` part and a key Google does not collapse it; iPhones and browsers get the words apart.
+        android["data"] = shown
+        shown |= {"title": push.title, "body": body, "thread": push.thread, "silent": str(not push.sound).lower()}
+        aps["alert"] = {"title": push.title, "body": body}
+        webpush |= aps["alert"]
     else:
+        message["notification"] = {"title": push.title, "body": body}
+        android |= {"collapse_key": key, "notification": shown}
+    if push.badge is not None:
+        aps["badge"] = push.badge
+        shown |= {"badge": str(push.badge)} if as_data else {"notification_count": push.badge}
+    if app.fcm and app.fcm.channel_id:
+        shown["channel_id"] = app.fcm.channel_id
+    if template := app.template(push.data.get("type", ""), "fcm"):
+        merge(message, template, push.words(body))
+    if as_data:
+        shown |= message["data"]
+    if push.sound:
+        for part in (aps,) if as_data else (aps, shown):
+            part.setdefault("sound", "default")
+    else:
+        for part, name in ((aps, "sound"), (shown, "sound"), (shown, "default_sound"), (webpush, "vibrate")):
+            part.pop(name, None)
         webpush["silent"] = True
-    return orjson.dumps(
-        {
-            "notification": {"title": push.title, "body": body},
-            "data": push.data,
-            "android": {"collapse_key": key, "priority": "high", "ttl": f"{ttl}s", "notification": android},
-            "apns": {
-                "headers": {
-                    "apns-collapse-id": key,
-                    "apns-expiration": str(int(push.expires_at)),
-                    "apns-priority": "10",
-                },
-                "payload": {"aps": aps},
-            },
-            "webpush": {"headers": {"TTL": str(ttl), "Urgency": "high", "Topic": key}, "notification": webpush},
-        }
-    )
+        if app.fcm and app.fcm.silent_channel_id:
+            shown["channel_id"] = app.fcm.silent_channel_id
+    return orjson.dumps(message)
 
 
 def classify(answer: Answer) -> Outcome:
@@ -114,7 +139,11 @@ def classify(answer: Answer) -> Outcome:
     parsed = answer.content
     if answer.status == 200:
         named = isinstance(parsed.get("name"), str) and parsed["name"]
-        return Outcome(Kind.SENT) if named else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
+        return (
+            Outcome(Kind.SENT, provider_words(named, LONGEST_ID))
+            if named
+            else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
+        )
 
     error = parsed.get("error")
     error = error if isinstance(error, dict) else {}

@@ -62,13 +62,18 @@ def _encode(headers: tuple[tuple[str, str], ...]) -> bytes:
 
 
 @lru_cache
-def _decode(block: bytes) -> tuple[int, str | None, int | None]:
-    """Return status, Retry-After and Content-Length. The peer keeps no table (HEADER_TABLE_SIZE): a block means one thing."""
+def _decode(block: bytes) -> tuple[int, str | None, int | None, str]:
+    """Return status, Retry-After, Content-Length and the message's name.
+
+    The peer keeps no table (HEADER_TABLE_SIZE): a block means one thing.
+    """
     decoder = Decoder(MOST_HEADER_BYTES)
     decoder.header_table_size = decoder.max_allowed_table_size = 0
     found = dict[str | bytes, str | bytes](decoder.decode(block, raw=True))
     status, wait, length = found.get(b":status", b"0"), found.get(b"retry-after"), found.get(b"content-length")
-    return int(status), wait.decode("latin-1") if isinstance(wait, bytes) else None, int(length) if length else None
+    name = found.get(b"apns-id") or found.get(b"location") or b""
+    texts = [word.decode("latin-1") if isinstance(word, bytes) else None for word in (wait, name)]
+    return int(status), texts[0], int(length) if length else None, texts[1] or ""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,12 +83,13 @@ class Exchange:
     block: bytes
     body: bytes
     began_at: float
-    answer: asyncio.Future[tuple[int, bytes, str | None]]
+    answer: asyncio.Future[tuple[int, bytes, str | None, str]]
     tries: int = 0
     sent: int = 0
     window: int = 0
     status: int = 0
     retry_after: str | None = None
+    name: str = ""
     length: int | None = None
     content: bytearray = field(default_factory=bytearray)
 
@@ -267,11 +273,11 @@ class Connection(asyncio.Protocol):
                 self._resume()
 
     def _headers(self, stream: int, exchange: Exchange | None, block: bytes, *, ended: bool) -> None:
-        status, retry_after, length = _decode(block)
+        status, retry_after, length, name = _decode(block)
         if exchange is None or (100 <= status < 200 and not ended):
             return
         if not exchange.status:  # else they are trailers
-            exchange.status, exchange.retry_after, exchange.length = status, retry_after, length
+            exchange.status, exchange.retry_after, exchange.length, exchange.name = status, retry_after, length, name
         if ended:
             self._conclude(stream, exchange, ended=True)
 
@@ -282,7 +288,8 @@ class Connection(asyncio.Protocol):
         elif ended and exchange.length not in {None, len(exchange.content)}:
             exchange.fail(NoAnswerError("the answer was cut"))
         elif not exchange.answer.done():
-            exchange.answer.set_result((exchange.status, bytes(exchange.content[:MOST_ANSWER_BYTES]), exchange.retry_after))
+            content = bytes(exchange.content[:MOST_ANSWER_BYTES])
+            exchange.answer.set_result((exchange.status, content, exchange.retry_after, exchange.name))
         self._drop(stream, None if ended and exchange.sent == len(exchange.body) else CANCEL)
         if self.closing and not self._streams:
             self.end("")
@@ -317,7 +324,7 @@ class Origin:
         self._dial_at = 0.0
         self._looked_at, self._hearing, self._timer = time.monotonic(), 0, asyncio.get_running_loop().call_soon(self._look)
 
-    async def post(self, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[int, bytes, str | None]:
+    async def post(self, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[int, bytes, str | None, str]:
         """Return status, content and Retry-After. Raise NoAnswerError, or NotHttp2Error where the origin has no HTTP/2."""
         named = (":method", "POST"), (":scheme", "https"), (":authority", self._authority), (":path", path)
         block, now = _encode((*named, *headers)), time.monotonic()

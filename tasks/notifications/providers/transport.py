@@ -37,6 +37,8 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     retry_after: str | None = None
+    name: str = ""
+    """What APNs or a push service calls the message that it took."""
 
     @property
     def wait(self) -> float | None:
@@ -118,6 +120,7 @@ class Transport:
                     response.status,
                     bytes(content or b""),
                     response.get_header("retry-after"),
+                    response.get_header("apns-id") or response.get_header("location") or "",
                 )
         except BuilderError:
             raise UnusableUrlError("the URL cannot be used") from None

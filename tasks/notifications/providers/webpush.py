@@ -17,10 +17,11 @@ from pyreqwest.http import Url
 from settings import ConfigurationError, Settings
 from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.devices import Device
-from tasks.notifications.outcome import Kind, Outcome, provider_words
+from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
+from tasks.notifications.templates import merge
 
 # aes128gcm adds a header of 86 bytes, a tag of 16 and a delimiter of 1 to the text (RFC 8188).
 MOST_TEXT_BYTES = MOST_BYTES - 103
@@ -69,7 +70,7 @@ class WebPush:
         """Return the text to encrypt for each device, trimmed to fit, and the headers that go with it."""
 
         def text(body: str) -> bytes:
-            return orjson.dumps(_text(push, body))
+            return orjson.dumps(_text(push, body, self.app))
 
         headers = {
             "ttl": str(push.ttl),
@@ -110,6 +111,10 @@ class WebPush:
             self._answered.add(endpoint.origin_ascii)
         return classify(answer)
 
+    def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
+        """Return headers of the request and the payload as the browser reads it."""
+        return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
+
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.close()
@@ -144,16 +149,21 @@ class WebPush:
         return SignedToken(self._key, claims, seconds=TOKEN_SECONDS)
 
 
-def _text(push: Push, body: str) -> dict[str, Any]:
-    return {
+def _text(push: Push, body: str, app: App) -> dict[str, Any]:
+    text = {
         "title": push.title,
         "body": body,
         "tag": push.collapse_key,
         "thread": push.thread,
         "badge": push.badge,
         "silent": not push.sound,
-        "data": push.data,
+        "data": {**push.data},
     }
+    if template := app.template(push.data.get("type", ""), "webpush"):
+        merge(text, template, push.words(body))
+    if text["silent"]:
+        text.pop("vibrate", None)  # a browser refuses both
+    return text
 
 
 def _encrypt(text: bytes, device: Device) -> bytes:
@@ -183,7 +193,7 @@ def classify(answer: Answer) -> Outcome:
     wait = answer.wait
     match answer.status:
         case 200 | 201 | 202:
-            return Outcome(Kind.SENT)
+            return Outcome(Kind.SENT, provider_words(answer.name, LONGEST_ID))
         case 404 | 410:
             return Outcome(Kind.DEAD, reason)
         case 400 | 401 | 403 if OF_ANOTHER_KEY.search(said):

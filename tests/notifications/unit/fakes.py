@@ -55,6 +55,9 @@ class MemoryProvider:
             raise answer
         return answer
 
+    def show(self, prepared: Any) -> dict[str, Any]:
+        return {"push": prepared}
+
     async def close(self) -> None:
         pass
 

@@ -44,6 +44,7 @@ def a_notification(**changes: Any) -> Notification:
         "conversation_id": 5,
         "message_id": 6,
         "recipient_id": 2,
+        "sender_id": 1,
         "notification_type": "MESSAGE",
         "title": "New message from Ana",
         "body": "When can you deliver?",

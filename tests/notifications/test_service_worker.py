@@ -1,0 +1,81 @@
+"""docs/apps.md's service worker in a real browser: it shows a push as Web Push sends it, and a repeat in its place."""
+
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+import pytest
+
+from devstack.folder import PROJECT
+from tasks.notifications.apps import App
+from tasks.notifications.payload import build_push
+from tasks.notifications.providers.webpush import _text
+from tests.browser import chromium
+from tests.notifications.unit.made import NOW, a_notification
+from tests.processes import wait_until
+
+REGISTER = """
+    const done = arguments[0]
+    navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => done(''), done)
+"""
+SHOWN = """
+    const done = arguments[0]
+    navigator.serviceWorker.ready.then((found) => found.getNotifications())
+      .then((all) => done(all.map(({ title, body, tag, data }) => ({ title, body, tag, link: data.link }))))
+"""
+
+
+class Site(BaseHTTPRequestHandler):
+    """An empty page, and the service worker as the documentation has it."""
+
+    def do_GET(self) -> None:
+        found = re.search(
+            r"<!-- tested: service worker -->\n```js\n(.*?)```", (PROJECT / "docs/apps.md").read_text(), re.DOTALL
+        )
+        assert found is not None
+        body, kind = (found[1], "text/javascript") if self.path == "/worker.js" else ("<title>chat</title>", "text/html")
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def pushed(app: App, number: int, **changes: object) -> str:
+    push = build_push(a_notification(id=number, **changes), NOW, app)
+    return orjson.dumps(_text(push, push.body, app)).decode()
+
+
+def test_a_browser_shows_each_push_once(site: str) -> None:
+    app = App(
+        templates={"ALL": {"webpush": {"link": "/chat/{conversation_id}", "actions": [{"action": "a", "title": "Reply"}]}}}
+    )
+    with chromium() as browser:
+        browser.execute_cdp_cmd("Browser.grantPermissions", {"origin": site, "permissions": ["notifications"]})
+        browser.get(site)
+        assert browser.execute_async_script(REGISTER) == ""
+        browser.execute_cdp_cmd("ServiceWorker.enable", {})
+        # Its push service cannot be reached from here: DevTools hands the push over. The first registration's number is 0.
+        for data in (pushed(app, 7), pushed(app, 7, body="again", badge=3), pushed(app, 8, sound=False, title="Another")):
+            push = {"origin": f"{site}/", "registrationId": "0", "data": data}
+            browser.execute_cdp_cmd("ServiceWorker.deliverPushMessage", push)
+        wanted = [
+            {"title": "New message from Ana", "body": "again", "tag": "notification-7", "link": "/chat/5"},
+            {"title": "Another", "body": "When can you deliver?", "tag": "notification-8", "link": "/chat/5"},
+        ]
+        wait_until(
+            lambda: sorted(browser.execute_async_script(SHOWN), key=lambda shown: shown["tag"]) == wanted, "both are shown"
+        )
