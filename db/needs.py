@@ -78,7 +78,7 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
     },
     "message_reads": {**_of(NUMBER, "id", "message_id", "reader_id"), "status": _words("READ")},
     "message_attachments": {
-        **_of(NUMBER, "id", "file_size"),
+        **_of(NUMBER, "id", "message_id", "uploaded_by_id", "file_size"),
         "file_name": ColumnNeed("text", emoji=True),
         **_of(TEXT, "file_url", "file_type", "file_extension"),
         **_of(FLAG, "scanned_for_virus", "is_safe"),

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from pymysql.cursors import Cursor
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +31,8 @@ from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import expire
 from tests.attachments.conftest import reread
 from tests.backups.conftest import FEW_ITERATIONS, quiet
+from workers.cli import cli
+from workers.operations import reader
 
 DATABASE, DRILL, HOST, PREFIX = "test_least", "test_least_drill", "127.0.0.1", "least_"
 PASSWORD = "0f-least-Privilege"
@@ -86,12 +90,14 @@ def as_worker(
     get_engine.cache_clear()
     notifications.forget_process()
     reread()
+    reader._engine.cache_clear()
     yield get_engine()
     get_engine().dispose()
     monkeypatch.undo()
     get_engine.cache_clear()
     notifications.forget_process()
     reread()
+    reader._engine.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +185,80 @@ def test_the_backup_account_dumps_and_drills(log_in: As, busy: Engine, tmp_path:
     drilled = backups.drill(quiet)
     assert drilled.rows == dumped.rows > 50
     assert dumped.artefact in {path.name for path in folder.iterdir()}
+
+
+# Every command that asks the database, and whose account it is run with. What they say of a chat that has nothing for them
+# is no matter here.
+WORKERS = (
+    "attachments check", "attachments list infected", "attachments release 1 --reason harmless", "attachments rescan 1",
+    "attachments show 1", "attachments status", "db check", "doctor --only housekeeping", "notifications pause",
+    "notifications resume", "notifications replay --yes", "notifications send 1", "notifications show 1",
+    "notifications status", "retention history", "retention pause", "retention resume", "retention plan",
+    "retention run --any-hour", "retention policy list", "retention policy set read_notifications --age 60d", "status",
+)  # fmt: skip
+BACKUP = (
+    "backups create daily", "backups create weekly", "backups list", "backups verify", "backups drill", "backups prune",
+    "doctor --only backups",
+)  # fmt: skip
+# The deploy account's own; the server's administrator's; those that ask no database.
+OTHERS = {
+    "db migrate",
+    "db create",
+    "backups restore",
+    "alerts",
+    "db grants",
+    "gateway revoke",
+    "gateway token",
+    "gateway tokens",
+}
+OTHERS |= {"messages discard", "messages list", "ping", "schedule list", "schedule run"}
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
+    if not isinstance(command, click.Group):
+        yield " ".join(path)
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        if found := command.get_command(context, name):
+            yield from commands(found, (*path, name))
+
+
+def test_every_command_is_run_with_the_rights_of_an_account() -> None:
+    tried = {*WORKERS, *BACKUP}
+    assert {each for each in commands(cli) if not any(f"{line} ".startswith(f"{each} ") for line in tried)} == OTHERS
+
+
+@pytest.mark.parametrize(("account", "line"), [*(("workers", x) for x in WORKERS), *(("backup", x) for x in BACKUP)])
+def test_a_command_needs_no_more_than_its_account_has(
+    account: Account,
+    line: str,
+    as_worker: Engine,
+    busy: Engine,
+    log_in: As,
+    vault: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if account == "backup":
+        monkeypatch.setenv("DATABASE_URL", log_in("backup").url.render_as_string(hide_password=False))
+        monkeypatch.setenv("BACKUP_DIR", str(vault))
+        monkeypatch.setenv("BACKUP_PASSPHRASE_FILE", str(vault.parent / "passphrase"))
+        get_settings.cache_clear()
+        get_engine.cache_clear()
+    done = CliRunner().invoke(cli, line.split())
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert "denied" not in done.output
+    assert done.exit_code != 2, done.output
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BACKUP_DIR that the commands share, beside a passphrase."""
+    folder = tmp_path_factory.mktemp("vault")
+    (folder / "passphrase").write_text("correct horse battery staple\n")
+    (folder / "passphrase").chmod(0o600)
+    (folder / "backups").mkdir(mode=0o700)
+    return folder / "backups"
 
 
 # What each account is refused, statement by statement.
