@@ -70,3 +70,9 @@ def test_a_token_that_has_ended_ends_no_request_of_the_api_and_is_said(
     done = run(name, command, gateway, token, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the sweep will do it: 401: Send the header Authorization" in done.stderr
+
+
+def test_the_types_for_typescript_declare_what_the_client_for_node_has() -> None:
+    public = re.compile(r"^(?:export |export declare )?(?:class (\w+)|  (?!if|for|try)(\w+)\()", re.MULTILINE)
+    code, types = ((CLIENTS / "node" / name).read_text() for name in ("chat_jobs.mjs", "chat_jobs.d.mts"))
+    assert public.findall(code) == public.findall(types)
