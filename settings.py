@@ -6,8 +6,9 @@ import re
 import shlex
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -351,7 +352,8 @@ class Settings(BaseSettings):
 
     # Logs
     log_format: Literal["console", "json"] = "console"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+    """In lower case too, for Directus reads the same variable."""
 
     # Traces and error reports: off unless set and their extra is installed
     otel_exporter_otlp_endpoint: BaseUrl | None = None
@@ -404,6 +406,25 @@ def _trust(own: Path | None) -> None:
 def _remove(path: Path, owner: int) -> None:
     if os.getpid() == owner:
         path.unlink(missing_ok=True)
+
+
+# Other programs' variables begin so too.
+SHARED_PREFIXES = {"AWS", "CELERY", "DATABASE", "FLOWER", "GOOGLE", "LOG", "OTEL", "REDIS", "SENTRY", "SSL"}
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Return which of the names look like ours and are none, perhaps misspelt, with the likeliest in brackets."""
+    known = {name.upper() for name in Settings.model_fields}
+    ours = {name for name in known if name.partition("_")[0] not in SHARED_PREFIXES}
+    prefixes = {name.partition("_")[0] for name in ours}
+    unknown = []
+    for name in sorted(set(names) - known):
+        prefix = name.partition("_")[0]
+        meant = [f"({close}?)" for close in get_close_matches(name, ours, 1, cutoff=0.8)]
+        # …_PROCESSES is the Procfile's own.
+        if prefix not in SHARED_PREFIXES and (prefix in prefixes or meant) and not name.endswith("_PROCESSES"):
+            unknown.append(" ".join([name, *meant]))
+    return unknown
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from settings import ConfigurationError, Settings, get_settings, parse_broker
+from settings import ConfigurationError, Settings, get_settings, parse_broker, unknown_variables
 
 GOOD = {"DATABASE_URL": "mysql+pymysql://u:p@db.example:3306/truck2_db", "CELERY_BROKER_URL": "redis://redis.example:6379/0"}
 
@@ -161,6 +161,21 @@ def test_a_brokers_port_is_one(monkeypatch: pytest.MonkeyPatch, port: str) -> No
 def test_an_escaped_password_reaches_redis_as_it_is() -> None:
     broker = parse_broker("redis://chat:%23%2F%3F%3B%5B%5D%25%40@[::1]:6380/3")
     assert broker == ("redis", [("::1", 6380)], "chat", "#/?;[]%@", 3, {})
+
+
+def test_the_level_of_the_log_may_be_written_as_directus_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "info")
+    assert get_settings().log_level == "INFO"
+
+
+def test_a_variable_that_is_nearly_ours_is_named() -> None:
+    others = ["FLOWER_URL_PREFIX", "LOG_STYLE", "REDIS_HOST", "AWS_REGION", "PATH", "BACKUPS", "NOTIFICATIONS_PROCESSES"]
+    assert unknown_variables([*GOOD, "BACKUP_DIR", *others]) == []
+    assert unknown_variables(["BACKUP_KEEP_DAYLY", "ATTACHMENT_URL", "GATEWAY_X"]) == [
+        "ATTACHMENT_URL (ATTACHMENTS_URL?)",
+        "BACKUP_KEEP_DAYLY (BACKUP_KEEP_DAILY?)",
+        "GATEWAY_X",
+    ]
 
 
 def test_a_base_url_needs_no_care_for_its_last_slash(monkeypatch: pytest.MonkeyPatch) -> None:

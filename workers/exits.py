@@ -6,8 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from settings import ConfigurationError
+import structlog
+
+from settings import ConfigurationError, unknown_variables
 from tasks.words import printable
+
+log = structlog.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
 
@@ -22,8 +26,25 @@ def exit_if_misconfigured() -> Iterator[None]:
         raise SystemExit(EXIT_CONFIGURATION) from None
 
 
+def listening_address(process: str, address: str, port: int) -> str:
+    """Return the IP address of a name; end the process with a sentence and exit code 1 if it cannot listen there."""
+    try:
+        with socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+            return str(server.getsockname()[0])
+    except OSError as error:  # which may pass: another process's port, an address that comes later, a name server
+        variables = f"{process.upper()}_ADDRESS={address} and {process.upper()}_PORT={port}"
+        raise SystemExit(
+            f"chat-workers: {process} cannot listen on {variables}: {(error.strerror or str(error)).partition(' (while')[0]}"
+        ) from None
+
+
 def say_ready() -> None:
-    """Tell systemd, if it is the parent, that the configuration holds (sd_notify(3)). MySQL or Redis may still be away."""
+    """Tell systemd, if it is the parent, that the configuration holds (sd_notify(3)). MySQL or Redis may still be away.
+
+    A variable that nobody reads is named in the log.
+    """
+    if unknown := unknown_variables(os.environ):
+        log.warning("variables that nobody reads, misspelt or of another version", variables=unknown)
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.sendto(b"READY=1", address.replace("@", "\0", 1))

@@ -14,8 +14,9 @@ from tornado.web import authenticated
 
 from settings import ConfigurationError, Settings, get_settings
 from tasks import files
-from workers.exits import exit_if_misconfigured, say_ready
+from workers.exits import exit_if_misconfigured, listening_address, say_ready
 from workers.gateway.operators import is_loopback
+from workers.logging import configure
 
 SAVE_MILLISECONDS = 60_000
 MOST_TASKS = 20_000
@@ -30,14 +31,16 @@ def options() -> dict[str, Any]:
     Metrics.get = authenticated(Metrics.get)  # Flower itself shows it to anyone
     with exit_if_misconfigured():
         settings = get_settings()
+        configure(settings)
         try:
             folder = _folder(settings)
             authentication = _authentication(settings, folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
             raise ConfigurationError(f"FLOWER_DIR is not set, or cannot be written to: {error}") from None
+    address = listening_address("flower", settings.flower_address, settings.flower_port)
     say_ready()
     return {
-        "address": settings.flower_address,
+        "address": address,
         "port": settings.flower_port,
         "db": str(folder / "flower.db"),
         "persistent": True,
@@ -45,8 +48,9 @@ def options() -> dict[str, Any]:
         "max_tasks": MOST_TASKS,
         "purge_offline_workers": FORGET_WORKERS_SECONDS,
         "read_only": settings.flower_read_only,
+        "logging": "none",  # Tornado's own format
         "natural_time": False,
-        "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
+        "tasks_columns": "name,args,state,result,received,runtime,worker,uuid",
         **authentication,
     }
 

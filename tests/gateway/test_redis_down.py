@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 from starlette.types import Receive, Scope, Send
 
 from devstack.stack import Stack
@@ -105,6 +106,12 @@ def test_more_requests_than_may_wait_for_redis_are_told_so_and_to_come_back_in_a
     assert {answer.status_code for answer in answers} == {503}
     busy = [answer for answer in answers if "Too many requests are waiting for Redis" in answer.json()["detail"]]
     assert [answer.headers["Retry-After"] for answer in busy] == ["1"]
+
+
+def test_a_connection_that_ended_while_it_was_idle_costs_no_nudge(gateway: Gateway, token: str, redis: Redis) -> None:
+    assert post(gateway, token).status_code == 202
+    redis.client_kill_filter(_type="normal", skipme=True)
+    assert post(gateway, token).status_code == 202
 
 
 def test_a_gateway_starts_while_redis_is_down(gateway: Gateway, stack: Stack, another: Callable[..., Gateway]) -> None:

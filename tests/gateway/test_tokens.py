@@ -147,6 +147,13 @@ def test_the_file_keeps_its_mode_and_holds_no_token(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
+def test_the_first_token_makes_the_file_and_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "gateway" / "tokens"
+    tokens.issue(path, "first")
+    assert [each.name for each in tokens.read(path)] == ["first"]
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_name_is_given_once(tmp_path: Path) -> None:
     tokens.issue(tmp_path / "tokens", "directus")
     with pytest.raises(TokensError, match="has a token already"):

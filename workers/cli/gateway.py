@@ -22,7 +22,8 @@ def group() -> None:
 def _file() -> Path:
     path = get_settings().gateway_tokens_file
     if path is None:
-        raise ConfigurationError("GATEWAY_TOKENS_FILE is not set; it names the file that holds the tokens' hashes")
+        example = "GATEWAY_TOKENS_FILE=/etc/chat-workers/gateway/tokens"
+        raise ConfigurationError(f"GATEWAY_TOKENS_FILE is not set; set it, here and for the gateway, as in {example}")
     return path
 
 

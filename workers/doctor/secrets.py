@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from settings import ConfigurationError
+from settings import ConfigurationError, unknown_variables
 from workers.doctor.report import Answer, Host, ok, wrong
 
 # What docs/deployment.md has systemd read, and honcho's.
@@ -39,6 +39,11 @@ def environment(_host: Host) -> Iterator[Answer]:
     for path in (Path.cwd() / ".env", FOLDER / "env", *sorted(FOLDER.glob("*.env"))):
         if path.exists() and path.stat().st_mode & OTHERS:
             yield wrong(f"{path} holds passwords and is open to other users; run: chmod g-w,o-rwx {path}")
+    if unknown := unknown_variables(os.environ):
+        yield wrong(f"nobody reads {', '.join(unknown)}; mend the names, or take the variables out")
     yield ok("its files are closed to other users")
     if os.geteuid() == 0:
-        yield "not tried", "whether the workers' user may read and write all this: the doctor is run as root"
+        yield (
+            "not tried",
+            "whether the workers' user may read and write all this: this is root; deploy/as asks as a process would",
+        )

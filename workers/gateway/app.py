@@ -1,10 +1,65 @@
-"""The gateway's ASGI application and its routes."""
+"""The gateway's ASGI application: the jobs' routes, and those of operators (health, metrics, status)."""
 
-from fastapi import FastAPI
+from typing import Annotated, Literal
 
-from workers.gateway import health, jobs, metrics, problems, status
+from fastapi import APIRouter, FastAPI, Header, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
-ROUTERS = (health.router, metrics.router, status.router, jobs.router)
+from workers.gateway import contract, jobs, problems
+from workers.gateway.operators import Operators
+from workers.json_text import json_text
+from workers.operations.exposition import CONTENT_TYPE, exposition
+from workers.operations.page import POLICY, page
+from workers.operations.snapshot import read_all, read_ready
+
+health = APIRouter(tags=["health"])
+operations = APIRouter(tags=["operations"], dependencies=[*Operators])
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+}
+AWAY: contract.Answers = {503: {"description": "A dependency is away.", "content": {"text/plain": {}}}}
+
+
+@health.head("/healthz", include_in_schema=False)
+@health.get("/healthz", response_class=PlainTextResponse)
+async def alive() -> str:
+    """Answer as long as the process serves requests; it asks nothing of MySQL or Redis."""
+    return "ok\n"
+
+
+@health.head("/readyz", include_in_schema=False)
+@health.get("/readyz", response_class=PlainTextResponse, responses=AWAY)
+def ready() -> PlainTextResponse:
+    """Answer 200 while the database and the broker answer, 503 if not, within two seconds; a line for each.
+
+    Why one does not answer is for operators (/status): this route is open.
+    """
+    readings = read_ready()
+    lines = "".join(f"{reading.name}: {'ok' if reading.ok else 'away'}\n" for reading in readings)
+    return PlainTextResponse(lines, 200 if all(reading.ok for reading in readings) else 503)
+
+
+@operations.head("/metrics", include_in_schema=False)
+@operations.get("/metrics", response_class=Response, responses=contract.operations("text/plain"))
+def metrics() -> Response:
+    """Answer with all metrics, within two seconds; a part that cannot be read is missing, and its collector_up is 0."""
+    return Response(exposition(read_all()), media_type=CONTENT_TYPE)
+
+
+@operations.head("/status", include_in_schema=False)
+@operations.get(
+    "/status", response_class=HTMLResponse, responses=contract.operations("text/html", "application/json", refused=(422,))
+)
+def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()] = "") -> Response:
+    """Answer within two seconds, whatever is away: a page or, with `Accept: application/json`, the same for programs."""
+    snapshot = read_all()
+    if "application/json" in accept:
+        return Response(json_text(snapshot.as_json()), media_type="application/json", headers=HEADERS)
+    return HTMLResponse(page(snapshot, refresh=refresh == "on"), headers=HEADERS)
 
 
 def make_app() -> FastAPI:
@@ -18,6 +73,6 @@ def make_app() -> FastAPI:
         redirect_slashes=False,
         exception_handlers=problems.HANDLERS,
     )
-    for router in ROUTERS:
+    for router in (health, operations, jobs.router):
         app.include_router(router)
     return app

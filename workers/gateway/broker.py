@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -51,7 +52,8 @@ class Broker:
         self._celery: Celery[Any] = Celery("gateway", set_as_current=False)
         self._celery.conf.update(celery_config(settings))
         self._redis = broker.client(settings, seconds=SOCKET_SECONDS, decode=False)
-        self._redis.set_retry(Retry(NoBackoff(), 0))
+        # A connection that ended while it was idle is found out by the next message, which gets a fresh one; once.
+        self._redis.set_retry(Retry(NoBackoff(), 1, (NotConnectedError,)))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="broker")
         self._waiting = 0
 

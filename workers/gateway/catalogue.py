@@ -33,7 +33,6 @@ class Job:
     summary: str
     description: str
     schema: Mapping[str, Any]
-    examples: Mapping[str, Any]
     body_required: bool
 
     @property
@@ -92,7 +91,6 @@ CATALOGUE: dict[str, Job] = {
         "is not looked at. Requests that come within 50 ms share a message (`coalesced`), and are answered when it is in its "
         "queue. Without a nudge the rows are sent within 5 s.",
         schema={"type": "object"},
-        examples={"nothing": {"value": {}}},
         body_required=False,
     ),
     "attachments": Job(
@@ -112,13 +110,6 @@ CATALOGUE: dict[str, Job] = {
                 "attachment_ids": _IDS,
                 "key": {**_ID, "description": "The same; what a Directus trigger calls it."},
                 "keys": {**_IDS, "description": "The same; what a Directus trigger calls it."},
-            },
-        },
-        examples={
-            "one": {"value": {"attachment_id": 12}},
-            "several": {"value": {"attachment_ids": [12, 13]}},
-            "a Directus trigger": {
-                "value": {"event": "message_attachments.items.create", "collection": "message_attachments", "key": 12}
             },
         },
         body_required=True,

@@ -1,29 +1,47 @@
-"""The OpenAPI document of the jobs: headers, bodies, answers, examples."""
+"""The OpenAPI document of the jobs: headers, bodies and answers. What each answer means, and what to do, is in docs/api.md."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
 
 from workers.gateway.catalogue import CATALOGUE
 from workers.gateway.problems import MEDIA_TYPE
 
+Answers = dict[int | str, dict[str, Any]]
+
 TOKEN = "A token that an operator made with `chat-workers gateway token NAME`. Several are valid at once."  # noqa: S105
+
+
 ACCEPTED_DESCRIPTION = "The message is in its queue."
 
-_ID = "7c9a3a0e-5f5e-4a3a-9a39-5a0c9ad1a0e6"
-_PROBLEM = {
-    "type": "object",
-    "description": "RFC 9457.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "A sentence for the person who must act."},
-    },
+
+class Accepted(BaseModel):
+    """The answer 202."""
+
+    task_id: UUID = Field(description="As in the workers' logs and in Flower.")
+    task_ids: list[UUID] = Field(min_length=1)
+    job: str
+    coalesced: bool = Field(description="The message is one that another request has made.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str = Field(description="A sentence for the person who must act.")
+
+
+_TEXT = {"schema": {"type": "string"}}
+_WAIT = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"required": True, **_TEXT}},
+    429: {**_WAIT, "WWW-Authenticate": {"description": "There, if it is about the token: waiting does not help.", **_TEXT}},
 }
-_RETRY_AFTER = {"Retry-After": {"required": True, "description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
-_CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
-_CHALLENGED = {"WWW-Authenticate": {"description": "There, if it is about the token.", "schema": {"type": "string"}}}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -32,79 +50,30 @@ _IDEMPOTENCY_KEY = {
     "schema": {},
 }
 
-# status: what it means, its headers
-_REFUSALS: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
-    HTTPStatus.BAD_REQUEST: ("The body was cut off.", {}),
-    HTTPStatus.UNAUTHORIZED: ("No token, a wrong one, or one that has expired.", _CHALLENGE),
-    HTTPStatus.FORBIDDEN: ("The token may not start this job.", {}),
-    HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("The body is too large.", {}),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("The body is not declared as JSON.", {}),
-    HTTPStatus.CONFLICT: ("The job is not configured here.", {}),
-    HTTPStatus.UNPROCESSABLE_ENTITY: ("The body does not say what the job needs.", {}),
-    HTTPStatus.TOO_MANY_REQUESTS: (
-        "Too many requests of this token; or, with WWW-Authenticate, too many refused ones from this address: the token is "
-        "wrong or has expired, and waiting does not help.",
-        _RETRY_AFTER | _CHALLENGED,
-    ),
-    HTTPStatus.SERVICE_UNAVAILABLE: (
-        "Redis takes nothing, too many requests wait for it, the queue is full, or the gateway has no tokens. Nothing is lost: "
-        "the sweep finds the rows.",
-        _RETRY_AFTER,
-    ),
-}
-
-_SHUT: dict[HTTPStatus, tuple[str, dict[str, Any]]] = {
-    HTTPStatus.UNAUTHORIZED: ("No token, or a wrong one.", _CHALLENGE),
-    HTTPStatus.FORBIDDEN: ("The gateway is reached by others and has no operators' token: nobody is let in.", {}),
-    HTTPStatus.TOO_MANY_REQUESTS: ("Too many refused requests from this address.", _RETRY_AFTER | _CHALLENGED),
-    HTTPStatus.SERVICE_UNAVAILABLE: ("The file with the operators' token cannot be used.", {}),
-}
-
 
 def request(name: str) -> dict[str, Any]:
     """Return what is sent to a job: a header and the body."""
     job = CATALOGUE[name]
-    return {
-        "parameters": [_IDEMPOTENCY_KEY],
-        "requestBody": {
-            "required": job.body_required,
-            "content": {"application/json": {"schema": job.schema, "examples": job.examples}},
-        },
-    }
+    content = {"application/json": {"schema": job.schema}}
+    return {"parameters": [_IDEMPOTENCY_KEY], "requestBody": {"required": job.body_required, "content": content}}
 
 
-def responses(name: str) -> dict[int | str, dict[str, Any]]:
+def responses() -> Answers:
     """Return what a job's requests are answered with."""
-    accepted = {
-        "type": "object",
-        "required": ["task_id", "task_ids", "job", "coalesced"],
-        "properties": {
-            "task_id": {"type": "string", "format": "uuid", "description": "As in the workers' logs and in Flower."},
-            "task_ids": {"type": "array", "items": {"type": "string", "format": "uuid"}, "minItems": 1},
-            "job": {"type": "string", "enum": [name]},
-            "coalesced": {"type": "boolean", "description": "The message is one that another request has made."},
-        },
-    }
-    example = {"task_id": _ID, "task_ids": [_ID], "job": name, "coalesced": False}
-    found: dict[int | str, dict[str, Any]] = {
-        202: {
-            "description": ACCEPTED_DESCRIPTION,
-            "content": {"application/json": {"schema": accepted, "example": example}},
-        }
-    }
-    return {**found, **_problems(_REFUSALS)}
+    accepted = {"application/json": {"schema": Accepted.model_json_schema()}}
+    found: Answers = {202: {"description": ACCEPTED_DESCRIPTION, "content": accepted}}
+    return {**found, **_problems(400, 401, 403, 408, 409, 413, 415, 422, 429), **_problems(503, headers=_WAIT)}
 
 
-def operations(*media_types: str, invalid: str = "") -> dict[int | str, dict[str, Any]]:
-    """Return what an operators' route is answered with, and what is `invalid` about a request, if anything can be."""
-    refusals = {**_SHUT, HTTPStatus.UNPROCESSABLE_ENTITY: (invalid, {})} if invalid else _SHUT
-    found = {"description": "What is asked for.", "content": {media_type: {} for media_type in media_types}}
-    return {200: found, **_problems(refusals)}
+def operations(*media_types: str, refused: tuple[int, ...] = ()) -> Answers:
+    """Return what an operators' route is answered with; `refused` is what it has beside the refusals of all of them."""
+    found: Answers = {200: {"description": "What is asked for.", "content": {media_type: {} for media_type in media_types}}}
+    return {**found, **_problems(401, 403, 429, 503, *refused)}
 
 
-def _problems(refusals: dict[HTTPStatus, tuple[str, dict[str, Any]]]) -> dict[int | str, dict[str, Any]]:
+def _problems(*statuses: int, headers: Mapping[str, Any] | None = None) -> Answers:
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {
-        status.value: {"description": description, "headers": headers, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-        for status, (description, headers) in refusals.items()
+        status: {"description": HTTPStatus(status).phrase, "headers": headers or _HEADERS.get(status, {}), "content": content}
+        for status in statuses
     }

@@ -97,7 +97,7 @@ for _name, _job in CATALOGUE.items():
         summary=_job.summary,
         description=_job.description,
         response_description=contract.ACCEPTED_DESCRIPTION,
-        responses=contract.responses(_name),
+        responses=contract.responses(),
         openapi_extra=contract.request(_name),
         dependencies=[Depends(bearer)],
     )

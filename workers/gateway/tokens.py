@@ -11,7 +11,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -128,9 +128,11 @@ class TokensFile:
 
 
 def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[str] | None = None) -> str:
-    """Add a token to the file, which is made if it is not there; return it. Raise TokensError if the name is taken."""
+    """Add a token to the file, which is made with its folder if it is not there; return it. Raise TokensError."""
     if not NAME.fullmatch(name):
         raise TokensError(f"{name!r} is no name: letters, digits, dots, dashes and underscores, 64 at most")
+    with suppress(OSError):  # _locked says why it is not there
+        path.parent.mkdir(mode=0o700, exist_ok=True)
     with _locked(path):
         if name in {token.name for token in (read(path) if path.exists() else ())}:
             raise TokensError(f"{name} has a token already; give the new one another name, and revoke the old one later")

@@ -1,0 +1,33 @@
+"""The start of the gateway and of Flower: what keeps one from listening is a sentence, and a stop comes to an end."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.ports import free_port
+from tests.processes import Start
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(("words", "process"), [("workers.gateway", "gateway"), ("celery -A workers.app flower", "flower")])
+def test_a_port_that_is_taken_is_named(start: Start, tmp_path: str, taken: int, words: str, process: str) -> None:
+    started = start(words, process, **{f"{process.upper()}_PORT": str(taken), "FLOWER_DIR": f"{tmp_path}/flower"})
+    assert started.wait() == 1
+    variables = f"{process.upper()}_ADDRESS=127.0.0.1 and {process.upper()}_PORT={taken}"
+    assert f"chat-workers: {process} cannot listen on {variables}: Address already in use\n" in started.lines
+    assert "Traceback" not in started.lines
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "no-such-host.invalid"])
+def test_an_address_of_another_host_is_named(start: Start, address: str) -> None:
+    gateway = start("workers.gateway", "gateway", GATEWAY_ADDRESS=address, GATEWAY_PORT=str(free_port()))
+    assert gateway.wait() == 1
+    assert f"chat-workers: gateway cannot listen on GATEWAY_ADDRESS={address} and GATEWAY_PORT=" in gateway.lines
+    assert "Traceback" not in gateway.lines
