@@ -32,6 +32,12 @@ def moment(when: datetime | None) -> str:
     return "never" if when is None else f"{when:%Y-%m-%d %H:%M:%S}Z"
 
 
+def did(event: str, **amounts: object) -> str:
+    """Return in a line what a task did, for Flower: `drained: sent 3`. It holds no content."""
+    some = ", ".join(f"{name} {amount}" for name, amount in amounts.items() if amount)
+    return f"{event}: {some}" if some else "nothing to do"
+
+
 def printable(text: object) -> str:
     """Return a text as one line that a terminal only shows: ESC, C1, line breaks and signs of direction become escapes."""
     shown = str(text)

@@ -68,16 +68,18 @@ def _beat(supervisor: int) -> NoReturn:
         raise SystemExit(1)  # it died before the kernel was told to kill this process with it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
     from celery.signals import beat_init
+    from redbeat.schedulers import get_redis
 
     from workers.app import app
+    from workers.scheduler import Scheduler
 
     for name in ("celery.beat", "celery.utils.dispatch.signal"):
         logging.getLogger(name).addFilter(_without_traceback)
     try:
-        _say_if_nothing_is_remembered(app)
+        get_redis(app).ping()
         # Called after RedBeat's own receiver, which waits for the lock: it was connected when redbeat was imported.
         beat_init.connect(_say_that_it_is_our_turn, weak=False)
-        app.Beat(quiet=True).run()
+        app.Beat(quiet=True, scheduler=Scheduler).run()  # type: ignore[arg-type]  # a class will do
     except LockError as error:
         log.warning("beat ends: its lock was taken over, or Redis has lost it", reason=str(error))
         raise SystemExit(1) from None
@@ -93,17 +95,6 @@ def _say_that_it_is_our_turn(sender: Any, **_: Any) -> None:
         log.error("beat ends: its lock could not be taken")
         raise SystemExit(1)
     log.info("this beat holds the lock and sends; others stand by")
-
-
-def _say_if_nothing_is_remembered(app: Any) -> None:
-    """Say so if Redis has no schedule of an earlier beat: then it is not known what fell due meanwhile, and it is not sent."""
-    from redbeat.schedulers import ensure_conf, get_redis
-
-    if not get_redis(app).exists(ensure_conf(app).statics_key):
-        log.warning(
-            "Redis knows of no earlier beat: the first start, or Redis has lost its data; what fell due before now is not"
-            " sent, each entry begins with its next time (chat-workers schedule run sends one at once)"
-        )
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

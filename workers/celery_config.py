@@ -1,5 +1,6 @@
 """Celery's settings, each with its reason. Facts: Celery 5.7 with kombu 5.7 on Redis 7."""
 
+from datetime import timedelta
 from typing import Any
 
 from kombu import Exchange, Queue
@@ -8,6 +9,7 @@ from beat_schedule import BEAT_SCHEDULE
 from settings import Settings
 from tasks import broker
 from tasks.jobs import JOBS, QUEUES, configured
+from workers.messages.read import QUIET
 
 # The longest hard limit any task may have. Redis hands a message out again once the visibility timeout has passed, even
 # while its task is running, so that timeout must be the longer one.
@@ -16,6 +18,7 @@ VISIBILITY_TIMEOUT_SECONDS = LONGEST_TIME_LIMIT_SECONDS + 1800
 
 BEAT_PREFIX = "chat-workers:beat:"
 BEAT_LOOP_SECONDS = 2
+OFTEN = timedelta(minutes=1)
 # From the death of the beat that holds RedBeat's lock to another's taking over; several looks, for one may be slow.
 BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 
@@ -23,7 +26,13 @@ BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 def beat_entries(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return the entries whose tasks are configured: nobody would take, or could do, the others."""
     tasks = configured(settings)
-    return {name: entry for name, entry in BEAT_SCHEDULE.items() if entry["task"] in tasks}
+    return {name: _quiet_if_often(entry) for name, entry in BEAT_SCHEDULE.items() if entry["task"] in tasks}
+
+
+def _quiet_if_often(entry: dict[str, Any]) -> dict[str, Any]:
+    """Let the ticks of an entry send no events (workers/ticks.py) if there are several a minute."""
+    often = getattr(entry["schedule"], "run_every", OFTEN) < OFTEN
+    return {**entry, "options": {**entry["options"], "headers": {QUIET: True}}} if often else entry
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -89,14 +98,13 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_routes": {f"tasks.{job.name}.*": {"queue": job.queue} for job in JOBS},
         # Flower and `celery events` see what runs.
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
         "timezone": "UTC",
         "enable_utc": True,
         # Our own logging set-up (workers.logging) stays.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # Beat: RedBeat keeps due times in Redis and holds a lock, so that a second beat can stand by.
-        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "beat_scheduler": "workers.scheduler:Scheduler",
         "beat_schedule": beat_entries(settings),
         "beat_max_loop_interval": BEAT_LOOP_SECONDS,
         **broker.redbeat(settings),

@@ -41,6 +41,7 @@ def _set_up_logging(**_: Any) -> None:
 
 def _start(sender: Any, **_: Any) -> None:
     shutdown.forget()
+    sender.quiet = True  # Celery's banner is in no format of ours
     settings = get_settings()
     with exit_if_misconfigured():
         if "notifications" in sender.app.amqp.queues.consume_from:

@@ -5,6 +5,7 @@ from celery import shared_task
 
 from tasks.attachments import run
 from tasks.attachments.run import Summary
+from tasks.words import did
 
 log = structlog.get_logger(__name__)
 
@@ -13,20 +14,21 @@ TIME_LIMIT_SECONDS = 1800
 
 
 @shared_task(name="tasks.attachments.scan", time_limit=TIME_LIMIT_SECONDS)
-def scan(attachment_id: int) -> None:
+def scan(attachment_id: int) -> str:
     """Scan one attachment. Called by the API after its commit; a message lost or too early is made good by the sweep."""
-    _log("scanned", run.scan_one(int(attachment_id)), attachment_id=int(attachment_id))
+    return _log("scanned", run.scan_one(int(attachment_id)), attachment_id=int(attachment_id))
 
 
 @shared_task(name="tasks.attachments.sweep", time_limit=TIME_LIMIT_SECONDS)
-def sweep() -> None:
+def sweep() -> str:
     """Scan what is due and what no one enqueued."""
     summary = run.sweep()
-    _log("swept", summary)
     if summary.more:
         sweep.apply_async(expires=60)
+    return _log("swept", summary)
 
 
-def _log(event: str, summary: Summary, **fields: int) -> None:
+def _log(event: str, summary: Summary, **fields: int) -> str:
     if summary.verdicts or summary.given_back:
         log.info(event, **summary.verdicts, given_back=summary.given_back, **fields)
+    return did(event, **summary.verdicts, given_back=summary.given_back)

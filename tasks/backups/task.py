@@ -19,43 +19,45 @@ TIME_LIMIT_SECONDS = 3 * 3600
 
 
 @shared_task(name="tasks.backups.daily", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
-def daily() -> None:
+def daily() -> str:
     """Dump the chat tables unless today has a dump."""
-    _run("dumped", Backups.daily)
+    return _run("dumped", Backups.daily)
 
 
 @shared_task(name="tasks.backups.weekly", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
-def weekly() -> None:
+def weekly() -> str:
     """Seal the week's dumps into one encrypted archive unless the last seven days have one."""
-    _run("sealed", Backups.weekly)
+    return _run("sealed", Backups.weekly)
 
 
 @shared_task(name="tasks.backups.monthly", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
-def monthly() -> None:
+def monthly() -> str:
     """Ship the newest archive to S3 unless this month has one."""
-    _run("shipped", Backups.monthly)
+    return _run("shipped", Backups.monthly)
 
 
 @shared_task(name="tasks.backups.drill", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
-def drill() -> None:
+def drill() -> str:
     """Restore the newest backup of the tier least recently drilled into a scratch schema, compare, and drop it."""
-    _run("drilled", Backups.drill)
+    return _run("drilled", Backups.drill)
 
 
-def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> None:
+def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> str:
     try:
         run = work(Backups(get_engine(), get_settings()), _tick)
     except (StoppedError, BusyError) as error:
         log.warning("put off", reason=str(error))
-        return
+        return f"put off: {error}"
     except (BackupError, ConfigurationError) as error:
         log.error("backup failed", reason=str(error))
         raise
     for sentence in run.ignored:
         log.warning("backup not counted", reason=sentence)
-    if run.artefact:
-        some = {name: value for name, value in (("tier", run.tier), ("rows", run.rows)) if value}
-        log.info(event, artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)
+    if not run.artefact:
+        return "not due"
+    some = {name: value for name, value in (("tier", run.tier), ("rows", run.rows)) if value}
+    log.info(event, artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)
+    return f"{event} {run.artefact}"
 
 
 def _tick(_bytes: int) -> None:

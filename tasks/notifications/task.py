@@ -8,6 +8,7 @@ from tasks.notifications import run
 from tasks.notifications.drain import Summary
 from tasks.notifications.nudges import take_waiting
 from tasks.shutdown import stop_requested
+from tasks.words import did
 
 log = structlog.get_logger(__name__)
 
@@ -18,31 +19,32 @@ NUDGE_EXPIRES_SECONDS = 60
 
 
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
-def drain() -> None:
+def drain() -> str:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
     # A run that is to stop claims nothing: the nudges, and beat's tick among them, are another worker's then.
     taken = 0 if stop_requested() else take_waiting()
     summary = run.drain(on_backlog=_nudge)
-    _log("drained", summary)
     if summary.more or (taken and stop_requested()):
         _nudge()
+    return _log("drained", summary)
 
 
 @shared_task(name="tasks.notifications.retry_failed", time_limit=TIME_LIMIT_SECONDS)
-def retry_failed() -> None:
+def retry_failed() -> str:
     """Send FAILED notifications that are due, and rows whose worker died."""
     summary = run.retry_failed()
-    _log("retried", summary)
     if summary.more:
         retry_failed.apply_async(expires=NUDGE_EXPIRES_SECONDS)
+    return _log("retried", summary)
 
 
 @shared_task(name="tasks.notifications.adopt", time_limit=TIME_LIMIT_SECONDS)
-def adopt() -> None:
+def adopt() -> str:
     """Enter FAILED notifications that no worker knows of: the API's own, or from before the workers."""
     adopted = run.adopt()
     if adopted:
         log.info("adopted", notifications=adopted)
+    return did("adopted", notifications=adopted)
 
 
 def _nudge() -> None:
@@ -52,6 +54,8 @@ def _nudge() -> None:
         log.warning("no nudge for the rest; beat's tick brings it", error=str(error))
 
 
-def _log(event: str, summary: Summary) -> None:
-    if summary.rows or summary.given_back:
-        log.info(event, **{status.lower(): rows for status, rows in summary.rows.items()}, given_back=summary.given_back)
+def _log(event: str, summary: Summary) -> str:
+    amounts = {status.lower(): rows for status, rows in summary.rows.items()} | {"given_back": summary.given_back}
+    if any(amounts.values()):
+        log.info(event, **amounts)
+    return did(event, **amounts)

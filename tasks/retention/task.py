@@ -21,35 +21,36 @@ STARTED_BY = "started_by"
 
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
-def purge_notifications() -> None:
+def purge_notifications() -> str:
     """Delete notifications that were read and are old."""
-    _run("read_notifications")
+    return _run("read_notifications")
 
 
 @shared_task(name="tasks.retention.deactivate_conversations", time_limit=TIME_LIMIT_SECONDS)
-def deactivate_conversations() -> None:
+def deactivate_conversations() -> str:
     """Close idle conversations, if that policy is enabled, and deactivate those that were closed long ago."""
-    _run("idle_conversations", "closed_conversations")
+    return _run("idle_conversations", "closed_conversations")
 
 
 @shared_task(name="tasks.retention.purge_typing_indicators", time_limit=TIME_LIMIT_SECONDS)
-def purge_typing_indicators() -> None:
+def purge_typing_indicators() -> str:
     """Delete typing indicators that the minute job has missed."""
-    _run("typing_indicators")
+    return _run("typing_indicators")
 
 
 @shared_task(name="tasks.retention.purge_worker_tables", time_limit=TIME_LIMIT_SECONDS)
-def purge_worker_tables() -> None:
+def purge_worker_tables() -> str:
     """Delete old rows of the workers' own tables."""
-    _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")))
+    return _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")))
 
 
-def _run(*names: str) -> None:
+def _run(*names: str) -> str:
     """Run the policies one after another; one that fails does not keep the next from running. Raise the last failure.
 
     Each has its share of the time that is left, so that one with much to do leaves some to those behind it.
     """
     failure: Exception | None = None
+    said: list[str] = []
     deadline = time.monotonic() + RUNS_SECONDS
     for nth, name in enumerate(names):
         share = (deadline - time.monotonic()) / (len(names) - nth)
@@ -59,12 +60,14 @@ def _run(*names: str) -> None:
             log.error("retention failed", policy=name, why=str(error))
             failure = error
             continue
+        said.append(f"{name}: {f'{report.rows:,} rows, {report.why}' if report.started else f'did not run: {report.why}'}")
         if report.started and (report.rows or report.why != "finished"):
             log.info("retention", policy=name, rows=report.rows, seconds=round(report.seconds, 1), why=report.why)
         elif not report.started:
             log.info("retention did not run", policy=name, why=report.why)
     if failure:
         raise failure
+    return "; ".join(said)
 
 
 def _by() -> str:

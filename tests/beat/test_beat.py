@@ -5,6 +5,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -36,6 +37,25 @@ def goes_on(ticks: Count) -> None:
 def standing_by(redis: Redis) -> None:
     """Wait until a second beat asks for the lock: its connection's last command is a SET."""
     wait_until(lambda: any(client["cmd"] == "set" for client in redis.client_list()), "the second beat stood by")
+
+
+def entries(redis: Redis) -> set[bytes]:
+    """The entries in beat's care."""
+    return cast(set[bytes], redis.smembers("chat-workers:beat::statics"))
+
+
+def test_one_that_stands_by_leaves_the_holders_schedule_alone_until_it_has_the_lock(
+    start_beat: StartBeat, redis: Redis, ticks: Count
+) -> None:
+    """It may have an older beat_schedule.py, or lack the settings of a job."""
+    first = start_beat("first")
+    wait_until(lambda: ticks() > 0, "beat sent its entry")
+    start_beat("second", BEAT_TEST_SCHEDULE="real")
+    standing_by(redis)
+    assert entries(redis) == {b"tick", b"daily"}
+    first.stop()
+    wait_until(lambda: b"notifications-drain" in entries(redis), "the second wrote its own")
+    assert not entries(redis) & {b"tick", b"daily"}
 
 
 def test_the_other_takes_over_when_the_holder_is_killed(pair: tuple[Process, Process], redis: Redis, ticks: Count) -> None:

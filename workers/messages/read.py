@@ -31,6 +31,8 @@ MOST_RESTORED = 20
 RESTORED = "x-restored"
 # When a message was sent, in Unix seconds: our own producers say it, for the age of queues.
 SENT_AT = "sent_at"
+# Of beat's short ticks, which send no events (workers/ticks.py).
+QUIET = "quiet"
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 # Ids stand in log lines: no blank, no newline.
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:-]{0,254}")
@@ -99,6 +101,8 @@ def read(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
     trace = {name: headers[name] for name in TRACE_HEADERS if isinstance(headers.get(name), str)}
     if type(headers.get(SENT_AT)) in {int, float}:
         trace[SENT_AT] = headers[SENT_AT]
+    if headers.get(QUIET) is True:
+        trace[QUIET] = True
     task_id = asked.get("id")
     return Call(
         task.name,

@@ -1,0 +1,31 @@
+"""Beat's scheduler: RedBeat, which writes its entries only once it holds the lock."""
+
+from typing import Any
+
+import structlog
+from redbeat import RedBeatScheduler
+from redbeat.schedulers import get_redis
+
+log = structlog.get_logger("workers.beat")
+
+
+class Scheduler(RedBeatScheduler):  # type: ignore[misc]
+    """RedBeat's own would write them at its start: a standby's file, or an older host's, would replace the holder's."""
+
+    _written = False
+
+    def setup_schedule(self) -> None:
+        """Write nothing yet."""
+
+    def tick(self, *arguments: Any, **options: Any) -> float:
+        """Send what is due. The first time, write the entries before: beat has its lock by then."""
+        if not self._written:
+            self.lock.extend(int(self.lock_timeout))  # raises LockError if this process was paused and lost it
+            if not get_redis(self.app).exists(self.app.redbeat_conf.statics_key):
+                log.warning(
+                    "Redis knows of no earlier beat: the first start, or Redis has lost its data; what fell due before now is"
+                    " not sent, each entry begins with its next time (chat-workers schedule run sends one at once)"
+                )
+            super().setup_schedule()
+            self._written = True
+        return float(super().tick(*arguments, **options))
