@@ -16,11 +16,18 @@ LATEST = text("""
       AND r.ended_at = latest.ended_at
     ORDER BY r.job, r.tier LIMIT 50
 """)
-NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
+# When the tables were made is when backups began to be expected.
+NOW = text("""
+    SELECT UNIX_TIMESTAMP(NOW(3)), (SELECT UNIX_TIMESTAMP(CREATE_TIME) FROM information_schema.TABLES
+                                    WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'worker_backup_runs')
+""")
 
 # How old the last good one may be; a drill proves one tier a day, in turn.
 MOST_SECONDS = {"daily": 26 * 3600, "weekly": 8 * 86_400, "monthly": 33 * 86_400, "drill": 2 * 86_400}
+# Each is done in the first night.
+FIRST_SECONDS = 26 * 3600
 OVERDUE = "backup_overdue_seconds"
+NOT_YET = "backup_not_yet_done"
 LAST = "backup_last_success_timestamp_seconds"
 TASKS = "tasks.backups."
 
@@ -32,13 +39,14 @@ def _backups(connection: Connection) -> list[Row]:
     never_ran = {task.removeprefix(TASKS) for task in configured(get_settings()) if task.startswith(TASKS)}
     known |= {(job, "none") for job in never_ran - {job for job, _ in known}}
     made = [_row(*key, latest.get((*key, "done")), latest.get((*key, "failed"))) for key in sorted(known)]
-    now = float(connection.execute(NOW).scalar_one())
+    now, installed = map(float, connection.execute(NOW).one())
     for job, most in MOST_SECONDS.items():
         if own := [row for row in made if row["backup"] == job]:
             newest = max(own, key=lambda row: row[LAST])
-            age = now - newest[LAST]
+            age = now - (newest[LAST] or installed)
             # One from the future would hide for as long that none is made.
-            newest[OVERDUE] = max(age - most, -age, 0.0)
+            newest[OVERDUE] = max(age - (most if newest[LAST] else FIRST_SECONDS), -age, 0.0)
+            newest[NOT_YET] = not newest[LAST] and not newest[OVERDUE]
             newest["last"] = f"last done {duration(age)} ago" if newest[LAST] else "never done"
     return made
 
@@ -67,9 +75,13 @@ def _last_failed(row: Row) -> str:
 TABLES = (
     Table("runs", "Backups and drills", ("backup", "tier"), _backups, (
         Fact(LAST, "When the backup or drill was last done, 0 for never.", "last done"),
-        Fact(OVERDUE, "By how much the last good one is older than it may be; decades: none was ever done.",
+        Fact(OVERDUE, "By how much the last good one is older than it may be, or the first has not been made in time.",
              alert=Alert("ChatWorkersBackupStale", "critical",
                          "Backups or drills are overdue: {backup}", ", {last}", above=0, minutes=15),
+             labels=("backup",)),
+        Fact(NOT_YET, "1 if none was ever done and the first night has not passed.",
+             alert=Alert("ChatWorkersBackupNotYet", "warning", "Not yet done, for the first night is yet to come: {backup}",
+                         above=0),
              labels=("backup",)),
         Fact("backup_last_success_size_bytes", "Size of what was last made or proved.", "size"),
         Fact("backup_last_success_rows", "Rows that were dumped, or proved by a drill.", "rows"),

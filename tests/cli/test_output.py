@@ -43,7 +43,7 @@ def test_json_has_one_form_for_each_kind_of_value() -> None:
     assert json.loads(printed) == {
         "times": ["2026-02-01T12:00:00.000500Z", "2026-02-01T12:00:00.000500Z", "2026-02-01"],
         "numbers": [3, 2.5, None, None, 7, True, None],
-        "others": ["/srv", ["a", "b"], {"alert": "BeatDown", "severity": "critical", "sentence": "No beat."}],
+        "others": ["/srv", ["a", "b"], {"alert": "BeatDown", "severity": "critical", "sentence": "No beat.", "minutes": 0}],
         "drill": "ü\x7f\x9b\u202e",
     }
 

@@ -21,7 +21,7 @@ from workers.cli import cli
 from workers.operations import fleet, snapshot
 
 # A title bar, C1's CSI, signs of direction, a forged line, and markup that closes what nothing opened.
-HOSTILE = "\x1b]0;owned\x07\x9b2J\u202eevil\u2066\nforged [/red] [bold]said\x7f"
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202eevil-minded\u2066\nforged [/red] [bold]said\x7f"
 SHOWN = "owned", "forged", "[/red]", "[bold]", "said"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -119,7 +119,7 @@ def well(redis: Redis, own_counters: None, execute: Execute) -> None:
     fleet.announce(redis, "all@test", {"queues": list(QUEUES), "worker_processes": 2, "worker_busy_processes": 0})
     redis.set("chat-workers:beat::lock", "held")
     for name, entry in app.conf.beat_schedule.items():
-        RedBeatSchedulerEntry(name, entry["task"], entry["schedule"], app=app).save()
+        RedBeatSchedulerEntry(name, **entry, app=app).save()
 
 
 @pytest.fixture

@@ -103,6 +103,10 @@ def old_backup(execute: Execute, _redis: Redis) -> None:
     )
 
 
+def no_backup_yet(execute: Execute, _redis: Redis) -> None:
+    execute("INSERT INTO worker_backup_runs (job, outcome, milliseconds) VALUES ('weekly', 'running', 1)")
+
+
 def failed_backup(execute: Execute, _redis: Redis) -> None:
     execute("INSERT INTO worker_backup_runs (job, outcome, milliseconds, detail) VALUES ('restore', 'failed', 1, 'disk full')")
 
@@ -138,6 +142,16 @@ def no_beat(_execute: Execute, redis: Redis) -> None:
 def late_beat(_execute: Execute, redis: Redis) -> None:
     meta = {"last_run_at": {"__type__": "datetime", "year": 2026, "month": 1, "day": 1, "hour": 0, "minute": 0}}
     redis.hset("chat-workers:beat:notifications-drain", "meta", orjson.dumps(meta))
+
+
+def another_clock(_execute: Execute, redis: Redis) -> None:
+    redis.set(f"{fleet.ALIVE}clock@test", orjson.dumps({"at": time.time() - 600}))
+    redis.zadd(fleet.NAMES, {"clock@test": time.time()})
+
+
+def two_of_one_name(_execute: Execute, redis: Redis) -> None:
+    redis.set(f"{fleet.ALIVE}twice@test", orjson.dumps({"worker_name_shared": True}))
+    redis.zadd(fleet.NAMES, {"twice@test": time.time()})
 
 
 def unknown_entry(_execute: Execute, redis: Redis) -> None:
@@ -195,11 +209,14 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersTasksExpiring": (expired_messages, "tasks.notifications.drain: 3 messages expired within 15 minutes."),
     "ChatWorkersBeatDown": (no_beat, "nothing is started by the schedule"),
     "ChatWorkersBeatLate": (late_beat, "does not send what is due: notifications-drain."),
-    "ChatWorkersBeatEntryUnknown": (unknown_entry, "Beat does not know of typing-indicators-expire: restart it."),
+    "ChatWorkersBeatEntryUnknown": (unknown_entry, "is not this host's for typing-indicators-expire: unknown to beat;"),
+    "ChatWorkersClockOff": (another_clock, "The clock of clock@test is 10 min off Redis's (10 min behind)."),
+    "ChatWorkersWorkerNameShared": (two_of_one_name, "Two workers have one name, so that only one is seen: twice@test."),
     "ChatWorkersScansOverdue": (overdue_scans, "waited for their scan for 10 min and are not served meanwhile; 1 waiting."),
     "ChatWorkersAttachmentsUnverified": (unverified, "Attachments that could not be scanned and stay blocked: 1."),
     "ChatWorkersInfectedUpload": (infected, "whose uploaders are worth knowing: 1."),
     "ChatWorkersBackupStale": (old_backup, "Backups or drills are overdue: daily, last done 3 d ago."),
+    "ChatWorkersBackupNotYet": (no_backup_yet, "Not yet done, for the first night is yet to come: weekly."),
     "ChatWorkersBackupFailed": (failed_backup, "The last restore failed (tier: none): disk full."),
     "ChatWorkersRetentionFailed": (failed_retention, "read_notifications did not end well: it failed: lost connection."),
 }

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from db.locks import hold, is_held
 from settings import get_settings
+from tasks.backups import facts
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import lock_of
 from tests.operations.conftest import NOTIFICATION, Execute, Look, samples, value
@@ -56,10 +57,15 @@ def test_uploads_are_missed_though_no_worker_has_made_entries_for_them(
 
 
 @pytest.mark.usefixtures("well")
-def test_a_backup_that_is_set_up_and_was_never_made_is_a_trouble(look: Look, backups_are_set_up: None) -> None:
-    assert [t.sentence for t in look().troubles() if t.alert == "ChatWorkersBackupStale"] == [
-        "Backups or drills are overdue: daily, drill, monthly, weekly, never done."
-    ]
+def test_a_backup_that_was_never_made_is_a_warning_until_the_first_night_has_passed(
+    look: Look, backups_are_set_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "daily, drill, monthly, weekly"
+    (trouble,) = [t for t in look().troubles() if "Backup" in t.alert]
+    assert (trouble.severity, trouble.sentence) == ("warning", f"Not yet done, for the first night is yet to come: {names}.")
+    monkeypatch.setattr(facts, "FIRST_SECONDS", -60)  # the table's age cannot be set
+    (trouble,) = [t for t in look().troubles() if "Backup" in t.alert]
+    assert (trouble.severity, trouble.sentence) == ("critical", f"Backups or drills are overdue: {names}, never done.")
 
 
 @pytest.mark.usefixtures("well", "backups_are_set_up")

@@ -17,7 +17,7 @@ from redbeat import RedBeatSchedulerEntry
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from beat_schedule import BEAT_SCHEDULE
+from beat_schedule import every
 from settings import ConfigurationError, get_settings
 from tasks.retention.task import STARTED_BY
 from tests.retention.rows import conversation, ids, notifications, parents
@@ -219,14 +219,35 @@ def test_the_schedule_is_unknown_until_beat_has_run() -> None:
     assert not any(row["beat_entry_known"] for row in json.loads(result.stdout))
 
 
+@pytest.mark.usefixtures("environment")
+def test_what_beat_has_otherwise_than_this_host_is_named_by_the_list_and_the_doctor(redis: Redis) -> None:
+    from workers.app import app
+
+    for name, entry in app.conf.beat_schedule.items():
+        RedBeatSchedulerEntry(name, **entry, app=app).save()
+    drain = app.conf.beat_schedule["notifications-drain"]
+    RedBeatSchedulerEntry("notifications-drain", **{**drain, "schedule": every(9)}, app=app).save()
+    RedBeatSchedulerEntry("backups-hourly", "tasks.backups.daily", every(3600), app=app).save()
+    redis.sadd("chat-workers:beat::statics", *app.conf.beat_schedule, "backups-hourly")
+    redis.set("chat-workers:beat::lock", "held")
+    listed = call("schedule", "list")
+    assert listed.exit_code == 1
+    assert "notifications-drain: beat has it every 9 seconds for tasks.notifications.drain" in listed.stdout
+    assert "backups-hourly: beat alone has it" in listed.stdout
+    doctor = call("doctor", "--only", "chat-workers@beat.service")
+    assert [line.split()[2] for line in doctor.stdout.splitlines() if line.startswith("WRONG  schedule")] == [
+        "notifications-drain:", "backups-hourly:",
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("environment", "redis")
 def test_the_schedule_shows_what_beat_sent_and_what_is_late() -> None:
     """The entries are those that beat's own scheduler stores."""
     from workers.app import app
 
-    for name, entry in BEAT_SCHEDULE.items():
+    for name, entry in app.conf.beat_schedule.items():
         # `next` is what beat calls when it has sent an entry.
-        stored = RedBeatSchedulerEntry(name, entry["task"], entry["schedule"], app=app).save()
+        stored = RedBeatSchedulerEntry(name, **entry, app=app).save()
         if name != "retention-notifications":
             stored.next()
     result = call("schedule", "list", "--json")

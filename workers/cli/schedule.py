@@ -11,7 +11,7 @@ from workers.cli.group import Group
 from workers.cli.output import Table, as_json_option, emit
 from workers.cli.progress import who
 from workers.operations import beat
-from workers.operations.beat import KNOWN, SCHEDULE, is_late
+from workers.operations.beat import SCHEDULE, is_late
 from workers.operations.reader import client
 
 
@@ -23,13 +23,14 @@ def group() -> None:
 @group.command("list")
 @as_json_option
 def list_command(as_json: bool) -> None:
-    """List each entry with its next and last run. Exit code 1 if one is late or unknown to beat."""
+    """List each entry with its next and last run. Exit code 1 if one is late, or not as beat has it."""
     try:
         rows = beat.entries(client())
     except redis.RedisError as error:
         raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
-    emit(rows, as_json, [Table(SCHEDULE.header(), SCHEDULE.cells(rows))])
-    if any(is_late(row) or not row[KNOWN.name] for row in rows):
+    differences = [f"{row['entry']}: {row['difference']}" for row in rows if row["difference"]]
+    emit(rows, as_json, [Table(SCHEDULE.header(), SCHEDULE.cells(rows)), *differences])
+    if differences or any(map(is_late, rows)):
         raise SystemExit(1)
 
 

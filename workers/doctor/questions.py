@@ -5,7 +5,7 @@ from workers.doctor.attachments import clamd, quarantine, uploads
 from workers.doctor.backups import backups, bucket, passphrase
 from workers.doctor.database import database
 from workers.doctor.push import push
-from workers.doctor.redis import redis
+from workers.doctor.redis import redis, schedule
 from workers.doctor.report import Question
 from workers.doctor.secrets import environment
 
@@ -13,6 +13,7 @@ QUESTIONS = (
     Question("environment", environment),
     Question("database", database, (*QUEUES, "gateway")),
     Question("redis", redis),
+    Question("schedule", schedule, ("beat", "gateway")),
     Question("push", push, ("notifications",)),
     Question("clamd", clamd, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("uploads", uploads, ("attachments",), "attachments_url", "nothing is scanned"),

@@ -20,6 +20,8 @@ class Trouble:
     alert: str
     severity: str
     sentence: str
+    minutes: int = 0
+    """For how long Prometheus waits with it: the shorter, the more urgent."""
 
 
 def troubles(fact: AnyFact, rows: Iterable[Row]) -> Iterator[Trouble]:
@@ -36,7 +38,7 @@ def troubles(fact: AnyFact, rows: Iterable[Row]) -> Iterator[Trouble]:
     for (value, detail), found in together.items():
         names = {label: _listed([str(row[label]) for row in found]) for label in fact.labels or ()}
         sentence = alert.says.format(value=value, **names) + detail
-        yield Trouble(alert.name, alert.severity, sentence.rstrip(".") + ".")
+        yield Trouble(alert.name, alert.severity, sentence.rstrip(".") + ".", alert.minutes)
 
 
 def _listed(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from celery.schedules import BaseSchedule
 from redbeat.decoder import RedBeatJSONDecoder
@@ -17,8 +18,9 @@ UP = Fact(
     alert=Alert("ChatWorkersBeatDown", "critical", "No beat is running: nothing is started by the schedule", below=1),
 )  # fmt: skip
 KNOWN = Fact(
-    "beat_entry_known", "1 if beat has seen the entry; it has not if beat was not restarted, or Redis has lost its data.",
-    alert=Alert("ChatWorkersBeatEntryUnknown", "warning", "Beat does not know of {entry}: restart it", below=1, minutes=5),
+    "beat_entry_known", "1 if beat has the entry as this host's beat_schedule.py and settings have it, 0 if they differ.",
+    alert=Alert("ChatWorkersBeatEntryUnknown", "warning", "Beat's schedule is not this host's for {entry}", ": {difference}",
+                below=1, minutes=5),
 )  # fmt: skip
 LATE_SECONDS = 60
 LATE = Fact(
@@ -35,43 +37,49 @@ def _beat(client: Redis) -> list[Row]:
 
 
 def entries(client: Redis) -> list[Row]:
-    """Return a row for each entry that beat should know: its task and times in UTC. One round trip."""
-    found = beat_entries(get_settings())
+    """Return a row for each entry of this host's schedule, and of beat's, with times in UTC. Two round trips."""
+    own = beat_entries(get_settings())
+    written = {name.decode() for name in cast(set[bytes], client.smembers(f"{BEAT_PREFIX}:statics"))}
+    names = [*own, *sorted(written - own.keys())]
     with client.pipeline(transaction=False) as pipeline:
         pipeline.exists(f"{BEAT_PREFIX}:lock")
-        for name in found:
-            pipeline.hget(BEAT_PREFIX + name, "meta")
-        held, *metas = pipeline.execute()
+        for name in names:
+            pipeline.hmget(BEAT_PREFIX + name, "definition", "meta")
+        held, *stored = pipeline.execute()
     now = datetime.now(UTC)
-    return [
-        {
-            "entry": name,
-            "task": entry["task"],
-            "when": in_words(entry["schedule"]),
-            UP.name: bool(held),
-            **_times(entry["schedule"], meta, now),
-        }
-        for (name, entry), meta in zip(found.items(), metas, strict=True)
-    ]
+    rows = []
+    for name, parts in zip(names, stored, strict=True):
+        beats, meta = (json.loads(part, cls=RedBeatJSONDecoder) if part else None for part in parts)
+        if entry := own.get(name) or beats:
+            difference = _difference(own.get(name), beats)
+            times = _times((beats or entry)["schedule"], meta or {}, now)
+            rows.append(
+                {"entry": name, "task": entry["task"], "when": in_words(entry["schedule"]), UP.name: bool(held), **times}
+                | {KNOWN.name: not difference, "difference": difference}
+            )
+    return rows
 
 
-def _times(schedule: BaseSchedule, meta: bytes | None, now: datetime) -> Row:
-    if meta is None:
-        return {KNOWN.name: False, LATE.name: 0.0, LAST.name: None, "last": None, "next": None}
-    stored = json.loads(meta, cls=RedBeatJSONDecoder)
+def _difference(own: Row | None, beats: Row | None) -> str:
+    """Return in what beat's entry and this host's differ. Beat is started anew to write its own host's."""
+    if beats is None:
+        return "unknown to beat; restart it"
+    if own is None:
+        return "beat alone has it; give all hosts the same schedule and settings, and restart beat"
+    if all(own[part] == beats[part] for part in ("task", "schedule", "options")):
+        return ""
+    return f"beat has it {in_words(beats['schedule'])} for {beats['task']}; give all hosts the same schedule, and restart beat"
+
+
+def _times(schedule: BaseSchedule, meta: Row, now: datetime) -> Row:
+    if not meta:
+        return {LATE.name: 0.0, LAST.name: None, "last": None, "next": None}
     # RedBeat's own due_at says "now" of what is overdue.
-    remaining = schedule.remaining_estimate(stored["last_run_at"] or now)
+    remaining = schedule.remaining_estimate(meta["last_run_at"] or now)
     # An entry that was never sent carries the time at which beat first saw it.
-    last = stored["last_run_at"] if stored.get("total_run_count") else None
+    last = meta["last_run_at"] if meta.get("total_run_count") else None
     late = round(max(-remaining / timedelta(seconds=1), 0.0), 1)
-    return {
-        KNOWN.name: True,
-        LATE.name: late,
-        LAST.name: last.timestamp() if last else None,
-        "last": last,
-        "next": now + remaining,
-        "at": now,
-    }
+    return {LATE.name: late, LAST.name: last and last.timestamp(), "last": last, "next": now + remaining, "at": now}
 
 
 def is_late(row: Row) -> bool:
@@ -94,7 +102,7 @@ def _next(row: Row) -> str:
 
 
 def _late(row: Row) -> str:
-    return "UNKNOWN" if not row[KNOWN.name] else duration(row[LATE.name]) if is_late(row) else "-"
+    return "DIFFERS" if not row[KNOWN.name] else duration(row[LATE.name]) if is_late(row) else "-"
 
 
 SCHEDULE = Table("schedule", "Schedule (UTC)", ("entry",), entries, (

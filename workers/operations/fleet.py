@@ -17,17 +17,25 @@ ALIVE_SECONDS = 15
 MISSED_SECONDS = 3600
 MOST_WORKERS = 500
 # A worker of another version may say less than this, and a lost one says nothing.
-SILENT: Row = {"queues": [], "running": [], "up_seconds": 0, "worker_processes": None, "worker_busy_processes": None}
+SILENT: Row = {"queues": [], "running": [], "up_seconds": 0, "version": "-", "worker_processes": None,
+               "worker_busy_processes": None, "worker_name_shared": False}  # fmt: skip
+# More than hosts differ by that follow NTP, and than heartbeats are apart: one may come between two looks at a key.
+MOST_SKEW_SECONDS = 3.0
+CLOCK = "worker_clock_off_seconds"
 
 
-def announce(client: Redis, name: str, about: Row) -> None:
-    """Say that a worker lives, and what it is at: its row but for name and state. Called by its main process."""
+def announce(client: Redis, name: str, about: Row) -> Row:
+    """Say that a worker lives, and what it is at: its row but for name and state. Called by its main process.
+
+    Return what was said last under this name, {} if nothing lately.
+    """
     now = time.time()
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.set(ALIVE + name, orjson.dumps(about), ex=ALIVE_SECONDS)
+        pipeline.set(ALIVE + name, orjson.dumps({**about, "at": now}), ex=ALIVE_SECONDS, get=True)
         pipeline.zadd(NAMES, {name: now})
         pipeline.zremrangebyscore(NAMES, 0, now - MISSED_SECONDS)
-        pipeline.execute()
+        before, *_ = pipeline.execute()
+    return orjson.loads(before) if before else {}
 
 
 def leave(client: Redis, name: str) -> None:
@@ -39,13 +47,33 @@ def leave(client: Redis, name: str) -> None:
 
 
 def workers(client: Redis) -> list[Row]:
-    """Return the workers that live and those that were lost within the last hour: two round trips."""
+    """Return the workers that live and those that were lost within the last hour: two round trips.
+
+    A clock is compared with Redis's: a heartbeat says when it was written, and the rest of its key's life when it arrived.
+    """
     names = sorted(name.decode() for name in cast(list[bytes], client.zrevrange(NAMES, 0, MOST_WORKERS - 1)))
-    found = client.mget([ALIVE + name for name in names]) if names else []
-    return [
-        {"worker": name, "worker_up": raw is not None, **SILENT, **(orjson.loads(raw) if raw else {})}
-        for name, raw in zip(names, found, strict=True)
-    ]
+    with client.pipeline(transaction=False) as pipeline:  # a Redis that is full takes no MULTI
+        pipeline.time()
+        for name in names:
+            pipeline.get(ALIVE + name)
+            pipeline.pttl(ALIVE + name)
+        (seconds, microseconds), *found = pipeline.execute()
+    rows = []
+    for name, raw, left in zip(names, found[::2], found[1::2], strict=True):
+        row = {"worker": name, "worker_up": raw is not None, **SILENT, **(orjson.loads(raw) if raw else {})}
+        arrived = seconds + microseconds / 1e6 + left / 1000 - ALIVE_SECONDS
+        ahead = row.get("at", arrived) - arrived
+        row[CLOCK] = round(abs(ahead), 1) if raw else None
+        row["clock"] = f"{duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
+        rows.append(row)
+    return rows
+
+
+def _state(row: Row) -> str:
+    if not row["worker_up"]:
+        return "LOST"
+    clock = f", its clock {row['clock']}" if row[CLOCK] > MOST_SKEW_SECONDS else ""
+    return f"up for {duration(row['up_seconds'])}{clock}"
 
 
 def _busy(row: Row) -> str:
@@ -61,7 +89,15 @@ TABLES = (
         Fact("worker_up", "1 if the worker has said so lately, 0 if it was lost: killed, hanging, or its machine is gone.",
              "state", Alert(
             "ChatWorkersWorkerLost", "warning", "Gone silent without having been stopped: {worker}", below=1,
-        ), show=lambda row: f"up for {duration(row['up_seconds'])}" if row["worker_up"] else "LOST"),
+        ), show=_state),
+        Fact(CLOCK, "By how much the worker's clock is off Redis's, either way.", alert=Alert(
+            "ChatWorkersClockOff", "warning", "The clock of {worker} is {value} off Redis's", " ({clock})",
+            above=MOST_SKEW_SECONDS, minutes=5,
+        )),
+        Fact("worker_name_shared", "1 if two workers say that they have this name: each hides the other.", alert=Alert(
+            "ChatWorkersWorkerNameShared", "warning", "Two workers have one name, so that only one is seen: {worker}", above=0,
+        )),
+        Column("version", lambda row: row["version"]),
         Column("queues", lambda row: ", ".join(row["queues"]) or "-"),
         Fact("worker_busy_processes", "Tasks that run now.", "busy", show=_busy),
         Fact("worker_processes", "Children of the worker's pool."),

@@ -45,6 +45,9 @@ thead th { color: var(--quiet); font-weight: 600; font-size: .875rem }
 tbody th { font-weight: 500; white-space: nowrap } .number { text-align: right; white-space: nowrap }
 main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
 @media (min-width: 40rem) { .short { white-space: nowrap } }
+@media (max-width: 40rem) { thead { display: none } tr { display: block; border-top: 1px solid var(--line); padding: .35rem 0 }
+  tbody th, td, .number { display: block; border: 0; padding: .1rem .75rem; text-align: left; white-space: normal }
+  td, td.number { padding-left: 1.75rem } td::before { content: attr(data-name) ": "; color: var(--quiet) } }
 .wide { grid-column: 1 / -1; min-width: 0 } .none, .what { color: var(--quiet) }
 code { font-size: .875em }
 """
@@ -111,7 +114,10 @@ def _table(table: Table, rows: list[Row], number: int) -> str:
     header = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, names, strict=True))
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True))
+        + "".join(
+            f'<td{kind} data-name="{escape(name)}">{escape(cell)}</td>'
+            for kind, name, cell in list(zip(kinds, names, row, strict=True))[1:]
+        )
         + "</tr>"
         for row in cells
     )
@@ -130,7 +136,7 @@ def _table(table: Table, rows: list[Row], number: int) -> str:
 
 def _kind(cells: list[str]) -> str:
     """Return the class of a column whose cells are all plain numbers, or all short."""
-    numbers = all(cell in {"-", ""} or cell.replace(",", "").replace(".", "").rstrip("+").isdigit() for cell in cells)
+    numbers = all(cell in {"-", ""} or cell.replace(",", "").replace(".", "", 1).rstrip("+").isdigit() for cell in cells)
     if numbers and any(cell not in {"-", ""} for cell in cells):
         return ' class="number"'
     return ' class="short"' if all(len(cell) <= SHORT for cell in cells) else ""

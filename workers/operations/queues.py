@@ -1,7 +1,8 @@
-"""The broker's queues: messages, the oldest one's age, what is unacked, who consumes; also where nobody does."""
+"""The broker's queues: messages, the oldest one's age, what is unacked, who consumes, if anyone; what no worker can run."""
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, cast
 
 import orjson
@@ -12,6 +13,7 @@ from settings import get_settings
 from tasks.facts import Alert, Fact, Row, Table
 from tasks.jobs import QUEUES, TASKS, configured
 from tasks.words import duration
+from workers.messages import rejected
 from workers.messages.read import SENT_AT
 from workers.operations import fleet
 
@@ -87,6 +89,22 @@ def _oldest_unacked(client: Redis) -> list[Row]:
     return [{"queue_oldest_unacked_age_seconds": max(time.time() - first[0][1], 0.0) if first else 0.0}]
 
 
+def _refused(client: Redis) -> Iterator[Row]:
+    for (queue, defect), amount in sorted(rejected.rejected_counts(client).items()):
+        yield {"queue": queue, "defect": defect, "messages_rejected": amount}
+
+
+KEPT = Fact(
+    "messages_kept", "Refused messages that wait for an operator; the other messages are not held up.",
+    alert=Alert("ChatWorkersMessagesRejected", "warning",
+                "Refused messages kept for an operator (`chat-workers messages list`): {value}", above=0),
+)  # fmt: skip
+REFUSED = Fact("messages_rejected", "Messages that no worker could run, by queue and defect.", "so far", is_counter=True)
+
+MESSAGES = (
+    Table("kept", "", (), lambda client: [{KEPT.name: rejected.kept_count(client)}], (KEPT,)),
+    Table("refused", "Refused messages", ("queue", "defect"), _refused, (REFUSED,)),
+)
 TABLES = (
     Table("queues", "Queues", ("queue",), _queues, (
         Fact("queue_messages", "Messages that wait in Redis.", "messages", Alert(

@@ -14,7 +14,7 @@ from tasks.backups import facts as backups
 from tasks.facts import Alert, AnyFact, Fact, Row, Table, read_tables
 from tasks.notifications import facts as notifications
 from tasks.retention import facts as retention
-from workers.operations import beat, fleet, messages, queues, reader, worker_signals
+from workers.operations import beat, fleet, queues, reader, worker_signals
 from workers.operations.alerts import Trouble, troubles
 from workers.operations.counted import Counted
 from workers.operations.counted import read as read_counted
@@ -31,7 +31,7 @@ FROM_DATABASE: dict[str, Tables] = {
 }
 FROM_REDIS: dict[str, Tables] = {
     "queues": queues.TABLES,
-    "messages": messages.TABLES,
+    "messages": queues.MESSAGES,
     "workers": fleet.TABLES,
     "beat": beat.TABLES,
 }
@@ -77,11 +77,11 @@ class Snapshot:
         return next((reading.value for reading in self.readings if reading.name == "counters"), None)
 
     def troubles(self) -> list[Trouble]:
-        """Return what is wrong now, the worst first."""
+        """Return what is wrong now, the worst and most urgent first."""
         found = [trouble for table, rows in self.tables() for fact in table.facts for trouble in troubles(fact, rows)]
         if counted := self.counted():
             found += [trouble for fact in COUNTED for trouble in troubles(fact, counted.windows.get(fact.name, ()))]
-        return sorted(found, key=lambda trouble: trouble.severity)
+        return sorted(found, key=lambda trouble: (trouble.severity, trouble.minutes))
 
     def as_json(self) -> dict[str, Any]:
         """Return it for programs: facts by the names that they have in Prometheus."""

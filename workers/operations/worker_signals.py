@@ -2,8 +2,10 @@
 
 import threading
 import time
+from importlib import metadata
 from itertools import product
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -23,6 +25,7 @@ log = structlog.get_logger(__name__)
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried"}
 KILLED = "killed"
 MOST_RUNNING = 20
+VERSION = metadata.version("chat-workers")
 MILLISECONDS_TO_HOURS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 1800.0, 10800.0)
 
 RUNS = Counter(
@@ -59,6 +62,8 @@ class Heartbeat:
         """`controller` is Celery's WorkController."""
         self._controller = controller
         self._since = time.monotonic()
+        self._id = uuid4().hex
+        self._other_until = 0.0
         self._leaving = False
         self._writing = threading.Lock()
 
@@ -67,7 +72,12 @@ class Heartbeat:
         try:
             with self._writing:
                 if not self._leaving:
-                    fleet.announce(client(), self._controller.hostname, self.about())
+                    now = time.monotonic()
+                    about = {**self.about(), "worker_name_shared": now < self._other_until}
+                    before = fleet.announce(client(), self._controller.hostname, about)
+                    # A worker of this name that was killed and started anew is heard of once, two that live again and again.
+                    if before.get("id", self._id) != self._id and now - self._since > fleet.ALIVE_SECONDS:
+                        self._other_until = now + fleet.ALIVE_SECONDS
                     counters.sample(client())
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
@@ -99,6 +109,8 @@ class Heartbeat:
         ]
         running.sort(key=lambda task: -task["seconds"])
         return {
+            "id": self._id,
+            "version": VERSION,
             "worker_processes": self._controller.concurrency,
             "worker_busy_processes": len(running),
             "worker_longest_task_seconds": running[0]["seconds"] if running else 0.0,
