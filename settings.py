@@ -7,6 +7,7 @@ import shlex
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
@@ -392,8 +393,13 @@ def _trust(own: Path | None) -> None:
     trusted = own or system
     if own and system and own != system and not content.startswith(MERGED):
         # In memory where that can be: /tmp is swept of what is ten days old.
-        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - the file's name is no other's
-        with tempfile.NamedTemporaryFile(prefix="chat-workers-", suffix=".pem", dir=folder, delete=False) as merged:
+        folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - under a name of its own
+        for left in folder.glob("chat-workers-*-*.pem"):  # by a process that was killed
+            if not Path("/proc", left.name.split("-")[2]).exists():
+                with suppress(OSError):
+                    left.unlink()
+        prefix = f"chat-workers-{os.getpid()}-"
+        with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
             merged.write(MERGED + system.read_bytes() + b"\n" + content)
         trusted = Path(merged.name)
         atexit.register(_remove, trusted, os.getpid())

@@ -1,7 +1,10 @@
 """Which authorities are trusted: the system's and those of SSL_CERT_FILE, by every HTTPS client alike, and no others."""
 
 import asyncio
+import os
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +16,7 @@ import requests
 
 import settings
 from devstack.emulators.certificates import ensure_certificates
+from devstack.folder import PROJECT
 from settings import get_settings
 from tasks import s3
 from tasks.attachments.storage.base import StorageUnavailableError
@@ -117,3 +121,22 @@ def test_a_client_trusts_the_system_and_the_company_and_nobody_else(
     ask(servers["company"])
     with pytest.raises(refused):
         ask(servers["stranger"])
+
+
+def test_the_merged_file_ends_with_its_process_and_a_killed_ones_with_the_next(tmp_path: Path) -> None:
+    ensure_certificates(tmp_path)
+    required = {"DATABASE_URL": "mysql+pymysql://u:p@db.example/chat", "CELERY_BROKER_URL": "redis://redis.example"}
+    environment = {**os.environ, **required, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    program = "import os, settings; settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
+
+    def run(*more: str) -> Path:
+        command = [sys.executable, "-c", "; ".join([program, *more])]
+        done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+        return Path(done.stdout.strip())
+
+    killed = run("os.kill(os.getpid(), 9)")
+    assert killed.exists()
+    ended = run()
+    assert ended != killed
+    assert not ended.exists()
+    assert not killed.exists()
