@@ -171,6 +171,10 @@ class Connection(asyncio.Protocol):
             self._pinged_at = now
             self._write(_frame(Frame.PING, 0, 0, bytes(8)))
 
+    def wake(self, now: float) -> None:
+        """Have a sign of life count from now on, for nobody listened meanwhile."""
+        self._pinged_at = self._pinged_at and now
+
     def end(self, why: str, code: int = NO_ERROR) -> None:
         """Close the connection; what is under way on it got no answer."""
         self.closing = True
@@ -382,6 +386,8 @@ class Origin:
         self._looked_at = now
         self._timer = asyncio.get_running_loop().call_later(HEAR_SECONDS if self._hearing else LOOK_SECONDS, self._look)
         for connection in [*self._connections]:
+            if self._hearing:
+                connection.wake(now)
             connection.look(now, self._seconds, self._ping_after)
         while self._waiting and now - self._waiting[0].began_at > self._seconds:
             self._waiting.popleft().fail(NoAnswerError("no answer in time"))

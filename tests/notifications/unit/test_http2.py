@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from pyreqwest.http import Url
 
 from devstack.emulators.certificates import ensure_certificates
+from tasks.notifications.providers import http2
 from tasks.notifications.providers.http2 import (
     MOST_ANSWER_BYTES,
     MOST_CONNECTIONS,
     MOST_TRIES,
+    PING_SECONDS,
     Connection,
     Exchange,
     NoAnswerError,
@@ -290,11 +292,24 @@ def test_a_connection_that_died_while_idle_is_found_before_it_is_used(server: Ht
     assert [len(peer.bodies) for peer in server.peers] == [1, 20]
 
 
-def test_a_connection_that_lives_is_used_again_after_an_idle_time(server: Http2Server, client: Clients) -> None:
+def test_a_connection_that_lives_is_used_again_after_an_idle_time(
+    server: Http2Server, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "PING_SECONDS", 20)  # for a busy machine
     caller = client(ping_after=0.2)
     assert good(caller.post(b"1"))
     threading.Event().wait(0.3)  # this is the idle time
     assert good(caller.post(*bodies(20)))
+    assert len(server.peers) == 1
+
+
+def test_an_answer_to_a_ping_that_nobody_listened_for_is_heard_later(server: Http2Server, client: Clients) -> None:
+    caller = client(ping_after=0.2)
+    assert good(caller.post(b"1"))
+    threading.Event().wait(0.5)  # this is the idle time
+    caller.post()  # a drain that finds nothing
+    threading.Event().wait(PING_SECONDS + 0.5)
+    assert good(caller.post(b"2"))
     assert len(server.peers) == 1
 
 
