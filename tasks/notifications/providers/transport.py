@@ -1,5 +1,6 @@
 """The HTTP transport of the providers: one multiplexed HTTP/2 connection per host and process, a deadline on each request."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ MOST_WAIT_SECONDS = 6 * 3600
 RETRY_AFTER = Retry(retry_after_max=MOST_WAIT_SECONDS)
 # A wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory; what comes after them goes by pyreqwest.
 MOST_ORIGINS = 100
+HOST = re.compile(r"[\w.-]+|\[[0-9a-f:.]+\]")
 
 
 class UnusableUrlError(Exception):
@@ -107,7 +109,8 @@ class Transport:
         if name not in self._origins and len(self._origins) < MOST_ORIGINS:
             proxied = not {"https", "all"}.isdisjoint(getproxies()) and not proxy_bypass(url.host_str or "")
             self._origins[name] = None
-            if self._ping_after is not None and url.scheme == "https" and not proxied:
+            named = HOST.fullmatch(url.host_str or "")  # pyreqwest says what is wrong with any other
+            if self._ping_after is not None and url.scheme == "https" and named and not proxied:
                 self._origins[name] = Origin(url, self._trusted, seconds=self._seconds, ping_after=self._ping_after)
         return self._origins.get(name)
 

@@ -128,7 +128,7 @@ def test_a_limit_of_one_stream_until_the_first_answer_needs_no_second_connection
 def test_a_limit_of_one_stream_that_stays_is_kept_and_a_few_connections_help(server: Http2Server, client: Clients) -> None:
     server.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 1}
     assert good(client().post(*bodies(50)))
-    assert {peer.most_open for peer in server.peers} == {1}
+    assert max(peer.most_open for peer in server.peers) == 1
     assert len(server.peers) <= MOST_CONNECTIONS
 
 
