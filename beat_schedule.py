@@ -15,12 +15,6 @@ def every(seconds: float) -> schedule:
     return schedule(timedelta(seconds=seconds))
 
 
-def daily(at: str) -> crontab:
-    """Return a schedule that ticks each day at `at`, as in 01:30, UTC."""
-    hour, minute = at.split(":")
-    return crontab(hour=hour, minute=minute)
-
-
 def entry(task: str, when: BaseSchedule, *, expires: int) -> dict[str, Any]:
     """Return a beat entry for `task`; its message is dropped if no worker has taken it within `expires` seconds."""
     return {"task": task, "schedule": when, "options": {"expires": expires}}
@@ -33,11 +27,12 @@ BEAT_SCHEDULE = {
     "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=300),
     "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=300),
     "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=300),
-    # Each policy's hours, age and pause are in the table worker_retention_policies, not here.
-    "retention-notifications":      entry("tasks.retention.purge_notifications",      daily("01:30"), expires=3600),
-    "retention-conversations":      entry("tasks.retention.deactivate_conversations", daily("02:15"), expires=3600),
-    "retention-typing-indicators":  entry("tasks.retention.purge_typing_indicators",  every(3600),    expires=600),
-    "retention-worker-tables":      entry("tasks.retention.purge_worker_tables",      daily("03:00"), expires=3600),
+    # Each policy's hours, age and pause are in the table worker_retention_policies, not here. Each tick looks which are due:
+    # once a day, from the first of the policy's hours on, else from 01:00.
+    "retention-notifications":      entry("tasks.retention.purge_notifications",      crontab(minute=30), expires=3000),
+    "retention-conversations":      entry("tasks.retention.deactivate_conversations", crontab(minute=15), expires=3000),
+    "retention-typing-indicators":  entry("tasks.retention.purge_typing_indicators",  every(3600),        expires=600),
+    "retention-worker-tables":      entry("tasks.retention.purge_worker_tables",      crontab(minute=45), expires=3000),
 
     # Each looks whether it is due (no dump of today, no archive of the last seven days, none shipped this month), so the hours
     # after the first are further tries of one that failed or was missed.

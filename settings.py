@@ -298,6 +298,8 @@ class Settings(BaseSettings):
     backup_s3_kms_key_id: str | None = None
     backup_s3_storage_class: str | None = None
     """One that can be read at once (STANDARD_IA, GLACIER_IR), or drills of the bucket fail."""
+    backup_s3_plain: bool = False
+    """For servers without If-None-Match or x-amz-checksum-*: neither is sent, and drills read back what S3 cannot vouch for."""
     backup_keep_daily: int = Field(default=14, ge=7)
     """Dumps; a week's archive is made of seven."""
     backup_keep_weekly: int = Field(default=8, ge=1)

@@ -1,13 +1,13 @@
-"""Compare a live shared schema with the needs of the workers: one sentence per difference, by five queries."""
+"""Compare a live shared schema with the needs of the workers: one sentence per difference, by six queries."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
 
-from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TYPES, ColumnNeed
+from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, TYPES, ColumnNeed
 
 Kind = Literal["server", "table", "engine", "column", "type", "charset", "index", "foreign key"]
 
@@ -24,6 +24,8 @@ class Difference:
         return self.sentence
 
 
+# A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
+SERVER = text("SELECT VERSION(), COALESCE(TIMESTAMPDIFF(MINUTE, NOW(), CONVERT_TZ(NOW(), '+00:00', @@GLOBAL.time_zone)), 0)")
 NAMES: BindParameter[Any] = bindparam("names", expanding=True)
 TABLE_ENGINES = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
@@ -41,12 +43,21 @@ TABLE_INDEXES = {
     ).bindparams(NAMES)
     for server, usable in {"MariaDB": "ignored = 'NO'", "MySQL": "is_visible = 'YES'"}.items()
 }
-CASCADES = text(
+CHILDREN = text(
     "SELECT table_name, constraint_name, referenced_table_name, delete_rule"
     " FROM information_schema.referential_constraints"
-    " WHERE constraint_schema = DATABASE() AND referenced_table_name IN :names"
-    " AND delete_rule NOT IN ('RESTRICT', 'NO ACTION') AND table_name NOT LIKE 'worker\\_%'"
+    " WHERE constraint_schema = DATABASE() AND referenced_table_name IN :names AND table_name NOT LIKE 'worker\\_%'"
 ).bindparams(NAMES)
+
+
+ZONELESS = (
+    "which has no zone, and the server's own clock is {} minutes off UTC: rows would expire by so much too early or too late;"
+    " make it TIMESTAMP, or run the server with default_time_zone='+00:00'"
+)
+LOGS = text("SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')")
+REFUSING = {"log_bin": "ON", "binlog_format": "STATEMENT"}
+STATEMENTS = "binlog_format is STATEMENT, with which no write at READ COMMITTED is possible (error 1665); make it ROW or MIXED"
+PURGING = dict.fromkeys(("RESTRICT", "NO ACTION"), "leaves the rows that {} refers to")
 
 
 class LiveColumn(NamedTuple):
@@ -71,18 +82,30 @@ class LiveSchema:
 def check_shared_schema(engine: Engine) -> list[Difference]:
     """Return the differences between the shared schema and the needs of the workers."""
     with engine.connect() as connection:
-        version = connection.execute(text("SELECT VERSION()")).scalar_one()
+        version, offset = connection.execute(SERVER).one()
         if too_old := server_difference(version):
             # The tables below look different there, so the rest can only be told on a newer server.
             return [too_old]
         live = _read(connection, _server(version))
-        cascades = connection.execute(CASCADES, {"names": DELETED_FROM}).all()
+        children = foreign_keys(connection, DELETED_FROM)
+        logs = {str(row[0]): str(row[1]) for row in connection.execute(LOGS)}
     return [
+        *([Difference("server", "binlog_format", STATEMENTS)] if logs == REFUSING else []),
         *(difference for table in COLUMNS for difference in _table_differences(table, live)),
+        *(Difference("foreign key", parent, sentence) for parent, sentence in children),
         *(
-            Difference("foreign key", parent, f"{child}.{key} is ON DELETE {rule}: purging {parent} would change {child}")
-            for child, key, parent, rule in cascades
+            Difference("type", ".".join(where), f"{'.'.join(where)} is DATETIME, {ZONELESS.format(offset)}")
+            for where, column in live.columns.items()
+            if offset and column.data_type == "datetime" and COLUMNS[where[0]].get(where[1]) == TIME
         ),
+    ]
+
+
+def foreign_keys(connection: Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
+    """Return a sentence for each key of others to these tables, as far as this account may see them."""
+    return [
+        (parent, f"{child}.{key} is ON DELETE {rule}: purging {parent} {PURGING.get(rule, 'would change {}').format(child)}")
+        for child, key, parent, rule in connection.execute(CHILDREN, {"names": tables})
     ]
 
 

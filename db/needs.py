@@ -84,7 +84,7 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
         **_of(FLAG, "scanned_for_virus", "is_safe"),
         "created_at": TIME,
     },
-    "typing_indicators": {"id": NUMBER, "expires_at": TIME},
+    "typing_indicators": {"id": NUMBER, **_of(TIME, "started_at", "expires_at")},
     "conversations": {
         "id": NUMBER,
         "conversation_id": TEXT,

@@ -33,6 +33,7 @@ PROGRAMS = {
         "node": "nodejs",
         "systemd-analyze": "systemd",
         "faketime": "faketime",
+        "locale-gen": "locales",
     },
     "bench": {
         "clamdscan": "clamdscan",

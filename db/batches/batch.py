@@ -10,14 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from db.batches.place import Place
 from db.batches.target import Target, Value
 from db.locks import Lock
+from db.transactions import error_code
 
 # A batch is written in statements of so many rows, some 15 ms each. A batch whose time is up ends between two of them, however
 # many rows it was meant to take.
 STATEMENT_ROWS = 1000
+
+# A row of another table refers to one of the statement's; the second where this account may not see that table. Only the
+# statement is undone.
+REFERENCED = {1451, 1217}
 
 # Called in the transaction of a batch with the place behind it and its number of rows.
 Record = Callable[[Connection, Place, int], None]
@@ -37,7 +43,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of a batch: of `tried` keys others had locked `skipped`; it ended at `place`."""
+    """The result of a batch: of `tried` keys others had locked, or refer to, `skipped`; it ended at `place`."""
 
     rows: int
     skipped: int
@@ -60,6 +66,7 @@ class Batch:
     record: Record | None
     keeper: Keeper | None
     retried: bool = False
+    referenced: bool = False
 
     def write(self, connection: Connection) -> Written:
         """Write statement by statement until all is done or the time is up; there is always time for the first."""
@@ -75,13 +82,26 @@ class Batch:
             if keys and self.keeper:
                 keys = self.keeper.unchanged(connection, keys)
             where = target.between(place.after, until) if keys is None else target.among(keys)
-            rows += target.write(connection, where, place.cutoff, at_once=at_once)
+            rows += self._write(connection, where, at_once)
             place = replace(place, after=until)
-        looked = not at_once or self.keeper is not None
+        looked = not at_once or self.keeper is not None or self.referenced
         skipped = target.still_there(connection, self.before.after, place.after, place.cutoff) if looked and rows < tried else 0
         if self.record:
             self.record(connection, place, rows)
         return Written(rows, skipped, tried, place)
+
+    def _write(self, connection: Connection, where: str, at_once: bool) -> int:
+        """Write rows in one statement, or in ever smaller ones where some are referred to: those stay, the rest goes."""
+        try:
+            return self.target.write(connection, where, self.before.cutoff, at_once=at_once)
+        except DBAPIError as error:
+            if error_code(error) not in REFERENCED:
+                raise
+        self.referenced = True
+        keys = self.target.matching(connection, where, self.before.cutoff)
+        half = len(keys) // 2
+        parts = (keys[:half], keys[half:]) if half else ()
+        return sum(self._write(connection, self.target.among(part), at_once) for part in parts)
 
     def _statements(self) -> Iterator[tuple[Sequence[Value] | None, Value | None]]:
         """Yield the keys of each statement, or None for all in its range, and the key where it ends."""

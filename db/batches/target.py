@@ -1,6 +1,6 @@
 """The target of a walk: a table, its key, the predicate, and the statements made of them, each with its index."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -116,17 +116,23 @@ class Target:
         """
         # The index is forced, for on a small table the optimizer prefers to read, and lock, all of it; the predicate is
         # re-stated, for rows may have changed since they were found.
-        matches = f"AND ({self.predicate.replace(':cutoff', '%(cutoff)s')})"
         statement = f"DELETE {self.table} FROM {self._by_key}"
         if self.change is not None:
             statement = f"UPDATE {self._by_key} SET {self.change}"  # noqa: S608 - names of this project
         if at_once:
             statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
         elif self.key.unique:  # only we write tables where it is not
-            search = f"SELECT {self.key.column} FROM {self._by_key} WHERE {where} {matches}"  # noqa: S608 - ours
-            locked = connection.exec_driver_sql(f"{search} FOR UPDATE SKIP LOCKED", {"cutoff": cutoff})
-            where = self.among(locked.scalars())
-        return connection.exec_driver_sql(f"{statement} WHERE {where} {matches}", {"cutoff": cutoff}).rowcount
+            where = self.among(self.matching(connection, where, cutoff, " FOR UPDATE SKIP LOCKED"))
+        return connection.exec_driver_sql(f"{statement} WHERE {where} {self._matches}", {"cutoff": cutoff}).rowcount
+
+    def matching(self, connection: Connection, where: str, cutoff: object, lock: str = "") -> Sequence[Value]:
+        """Return the keys of the rows of `where` that match."""
+        search = f"SELECT {self.key.column} FROM {self._by_key} WHERE {where} {self._matches}{lock}"  # noqa: S608 - ours
+        return connection.exec_driver_sql(search, {"cutoff": cutoff}).scalars().all()
+
+    @property
+    def _matches(self) -> str:
+        return f"AND ({self.predicate.replace(':cutoff', '%(cutoff)s')})"
 
     @property
     def _by_key(self) -> str:

@@ -15,7 +15,7 @@ GRANT SELECT (id, conversation_id, user_id, unread_count, last_read_message_id, 
 GRANT SELECT (id, conversation_id, user_id, notifications_enabled, desktop_notifications, mobile_notifications, sound_enabled, notification_type) ON `truck2_db`.`conversation_settings` TO 'chat_workers'@'%';
 GRANT SELECT (id, message_id, reader_id, status) ON `truck2_db`.`message_reads` TO 'chat_workers'@'%';
 GRANT SELECT (id, message_id, uploaded_by_id, file_size, file_name, file_url, file_type, file_extension, scanned_for_virus, is_safe, created_at), UPDATE (scanned_for_virus, is_safe) ON `truck2_db`.`message_attachments` TO 'chat_workers'@'%';
-GRANT SELECT (id, expires_at), DELETE ON `truck2_db`.`typing_indicators` TO 'chat_workers'@'%';
+GRANT SELECT (id, started_at, expires_at), DELETE ON `truck2_db`.`typing_indicators` TO 'chat_workers'@'%';
 GRANT SELECT (id, conversation_id, is_active, is_closed, closed_reason, closed_at, last_message_at, created_at, updated_at), UPDATE (is_active, is_closed, closed_at, closed_reason) ON `truck2_db`.`conversations` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_backup_runs` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_dead_devices` TO 'chat_workers'@'%';

@@ -11,7 +11,8 @@ from tasks.words import duration
 LATEST = text("""
     SELECT r.job, COALESCE(NULLIF(r.tier, ''), 'none') AS tier, r.outcome, UNIX_TIMESTAMP(r.ended_at) AS ended,
            r.bytes, r.row_count, r.milliseconds / 1000 AS seconds, r.detail
-    FROM (SELECT job, tier, outcome, MAX(ended_at) AS ended_at FROM worker_backup_runs GROUP BY job, tier, outcome) AS latest
+    FROM (SELECT job, tier, outcome, MAX(ended_at) AS ended_at FROM worker_backup_runs
+          WHERE ended_at <= NOW(3) GROUP BY job, tier, outcome) AS latest
     STRAIGHT_JOIN worker_backup_runs r ON r.job = latest.job AND r.tier = latest.tier AND r.outcome = latest.outcome
       AND r.ended_at = latest.ended_at
     ORDER BY r.job, r.tier LIMIT 50
@@ -44,7 +45,6 @@ def _backups(connection: Connection) -> list[Row]:
         if own := [row for row in made if row["backup"] == job]:
             newest = max(own, key=lambda row: row[LAST])
             age = now - (newest[LAST] or installed)
-            # One from the future would hide for as long that none is made.
             newest[OVERDUE] = max(age - (most if newest[LAST] else FIRST_SECONDS), -age, 0.0)
             newest[NOT_YET] = not newest[LAST] and not newest[OVERDUE]
             newest["last"] = f"last done {duration(age)} ago" if newest[LAST] else "never done"

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.transactions import transact
 from tasks.backups.errors import BackupError, BusyError, StoppedError
+from tasks.words import moment
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +23,12 @@ RECORD = text("""
 """)
 # By idx_ended_at; a handful of rows a day.
 FORGET = text("DELETE FROM worker_backup_runs WHERE ended_at < NOW(3) - INTERVAL 400 DAY LIMIT 1000")
-# By idx_job alone.
+# By idx_job alone. A run dated after now, when a clock was wrong, counts as none.
 LAST = text("""
     SELECT job, tier, MAX(ended_at) AS tried_at, MAX(IF(outcome = 'done', ended_at, NULL)) AS done_at
-    FROM worker_backup_runs GROUP BY job, tier
+    FROM worker_backup_runs WHERE ended_at <= NOW(3) GROUP BY job, tier
 """)
+AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
 LONGEST_DETAIL = 1000
 
@@ -77,6 +79,15 @@ def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
     """Return when each (job, tier) was last tried and last done, in UTC."""
     with engine.connect() as connection:
         return {(row.job, row.tier): Last(row.tried_at, row.done_at) for row in connection.execute(LAST)}
+
+
+def ahead(engine: Engine) -> list[str]:
+    """Return a sentence about each run that is dated after now; deleting its row ends that."""
+    with engine.connect() as connection:
+        rows = connection.execute(AHEAD).all()
+    return [
+        f"the run of {row.job} in worker_backup_runs is dated after now, {moment(row.ended_at)}: not counted" for row in rows
+    ]
 
 
 def _record(engine: Engine, run: Run, started: float, outcome: str, detail: str) -> None:

@@ -51,6 +51,8 @@ def bring_back(target: Engine, *, push: bool) -> int:
     They may have been pushed since the dump, and nothing tells.
     """
     with target.connect() as connection:
+        connection.detach()  # from the pool, for what is set here
+        connection.execute(text("SET SESSION foreign_key_checks = 0"))  # users may be missing yet
         aside = ASIDE in connection.execute(text("SHOW TABLES")).scalars().all()
         if aside:
             connection.execute(text(BRING_BACK))

@@ -178,13 +178,10 @@ class Backups:
     def _expired(self, tier: str, into: Path, tick: Tick, *, delete: bool) -> Plan:
         known, keep, today = self.known_passphrases, self.settings, dump.today(self.engine)
         if tier == "monthly":
-            months = (self._needed_bucket(), keep.backup_keep_monthly, today, known, tick)
-            return rotate.prune_months(*months) if delete else rotate.plan_months(*months)
+            return rotate.rotate_months(self._needed_bucket(), keep.backup_keep_monthly, today, known, tick, delete=delete)
         kind: Kind = "weekly" if tier == "weekly" else "daily"
         days = keep.backup_keep_weekly if tier == "weekly" else keep.backup_keep_daily
-        return (
-            rotate.prune_local(into, kind, days, today, known, tick) if delete else rotate.plan_local(into, kind, days, today)
-        )
+        return rotate.rotate_local(into, kind, days, today, known, tick, delete=delete)
 
     def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
         """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""

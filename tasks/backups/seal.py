@@ -31,16 +31,19 @@ WEEK = timedelta(days=7)
 
 
 def week(into: Path, today: date) -> list[Backup]:
-    """Return the dumps to seal, oldest first: those of the seven days that end with the newest until today.
+    """Return the dumps to seal, oldest first: those of the seven days that end with the newest until today, and those since the
+    newest archive if that is older.
 
     Raise BackupError if there are none, or if a day has only one that is not whole.
     """
     last = folder.newest(into, "daily", today)
     if last is None:
         raise BackupError(f"there is no daily backup in {into} to seal; make one with: chat-workers backups create daily")
+    archive = folder.newest(into, "weekly", today)
+    since = min(last.day - WEEK, archive.day) if archive else last.day - WEEK
     dumps, faults = [], {}
     for name in folder.names(into, "daily", today):
-        if (day := folder.day_of(name)) > last.day - WEEK:
+        if (day := folder.day_of(name)) > since:
             try:
                 dumps.append(folder.load(into, name))
             except BackupError as error:

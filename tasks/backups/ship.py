@@ -27,6 +27,8 @@ MOST_PAGES = 100  # of 1,000 objects
 PAGE_SECONDS = 10
 FETCH_TRIES = 5
 
+UNKNOWN = {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"}
+"""What servers of other makers say to what they do not know."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 STATE = ".upload"
 MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
@@ -42,7 +44,7 @@ class Shipped:
     committed: bool
 
     def __str__(self) -> str:
-        return f"{self.month}/{self.name}"
+        return f"{self.month}/{self.name}" if self.month else self.name
 
 
 class Bucket:
@@ -56,7 +58,29 @@ class Bucket:
         extra = {"ServerSideEncryption": settings.backup_s3_sse, "SSEKMSKeyId": settings.backup_s3_kms_key_id}
         self._extra = {key: value for key, value in extra.items() if value}
         self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
+        self._plain = settings.backup_s3_plain
         self._s3 = s3.make_client()
+
+    def try_upload(self) -> None:
+        """Begin an upload, send and list a part, and abort it: nothing stays. Raise BackupError with what the server lacks."""
+        key, part = self._key("doctor", "upload"), b"part"
+        with self._asking("beginning an upload"):
+            known = self._known(ChecksumAlgorithm="SHA256")
+            begun = self._s3.create_multipart_upload(Bucket=self.bucket, Key=key, **self._extra, **known)
+        where = {"Bucket": self.bucket, "Key": key, "UploadId": begun["UploadId"]}
+        try:
+            checksum = parts.encoded(hashlib.sha256(part).digest())
+            with self._asking("uploading a part"):
+                self._s3.upload_part(**where, PartNumber=1, Body=part, **self._known(ChecksumSHA256=checksum))
+            if not self._arrived(key, begun["UploadId"]):
+                raise BackupError(f"S3 ({self.uri}) lists no parts: an upload that is cut off begins anew")
+        finally:
+            with self._asking("aborting an upload (s3:AbortMultipartUpload)"):
+                self._s3.abort_multipart_upload(**where)
+
+    def _known(self, **parameters: str) -> dict[str, str]:
+        """Return the parameters that this server knows."""
+        return {} if self._plain else parameters
 
     def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
         """Upload an archive and then its manifest under `month` (YYYY-MM); what is there already is not sent again.
@@ -107,8 +131,7 @@ class Bucket:
         """Read an object to its end. Raise BackupError unless it is the one that its signed manifest names."""
         signed, _ = self._manifest(shipped, passphrases)
         digest = hashlib.sha256()
-        for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes + 1):
-            tick(len(chunk))
+        for chunk in self._content(shipped, signed.manifest.bytes + 1, tick):
             digest.update(chunk)
         if digest.hexdigest() != signed.manifest.sha256:
             raise BackupError(f"{shipped} was changed after it was made: its SHA-256 is not that of its manifest")
@@ -118,9 +141,7 @@ class Bucket:
         signed, text = self._manifest(shipped, passphrases)
         folder.check_space(into, signed.manifest.bytes)
         with folder.writing(into / shipped.name) as file:
-            for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes):
-                tick(len(chunk))
-                file.write(chunk)
+            file.writelines(self._content(shipped, signed.manifest.bytes, tick))
         with folder.writing(into / (shipped.name + manifest.SUFFIX)) as file:
             file.write(text)
         return folder.load(into, shipped.name)
@@ -153,14 +174,19 @@ class Bucket:
                 if etag is None:
                     with self._asking(f"uploading part {number} of {backup.name}; the next run goes on from there", len(data)):
                         etag = self._s3.upload_part(
-                            Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=data, ChecksumSHA256=checksum
+                            Bucket=self.bucket,
+                            Key=key,
+                            UploadId=upload,
+                            PartNumber=number,
+                            Body=data,
+                            **self._known(ChecksumSHA256=checksum),
                         )["ETag"]
                 tick(len(data))
-                sent.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
+                sent.append({"PartNumber": number, "ETag": etag, **self._known(ChecksumSHA256=checksum)})
         # S3 puts the parts together first, which takes minutes. If someone was faster, the caller looks with which object.
         with self._asking(f"completing {backup.name}", backup.signed.manifest.bytes, but={"PreconditionFailed"}):
             self._s3.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, IfNoneMatch="*"
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, **self._known(IfNoneMatch="*")
             )
         state.unlink(missing_ok=True)
 
@@ -177,7 +203,7 @@ class Bucket:
         sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage}
         with self._asking(f"beginning the upload of {backup.name}"):
             upload = self._s3.create_multipart_upload(
-                Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256", Metadata={"sha256": sha256}, **options
+                Bucket=self.bucket, Key=key, Metadata={"sha256": sha256}, **options, **self._known(ChecksumAlgorithm="SHA256")
             )["UploadId"]
         waiting = state.with_name(state.name + PARTIAL)
         with folder.writing(waiting) as file:
@@ -186,8 +212,8 @@ class Bucket:
         return str(upload)
 
     def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]] | None:
-        """Return the parts of an upload that S3 has, None if it does not know the upload any more."""
-        with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload"}):
+        """Return the parts of an upload that S3 has, None if it does not know the upload any more or lists no parts at all."""
+        with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload", *UNKNOWN}):
             pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return None
@@ -199,7 +225,7 @@ class Bucket:
         """
         made = signed.manifest
         with self._asking(f"looking for {key}", but=ABSENT):
-            head = self._s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            head = self._s3.head_object(Bucket=self.bucket, Key=key, **self._known(ChecksumMode="ENABLED"))
             told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
             known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
             if (
@@ -214,13 +240,19 @@ class Bucket:
     def _put_manifest(self, key: str, text: bytes) -> None:
         checksum = parts.encoded(hashlib.sha256(text).digest())
         with self._asking(f"uploading {key}", len(text), but={"PreconditionFailed"}):
-            self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, ChecksumSHA256=checksum, IfNoneMatch="*", **self._extra)
+            known = self._known(ChecksumSHA256=checksum, IfNoneMatch="*")
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, **known, **self._extra)
             return
         if self._get(key) != text:
             raise BackupError(f"{self._uri(key)} is another manifest than this archive's; it was left alone")
 
     def _get(self, key: str) -> bytes:
         return b"".join(self._chunks(key, manifest.LONGEST + 1))
+
+    def _content(self, shipped: Shipped, most: int, tick: Tick) -> Iterator[bytes]:
+        for chunk in self._chunks(self._key(shipped.month, shipped.name), most):
+            tick(len(chunk))
+            yield chunk
 
     def _chunks(self, key: str, most: int) -> Iterator[bytes]:
         """Return an object's bytes, at most so many; a connection that is cut is taken up where it broke."""
@@ -264,7 +296,8 @@ class Bucket:
                 return
             if stop_requested():
                 raise StoppedError(f"the worker is stopping while {doing}") from error
-            raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}") from error
+            hint = "; if it knows no If-None-Match or checksums, set BACKUP_S3_PLAIN=true" if error.code in UNKNOWN else ""
+            raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}{hint}") from error
 
 
 def _same(arrived: dict[str, Any] | None, data: bytes, checksum: str) -> str | None:

@@ -3,8 +3,9 @@
 from sqlalchemy import Connection, text
 
 from db.locks import is_held
-from tasks.facts import Alert, Fact, Row, Table, rows
+from tasks.facts import Alert, Column, Fact, Row, Table, rows
 from tasks.retention.policies import POLICIES
+from tasks.retention.rules import DISABLED, RuleError, read
 from tasks.retention.run import lock_of
 
 # The newest run of each policy, by a loose scan of idx_policy (policy, id); the day's rows by idx_started_at.
@@ -31,7 +32,37 @@ def _runs(connection: Connection) -> list[Row]:
     return found
 
 
+# By idx_policy, which holds the rest of few rows; the table's own rows are a dozen. A policy that never walked counts from its
+# row's last change.
+WALKS = text("""
+    SELECT p.name AS policy, TIMESTAMPDIFF(SECOND, COALESCE(MAX(r.started_at), p.updated_at), NOW(3)) AS seconds
+    FROM worker_retention_policies p LEFT JOIN worker_retention_runs r
+      ON r.policy = p.name AND r.ended_because LIKE 'finished%' AND r.started_at <= NOW(3)
+    GROUP BY p.name, p.updated_at ORDER BY p.name LIMIT 50
+""")
+
+
+def _policies(connection: Connection) -> list[Row]:
+    """Return a row for each policy that is not disabled; one that is paused or unusable deletes nothing, so its age grows."""
+    found = []
+    for row in rows(connection, WALKS):
+        try:
+            why = read(connection, POLICIES[row["policy"]]).why_not(any_hour=True) if row["policy"] in POLICIES else DISABLED
+        except RuleError as error:
+            why = f"unusable: {error}"
+        if why != DISABLED:
+            found.append({"policy": row["policy"], "retention_walk_age_seconds": abs(row["seconds"]), "now": why or "enabled"})
+    return found
+
+
 TABLES = (
+    Table("policies", "Retention policies", ("policy",), _policies, (
+        Fact("retention_walk_age_seconds", "Age of the last run that looked at every row, of policies that are not disabled.",
+             "last full walk",
+             Alert("ChatWorkersRetentionStale", "warning",
+                   "The retention policy {policy} has not gone through its table for {value}", ": {now}", above=3 * 86_400)),
+        Column("now", lambda row: row["now"]),
+    )),
     Table("runs", "Retention, last runs", ("policy",), _runs, (
         Fact("retention_last_run_timestamp_seconds", "When the last run began.", "began"),
         Fact("retention_last_run_failed",

@@ -42,6 +42,12 @@ CLOSE = text("""
     SET ended_at = NOW(3), ended_because = :why, held_seconds = :held, after_key = COALESCE(:after, after_key) WHERE id = :run
 """)
 DONE = text("SELECT rows_done FROM worker_retention_runs WHERE id = :run")
+# The window began at the hour, today or yesterday. A run that failed, died or was stopped is made again within it.
+DONE_SINCE = text("""
+    SELECT COUNT(*) FROM worker_retention_runs
+    WHERE policy = :policy AND started_at >= CURRENT_DATE + INTERVAL :hour HOUR - INTERVAL (HOUR(NOW()) < :hour) DAY
+      AND started_at <= NOW(3) AND ended_because REGEXP '^(finished|its rows per run are done|its time is up)'
+""")
 RUNNING = text("""
     SELECT started_by, started_at FROM worker_retention_runs
     WHERE policy = :policy AND ended_at IS NULL ORDER BY id DESC LIMIT 1
@@ -113,6 +119,11 @@ class Entry:
 def _stored(policy: Policy, place: Place) -> dict[str, object]:
     key = policy.target.key
     return {"cutoff": place.cutoff, "after": key.dump(place.after), "until": key.dump(place.until)}
+
+
+def is_due(connection: Connection, policy: Policy, hour: int) -> bool:
+    """Return whether no run has ended by itself since it was last this hour of the day, UTC."""
+    return connection.execute(DONE_SINCE, {"policy": policy.name, "hour": hour}).scalar() == 0
 
 
 def running(connection: Connection, policy: Policy) -> str:

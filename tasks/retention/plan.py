@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from db.batches.count import Count, count
 from db.batches.place import Place, start
 from db.batches.target import Target
+from db.check import foreign_keys
 from tasks.retention import ledger, rules
 from tasks.retention.policies import Policy
 
@@ -37,6 +38,7 @@ class Plan:
     rows_per_run: int
     seconds_per_run: float
     explain: list[dict[str, Any]]
+    foreign_keys: list[str]
     why_not: str | None
 
     @property
@@ -61,6 +63,7 @@ def plan(
     place = start(engine, policy.target, cutoff)
     with engine.connect() as connection:
         explained = _explain(connection, policy.target, place)
+        keys = [sentence for _, sentence in foreign_keys(connection, [policy.target.table])] if policy.deletes else []
     began = time.monotonic()
     counted = count(engine, policy.target, place, policy.age_column, seconds=seconds, progress=progress)
     return Plan(
@@ -75,6 +78,7 @@ def plan(
         rows_per_run=now.rows_per_run,
         seconds_per_run=now.minutes_per_run * 60.0,
         explain=explained,
+        foreign_keys=keys,
         why_not=now.why_not(),
     )
 

@@ -29,6 +29,9 @@ RESUME = text(
 )
 
 
+DISABLED = "disabled"
+
+
 class RuleError(Exception):
     """A policy's rule is unusable; the text is a sentence that names where it stands."""
 
@@ -53,7 +56,7 @@ class Rules:
     def why_not(self, *, any_hour: bool = False) -> str | None:
         """Return why no batch may run now, None if it may."""
         if not self.enabled:
-            return "disabled"
+            return DISABLED
         if self.paused_at:
             return f"paused by {self.paused_by or 'an unknown'} at {self.paused_at:%Y-%m-%d %H:%M}Z"
         if self.hours and not any_hour and not in_hours(self.hour, self.hours):

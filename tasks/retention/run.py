@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from db.batches.batch import Keeper
@@ -26,6 +26,11 @@ from tasks.retention.rules import RuleError, Rules
 log = structlog.get_logger(__name__)
 
 
+NOT_DUE = "not due: today's run was made"
+FIRST_HOUR = 1
+"""Of the day in UTC, of policies that may run at any."""
+
+
 class RunFailedError(Exception):
     """A run could not begin or go on; its batches until then are done and in the ledger. The text is one sentence."""
 
@@ -37,7 +42,7 @@ FAILURES = (RunFailedError, RuleError, ConfigurationError)
 @dataclass(frozen=True, slots=True)
 class Report:
     """The result of a run. `started` is False if it did not begin; `why` says why it ended or did not begin. `skipped` rows
-    were locked by others and wait for the next run.
+    were locked or referred to by others and wait for the next run.
     """
 
     policy: str
@@ -63,11 +68,14 @@ def run_policy(
     *,
     by: str,
     any_hour: bool = False,
+    if_due: bool = False,
     seconds: float = math.inf,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Report:
     """Run one policy within its limits, and for `seconds` at most; return what was done. Raise one of FAILURES.
+
+    `if_due`: not if this day's run, which is due from the first of the policy's hours on, was made.
 
     Of two runs at once the second returns at once. A run first ends the walk that an earlier one left unfinished, with that
     one's cutoff, and then makes a walk of its own: "finished" means that every row was looked at since this run began.
@@ -75,7 +83,10 @@ def run_policy(
     try:
         with engine.connect() as connection:
             now = rules.read(connection, policy)
-        if why := now.why_not(any_hour=any_hour):
+            why = now.why_not(any_hour=any_hour)
+            if if_due and not why and not ledger.is_due(connection, policy, now.hours[0] if now.hours else FIRST_HOUR):
+                why = NOT_DUE
+        if why:
             return Report(policy.name, False, why)
         if now.archive:
             destination(policy)  # a run that has no place for its archive does not begin
@@ -117,7 +128,12 @@ class _Run:
         began = time.monotonic()
         rule = ledger.rule_of(self.policy.target, self.rules.age)
         left_over = transact(self.engine, lambda c: ledger.unfinished(c, self.policy, rule))
-        place = left_over or self._fresh()
+        try:
+            place = left_over or self._fresh()
+        except SQLAlchemyError as error:  # behind an ALTER of the API, say
+            entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, self._nowhere(c)))
+            self._close(entry, f"failed: {_reason(error)}", None)
+            raise
         entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, place))
         keeper = self._archive(entry.run) if self.rules.archive else None
         limits = self._limits()
@@ -137,7 +153,7 @@ class _Run:
             self._close(entry, reason, None)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
         skipped = walked.progress.skipped  # by the last walk; what an earlier one skipped, this one has looked at again
-        why = f"{walked.why}; locked rows that wait for the next run: {skipped:,}" if skipped else walked.why
+        why = f"{walked.why}; locked or referred to, left for the next run: {skipped:,}" if skipped else walked.why
         done = self._close(entry, why, place)
         return Report(
             policy=self.policy.name,
@@ -157,6 +173,9 @@ class _Run:
         with self.engine.connect() as connection:
             cutoff = ledger.cutoff(connection, self.rules.age)
         return start(self.engine, self.policy.target, cutoff)
+
+    def _nowhere(self, connection: Connection) -> Place:
+        return Place(ledger.cutoff(connection, self.rules.age), None, None)
 
     def _archive(self, run: int) -> Archive:
         s3_uri = get_settings().retention_archive_s3_uri

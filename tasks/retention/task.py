@@ -7,7 +7,7 @@ from celery import current_task, shared_task
 
 from db.engine import get_engine
 from tasks.retention.policies import POLICIES
-from tasks.retention.run import FAILURES, run_policy
+from tasks.retention.run import FAILURES, NOT_DUE, run_policy
 from tasks.shutdown import stop_requested
 
 log = structlog.get_logger(__name__)
@@ -18,18 +18,19 @@ TIME_LIMIT_SECONDS = RUNS_SECONDS + 600
 
 # The header by which a message says who sent it, for the ledger; beat's own have none.
 STARTED_BY = "started_by"
+BEAT = "beat"
 
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
 def purge_notifications() -> str:
     """Delete notifications that were read and are old."""
-    return _run("read_notifications")
+    return _run("read_notifications", daily=True)
 
 
 @shared_task(name="tasks.retention.deactivate_conversations", time_limit=TIME_LIMIT_SECONDS)
 def deactivate_conversations() -> str:
     """Close idle conversations, if that policy is enabled, and deactivate those that were closed long ago."""
-    return _run("idle_conversations", "closed_conversations")
+    return _run("idle_conversations", "closed_conversations", daily=True)
 
 
 @shared_task(name="tasks.retention.purge_typing_indicators", time_limit=TIME_LIMIT_SECONDS)
@@ -41,21 +42,25 @@ def purge_typing_indicators() -> str:
 @shared_task(name="tasks.retention.purge_worker_tables", time_limit=TIME_LIMIT_SECONDS)
 def purge_worker_tables() -> str:
     """Delete old rows of the workers' own tables."""
-    return _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")))
+    return _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")), daily=True)
 
 
-def _run(*names: str) -> str:
+def _run(*names: str, daily: bool = False) -> str:
     """Run the policies one after another; one that fails does not keep the next from running. Raise the last failure.
+
+    Beat asks each hour, and what is `daily` runs if it is due; whoever else sends the message wants it now.
 
     Each has its share of the time that is left, so that one with much to do leaves some to those behind it.
     """
     failure: Exception | None = None
-    said: list[str] = []
+    said, by = list[str](), _by()
     deadline = time.monotonic() + RUNS_SECONDS
     for nth, name in enumerate(names):
         share = (deadline - time.monotonic()) / (len(names) - nth)
         try:
-            report = run_policy(get_engine(), POLICIES[name], by=_by(), seconds=share, stop=stop_requested)
+            report = run_policy(
+                get_engine(), POLICIES[name], by=by, if_due=daily and by == BEAT, seconds=share, stop=stop_requested
+            )
         except FAILURES as error:
             log.error("retention failed", policy=name, why=str(error))
             failure = error
@@ -63,7 +68,7 @@ def _run(*names: str) -> str:
         said.append(f"{name}: {f'{report.rows:,} rows, {report.why}' if report.started else f'did not run: {report.why}'}")
         if report.started and (report.rows or report.why != "finished"):
             log.info("retention", policy=name, rows=report.rows, seconds=round(report.seconds, 1), why=report.why)
-        elif not report.started:
+        elif not report.started and report.why != NOT_DUE:
             log.info("retention did not run", policy=name, why=report.why)
     if failure:
         raise failure
@@ -73,4 +78,4 @@ def _run(*names: str) -> str:
 def _by() -> str:
     """Return who sent the message, for the ledger: beat, or who gave the order by `schedule run`."""
     headers = (current_task.request.headers if current_task else None) or {}
-    return str(headers.get(STARTED_BY) or "beat")
+    return str(headers.get(STARTED_BY) or BEAT)

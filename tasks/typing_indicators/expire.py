@@ -13,7 +13,8 @@ from db.locks import LockedError, hold
 from settings import get_settings
 
 LOCK = "typing_indicators:expire"
-EXPIRED = Target("typing_indicators", "expires_at < :cutoff")
+# The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
+EXPIRED = Target("typing_indicators", "(expires_at < :cutoff OR started_at < :cutoff - INTERVAL 1 HOUR)")
 NOW = text("SELECT NOW()")
 # An operator's pause of the retention policy stops this job too.
 PAUSED = text("SELECT paused_at IS NOT NULL FROM worker_retention_policies WHERE name = 'typing_indicators'")

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from db.engine import create_engine
 from devstack.stack import Stack
 from settings import get_settings
+from tasks.backups.ledger import last_runs
 from tasks.backups.run import Backups
 from tests.backups.conftest import checksums, quiet
 from workers.cli import cli
@@ -52,6 +53,20 @@ def test_list_shows_them_and_fails_if_one_is_not_whole(run: Command, backups: Ba
     result = run("list")
     assert result.exit_code == 1
     assert f"{name} has 0 bytes where its manifest says" in result.stderr
+
+
+def test_runs_that_are_dated_after_now_count_as_none_and_are_named(run: Command, backups: Backups) -> None:
+    with backups.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO worker_backup_runs (job, tier, outcome, milliseconds, ended_at)"
+                " VALUES ('drill', 'daily', 'done', 1, NOW(3) + INTERVAL 10 YEAR)"
+            )
+        )
+    assert last_runs(backups.engine) == {}
+    listed = run("list")
+    assert listed.exit_code == 1
+    assert "the run of drill in worker_backup_runs is dated after now" in listed.stderr
 
 
 def test_verify_names_the_damaged_one(run: Command, backups: Backups) -> None:

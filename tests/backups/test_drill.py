@@ -1,6 +1,7 @@
 """A drill restores from where a restore would, compares every row, and leaves no schema and nobody's schema harmed."""
 
 import shutil
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from devstack.stack import Stack
 from settings import ConfigurationError
-from tasks.backups import drill, folder, manifest, restore
+from tasks.backups import drill, folder, manifest, restore, seal
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
@@ -107,6 +108,24 @@ def test_an_account_without_the_right_is_told_the_grant(backups: Backups) -> Non
     settings = backups.settings.model_copy(update={"backup_drill_database": "elsewhere_drill"})
     with pytest.raises(BackupError, match=r"GRANT ALL PRIVILEGES ON `elsewhere\\_drill`\.\* TO chat_workers@"):
         Backups(backups.engine, settings).drill(quiet)
+
+
+def test_an_archive_that_is_late_holds_all_days_since_the_one_before(backups: Backups) -> None:
+    name = backups.daily(quiet).artefact
+    for day in (*range(1, 11), 13):
+        for suffix in ("", manifest.SUFFIX):
+            content = (backups.folder / (name + suffix)).read_bytes()
+            old = f"backup_chat_202001{day:02}.sql.zst"
+            (backups.folder / (old + suffix)).write_bytes(content.replace(name.encode(), old.encode()))
+    sealed = "backup_chat_week_20200103.tar.enc"
+    made = datetime(2020, 1, 3, tzinfo=UTC)
+    archive = manifest.Manifest(
+        kind="weekly", name=sealed, created_at=made, bytes=0, sha256="0" * 64, plain_bytes=0, milliseconds=0
+    )
+    (backups.folder / sealed).touch()
+    (backups.folder / (sealed + manifest.SUFFIX)).write_bytes(manifest.compose(archive, PASSPHRASE, FEW_ITERATIONS))
+    week = [backup.day.day for backup in seal.week(backups.folder, date(2020, 1, 13))]
+    assert week == [*range(4, 11), 13]
 
 
 def test_nothing_to_drill_and_nowhere_to_look(backups: Backups, into: Path) -> None:

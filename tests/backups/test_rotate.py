@@ -46,11 +46,11 @@ def left(into: Path) -> list[str]:
 
 
 def plan(into: Path, keep: int) -> list[str]:
-    return [entry.name for entry in rotate.plan_local(into, "daily", keep, TODAY).expired]
+    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=False).expired]
 
 
 def prune(into: Path, keep: int) -> list[str]:
-    return [entry.name for entry in rotate.prune_local(into, "daily", keep, TODAY, [], quiet).expired]
+    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=True).expired]
 
 
 def test_the_newest_days_are_kept(into: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_is_dated_after_today_counts_as_nothing_is_named_and_stays(into: Pa
     wrong = [f"backup_chat_2036010{number}.sql.zst" for number in range(1, 5)]
     for name in [*days(1, 2, 3), *wrong, "backup_chat_20261399.sql.zst"]:
         (put if folder.kind_of(name) else put_as_is)(into, name)
-    found = rotate.prune_local(into, "daily", 2, TODAY, [], quiet)
+    found = rotate.rotate_local(into, "daily", 2, TODAY, [], quiet, delete=True)
     assert [entry.name for entry in found.expired] == days(1)
     assert [sentence.partition(" ")[0] for sentence in found.ignored] == wrong
     assert left(into) == [*days(2, 3), *wrong]
@@ -175,8 +175,8 @@ def attacker(bucket: Bucket) -> Attacker:
 
 def pruned(bucket: Bucket, keep: int, passphrase: bytes = PASSPHRASE) -> tuple[list[str], list[str]]:
     """Rotate, look that all was done that was planned; return the months that went and what was ignored, by its key."""
-    plan = rotate.plan_months(bucket, keep, TODAY, [passphrase], quiet)
-    assert rotate.prune_months(bucket, keep, TODAY, [passphrase], quiet) == plan
+    plan = rotate.rotate_months(bucket, keep, TODAY, [passphrase], quiet, delete=False)
+    assert rotate.rotate_months(bucket, keep, TODAY, [passphrase], quiet, delete=True) == plan
     assert not {str(entry) for entry in plan.expired} & {str(entry) for entry in bucket.shipped()}
     return [entry.month for entry in plan.expired], [sentence.partition(" ")[0] for sentence in plan.ignored]
 

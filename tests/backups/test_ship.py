@@ -100,7 +100,7 @@ def test_an_archive_in_the_bucket_restores_to_identical_checksums(backups: Backu
     backups.monthly(quiet)
     for path in [*backups.folder.iterdir()]:
         path.unlink()
-    backups.restore(backups.find(f"{month(backups)}/{archive}"), other, CHAT_TABLES, quiet)
+    backups.restore(backups.find(f"{month(backups)}/{archive}"), other, CHAT_TABLES, quiet, push=True)
     assert checksums(other) == checksums(backups.engine)
 
 
@@ -239,7 +239,7 @@ def test_a_download_that_was_cut_for_good_leaves_nothing(
     for path in [archive.path, archive.path.with_name(archive.name + manifest.SUFFIX)]:
         path.unlink()
     with wire(stack, PART_BYTES, monkeypatch, down=True), pytest.raises(BackupError, match="failed while fetching"):
-        backups.restore(backups.find(archive.name), other, CHAT_TABLES, quiet)
+        backups.restore(backups.find(archive.name), other, CHAT_TABLES, quiet, push=True)
     assert [path.name for path in backups.folder.iterdir()] == [".lock"]
 
 

@@ -1,13 +1,15 @@
 """The commands that docs/backups.md prints restore an archive without this project, and stop at one that was changed."""
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from devstack.programs import ensure
 from tasks.backups.client import SHELLS, server_family
 from tasks.backups.run import Backups
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
@@ -21,12 +23,15 @@ def blocks() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL)[1:]
 
 
-def run(script: str, archive: str, target: Engine, work: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, archive: str, target: Engine, work: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     variables = (
         f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE=passphrase\n"
         f'CLIENT="{SHELLS[server_family(target)][0]} --defaults-extra-file=my.cnf"\nDATABASE={target.url.database}\n'
     )
-    return subprocess.run(["bash", "-c", variables + script], cwd=work, capture_output=True, text=True, check=False)
+    command = ["bash", "-c", variables + script]
+    return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -53,6 +58,28 @@ def test_the_printed_commands_restore_to_identical_checksums(backups: Backups, o
     done = run("\n".join(blocks()), archive_in(work), other, work)
     assert done.returncode == 0, done.stderr
     assert "the manifest is genuine\nthe archive is whole\n" in done.stdout
+    assert checksums(other) == checksums(backups.engine)
+
+
+@pytest.fixture(scope="module")
+def american(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A locale whose order ignores punctuation, made for this test alone."""
+    ensure(["tests"])
+    folder = tmp_path_factory.mktemp("locale")
+    subprocess.run(["localedef", "-i", "en_US", "-f", "UTF-8", folder / "en_US.UTF-8"], check=True, capture_output=True)
+    return {**os.environ, "LOCPATH": str(folder), "LC_ALL": "en_US.UTF-8"}
+
+
+def test_the_newest_of_two_dumps_of_a_day_is_restored_in_any_locale(
+    backups: Backups, other: Engine, work: Path, american: dict[str, str]
+) -> None:
+    with backups.engine.begin() as connection:
+        connection.execute(text("UPDATE messages SET message_text = 'said since' WHERE id = 1"))
+    backups.daily(quiet, force=True)
+    for path in backups.folder.glob("*.sql.zst"):
+        shutil.copy(path, work)
+    done = run(blocks()[2], archive_in(work), other, work, american)
+    assert done.returncode == 0, done.stderr
     assert checksums(other) == checksums(backups.engine)
 
 

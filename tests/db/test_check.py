@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import Engine, event, text
 
-from db.check import check_shared_schema, server_difference
+from db.check import STATEMENTS, check_shared_schema, server_difference
 from db.create import create_shared_schema
+from devstack.stack import Stack
 
 FLAGS = "tinyint, smallint, mediumint, int, bigint"
 
@@ -122,11 +123,11 @@ def test_what_the_workers_can_live_with_is_not(sql: str, shared: Engine) -> None
     assert check_shared_schema(shared) == []
 
 
-def test_our_own_schema_lacks_nothing_and_takes_five_queries_to_check(shared: Engine) -> None:
+def test_our_own_schema_lacks_nothing_and_takes_six_queries_to_check(shared: Engine) -> None:
     queries: list[str] = []
     event.listen(shared, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
     assert check_shared_schema(shared) == []
-    assert len(queries) == 5
+    assert len(queries) == 6
 
 
 def test_an_empty_database_lacks_every_table_and_no_column_is_listed(engine: Engine) -> None:
@@ -155,3 +156,31 @@ def test_a_server_without_skip_locked_is_too_old(version: str, sentence: str) ->
 @pytest.mark.parametrize("version", ["10.6.0-MariaDB", "11.8.3-MariaDB-ubu2404", "8.0.11", "8.4.6-commercial", "9.7.4-2"])
 def test_a_newer_server_is_not(version: str) -> None:
     assert server_difference(version) is None
+
+
+def test_a_time_without_a_zone_is_named_where_the_servers_clock_is_not_utc(shared: Engine, stack: Stack) -> None:
+    alter(shared, "ALTER TABLE typing_indicators MODIFY expires_at DATETIME NOT NULL")
+    with stack.mariadb.root() as cursor:
+        cursor.execute("SET GLOBAL time_zone = '-03:00'")
+        try:
+            (found,) = check_shared_schema(shared)
+        finally:
+            cursor.execute("SET GLOBAL time_zone = DEFAULT")
+    assert "typing_indicators.expires_at is DATETIME, which has no zone, and the server's own clock is -180" in str(found)
+
+
+def test_a_key_that_restricts_is_named(shared: Engine) -> None:
+    alter(shared, "CREATE TABLE push_log (id INT, CONSTRAINT fk_log FOREIGN KEY (id) REFERENCES chat_notifications (id))")
+    assert "push_log.fk_log is ON DELETE " in str(check_shared_schema(shared)[0])
+    assert "purging chat_notifications leaves the rows that push_log refers to" in str(check_shared_schema(shared)[0])
+
+
+def test_a_log_of_statements_is_named_before_it_refuses_every_write(shared: Engine, stack: Stack) -> None:
+    with stack.mariadb.root() as cursor:
+        cursor.execute("SELECT @@GLOBAL.binlog_format, @@log_bin")
+        before, logging = cursor.fetchone()  # type: ignore[misc]
+        cursor.execute("SET GLOBAL binlog_format = STATEMENT")
+        shared.dispose()
+        found = [str(difference) for difference in check_shared_schema(shared)]
+        cursor.execute(f"SET GLOBAL binlog_format = {before}")
+    assert found == ([STATEMENTS] if logging else [])

@@ -118,6 +118,13 @@ def failed_retention(execute: Execute, _redis: Redis) -> None:
     )
 
 
+def stale_retention(execute: Execute, _redis: Redis) -> None:
+    execute(
+        "REPLACE INTO worker_retention_policies (name, age, updated_at)"
+        " VALUES ('read_notifications', 'ten days', NOW(3) - INTERVAL 5 DAY)"
+    )
+
+
 def no_consumer(_execute: Execute, redis: Redis) -> None:
     fleet.announce(redis, "all@test", {"queues": ["housekeeping"]})
 
@@ -218,6 +225,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersBackupStale": (old_backup, "Backups or drills are overdue: daily, last done 3 d ago."),
     "ChatWorkersBackupNotYet": (no_backup_yet, "Not yet done, for the first night is yet to come: weekly."),
     "ChatWorkersBackupFailed": (failed_backup, "The last restore failed (tier: none): disk full."),
+    "ChatWorkersRetentionStale": (stale_retention, "read_notifications has not gone through its table for 5 d: unusable:"),
     "ChatWorkersRetentionFailed": (failed_retention, "read_notifications did not end well: it failed: lost connection."),
 }
 

@@ -61,7 +61,10 @@ CASES = {
         shared=True,
     ),
     "typing_indicators": Case(
-        run("INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at) VALUES ({id}, 1, 1, {age})"),
+        run(
+            "INSERT INTO typing_indicators (id, conversation_id, user_id, expires_at, started_at)"
+            " VALUES ({id}, 1, 1, {age}, NULL)"
+        ),
         SECOND,
         "UPDATE typing_indicators SET expires_at = NOW() + INTERVAL 5 SECOND",
         shared=True,

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 
 from beat_schedule import every
 from settings import ConfigurationError, get_settings
+from tasks.retention.policies import POLICIES
 from tasks.retention.task import STARTED_BY
 from tests.retention.rows import conversation, ids, notifications, parents
 from workers.cli import cli
@@ -197,6 +198,18 @@ def test_a_named_policy_that_ctrl_c_kept_from_starting_is_exit_code_1(full: Engi
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, [run["policy"] for run in json.loads(out)["runs"]]) == (1, ["read_notifications"])
+
+
+def test_a_value_that_cannot_be_used_hides_no_other_policy(chat: Engine) -> None:
+    with chat.begin() as connection:
+        connection.execute(text("REPLACE INTO worker_retention_policies (name, hours) VALUES ('scan_events', '1am-5am')"))
+    for command in (("policy", "list"), ("plan",), ("run", "--dry-run")):
+        result = call("retention", *command, "--json")
+        assert result.exit_code == 1
+        rows = {row["policy"]: row for row in json.loads(result.stdout)}
+        assert rows.keys() == POLICIES.keys()
+        assert [name for name, row in rows.items() if "fault" in row] == ["scan_events"]
+        assert "'1am-5am' is no window" in result.stderr
 
 
 @pytest.mark.usefixtures("environment")

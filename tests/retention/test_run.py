@@ -16,6 +16,7 @@ from db.batches.place import Place
 from db.locks import hold, is_held
 from settings import get_settings
 from tasks.retention import ledger, rules
+from tasks.retention import plan as preview
 from tasks.retention.policies import POLICIES
 from tasks.retention.rules import RuleError
 from tasks.retention.run import RunFailedError, lock_of, run_policy
@@ -151,7 +152,7 @@ def test_a_row_that_the_api_holds_waits_for_the_next_run_which_says_so(full: Eng
         report = run_policy(full, POLICY, by="t")
         api.commit()
     assert (report.rows, report.skipped, report.finished) == (1999, 1, True)
-    assert latest(full)["ended_because"] == report.why == "finished; locked rows that wait for the next run: 1"
+    assert latest(full)["ended_because"] == report.why == "finished; locked or referred to, left for the next run: 1"
     assert run_policy(full, POLICY, by="t").rows == 1
 
 
@@ -306,3 +307,59 @@ def test_an_api_session_in_another_time_zone_does_not_move_the_cutoff(chat: Engi
         api.execute(text("SET time_zone = '+00:00'"))
     run_policy(chat, POLICY, by="t")
     assert ids(chat, "chat_notifications") == [2]
+
+
+def test_rows_that_another_table_refers_to_stay_and_the_rest_goes(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE push_log (id INT PRIMARY KEY, FOREIGN KEY fk_log (id) REFERENCES chat_notifications (id))")
+        )
+        connection.execute(text("INSERT INTO push_log VALUES (7), (8), (1999)"))
+    try:
+        plan = preview.plan(full, POLICY, seconds=10)
+        assert "purging chat_notifications leaves the rows that push_log refers to" in plan.foreign_keys[0]
+        report = run_policy(full, POLICY, by="test")
+        assert (report.rows, report.skipped, report.finished) == (1997, 3, True)
+        assert report.why == "finished; locked or referred to, left for the next run: 3"
+        assert ids(full, "chat_notifications", "is_read") == [7, 8, 1999]
+    finally:
+        with full.begin() as connection:
+            connection.execute(text("DROP TABLE push_log"))
+
+
+@pytest.mark.parametrize(
+    ("because", "started", "due"),
+    [
+        ("finished", "CURRENT_DATE + INTERVAL :hour HOUR", False),
+        ("its time is up", "CURRENT_DATE + INTERVAL :hour HOUR", False),
+        ("failed: lost connection", "CURRENT_DATE + INTERVAL :hour HOUR", True),
+        ("finished", "CURRENT_DATE + INTERVAL :hour HOUR - INTERVAL 1 SECOND", True),
+        ("finished", "NOW() + INTERVAL 10 YEAR", True),
+    ],
+)
+def test_a_policy_is_due_once_a_day_from_its_first_hour_on(full: Engine, because: str, started: str, due: bool) -> None:
+    with full.begin() as connection:
+        hour = connection.execute(text("SELECT HOUR(NOW())")).scalar_one()
+        connection.execute(
+            text(
+                "INSERT INTO worker_retention_runs (policy, started_by, started_at, ended_at, ended_because, rule, cutoff)"
+                f" VALUES (:policy, 'beat', {started}, NOW(3), :because, '', NOW())"
+            ),
+            {"policy": POLICY.name, "because": because, "hour": hour},
+        )
+        assert ledger.is_due(connection, POLICY, hour) == due
+        yesterday = due and "SECOND" not in started  # where the window began an hour that has not come yet
+        assert ledger.is_due(connection, POLICY, (hour + 2) % 24) == yesterday
+
+
+def test_a_run_that_cannot_begin_is_in_the_history(full: Engine) -> None:
+    """As behind an ALTER of the API, which would have the test wait for ten seconds."""
+    with full.begin() as connection:
+        connection.execute(text("RENAME TABLE chat_notifications TO chat_notifications_away"))
+    try:
+        with pytest.raises(RunFailedError, match="doesn't exist"):
+            run_policy(full, POLICY, by="test")
+    finally:
+        with full.begin() as connection:
+            connection.execute(text("RENAME TABLE chat_notifications_away TO chat_notifications"))
+    assert latest(full)["ended_because"].startswith("failed: ")

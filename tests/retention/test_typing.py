@@ -86,3 +86,13 @@ def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
         rules.pause(connection, POLICIES["typing_indicators"], "test")
     assert expire(chat) == 0
     assert ids(chat, "typing_indicators") == [1]
+
+
+def test_an_indicator_whose_end_is_a_year_ahead_ends_an_hour_after_it_began(chat: Engine) -> None:
+    typing(chat, *["NOW() + INTERVAL 1 YEAR"] * 3)
+    with chat.begin() as connection:
+        connection.execute(text("UPDATE typing_indicators SET started_at = NOW() - INTERVAL 61 MINUTE WHERE id IN (1, 2)"))
+        connection.execute(text("UPDATE typing_indicators SET started_at = NULL WHERE id = 2"))
+    assert run_policy(chat, POLICIES["typing_indicators"], by="test").rows == 1
+    assert expire(chat) == 0
+    assert ids(chat, "typing_indicators") == [2, 3]

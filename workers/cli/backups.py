@@ -69,6 +69,7 @@ def list_command(as_json: bool) -> None:
     except BackupError as error:
         complaints.append(str(error))
     try:
+        complaints += ledger.ahead(backups.engine)
         last = {" ".join(filter(None, job)): run.done for job, run in sorted(ledger.last_runs(backups.engine).items())}
     except DBAPIError as error:  # the day that backups are needed
         complaints.append(f"the database cannot tell when each job was last done: {error.orig}")

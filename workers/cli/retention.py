@@ -1,9 +1,9 @@
 """`chat-workers retention`: preview, run, pause, and look back at what was deleted; set policies."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ from workers.cli.group import Group
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import asked_to_stop, policies_done, who
 
+T = TypeVar("T")
 POLICY = click.Choice(tuple(POLICIES))
 policy_option = click.option(
     "--policy", "policies", type=POLICY, multiple=True, help="Only this one; may be given more than once."
@@ -43,8 +44,27 @@ def plan_command(policies: tuple[str, ...], seconds: float, as_json: bool) -> No
 
 def _show_plans(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
     with policies_done() as bars:
-        plans = [plan(get_engine(), each, seconds=seconds, progress=bars.counting(each)) for each in _chosen(policies)]
-    emit([{**asdict(each), "seconds": each.seconds, "runs": each.runs} for each in plans], as_json, _plans(plans))
+        work = lambda each: plan(get_engine(), each, seconds=seconds, progress=bars.counting(each))  # noqa: E731
+        plans, faults = _each(_chosen(policies), work)
+    emit([{**asdict(p), "seconds": p.seconds, "runs": p.runs} for p in plans] + faults, as_json, _plans(plans))
+    _end(faults)
+
+
+def _each(policies: Sequence[Policy], work: Callable[[Policy], T]) -> tuple[list[T], list[dict[str, Any]]]:
+    """Return what is found of each policy, and of those whose rules are unusable their faults."""
+    found, faults = list[T](), list[dict[str, Any]]()
+    for policy in policies:
+        try:
+            found.append(work(policy))
+        except RuleError as error:
+            faults.append({"policy": policy.name, "fault": str(error)})
+    return found, faults
+
+
+def _end(faults: list[dict[str, Any]]) -> None:
+    say(*(f"Error: {fault['fault']}; nothing of {fault['policy']} is run" for fault in faults), err=True)
+    if faults:
+        raise SystemExit(1)
 
 
 def _plans(plans: Sequence[Plan]) -> Iterator[Line]:
@@ -52,6 +72,7 @@ def _plans(plans: Sequence[Plan]) -> Iterator[Line]:
     for each in plans:
         for step in each.explain:
             yield f"{each.policy}: reads by {step['key']} ({step['type']}), about {step['rows']} rows a window"
+        yield from each.foreign_keys
 
 
 def _plan_row(each: Plan) -> tuple[object, ...]:
@@ -170,12 +191,13 @@ def policy_group() -> None:
 def policy_list(as_json: bool) -> None:
     """List the policies. A value that is not the default but set in the table worker_retention_policies is marked *."""
     with get_engine().connect() as connection:
-        found = {policy: rules.read(connection, policy) for policy in POLICIES.values()}
+        found, faults = _each(_chosen(()), lambda policy: (policy, rules.read(connection, policy)))
     listed = [
         {"policy": p.name, "does": p.does, **r.texts, "sources": r.sources, "paused_by": r.paused_by, "now": r.why_not()}
-        for p, r in found.items()
+        for p, r in found
     ]
-    emit(listed, as_json, _policies(listed))
+    emit(listed + faults, as_json, _policies(listed))
+    _end(faults)
 
 
 def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:

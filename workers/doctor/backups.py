@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.backups.client import DUMPERS, find_client
 from tasks.backups.errors import BackupError
 from tasks.backups.passphrases import read_passphrases
+from tasks.backups.ship import Bucket
 from workers.doctor.places import place
 from workers.doctor.report import Answer, Host, ok, wrong
 from workers.doctor.secrets import OTHERS, private
@@ -36,4 +37,10 @@ def bucket(host: Host) -> Iterator[Answer]:
     """Look at where archives are shipped, sealed."""
     if host.settings.backup_passphrase_file is None:
         yield wrong("only what is sealed is shipped to BACKUP_S3_URI; set BACKUP_PASSPHRASE_FILE (docs/backups.md)")
-    yield place("BACKUP_S3_URI", str(host.settings.backup_s3_uri))
+    yield (said := place("BACKUP_S3_URI", str(host.settings.backup_s3_uri)))
+    if said[0] == ok("")[0]:
+        try:
+            Bucket(host.settings).try_upload()
+            yield ok("an upload may be begun, listed and aborted; nothing was left there")
+        except BackupError as error:
+            yield wrong(str(error))

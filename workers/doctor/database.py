@@ -43,6 +43,8 @@ def database(host: Host) -> Iterator[Answer]:
                 return
             yield ok(f"{version} at {url.host}:{url.port or 3306}/{url.database}, schema and rights of {account} as needed")
             yield from _sessions(connection)
+            if connection.execute(text("SELECT @@GLOBAL.read_only")).scalar():
+                yield wrong(f"{url.host} is read-only: nothing that is done or backed up can be recorded; name the primary")
             yield from _rights(connection, account)
             if account == "workers":
                 yield from _schema(connection)
