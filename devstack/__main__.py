@@ -62,7 +62,7 @@ def demo(rows: int, keep: bool, name: str) -> None:
 
 @main.command()
 @services_option
-@click.argument("others", nargs=-1, type=click.Choice(["tests", "bench", "directus"]))
+@click.argument("others", nargs=-1, type=click.Choice([name for name in programs.PROGRAMS if name not in SERVICES]))
 def install(services: list[str], others: tuple[str, ...]) -> None:
     """Install the programs that the services and OTHERS need. Only root can; anybody else is told which are missing."""
     try:
