@@ -193,6 +193,7 @@ WORKERS = (
     "attachments check", "attachments list infected", "attachments release 1 --reason harmless", "attachments rescan 1",
     "attachments show 1", "attachments status", "db check", "doctor --only housekeeping", "notifications pause",
     "notifications resume", "notifications replay --yes", "notifications send 1", "notifications show 1",
+    "notifications preview 1", "notifications test --provider fcm --token token-1",
     "notifications status", "retention history", "retention pause", "retention resume", "retention plan",
     "retention run --any-hour", "retention policy list", "retention policy set read_notifications --age 60d", "status",
 )  # fmt: skip
