@@ -62,7 +62,8 @@ async def _ask(lane: str, provider: Provider, token: str, dry_run: bool) -> Answ
     await provider.close()
     if outcome.kind in FAULTS:
         return wrong(f"{lane}: {outcome.reason}; {FAULTS[outcome.kind]}")
-    return ok(f"{lane} took our credentials, and answered to a token that is nobody's: {outcome.reason or 'accepted'}")
+    said = "accepted" if outcome.kind is Kind.SENT else outcome.reason
+    return ok(f"{lane} took our credentials, and answered to a token that is nobody's: {said}")
 
 
 def _answers(name: str) -> Answer:
