@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from db.engine import LOCK_WAIT_SECONDS, create_engine, get_engine
+from db.engine import LOCK_WAIT_SECONDS, SILENT_SECONDS, create_engine, get_engine
 from devstack.stack import Stack
 
 CONNECTION_ID = text("SELECT CONNECTION_ID()")
@@ -88,6 +88,25 @@ def test_an_emoji_comes_back_as_it_went(engine: Engine) -> None:
 
 def test_a_lock_wait_is_bounded(engine: Engine) -> None:
     assert variable(engine, "innodb_lock_wait_timeout") == str(LOCK_WAIT_SECONDS)
+
+
+def test_what_a_host_that_vanished_holds_locked_is_free_again_within_two_minutes(engine: Engine) -> None:
+    assert variable(engine, "wait_timeout") == str(SILENT_SECONDS)
+    assert SILENT_SECONDS <= 120
+
+
+def test_a_transaction_leaves_nothing_open_on_the_connection_that_goes_back_to_the_pool(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE left_open (id INT PRIMARY KEY) ENGINE=InnoDB"))
+    ours = connection_id(engine)
+    with engine.connect() as connection:
+        connection.execute(text("INSERT INTO left_open VALUES (1)"))
+    with pytest.raises(LookupError), engine.begin() as connection:
+        connection.execute(text("INSERT INTO left_open VALUES (2)"))
+        raise LookupError
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM left_open")).scalar_one() == 0
+        assert connection.execute(text("SELECT CONNECTION_ID()")).scalar_one() == ours
 
 
 def test_an_answer_that_does_not_come_is_an_error_in_time(database_url: str) -> None:
