@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
-# While more rows are under way, results gather for so long before they are written.
+# While more rows are under way, results gather for so long before they are written; no longer than until the last is in.
 GATHER_SECONDS = 0.02
 # Rows are locked for a moment by another process's look for rows to claim, and for longer by the API.
 LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -55,6 +56,7 @@ class Drain:
         self._under_way = 0
         self._progress = asyncio.Event()
         self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
+        self._last_is_in = asyncio.Event()
         self._summary = Summary()
 
     def _now(self) -> float:
@@ -121,7 +123,7 @@ class Drain:
         if isinstance(begun, Delivery):
             senders.put(begun, in_time)
         else:
-            self._results.put_nowait(begun)
+            self._enter(begun)
 
     def _conclude(self, delivery: Delivery) -> None:
         try:
@@ -129,7 +131,12 @@ class Drain:
         except Exception:  # noqa: BLE001 - one row's fault, logged there
             self._leave(delivery.notification)
         else:
-            self._results.put_nowait(attempt or delivery.notification.id)
+            self._enter(attempt or delivery.notification.id)
+
+    def _enter(self, result: Attempt | int) -> None:
+        self._results.put_nowait(result)
+        if self._results.qsize() + 1 >= self._under_way:  # one is in the hands of `_settle`, which gathers the others
+            self._last_is_in.set()
 
     def _leave(self, notification: Notification) -> None:
         """Leave a row to its lease: it comes back when that ends, in ever smaller batches, and is given up at last."""
@@ -154,7 +161,9 @@ class Drain:
                     pauses = [*LOCKED_PAUSES]
                     results.append(await self._results.get())
                     if self._under_way > self._results.qsize() + 1:
-                        await asyncio.sleep(GATHER_SECONDS)
+                        self._last_is_in.clear()
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
                 while not self._results.empty():
                     results.append(self._results.get_nowait())
                 ended = ended or None in results

@@ -136,6 +136,14 @@ def test_a_slow_device_holds_no_other_row_up() -> None:
     assert settled[-1] == 1
 
 
+def test_results_that_gather_are_written_when_the_last_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.notifications.drain.GATHER_SECONDS", 3600)
+    queue = MemoryQueue()
+    drain = Drain(queue, {"fcm": MemoryProvider(slow={"phone-3": 0.05})}, a_gate(fcm=CLOSED), batch_rows=10, in_flight=2)
+    asyncio.run(asyncio.wait_for(drain.run(batches(jobs(1, 2), jobs(3, 4))), 60))
+    assert queue.settled.keys() == {1, 2, 3, 4}
+
+
 def test_a_run_ends_when_its_time_is_up_and_says_that_there_is_more() -> None:
     endless = (jobs(number) for number in range(10**6))
     began = time.monotonic()
