@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from billiard.process import current_process
-from celery import Task
+from celery import Task, current_app
 from celery.signals import (
     before_task_publish,
     setup_logging,
@@ -22,6 +22,7 @@ from celery.signals import (
 
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
+from tasks.notifications import run
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
 from workers.exits import exit_if_misconfigured, say_ready
@@ -56,6 +57,8 @@ def _start(sender: Any, **_: Any) -> None:
 
 def _start_child(**_: Any) -> None:
     tracing.start(get_settings())
+    if "notifications" in current_app.amqp.queues.consume_from:
+        run.warm()
 
 
 def _end_child(**_: Any) -> None:
