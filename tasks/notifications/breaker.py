@@ -103,9 +103,10 @@ class Breaker:
 
 
 class Standing(NamedTuple):
-    """How a provider stands for one run; `proven` are the environments in which it has ever taken a message."""
+    """How a provider stands for one run at `now`; `proven` are the environments in which it has ever taken a message."""
 
     state: BreakerState
+    now: float
     proven: frozenset[str] = frozenset()
 
 
@@ -114,8 +115,9 @@ MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until",
 NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses")
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
+# The time is that at which the row was got, after the wait for it.
 READ = text(f"""
-    SELECT UNIX_TIMESTAMP(NOW(3)) AS now, {", ".join(NUMBERS)},
+    SELECT UNIX_TIMESTAMP(SYSDATE(3)) AS now, {", ".join(NUMBERS)},
            (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider, :lane) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
@@ -146,9 +148,10 @@ def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float)
         row = connection.execute(READ, key).mappings().one()
     moments = {name: float(row[name] or 0) for name in MOMENTS}
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
-    state = advance(breaker, tally, float(row["now"]), rate, held=row["held"] > 0)
+    now = float(row["now"])
+    state = advance(breaker, tally, now, rate, held=row["held"] > 0)
     connection.execute(WRITE, {**key, **asdict(breaker), "reason": breaker.reason[:255]})
-    return Standing(state, frozenset(breaker.accepted.split()))
+    return Standing(state, now, frozenset(breaker.accepted.split()))
 
 
 def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bool = False) -> BreakerState:

@@ -52,16 +52,11 @@ class Drain:
     run_seconds: float = RUN_SECONDS
 
     def __post_init__(self) -> None:
-        self._clock_offset = self.queue.now() - time.monotonic()
         self._under_way = 0
         self._progress = asyncio.Event()
         self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
         self._last_is_in = asyncio.Event()
         self._summary = Summary()
-
-    def _now(self) -> float:
-        """Return the database's time in Unix seconds, without asking it."""
-        return time.monotonic() + self._clock_offset
 
     async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
         """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary.
@@ -72,7 +67,7 @@ class Drain:
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
             async with asyncio.TaskGroup() as sending:
-                senders = Senders(self.providers, self.gate, sending, self.in_flight, self._now, self._conclude)
+                senders = Senders(self.providers, self.gate, sending, self.in_flight, self.gate.now, self._conclude)
                 watching = stages.create_task(self.gate.watch())
                 try:
                     await self._claim(claim, senders)
@@ -116,7 +111,7 @@ class Drain:
             return not self.stop() and time.monotonic() < start_by
 
         try:
-            begun = begin(job, self.providers, self._now())
+            begun = begin(job, self.providers, self.gate.now())
         except Exception:  # noqa: BLE001 - one row's fault, logged there
             self._leave(job.notification)
             return
@@ -127,7 +122,7 @@ class Drain:
 
     def _conclude(self, delivery: Delivery) -> None:
         try:
-            attempt = delivery.conclude(self._now())
+            attempt = delivery.conclude(self.gate.now())
         except Exception:  # noqa: BLE001 - one row's fault, logged there
             self._leave(delivery.notification)
         else:

@@ -1,6 +1,7 @@
 """One drain's cached copy of the breakers, refreshed from MySQL before each claim, and operators' pauses, each half second."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
@@ -47,6 +48,7 @@ class Gate:
         self._ask = ask
         self._read_paused = paused
         self._paused: Collection[str] = ()
+        self._clock_offset = 0.0
         self._tallies = {name: Tally() for name in providers}
         self._states: dict[str, BreakerState] = {}
         self._proven: set[tuple[str, str]] = set()
@@ -85,8 +87,13 @@ class Gate:
         tallies, self._tallies = self._tallies, {name: Tally() for name in self._tallies}
         return tallies
 
+    def now(self) -> float:
+        """Return the database's time in Unix seconds, by this process's clock since the run last asked."""
+        return time.monotonic() + self._clock_offset
+
     def _refresh(self, standings: Mapping[str, Standing]) -> tuple[tuple[str, ...], int]:
         self._states = states = {name: standing.state for name, standing in standings.items()}
+        self._clock_offset = max((standing.now for standing in standings.values()), default=0) - time.monotonic()
         self._proven |= {(name, environment) for name, standing in standings.items() for environment in standing.proven}
         # What came back while we asked still holds.
         self._tripped = {name: why for name, why in self._tripped.items() if name not in self._tripped_before}

@@ -122,12 +122,14 @@ class Queue:
         A run walks forward: what it claimed before is behind `after`. At the end it looks once more from the start, for
         rows whose ids are lower but whose inserts were committed later.
         """
-        for after in {self._after: None, 0: None}:
-            ids = transact(self._engine, lambda connection, after=after: self._lease_fresh(connection, rows, after))  # type: ignore[misc]
-            if ids:
-                self._after = ids[-1]
-                return self._load(ids)
-        return []
+
+        def lease(connection: Connection) -> list[int]:
+            looks = (self._lease_fresh(connection, rows, after) for after in {self._after: None, 0: None})
+            return next((ids for ids in looks if ids), [])
+
+        ids = transact(self._engine, lease)
+        self._after = ids[-1] if ids else 0
+        return self._load(ids)
 
     def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
         """Lease the next rows behind `after`, passing over those that another worker got first."""

@@ -70,9 +70,6 @@ class MemoryQueue(Queue):
         self.given_back: list[int] = []
         self.on_settle = on_settle
 
-    def now(self) -> float:
-        return NOW
-
     def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
         del park_locked
         self.on_settle(attempts)
@@ -85,7 +82,7 @@ class MemoryQueue(Queue):
 
 def a_gate(**states: BreakerState) -> Gate:
     """A gate that has asked, and always gets these states."""
-    gate = Gate(states, lambda _tallies: {name: Standing(state) for name, state in states.items()})
+    gate = Gate(states, lambda _tallies: {name: Standing(state, NOW) for name, state in states.items()})
     gate.ask()
     return gate
 

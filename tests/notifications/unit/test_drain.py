@@ -18,6 +18,7 @@ from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
 
 from .fakes import MemoryProvider, MemoryQueue, a_gate, a_job
+from .made import NOW
 
 Claim = Callable[[int, tuple[str, ...]], list[Job]]
 CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
@@ -217,7 +218,7 @@ def test_a_pause_also_stops_what_was_claimed_before_it() -> None:
         return claimed
 
     queue, provider = MemoryQueue(), MemoryProvider(seconds=0.02)
-    gate = Gate(["fcm"], lambda _tallies: {"fcm": Standing(CLOSED)}, lambda: paused)
+    gate = Gate(["fcm"], lambda _tallies: {"fcm": Standing(CLOSED, NOW)}, lambda: paused)
     asyncio.run(Drain(queue, {"fcm": provider}, gate, batch_rows=10, in_flight=1).run(claim))
     held = [entry for entry in queue.settled[7].ledger.entries.values() if entry.kind is Kind.HELD]
     assert len(provider.sent) + len(held) == 1000

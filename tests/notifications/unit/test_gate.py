@@ -27,7 +27,7 @@ class Shared:
 
     def ask(self, tallies: Mapping[str, Tally]) -> Mapping[str, Standing]:
         self.tallies.append(tallies)
-        return {name: Standing(state, self.proven) for name, state in self.states.items()}
+        return {name: Standing(state, NOW, self.proven) for name, state in self.states.items()}
 
 
 def a_gate(**states: BreakerState) -> tuple[Gate, Shared]:
@@ -241,7 +241,7 @@ def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> No
     state = Breaker(opened_at=NOW - 60, reason="fcm 503", probe_at=NOW)
 
     def ask(tallies: Mapping[str, Tally]) -> Mapping[str, Standing]:
-        return {"fcm": Standing(breaker.advance(state, tallies["fcm"], NOW, 1000))}
+        return {"fcm": Standing(breaker.advance(state, tallies["fcm"], NOW, 1000), NOW)}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
     assert idle.ask() == (("fcm",), 1)
