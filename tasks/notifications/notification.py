@@ -25,11 +25,11 @@ class Notification(NamedTuple):
     mobile: bool = True
     desktop: bool = True
     sound: bool = True
+    badge: int | None = None
     claims: int = 1
     """Claims since the last settled result, this one included: more than one means that a worker died with it."""
     ledger: str | None = None
     """What is known of its devices from earlier attempts, as `ledger.Ledger` writes it."""
-    badge: int | None = None
 
     @property
     def expires_at(self) -> float:

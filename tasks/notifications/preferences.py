@@ -3,8 +3,6 @@
 A rule that meets NULL does not hold. A date of zeros, as a client without strict mode leaves behind, means NULL.
 """
 
-from sqlalchemy import Connection, text
-
 # Of a participant's row `p`. Who left and joined again has not left, nor has who will leave.
 LEFT = "p.left_at BETWEEN '1970-01-02' AND NOW() AND NOT COALESCE(p.joined_at > p.left_at, 0)"
 MUTED = "p.is_muted AND NOT COALESCE(p.muted_until BETWEEN '1970-01-02' AND NOW(), 0)"
@@ -34,22 +32,15 @@ COLUMNS = f"""
       WHEN s.notifications_enabled = 0 OR s.notification_type = 'NONE' THEN 'notifications are off'
       WHEN {MUTED} THEN 'muted'
       WHEN s.notification_type = 'MENTIONS_ONLY' AND NOT n.notification_type <=> 'MENTION' THEN 'mentions only'
-    END AS suppressed,
-    COALESCE(s.mobile_notifications, 1) AS mobile,
-    COALESCE(s.desktop_notifications, 1) AS desktop,
-    COALESCE(s.sound_enabled, 1) AS sound
+    END,
+    COALESCE(s.mobile_notifications, 1),
+    COALESCE(s.desktop_notifications, 1),
+    COALESCE(s.sound_enabled, 1)
 """
 
-# By the index on user_id; a person is in some hundreds of conversations at most.
-BADGES = text(f"""
-    SELECT user_id, SUM(unread_count) AS unread FROM chat_participants p
-    WHERE user_id IN :users AND unread_count > 0 AND NOT COALESCE({LEFT} OR {MUTED} OR {BLOCKED.format("p")}, 0)
-    GROUP BY user_id
-""")  # noqa: S608 - constants of this module
-
-
-def badges(connection: Connection, users: set[int]) -> dict[int, int]:
-    """Return for each user the number of unread messages over the conversations that may ring; users with none are left out."""
-    if not users:
-        return {}
-    return {row.user_id: int(row.unread) for row in connection.execute(BADGES, {"users": sorted(users)})}
+# The unread messages over the recipient's conversations that may ring, by the index on user_id; a person is in some hundreds of
+# conversations at most.
+BADGE = f"""
+    (SELECT COALESCE(SUM(p.unread_count), 0) FROM chat_participants p WHERE p.user_id = n.recipient_id AND p.unread_count > 0
+     AND NOT COALESCE({LEFT} OR {MUTED} OR {BLOCKED.format("p")}, 0))
+"""  # noqa: S608 - constants of this module

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
+from tasks.notifications.queue import Queue
 from tests.notifications.conftest import Accepted, Chat
 from tests.processes import wait_until
 
@@ -152,6 +153,25 @@ def test_what_is_not_json_bounces_alone(api: Chat, accepted: Accepted) -> None:
     finally:
         api.execute("DELETE FROM chat_notifications")
         api.execute("ALTER TABLE chat_notifications MODIFY device_tokens JSON")
+
+
+ODD = "".join(map(chr, range(128))) + "é€🚚👨‍👩‍👧‍👦\u2028\ufeff\ufffd\U0010ffff"
+
+
+def test_a_row_is_loaded_as_it_was_written(api: Chat) -> None:
+    tokens = json.dumps([ODD, {"a": None, "b": [1.5, True]}], ensure_ascii=False)
+    rows = [
+        api.notify(title=ODD[:100], body=ODD * 40, device_tokens=tokens),
+        api.notify(notification_type=None, device_tokens=None),
+    ]
+    queue = Queue(api.engine, "0" * 32)
+    odd, plain = queue.claim_fresh(2)
+    assert [odd.id, plain.id] == rows
+    assert (odd.title, odd.body, json.loads(odd.device_tokens or "")) == (ODD[:100], (ODD * 40)[:4096], json.loads(tokens))
+    assert (plain.notification_type, plain.device_tokens, plain.ledger, plain.suppressed) == ("MESSAGE", None, None, None)
+    assert (odd.is_sent, odd.badge, odd.claims, odd.mobile, odd.sound) == (0, 0, 1, 1, 1)
+    assert queue.peek(odd.id) == odd
+    assert queue.claim_fresh(2) == []
 
 
 def test_bad_entries_do_not_hide_good_ones_and_a_repeated_token_is_sent_once(api: Chat, accepted: Accepted) -> None:
