@@ -11,6 +11,12 @@ from db.engine import get_engine
 from devstack.emulators.client import Emulator, Fault
 from devstack.stack import Stack
 from tasks.notifications import results, run
+from tasks.notifications.devices import read_devices
+from tasks.notifications.journal import Attempt
+from tasks.notifications.ledger import Ledger
+from tasks.notifications.outcome import Kind, Outcome
+from tasks.notifications.queue import Queue
+from tasks.notifications.settlement import settle
 from tests.notifications.conftest import Accepted, Chat
 from tests.processes import wait_until
 
@@ -167,3 +173,28 @@ def lock(connection: Any, row: int) -> None:
 
 def lock_table(connection: Any) -> None:
     connection.execute(text("LOCK TABLES chat_notifications READ"))
+
+
+def test_results_that_the_server_does_not_take_in_one_statement_are_written_in_several(api: Chat, stack: Stack) -> None:
+    rows = [api.notify(*(f"phone-{row}-{number}" for number in range(1000))) for row in range(12)]
+    queue = Queue(api.engine, "0" * 32)
+    attempts = []
+    for notification in queue.claim_fresh(len(rows)):
+        devices, ledger, failed = read_devices(notification.device_tokens), Ledger(), Outcome(Kind.UNAVAILABLE, "fcm 503")
+        for device in devices.usable:
+            ledger.record(device.key, failed, notification.created_at, notification.expires_at)
+        settled = settle(notification, devices, ledger)
+        attempts.append(
+            Attempt(settled, notification.recipient_id, tuple((device, failed) for device in devices.usable), ledger)
+        )
+    with stack.mariadb.root() as cursor:
+        cursor.execute("SELECT @@GLOBAL.max_allowed_packet")
+        [usual] = cursor.fetchone() or (0,)
+        cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
+        api.engine.dispose()
+        try:
+            assert queue.settle(attempts, park_locked=False) == ({"FAILED": len(rows)}, [])
+        finally:
+            cursor.execute("SET GLOBAL max_allowed_packet = %s", (usual,))
+            api.engine.dispose()
+    assert {api.status(row)[0] for row in rows} == {"FAILED"}
