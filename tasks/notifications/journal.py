@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import orjson
 import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, TextClause, text
 
+from db.rows import json_arrays
 from tasks import broker, counters
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.facts import DELIVERIES, SEND_SECONDS
@@ -143,8 +143,8 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
 
 
 def _insert(connection: Connection, statement: TextClause, rows: Sequence[object]) -> None:
-    if rows:
-        connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
+    for array in json_arrays(rows):
+        connection.execute(statement, {"rows": array})
 
 
 def announce(attempts: list[Attempt]) -> None:

@@ -7,10 +7,12 @@ Times are the database's.
 """
 
 from collections import Counter
+from itertools import chain
 
 import orjson
 from sqlalchemy import Connection, Engine, text
 
+from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
 from tasks.notifications.journal import Attempt
@@ -202,11 +204,12 @@ class Queue:
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""
-        if not keys:
-            return frozenset()
-        parameters = {"keys": orjson.dumps(keys).decode()}
-        found = transact(self._engine, lambda connection: connection.execute(KNOWN_DEAD, parameters).all())
-        return frozenset(row.device_key for row in found)
+
+        def look(connection: Connection) -> frozenset[str]:
+            looks = (connection.execute(KNOWN_DEAD, {"keys": array}).scalars() for array in json_arrays(keys))
+            return frozenset(chain.from_iterable(looks))
+
+        return transact(self._engine, look) if keys else frozenset()
 
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""

@@ -10,11 +10,11 @@ none of its business.
 
 from collections import Counter
 
-import orjson
 import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from db.rows import json_arrays
 from db.transactions import error_code, transact
 from tasks.notifications import journal
 from tasks.notifications.journal import Attempt
@@ -146,11 +146,10 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
     others = [settlement for settlement in settlements if not settlement.plainly_sent]
     if sent:
         connection.execute(WRITE_SENT, {"ids": sent})
-    if others:
-        connection.execute(WRITE_ROWS, {"settled": _json(others)})
-    retries = [settlement for settlement in settlements if settlement.due is not None]
-    if retries:
-        connection.execute(WRITE_RETRIES, {"settled": _json(retries)})
+    for array in json_arrays(others):
+        connection.execute(WRITE_ROWS, {"settled": array})
+    for array in json_arrays(settlement for settlement in settlements if settlement.due is not None):
+        connection.execute(WRITE_RETRIES, {"settled": array})
     done = [settlement.notification_id for settlement in settlements if settlement.due is None]
     if done:
         connection.execute(FORGET, {"ids": done, "lease": lease})
@@ -166,14 +165,10 @@ def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str,
         if stored := attempt.ledger.stored():
             # Left out otherwise: a JSON null is no SQL NULL, and COALESCE would take it for a ledger.
             row["ledger"] = stored
-    if parked:
-        connection.execute(PARK, {"parked": _json(parked), "lease": lease, "seconds": seconds})
-        journal.record_outcomes(connection, ours)
+    for array in json_arrays(parked):
+        connection.execute(PARK, {"parked": array, "lease": lease, "seconds": seconds})
+    journal.record_outcomes(connection, ours)
 
 
 def _id(attempt: Attempt) -> int:
     return attempt.settlement.notification_id
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
