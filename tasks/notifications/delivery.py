@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from tasks.notifications import settlement
@@ -83,7 +84,7 @@ def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery |
     for device in wanted.usable if dead else ():
         if not dead.isdisjoint((device.key, *device.aliases)) and ledger.state_of(device.key) is State.WAITING:
             ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
-    due = ledger.due(wanted.usable, now)
+    due = ledger.due(wanted.usable, inf if notification.by_hand else now)
     if not due:
         return Attempt(settlement.settle(notification, wanted, ledger), notification.recipient_id, ledger=ledger)
     return Delivery(notification, wanted, ledger, due)

@@ -9,15 +9,20 @@ from sqlalchemy import Engine, bindparam, text
 
 from db.rows import dicts
 from tasks.notifications.devices import read_devices
+from tasks.notifications.notification import ENTRIES, IDENTITY
 
 NOTIFICATION = text("""
     SELECT id, conversation_id, message_id, recipient_id, sender_id, notification_type, is_sent, is_read, sent_at, read_at,
            delivery_status, error_message, created_at, device_tokens FROM chat_notifications WHERE id = :id
 """)
-ENTRY = text("SELECT lease, due_at, waiting_on, claims, reason, devices FROM worker_deliveries WHERE notification_id = :id")
-SETTLED = text("""
-    SELECT settled_at, status, reason, devices FROM worker_delivery_history WHERE notification_id = :id ORDER BY id LIMIT 100
-""")
+ENTRY = text(f"""
+    SELECT d.lease, d.due_at, d.waiting_on, d.claims, d.reason, d.devices FROM {ENTRIES} WHERE d.notification_id = :id
+""")  # noqa: S608 - a constant of this project
+SETTLED = text(f"""
+    SELECT h.settled_at, h.status, h.reason, h.devices
+    FROM worker_delivery_history h JOIN chat_notifications n ON n.id = h.notification_id AND h.identity IN ('', {IDENTITY})
+    WHERE h.notification_id = :id ORDER BY h.id LIMIT 100
+""")  # noqa: S608 - a constant of this project
 DEAD = text("""
     SELECT device_key, died_at, reason FROM worker_dead_devices WHERE device_key IN :keys
 """).bindparams(bindparam("keys", expanding=True))

@@ -19,6 +19,7 @@ from tasks import broker, counters
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.facts import DELIVERIES, SEND_SECONDS
 from tasks.notifications.ledger import Ledger, State
+from tasks.notifications.notification import IDENTITY
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.providers import PROVIDERS
 from tasks.notifications.settlement import LONGEST_REASON, Settlement
@@ -92,13 +93,14 @@ RECORD_DEAD = text("""
     ON DUPLICATE KEY UPDATE died_at = worker_dead_devices.died_at
 """)
 
-RECORD_HISTORY = text("""
-    INSERT INTO worker_delivery_history (notification_id, status, reason, devices)
-    SELECT notification_id, status, reason, devices
+RECORD_HISTORY = text(f"""
+    INSERT INTO worker_delivery_history (notification_id, identity, status, reason, devices)
+    SELECT notification_id, COALESCE({IDENTITY}, ''), status, reason, devices
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
       notification_id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status',
       reason VARCHAR(64) PATH '$.reason', devices JSON PATH '$.devices')) AS history
-""")
+    LEFT JOIN chat_notifications n ON n.id = history.notification_id
+""")  # noqa: S608 - a constant of this project
 COUNT = text("""
     INSERT INTO worker_delivery_counts (minute, provider, app, outcome, reason, devices)
     SELECT DATE_FORMAT(NOW(), '%Y-%m-%d %H:%i:00'), provider, app, outcome, reason, devices

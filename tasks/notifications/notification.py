@@ -4,6 +4,12 @@ from typing import Literal, NamedTuple
 
 NotificationType = Literal["MESSAGE", "MENTION", "SYSTEM"]
 LIFETIME_SECONDS = 24 * 3600
+# Of a row `n`. Ids come back (a restore, TRUNCATE): what is kept beside a row carries this; nothing, if it is from before 0009.
+IDENTITY = "CONCAT_WS(' ', n.recipient_id, n.message_id, n.created_at)"
+ENTRIES = f"""
+    worker_deliveries d FORCE INDEX (PRIMARY) STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY)
+    ON n.id = d.notification_id AND d.identity IN ('', {IDENTITY})
+"""
 
 
 class Notification(NamedTuple):
@@ -30,6 +36,8 @@ class Notification(NamedTuple):
     """Claims since the last settled result, this one included: more than one means that a worker died with it."""
     ledger: str | None = None
     """What is known of its devices from earlier attempts, as `ledger.Ledger` writes it."""
+    by_hand: bool = False
+    """PENDING, and not because its result could not be written: whatever waits in its ledger is tried now."""
 
     @property
     def expires_at(self) -> float:

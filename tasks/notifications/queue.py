@@ -7,6 +7,7 @@ Times are the database's.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import chain
 
 import orjson
@@ -16,7 +17,7 @@ from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
 from tasks.notifications.journal import Attempt
-from tasks.notifications.notification import Notification
+from tasks.notifications.notification import ENTRIES, IDENTITY, Notification
 from tasks.notifications.settlement import GAVE_UP
 
 # From claim to settled result. What is not sent within START_SECONDS of its claim is given back unsent, which leaves a
@@ -24,23 +25,26 @@ from tasks.notifications.settlement import GAVE_UP
 LEASE_SECONDS = 60
 START_SECONDS = 20
 
-# Fresh rows: those without an entry. The index on delivery_status ends in the primary key, so this reads in id order from
-# `after` and stops at the limit; the primary key itself is barred, for it would walk all the SENT rows. SKIP LOCKED passes
-# over what another worker or the API holds; the locks live until the leases are in, milliseconds.
+# Fresh rows: those without an entry, or with one that waits though the API has set them back to PENDING. The index on
+# delivery_status ends in the primary key, so this reads in id order from `after` and stops at the limit; the primary key itself
+# is barred, for it would walk all the SENT rows. SKIP LOCKED passes over what another worker or the API holds; the locks live
+# until the leases are in, milliseconds.
 #
 # The entries are looked up in a subquery and not in a join: SKIP LOCKED would take an entry that is just being written for
 # one that is not there; and not by NOT EXISTS, which MariaDB turns into a join over all entries. What the subquery sees may
 # still be a moment old, so it is the lease's primary key that decides.
-CLAIM_FRESH = text("""
+SET_BY_HAND = f"d.lease IS NULL AND d.reason NOT LIKE '{results.PARKED}%'"
+CLAIM_FRESH = text(f"""
     SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)
     WHERE n.delivery_status = 'PENDING' AND n.id > :after
-      AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id LIMIT 1) IS NULL
+      AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id AND NOT ({SET_BY_HAND}) LIMIT 1) IS NULL
     ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
-""")
-LEASE_FRESH = text("""
-    INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims)
-    SELECT id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1 FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids
-""")
+""")  # noqa: S608 - a constant of this module
+LEASE_FRESH = text(f"""
+    INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims, identity)
+    SELECT n.id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1, {IDENTITY}
+    FROM chat_notifications n FORCE INDEX (PRIMARY) WHERE n.id IN :ids
+""")  # noqa: S608 - a constant of this project
 LEASED = text("""
     SELECT notification_id AS id FROM worker_deliveries WHERE notification_id IN :ids AND lease = :lease ORDER BY 1
 """)
@@ -51,18 +55,18 @@ CLAIM_DUE = text("""
     WHERE waiting_on = :waiting_on AND due_at <= NOW(3)
     ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
-LEASE_DUE = text("""
-    UPDATE worker_deliveries FORCE INDEX (PRIMARY)
-    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
-    WHERE notification_id IN :ids
-""")
+LEASE_DUE = text(f"""
+    UPDATE worker_deliveries d FORCE INDEX (PRIMARY)
+    SET d.lease = :lease, d.due_at = NOW(3) + INTERVAL :seconds SECOND, d.claims = d.claims + 1
+    WHERE d.notification_id IN :ids AND (d.due_at <= NOW(3) OR {SET_BY_HAND})
+""")  # noqa: S608 - a constant of this module
 
 # One row that an operator names, by its primary key.
-ENTER_ONE = text("""
-    INSERT IGNORE INTO worker_deliveries (notification_id, due_at)
-    SELECT id, NOW(3) FROM chat_notifications
-    WHERE id = :id AND delivery_status IN ('PENDING', 'FAILED') AND COALESCE(error_message, '') NOT LIKE :over
-""")
+ENTER_ONE = text(f"""
+    INSERT IGNORE INTO worker_deliveries (notification_id, due_at, identity)
+    SELECT n.id, NOW(3), {IDENTITY} FROM chat_notifications n
+    WHERE n.id = :id AND n.delivery_status IN ('PENDING', 'FAILED') AND COALESCE(n.error_message, '') NOT LIKE :over
+""")  # noqa: S608 - a constant of this project
 LEASE_ONE = text("""
     UPDATE worker_deliveries
     SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
@@ -71,7 +75,7 @@ LEASE_ONE = text("""
 
 # A Notification as one JSON array, its fields in their order: a row of one cell costs a third of one of twenty. By primary and
 # unique keys, without locks. LEFT makes texts of the documents, alike on all servers, and no longer than any that is of use.
-# Not loaded are rows that were deleted, or settled by someone else between the look and the lease.
+# Not loaded are rows that were deleted, or settled by someone else, or that are others than those of the entries.
 LONGEST_DOCUMENT = 5_000_000
 NOTIFICATION = f"""
     n.conversation_id, n.message_id, n.recipient_id, COALESCE(n.sender_id, 0),
@@ -80,9 +84,9 @@ NOTIFICATION = f"""
     COALESCE(UNIX_TIMESTAMP(n.created_at), 0) + 0e0, {preferences.COLUMNS}, {preferences.BADGE}
 """
 LOAD = text(f"""
-    SELECT JSON_ARRAY(n.id, {NOTIFICATION}, d.claims, LEFT(CONVERT(d.devices USING utf8mb4), {LONGEST_DOCUMENT}))
-    FROM worker_deliveries d FORCE INDEX (PRIMARY)
-    STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = d.notification_id {preferences.JOINS}
+    SELECT JSON_ARRAY(n.id, {NOTIFICATION}, d.claims, LEFT(CONVERT(d.devices USING utf8mb4), {LONGEST_DOCUMENT}),
+      n.delivery_status = 'PENDING' AND d.reason NOT LIKE '{results.PARKED}%')
+    FROM {ENTRIES} {preferences.JOINS}
     WHERE d.notification_id IN :ids AND d.lease = :lease AND n.delivery_status IN ('PENDING', 'FAILED')
     ORDER BY d.notification_id
 """)  # noqa: S608 - constants of this project
@@ -93,8 +97,14 @@ KNOWN_DEAD = text("""
     SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(64) PATH '$')) AS tried
     STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
 """)
+
 NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
 
+# Who settles a row by hand leaves our sentence in it, and with it a promise that is not kept.
+TIDY = text("""
+    UPDATE chat_notifications n FORCE INDEX (PRIMARY) SET n.error_message = SUBSTRING_INDEX(n.error_message, '; next try ', 1)
+    WHERE n.id IN :ids AND n.delivery_status IN ('SENT', 'BOUNCED') AND n.error_message LIKE '%; next try %'
+""")
 FORGET = text("""
     DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
 """)
@@ -139,6 +149,7 @@ class Queue:
             values = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
             if connection.execute(LEASE_FRESH, values).rowcount == len(ids):
                 return ids
+            connection.execute(LEASE_DUE, values)
             ours = [row.id for row in connection.execute(LEASED, values)]
             if ours:
                 return ours
@@ -195,7 +206,7 @@ class Queue:
         notifications = [Notification(*orjson.loads(cell)) for cell in cells]
         if gone := {*ids} - {notification.id for notification in notifications}:
             forgotten = {"ids": sorted(gone), "lease": self._lease}
-            transact(self._engine, lambda connection: connection.execute(FORGET, forgotten))
+            transact(self._engine, lambda connection: _forget(connection, forgotten))
         return notifications
 
     def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
@@ -215,3 +226,9 @@ class Queue:
         """Give back rows that were claimed but not tried, at once for others to claim."""
         parameters = {"ids": ids, "lease": self._lease}
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters))
+
+
+def _forget(connection: Connection, entries: Mapping[str, object]) -> None:
+    if free := [row.id for row in connection.execute(results.FREE, entries)]:
+        connection.execute(TIDY, {"ids": free})
+    connection.execute(FORGET, entries)

@@ -18,6 +18,7 @@ from db.rows import json_arrays
 from db.transactions import error_code, transact
 from tasks.notifications import journal
 from tasks.notifications.journal import Attempt
+from tasks.notifications.notification import ENTRIES
 
 log = structlog.get_logger(__name__)
 
@@ -28,25 +29,24 @@ PARK_PATIENCE_SECONDS = 45
 # When a parked result is tried again: soon if only its row was locked, later if the server refused it.
 LOCKED_SECONDS = 1
 REFUSED_SECONDS = 30
+# How its reason begins: such a row is PENDING because its result could not be written, not because someone set it so.
+PARKED = "parked: "
 
 # Error 1644: a trigger's SIGNAL.
 TRIGGER_SIGNAL = 1644
 
 # Settling, by primary keys: first whether all rows are still ours and free, which locks them and is nearly always so. Else
 # which of them this run still holds the lease of, for a result that comes too late changes nothing, and which are free.
-ALL_OURS_AND_FREE = text("""
-    SELECT COUNT(*) FROM worker_deliveries d FORCE INDEX (PRIMARY)
-    STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = d.notification_id
-    WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED
-""")
+ALL_OURS_AND_FREE = text(f"""
+    SELECT COUNT(*) FROM {ENTRIES} WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED
+""")  # noqa: S608 - a constant of this project
 HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
 """)
 # A row that someone else holds just now (the API in a long transaction) must not hold the others up.
-FREE = text("""
-    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED
-""")
+# Another row that has the id by now passes for held, too: what is parked for it is forgotten at the next claim.
+FREE = text(f"SELECT n.id FROM {ENTRIES} WHERE d.notification_id IN :ids FOR UPDATE SKIP LOCKED")  # noqa: S608 - as above
 THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids")
 # The many that every device took at once need no more than their ids.
 WRITE_SENT = text("""
@@ -60,10 +60,12 @@ SETTLED = """
       error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
       waiting_on VARCHAR(48) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
 """
+# A row that someone settled by hand meanwhile stays so, unless a device has got it.
 WRITE_ROWS = text(f"""
     UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
     SET n.delivery_status = s.status, n.error_message = s.error_message,
         n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
+    WHERE s.status = 'SENT' OR n.delivery_status IN ('PENDING', 'FAILED')
 """)  # noqa: S608 - a constant of this module
 WRITE_RETRIES = text(f"""
     UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
@@ -104,7 +106,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: 
         _write(connection, lease, written)
         left = [attempt for attempt in ours if _id(attempt) in locked]
         if left and park_locked:
-            _park(connection, lease, left, "the row is locked", LOCKED_SECONDS)
+            _park(connection, lease, left, f"{PARKED}the row is locked", LOCKED_SECONDS)
             left = []
         return Counter(attempt.settlement.status for attempt in written), left
 
@@ -116,7 +118,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: 
             halves = [settle(engine, lease, part, park_locked=park_locked) for part in (attempts[:half], attempts[half:])]
             return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
         log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
-        why = f"database error {error_code(error)} at writing the result"
+        why = f"{PARKED}database error {error_code(error)} at writing the result"
         transact(
             engine,
             lambda connection: _park(connection, lease, attempts, why, REFUSED_SECONDS),

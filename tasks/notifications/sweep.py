@@ -4,6 +4,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
+from tasks.notifications.notification import IDENTITY
 from tasks.notifications.settlement import GAVE_UP
 
 # FAILED rows that have no entry: the API's own, or from before the workers. Newest first, by the index on delivery_status,
@@ -14,12 +15,12 @@ STRAYS = text(f"""
     FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id
     WHERE n.delivery_status = 'FAILED' AND n.id < :before ORDER BY n.id DESC LIMIT :rows
 """)  # noqa: S608 - a constant of this project
-ADOPT = """
-    INSERT IGNORE INTO worker_deliveries (notification_id, due_at, reason)
-    SELECT n.id, NOW(3), 'adopted'
+ADOPT = f"""
+    INSERT IGNORE INTO worker_deliveries (notification_id, due_at, reason, identity)
+    SELECT n.id, NOW(3), 'adopted', {IDENTITY}
     FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
     STRAIGHT_JOIN chat_notifications n ON n.id = strays.id WHERE n.delivery_status = 'FAILED'
-"""
+"""  # noqa: S608 - a constant of this project
 # The lanes in use, and rows that none of them would bring back: by idx_due (waiting_on, due_at).
 LANES = text("SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on")
 FREE_LANE = text("""

@@ -77,6 +77,7 @@ class Chat:
         self.execute(f"UPDATE worker_deliveries SET due_at = due_at {past}")
         self.execute(f"UPDATE worker_providers SET probe_at = probe_at {past}, paused_until = paused_until {past}")
         self.execute(f"UPDATE chat_notifications SET created_at = created_at {past}")
+        self.execute("UPDATE worker_deliveries SET identity = ''")  # which created_at is a part of
 
 
 _numbers = count(1)

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
+from tasks.notifications.history import history
 from tasks.notifications.queue import Queue
 from tests.notifications.conftest import Accepted, Chat
 from tests.processes import wait_until
@@ -171,7 +172,7 @@ def test_a_row_is_loaded_as_it_was_written(api: Chat) -> None:
     assert (odd.title, odd.body, json.loads(odd.device_tokens or "")) == (ODD[:100], (ODD * 40)[:4096], json.loads(tokens))
     assert (plain.notification_type, plain.device_tokens, plain.ledger, plain.suppressed) == ("MESSAGE", None, None, None)
     assert (odd.is_sent, odd.badge, odd.claims, odd.mobile, odd.sound) == (0, 0, 1, 1, 1)
-    assert queue.peek(odd.id) == odd
+    assert queue.peek(odd.id) == odd._replace(by_hand=False)
     assert queue.claim_fresh(2) == []
 
 
@@ -294,3 +295,68 @@ def test_a_device_whose_provider_is_not_configured_on_this_worker_waits_for_one_
     api.let_pass(24 * 3600)
     run.retry_failed()
     assert api.status(row)[:2] == ("SENT", 1)  # for the phone has it
+
+
+def test_an_id_that_comes_back_inherits_nothing(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="unavailable", token="flaky", times=1), Fault(kind="unregistered", token="gone", times=1))
+    before = api.notify("phone", "flaky"), api.notify("gone")
+    run.drain()
+    api.execute("DELETE FROM chat_notifications")
+    after = [api.notify(token, id=id_) for token, id_ in zip(("phone", "tablet"), before, strict=True)]
+    for _ in range(2):  # the first forgets the entry of the row that is gone
+        run.drain()
+    assert [api.status(row) for row in after] == [("SENT", 1, None), ("SENT", 1, None)]
+    assert accepted() == [(str(before[0]), "phone"), (str(before[1]), "tablet"), (str(before[0]), "phone")]
+    found = history(api.engine, before[1])
+    assert found is not None
+    assert found.history == []
+
+
+def test_a_result_is_not_written_over_what_took_its_place_while_the_push_was_out(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="slow", latency=5), Fault(kind="unavailable", latency=5, token="settled"))
+    replaced, settled = api.notify("phone"), api.notify("settled")
+    draining = threading.Thread(target=run.drain)
+    draining.start()
+    wait_until(lambda: emulator.stats().in_flight == 2, "the pushes were in flight")
+    api.execute("UPDATE chat_notifications SET delivery_status = 'SENT' WHERE id = :id", id=settled)
+    api.execute("DELETE FROM chat_notifications WHERE id = :id", id=replaced)
+    api.notify("tablet", id=replaced)
+    draining.join()
+    assert [api.status(row) for row in (replaced, settled)] == [("PENDING", 0, None), ("SENT", 0, None)]
+    emulator.clear()
+    api.execute("UPDATE worker_deliveries SET due_at = NOW(3)")
+    for _ in range(2):  # the first forgets the entry of the row that is gone
+        run.drain()
+    assert [api.status(row) for row in (replaced, settled)] == [("SENT", 1, None), ("SENT", 0, None)]
+
+
+def test_a_row_that_the_api_sets_back_to_pending_is_tried_at_once_on_the_devices_that_wait(
+    api: Chat, emulator: Emulator, accepted: Accepted
+) -> None:
+    emulator.inject(
+        Fault(kind="unavailable", token="flaky", times=1, retry_after=600), Fault(kind="unregistered", token="gone")
+    )
+    row = api.notify("phone", "flaky", "gone")
+    run.drain()
+    run.drain()
+    assert api.status(row)[0] == "FAILED"
+    api.execute("UPDATE chat_notifications SET delivery_status = 'PENDING' WHERE id = :id", id=row)
+    run.drain()
+    assert api.status(row)[0] == "SENT"
+    assert sorted(token for _, token in accepted()) == ["flaky", "phone"]
+    assert emulator.stats().requests() == 4
+
+
+def test_a_row_that_the_api_settles_by_hand_is_left_alone_and_promises_no_next_try(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unavailable"))
+    row = api.notify("phone")
+    run.drain()
+    api.execute("UPDATE chat_notifications SET delivery_status = 'SENT' WHERE id = :id", id=row)
+    api.let_pass(60)
+    run.drain()
+    status, is_sent, why = api.status(row)
+    assert (status, is_sent) == ("SENT", 0)
+    assert "503" in (why or "")
+    assert "next try" not in (why or "")
+    assert emulator.stats().requests() == 1
+    assert api.rows("SELECT * FROM worker_deliveries") == []
