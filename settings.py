@@ -126,6 +126,10 @@ def _s3_uri(value: str) -> str:
     return f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
 
 
+def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
 def _attachments_url(value: str) -> str:
     if value.startswith("file:"):
         if not value.startswith("file:///") or ".." in value.split("/"):
@@ -318,6 +322,10 @@ class Settings(BaseSettings):
     """Let the host name in ATTACHMENTS_URL resolve to private addresses."""
     attachments_largest_bytes: int = Field(default=25 * 2**20, ge=1024, le=2 * 2**30 - 1)
     """What is larger is blocked unscanned. clamd's StreamMaxLength and MaxFileSize must be no smaller."""
+    attachments_blocked_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """True types that are refused: `executable, script, html, svg, macros`, or any that `attachments check` lists."""
+    attachments_allowed_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Types that are served though clamd does not look into them, such as `zst`."""
     attachments_transfer_seconds: float = Field(default=300, ge=1)
     attachments_connections: int = Field(default=8, ge=1, le=64)
     """Files that one sweep scans at once, each over a connection to clamd; see MaxThreads in clamd.conf."""

@@ -29,11 +29,12 @@ from tasks.attachments.storage.address import segments, url_segments
 from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage
 from tasks.attachments.storage.s3 import S3Storage
-from tasks.attachments.verdicts import Kind, read_reply
+from tasks.attachments.verdicts import FaultError, Kind, read_reply
 from tasks.backups import manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.scan import DumpScan, only_tables
+from tests.attachments.samples import tarred
 from workers.flower import read_users
 from workers.gateway import tokens
 
@@ -372,15 +373,14 @@ def test_any_broker_url_is_read_or_is_refused(url: str) -> None:
         assert parse_broker(url).scheme in {"redis", "rediss", "sentinel"}
 
 
-MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK\x06\x07", b"\x1f\x8b\x08", b"7z\xbc\xaf\x27\x1c")
+MAGICS = (
+    *(b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK\x06\x07", b"\x1f\x8b\x08", b"7z\xbc\xaf\x27\x1c\0\4"),
+    *(b"BZh91AY&SY", b"\xfd7zXZ\0", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"%PDF-", tarred(b"x")[:512]),
+)
 pieces = st.lists(st.sampled_from(MAGICS) | st.binary(max_size=40), max_size=8)
 
 
 @given(st.sampled_from(MAGICS), pieces)
 def test_any_content_that_looks_like_an_archive_is_judged(start: bytes, rest: list[bytes]) -> None:
-    whole = archives.look(start)
-    size = 0
-    for piece in (start, *rest):
-        size += len(piece)
-        whole.feed(memoryview(piece))
-    assert isinstance(whole.fault(size, 1 << 20), archives.Fault | None)
+    with suppress(FaultError):
+        assert archives.look(b"".join((start, *rest)), 1 << 20) is not None

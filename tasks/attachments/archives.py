@@ -1,196 +1,224 @@
-"""Check by its own structure that an archive is whole: clamd says OK for one that is cut short, though it saw nothing."""
+"""Look into content by its own structure: what all in it is, and what is forged, broken or encrypted though clamd says OK."""
 
-import struct
+import bz2
+import lzma
+import re
+import tempfile
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from typing import Any
 
-from tasks.attachments.verdicts import Kind
+from tasks.attachments import seven_zip, zips
+from tasks.attachments.formats import EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, is_tar, types
+from tasks.attachments.verdicts import FaultError, Kind
 
-# A zip ends with its directory, the directory's end record and a comment of up to 65,535 bytes (APPNOTE.TXT 4.3.16).
-ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-ZIP_END = struct.Struct("<4s4H2LH")
-ZIP_END_MAGIC = b"PK\x05\x06"
-# Holds the directory of 10,000 members; clamd gives up at so many (MaxFiles).
-ZIP_TAIL = 2 << 20
-ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
-"""With its locator behind it."""
-ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
-ZIP_MEMBER = struct.Struct("<4s6H3L3H8xL")
-ZIP_MEMBER_MAGIC = b"PK\x01\x02"
-# A member's own header: magic, version, flags, method, times, checksum, size. clamd goes by this method, and by this size
-# unless a flag says that it follows the member; other programs go by the directory's.
-ZIP_LOCAL = struct.Struct("<4s2xHH8xL")
-ZIP_SIZE_FOLLOWS = 1 << 3
-ZIP_MOST_LOCALS = 20_000
-# Stored, imploded, deflated, deflate64, bzip2; clamd passes over LZMA, Zstandard and all others.
-ZIP_METHODS = {0, 6, 8, 9, 12}
-ELSEWHERE = 0xFFFFFFFF
-"""In place of a member's size: it stands in a zip64 field, which clamd does not read."""
+Data = bytes | mmap
 
-GZIP = b"\x1f\x8b\x08"
-GZIP_STEP = 1 << 20
-# A bomb is clamd's to find; past this ratio and size there is no more looking here.
-GZIP_MOST_BYTES = 512 << 20
+# Expanders of whole streams, and of a zip's members by their method. The others are opened by no clamd.
+STREAMS: dict[str, Callable[[], Any]] = {
+    "gz": lambda: zlib.decompressobj(wbits=31),
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 28),
+}
+ZIP_MEMBERS: dict[int, Callable[[], Any]] = {8: lambda: zlib.decompressobj(wbits=-15), 12: bz2.BZ2Decompressor}
+STEP = 1 << 18
+
+# clamd's own limits are MaxRecursion (17) and MaxFiles (10,000). A bomb is clamd's to find; past this there is no more looking.
+MOST_DEPTH = 17
+MOST_MEMBERS = 20_000
+MOST_BYTES = 512 << 20
 # Each costs the same however little is in it. BGZF makes one of each 64 KB.
-GZIP_MOST_MEMBERS = 100_000
+MOST_STREAMS = 100_000
 
-# Signature, version, CRC, then offset and size of the next header (7zFormat.txt).
-SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
-SEVEN_ZIP_START = struct.Struct("<6s2sLQQL")
-HEAD_BYTES = SEVEN_ZIP_START.size
+SOMETHING = re.compile(rb"[^\0]")
+PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
+ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", b"encryption-data"
+ODF_MACROS = (b"Basic/", b"Scripts/")
+# Streams that only encrypted files have, by their entry in the directory; the first bytes of an encrypted .ppt's, .xls's and
+# .doc's own streams, which are never scattered and begin at so many bytes ([MS-CFB], [MS-OFFCRYPTO]).
+OLE2_ENCRYPTED = {
+    re.compile(pattern, re.DOTALL): alignment
+    for pattern, alignment in (
+        ("|".join(("EncryptedPackage", "EncryptedSummary", "\x09DRMContent")).encode("utf-16-le").replace(b"|\0", b"|"), 128),
+        (rb"\0\0\xf6\x0f.{4}\x14\0{3}\xdf\xc4\xd1\xf3", 64),
+        (rb"\x09\x08(?:\x08\0.{8}|\x10\0.{16})(?:\x86\0\0\0)?\x2f\0", 64),
+        (rb"\xec\xa5(?:[\xc0-\xd9]\0|[\x01-\x12]\x01|[\x65-\x6a]\0).{7}[" + re.escape(bytes(range(1, 256, 2))) + b"]", 512),
+    )
+}
+OLE2_MARKS = {
+    MACROS: "_VBA_PROJECT".encode("utf-16-le"),
+    EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
+}
+# A string in the inner dictionary of a stream, such as an attachment's checksum: over it clamd 1.4 loses the stream's filter.
+PDF_INNER_STRING = re.compile(
+    rb"obj\s*<<[^>]{0,2000}<<[^>]{0,2000}[^<]<[0-9A-Fa-f\s]{1,500}>(?:(?!endobj).){0,2000}?stream", re.DOTALL
+)
 
 
-class Fault(NamedTuple):
-    """The reason why an archive cannot count as scanned."""
+def look(data: Data, most_inside: int) -> set[str]:
+    """Return the types of content and of all that is in it, and the methods that archives pack it with. Raise FaultError.
 
-    kind: Kind
-    reason: str
-
-
-class Whole:
-    """Content whose end is not looked at."""
-
-    def feed(self, chunk: memoryview) -> None:
-        """Take the next piece of content."""
-
-    def fault(self, size: int, most_inside: int) -> Fault | None:  # noqa: ARG002 - nothing to see here
-        """Return the fault of content of `size` bytes, if any. Its members may have `most_inside` bytes together."""
-        return None
-
-
-class Zip(Whole):
-    """A zip, or one of the many formats that are one: docx, xlsx, odt, jar, apk, epub. Or anything that ends as one.
-
-    Many programs look for the directory from the end, whatever the content begins with, and find it wherever it is; clamd goes
-    by the offsets of the first zip format, and where they lead to nothing says OK.
+    A zip's members may have `most_inside` bytes together.
     """
-
-    def __init__(self, *, begins: bool = True) -> None:
-        """`begins` says that the content begins as a zip, so that it must be one."""
-        self._begins = begins
-        self._tail = bytearray()
-        self._members: dict[int, tuple[int, int, int]] = {}
-        self._read = 0
-        self._cut = b""
-
-    def feed(self, chunk: memoryview) -> None:
-        data = self._cut + bytes(chunk)
-        start, at = self._read - len(self._cut), data.find(ZIP[0])
-        while 0 <= at <= len(data) - ZIP_LOCAL.size and len(self._members) < ZIP_MOST_LOCALS:
-            self._members[start + at] = ZIP_LOCAL.unpack_from(data, at)[1:]
-            at = data.find(ZIP[0], at + 1)
-        self._cut = data[1 - ZIP_LOCAL.size :]
-        self._read += len(chunk)
-        self._tail += chunk
-        if len(self._tail) > ZIP_TAIL + (1 << 20):  # not with each chunk
-            del self._tail[:-ZIP_TAIL]
-
-    def fault(self, size: int, most_inside: int) -> Fault | None:
-        last = len(self._tail) - ZIP_END.size
-        at = self._tail.rfind(ZIP_END_MAGIC, max(0, last - 0xFFFF), max(0, last + len(ZIP_END_MAGIC)))
-        if at < 0:
-            return Fault(Kind.BROKEN, "a zip without its directory: cut short") if self._begins else None
-        length, offset, comment = ZIP_END.unpack_from(self._tail, at)[5:]
-        if not self._begins and comment < last - at:
-            return None  # the end of a zip within a tar, say, which clamd unpacks
-        at -= self._zip64_end(at, length, offset)
-        if length + offset != size - len(self._tail) + at:
-            return Fault(Kind.BROKEN, "a zip whose directory is not where it says")
-        if length > at:
-            return Fault(Kind.OVER_LIMIT, f"a zip with a directory of more than {ZIP_TAIL} bytes")
-        inflated = _inflated(bytes(self._tail[at - length : at]), self._members)
-        if inflated is None:
-            return Fault(Kind.BROKEN, "a zip with members that clamd does not find or inflate")
-        if inflated > most_inside:
-            return Fault(Kind.OVER_LIMIT, f"a zip of more than {most_inside} bytes inside")
-        return None
-
-    def _zip64_end(self, at: int, length: int, offset: int) -> int:
-        """Return the bytes of the zip64 end record before the other, 0 unless both say the same of the directory."""
-        if at < ZIP64_END.size:
-            return 0
-        record = ZIP64_END.unpack_from(self._tail, at - ZIP64_END.size)
-        same = (record[0], record[10]) == ZIP64_END_MAGICS and record[8:10] == (length, offset)
-        return ZIP64_END.size if same else 0
+    inside = _Inside(most_inside)
+    inside.look(data, 0)
+    return inside.types
 
 
-def _inflated(directory: bytes, members: dict[int, tuple[int, int, int]]) -> int | None:
-    """Return the size of all members by a zip's directory, in bytes; None where it is none, or clamd would miss a member.
+class _Inside:
+    """One look: what was found so far, and how much more may be looked at."""
 
-    `members` are flags, method and size of their own headers, by offset.
-    """
-    total = at = 0
-    while len(directory) - at >= ZIP_MEMBER.size and directory.startswith(ZIP_MEMBER_MAGIC, at):
-        _, _, _, _, method, *_, deflated, inflated, name, extra, comment, offset = ZIP_MEMBER.unpack_from(directory, at)
-        flags, own_method, own_size = members.get(offset, (0, -1, 0))
-        same = own_method == method and (flags & ZIP_SIZE_FOLLOWS or own_size == deflated)
-        if deflated == ELSEWHERE or not same or method not in ZIP_METHODS:
-            return None
-        total += inflated
-        at += ZIP_MEMBER.size + name + extra + comment
-    return total if at == len(directory) else None
+    def __init__(self, most_inside: int) -> None:
+        self.types: set[str] = set()
+        self._most_inside = most_inside
+        self._bytes, self._members = MOST_BYTES, MOST_MEMBERS
 
+    def look(self, data: Data, depth: int) -> None:
+        """Add the types of this content, and of what is in it where that can be unpacked here."""
+        if depth > MOST_DEPTH:
+            raise FaultError(Kind.OVER_LIMIT, f"archives in archives, more than {MOST_DEPTH} deep")
+        found = types(data[:HEAD_BYTES])
+        self.types |= found
+        if "zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :]):
+            raise FaultError(Kind.BROKEN, "a zip behind other bytes")
+        for name in found & WALKED:
+            if name in STREAMS:
+                self._member(self._streams(name, data), depth)
+            else:
+                WALKS[name](self, data, depth)
 
-class Gzip(Zip):
-    """One or more gzip members, inflated to see that each ends with its checksum."""
+    def _member(self, chunks: Iterable[bytes], depth: int) -> None:
+        """Look at a file in an archive."""
+        self._members -= 1
+        if self._members < 0:
+            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_MEMBERS} files in archives")
+        with stored(self._counted(chunks)) as data:
+            self.look(data, depth + 1)
 
-    def __init__(self) -> None:
-        super().__init__(begins=False)
-        self._inflater = zlib.decompressobj(wbits=31)
-        self._inflated = 0
-        self._begun = 1
-        self._broken = False
-        self._padded = False
+    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._bytes -= len(chunk)
+            if self._bytes < 0:
+                raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
+            yield chunk
 
-    def feed(self, chunk: memoryview) -> None:
-        super().feed(chunk)
-        self._broken |= self._padded and any(chunk)
-        data: bytes | memoryview = chunk if not self._broken else b""
+    def _streams(self, name: str, data: Data) -> Iterator[bytes]:
+        """Expand a gzip, bzip2 or xz, stream by stream, and see that each ends as it should."""
+        at = 0
+        for streams in range(MOST_STREAMS):
+            at = yield from _expanded(f"a {name}", STREAMS[name](), data, at, len(data))
+            rest = SOMETHING.search(data, at)  # tapes and xz are padded with zeros
+            if not rest or name not in types(data[rest.start() : rest.start() + HEAD_BYTES]):
+                return _check_rest(f"a {name}", data, at)
+            at = rest.start()
+            if not streams:
+                self.types.add(f"{name} of several streams")
+        raise FaultError(Kind.OVER_LIMIT, f"a {name} of more than {MOST_STREAMS} streams")
+
+    def _tar(self, data: Data, depth: int) -> None:
+        at = 0
+        while any(header := data[at : at + TAR_BLOCK]):
+            kind, told = header[156:157], header[124:136].strip(b" \0")
+            if not is_tar(header) or not re.fullmatch(rb"[0-7]*", told):
+                raise FaultError(Kind.BROKEN, "a tar with a header that clamd does not read")
+            at, size = at + TAR_BLOCK, int(told or b"0", 8)
+            if at + size > len(data):
+                raise FaultError(Kind.BROKEN, "a tar without its end: cut short")
+            if kind == b"S" or (kind in b"123456" and size) or (kind in b"xg" and PAX_SIZE.search(data, at, at + size)):
+                raise FaultError(Kind.BROKEN, "a tar with sizes that clamd does not read")
+            if size:
+                self._member(_pieces(data, at, at + size), depth)
+            at += -(-size // TAR_BLOCK) * TAR_BLOCK
+        _check_rest("a tar", data, at)
+
+    def _zip(self, data: Data, depth: int) -> None:
+        for member in zips.members(data, self._most_inside):
+            self.types.add(f"zip {zips.METHODS.get(member.method, member.method)}")
+            if member.name.endswith(b"vbaProject.bin") or member.name.startswith(ODF_MACROS):
+                self.types.add(MACROS)
+            if member.flags & zips.ENCRYPTED or member.method not in {0, *ZIP_MEMBERS}:
+                continue  # the first is clamd's to say, the second is opened by none
+            begin, stop = member.content.start, member.content.stop
+            make = ZIP_MEMBERS.get(member.method)
+            content = _expanded("a zip's member", make(), data, begin, stop) if make else _pieces(data, begin, stop)
+            if member.name == ODF_MANIFEST:
+                text = b"".join(self._counted(content))
+                if ODF_ENCRYPTION in text:
+                    raise FaultError(Kind.ENCRYPTED, "an encrypted OpenDocument file")
+                content = iter([text])
+            self._member(content, depth)
+
+    def _seven_zip(self, data: Data, _depth: int) -> None:
         try:
-            while len(data) and not self._padded and self._inflated < GZIP_MOST_BYTES and self._begun <= GZIP_MOST_MEMBERS:
-                if self._inflater.eof:
-                    if bytes(data[:1]) == b"\0":
-                        self._padded = True  # tapes are padded with zeros; gunzip ignores what follows, clamd too
-                        self._broken = any(data)
-                        return
-                    self._inflater = zlib.decompressobj(wbits=31)
-                    self._begun += 1
-                self._inflated += len(self._inflater.decompress(data, GZIP_STEP))
-                data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
-        except zlib.error:
-            self._broken = True
+            self.types |= {f"7z {method}" for method in seven_zip.methods(data)}
+        except ValueError:
+            raise FaultError(Kind.BROKEN, "a 7z without its directory: cut short, or packed in an unusual way") from None
 
-    def fault(self, size: int, most_inside: int) -> Fault | None:
-        if self._broken:
-            return Fault(Kind.BROKEN, "a gzip that does not inflate: broken")
-        if self._begun > GZIP_MOST_MEMBERS:
-            return Fault(Kind.OVER_LIMIT, f"a gzip of more than {GZIP_MOST_MEMBERS} members")
-        if self._inflater.eof or self._padded or self._inflated >= GZIP_MOST_BYTES:
-            return super().fault(size, most_inside)
-        return Fault(Kind.BROKEN, "a gzip without its end: cut short")
+    def _ole2(self, data: Data, _depth: int) -> None:
+        if any(found.start() % alignment == 0 for mark, alignment in OLE2_ENCRYPTED.items() for found in mark.finditer(data)):
+            raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
+        self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
+
+    def _pdf(self, data: Data, _depth: int) -> None:
+        self.types |= {"pdf attachment with a checksum"} if PDF_INNER_STRING.search(data) else set()
 
 
-class SevenZip(Zip):
-    """A 7z archive: its first bytes say where its directory is."""
-
-    def __init__(self, head: bytes) -> None:
-        super().__init__(begins=False)
-        self._head = head
-
-    def fault(self, size: int, most_inside: int) -> Fault | None:
-        if len(self._head) >= SEVEN_ZIP_START.size:
-            offset, length = SEVEN_ZIP_START.unpack_from(self._head)[3:5]
-            if SEVEN_ZIP_START.size + offset + length <= size:
-                return super().fault(size, most_inside)
-        return Fault(Kind.BROKEN, "a 7z without its directory: cut short")
+WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {
+    "tar": _Inside._tar,
+    "zip": _Inside._zip,
+    "7z": _Inside._seven_zip,
+    "ole2": _Inside._ole2,
+    "pdf": _Inside._pdf,
+}
+WALKED = frozenset({*STREAMS, *WALKS})
+"""The types that a look is worth keeping the content for."""
 
 
-def look(head: bytes) -> Whole:
-    """Return the watcher of content that begins with `head`: HEAD_BYTES, or all of it."""
-    if head.startswith(ZIP):
-        return Zip()
-    if head.startswith(GZIP):
-        return Gzip()
-    if head.startswith(SEVEN_ZIP):
-        return SevenZip(head)
-    return Zip(begins=False)
+@contextmanager
+def stored(chunks: Iterable[bytes]) -> Iterator[Data]:
+    """Yield all chunks as one: one chunk as it is, more from a temporary file."""
+    chunks = iter(chunks)
+    first, second = next(chunks, b""), next(chunks, None)
+    if second is None:
+        yield first
+        return
+    with tempfile.TemporaryFile() as file:
+        file.writelines((first, second))
+        file.writelines(chunks)
+        file.flush()
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield data
+
+
+def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Generator[bytes, None, int]:
+    """Yield what is packed from `at` on; return where it ends. Raise FaultError if it does not end as it should."""
+    pending = b""
+    while not expander.eof:
+        hungry = not pending and getattr(expander, "needs_input", True)
+        if hungry:
+            pending = data[at : min(at + STEP, stop)]
+            at += len(pending)
+        starved = hungry and not pending
+        try:
+            found = expander.decompress(pending, STEP)
+        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+            raise FaultError(Kind.BROKEN, f"{what} that does not expand: broken") from None
+        if starved and not found:
+            raise FaultError(Kind.BROKEN, f"{what} without its end: cut short")
+        pending = getattr(expander, "unconsumed_tail", b"")
+        if found:
+            yield found
+    return at - len(expander.unused_data)
+
+
+def _pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:
+    return (data[start : min(start + STEP, stop)] for start in range(at, stop, STEP))
+
+
+def _check_rest(what: str, data: Data, at: int) -> None:
+    """Raise FaultError if an archive lies behind the end of another: clamd does not look there."""
+    rest = SOMETHING.search(data, at)
+    if rest and (found := types(data[rest.start() : rest.start() + HEAD_BYTES])):
+        raise FaultError(Kind.BROKEN, f"{what} with {', '.join(sorted(found))} behind its end")

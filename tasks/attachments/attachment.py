@@ -11,6 +11,7 @@ class Attachment:
 
     id: int
     file_url: str
+    file_size: int | None = None
     claims: int = 1
     attempts: int = 0
     forced: bool = False
@@ -22,6 +23,8 @@ class Attachment:
     scanned_url: str = ""
     sha256: str | None = None
     identity: str = ""
+    fresh: bool = False
+    """The verdict is less than a minute old."""
     quarantine: str = ""
     gone: bool = False
     """The API has deleted the row."""

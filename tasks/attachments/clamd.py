@@ -31,6 +31,14 @@ class ClamdUnavailableError(Exception):
     """clamd gave no usable answer; the text says at which step."""
 
 
+class ClamdAwayError(ClamdUnavailableError):
+    """clamd cannot be reached."""
+
+
+class BrokeOffError(ClamdUnavailableError):
+    """clamd gave no answer on content that it had begun to take."""
+
+
 class AnsweredEarlyError(Exception):
     """clamd answered and closed while content was still on its way."""
 
@@ -51,14 +59,14 @@ class Version(NamedTuple):
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Turn a socket's error within one step into ClamdUnavailableError."""
+def _step(what: str, failure: type[ClamdUnavailableError] = ClamdUnavailableError) -> Iterator[None]:
+    """Turn a socket's error within one step into this failure."""
     try:
         yield
     except TimeoutError:
-        raise ClamdUnavailableError(f"clamd did not {what} in time") from None
+        raise failure(f"clamd did not {what} in time") from None
     except OSError as error:
-        raise ClamdUnavailableError(f"clamd did not {what}: {error.strerror or error}") from None
+        raise failure(f"clamd did not {what}: {error.strerror or error}") from None
 
 
 class Stream:
@@ -73,7 +81,7 @@ class Stream:
     def send(self, chunk: memoryview) -> None:
         """Send content. Raise AnsweredEarlyError if clamd wants no more of it, which is how it reports its size limit."""
         try:
-            with _step("take the content"):
+            with _step("take the content", BrokeOffError):
                 self._put(struct.pack(">I", len(chunk)))
                 self._put(chunk)
         except _ClosedError:
@@ -83,7 +91,7 @@ class Stream:
     def finish(self) -> bytes:
         """End the stream and return clamd's reply; b"" if it closed without one."""
         try:
-            with _step("take the content"):
+            with _step("take the content", BrokeOffError):
                 self._put(END_OF_STREAM)
         except _ClosedError:
             return _read_reply(self._connection, COMMAND_SECONDS)
@@ -130,17 +138,20 @@ class Clamd:
             return _read_reply(connection, COMMAND_SECONDS)
 
     @contextmanager
-    def stream(self) -> Iterator[Stream]:
-        """Open a stream. Raise ClamdUnavailableError, also out of the body, when a step fails or takes too long."""
+    def stream(self, *, seconds: float | None = None) -> Iterator[Stream]:
+        """Open a stream. Raise ClamdUnavailableError, also out of the body, when a step fails or takes too long.
+
+        `seconds` is how long the answer may take, if no scan's usual time.
+        """
         with self._connected() as connection:
-            yield Stream(connection, self._scan_seconds)
+            yield Stream(connection, self._scan_seconds if seconds is None else min(seconds, self._scan_seconds))
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
         try:
             connection = self._connect()
         except OSError as error:
-            raise ClamdUnavailableError(f"clamd cannot be reached: {error.strerror or error}") from None
+            raise ClamdAwayError(f"clamd cannot be reached: {error.strerror or error}") from None
         try:
             with connection, Deadline(math.inf) as deadline:  # each step has its own; this one ends when the worker stops
                 deadline.hold(self, connection)
@@ -188,7 +199,7 @@ def _read_reply(connection: socket.socket, seconds: float) -> bytes:
     while len(reply) < LONGEST_REPLY and not reply.endswith((b"\0", b"\n")):
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         try:
-            with _step("answer"):
+            with _step("answer", BrokeOffError):
                 part = _receive(connection, LONGEST_REPLY - len(reply))
         except _ClosedError:
             break

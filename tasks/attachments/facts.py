@@ -34,7 +34,7 @@ UNSEEN = text("""
     FROM (SELECT a.created_at, a.scanned_for_virus, s.attachment_id
           FROM message_attachments a FORCE INDEX (PRIMARY) LEFT JOIN worker_scans s ON s.attachment_id = a.id
           ORDER BY a.id DESC LIMIT 2000) AS newest
-    WHERE COALESCE(scanned_for_virus, 0) = 0 AND attachment_id IS NULL AND created_at > NOW() - INTERVAL 1 DAY
+    WHERE COALESCE(scanned_for_virus, 0) = 0 AND attachment_id IS NULL AND COALESCE(created_at > NOW() - INTERVAL 1 DAY, TRUE)
 """)
 
 
@@ -51,7 +51,7 @@ def _due(connection: Connection) -> list[Row]:
 TABLES = (
     Table("verdicts", "Attachments", ("verdict",), VERDICTS, (
         Fact("attachments",
-             "Attachments by the verdict that holds now; unverified: all tries ended without one, and they stay blocked.",
+             "Attachments by the verdict that holds now; unverified: none yet for long, they stay blocked and are tried on.",
              "attachments",
              Alert("ChatWorkersAttachmentsUnverified", "warning",
                    "Attachments that could not be scanned and stay blocked: {value}",

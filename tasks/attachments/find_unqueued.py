@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 
 from db.transactions import transact
@@ -15,28 +16,39 @@ from tasks.attachments.clamd import Version
 from tasks.attachments.queue import RESCANS, UPLOADS
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
 
+log = structlog.get_logger(__name__)
+
+CHOOSE = "say what is to become of them: chat-workers attachments history"
 PAGE = 2000
 RESCAN_PAGE = 500
 BEFORE_ALL = 2**62
 
-# A row calls for a scan if nobody has an entry for it; if its flags were reset after a verdict; or if it names another file
-# than the one that was scanned.
+# A row calls for a scan if nobody has an entry for it; if its flags were reset after a verdict; if it names another file than
+# the one that was scanned; or if it is served without a verdict of ours, and newer than the workers.
 COLUMNS = """
     SELECT a.id, a.file_url, COALESCE(a.scanned_for_virus, 0) AS scanned, COALESCE(a.is_safe, 1) AS safe,
-           a.created_at > NOW() - INTERVAL 1 HOUR AS young, s.attachment_id IS NULL AS unknown, s.due_at IS NULL AS settled,
-           s.verdict, s.file_url AS scanned_url
+           COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, s.attachment_id IS NULL AS unknown,
+           s.due_at IS NULL AS settled, s.verdict, s.file_url AS scanned_url,
+           a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE) AS historic, a.created_at <= :trusted AS trusted
     FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
 """
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
 ONWARD = text(f"{COLUMNS} WHERE a.id > :after ORDER BY a.id LIMIT :rows")
 
+# What had a file that was tried or scanned is scanned for true.
 ENTER = text("""
     INSERT INTO worker_scans (attachment_id, lane, due_at)
     SELECT id, :lane, NOW(3) FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS missed
     ON DUPLICATE KEY UPDATE
-      attempts = IF(worker_scans.due_at IS NULL, 0, attempts),
-      verdict = IF(worker_scans.due_at IS NULL, 'waiting', verdict), due_at = COALESCE(worker_scans.due_at, VALUES(due_at))
+      attempts = IF(lease IS NULL, 0, attempts), verdict = IF(lease IS NULL, 'waiting', verdict),
+      forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
+      due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """)
+TRUST = text("""
+    INSERT IGNORE INTO worker_scans (attachment_id, verdict, reason, file_url, scanned_at)
+    SELECT id, 'released', 'from before the workers, trusted by an operator', file_url, NOW(3)
+    FROM message_attachments WHERE id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
 BLOCK = text("""
     UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
@@ -55,10 +67,25 @@ MOVE = text("""
     WHERE walk = :walk AND position = :was AND database_version = :was_database
 """)
 
-# Entries by their primary key, newest first; what is too old ends the walk.
+# What was there before the workers, as far as no dump has brought its records along: its last id, and the time. The choice is 0
+# until an operator has made one, where any of it is served.
+ASKED, SCAN, BLOCK_FIRST = 0, 1, 2
+BEGIN_HISTORY = text("""
+    INSERT IGNORE INTO worker_scan_walks (walk, position, database_version, moved_at)
+    SELECT 'history', COALESCE(MAX(id), 0), 1 - EXISTS (
+             SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
+             WHERE a.scanned_for_virus AND a.is_safe AND s.attachment_id IS NULL), NOW(3)
+    FROM message_attachments
+""")
+READ_HISTORY = text("""
+    SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice, t.moved_at AS trusted
+    FROM worker_scan_walks h LEFT JOIN worker_scan_walks t ON t.walk = 'trusted' WHERE h.walk = 'history'
+""")
+
+# Entries by their primary key, newest first; what is too old ends the walk. A row that the API deleted says nothing of its age.
 RECENT = text("""
     SELECT s.attachment_id AS id, s.verdict IN :served AND s.due_at IS NULL AND s.database_version < :database AS due,
-           a.created_at > NOW() - INTERVAL :days DAY AS recent
+           IF(a.id IS NULL, NULL, COALESCE(a.created_at > NOW() - INTERVAL :days DAY, TRUE)) AS recent
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id < :before ORDER BY s.attachment_id DESC LIMIT :rows
 """).bindparams(bindparam("served", expanding=True))
@@ -69,11 +96,12 @@ MAKE_DUE = text("""
 
 def find_recent(engine: Engine, *, page: int = PAGE) -> int:
     """Enqueue uploads of the last hour that nobody has enqueued; return how many. Newest first, page by page."""
-    found, before = 0, BEFORE_ALL
+    found, before, past = 0, BEFORE_ALL, history(engine)
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(NEWEST, {"before": before, "rows": page}).all()
-        found += _enqueue(engine, [row for row in rows if row.young], UPLOADS)
+            rows = connection.execute(NEWEST, {"before": before, "rows": page, **past._mapping}).all()
+        # The newest ids are new, whatever time a client has written into them.
+        found += _enqueue(engine, [row for row in rows if row.young or before == BEFORE_ALL], UPLOADS, past)
         if len(rows) < page or not any(row.young for row in rows):
             return found
         before = rows[-1].id
@@ -81,10 +109,10 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
 
 def find_older(engine: Engine, *, page: int = PAGE) -> int:
     """Enqueue older attachments without a verdict, one page of the table at each call, round and round; return how many."""
-    walk = _walk(engine, OLDER)
+    walk, past = _walk(engine, OLDER), history(engine)
     with engine.connect() as connection:
-        rows = connection.execute(ONWARD, {"after": walk.position, "rows": page}).all()
-    found = _enqueue(engine, rows, RESCANS)
+        rows = connection.execute(ONWARD, {"after": walk.position, "rows": page, **past._mapping}).all()
+    found = _enqueue(engine, rows, RESCANS, past)
     _move(engine, OLDER, walk, rows[-1].id if len(rows) == page else 0, 0)
     return found
 
@@ -113,7 +141,7 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
         position = row.id
         if row.recent and row.due:
             ids.append(row.id)
-    ended = len(ids) < room and (len(rows) < RESCAN_PAGE or not any(row.recent for row in rows))
+    ended = len(ids) < room and (len(rows) < RESCAN_PAGE or all(row.recent == 0 for row in rows))
     # The walk is moved first: if the next line never runs, these few stay under their old signatures until the next database.
     if not _move(engine, RESCAN, walk, 0 if ended else position, database):
         return 0
@@ -122,16 +150,36 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
     return len(ids)
 
 
-def _enqueue(engine: Engine, rows: "Sequence[Row[Any]]", lane: int) -> int:
+def history(engine: Engine) -> "Row[Any]":
+    """Return what was there before the workers, and what was chosen for it. Its boundary is drawn at the first call."""
+    with engine.connect() as connection:
+        if found := connection.execute(READ_HISTORY).one_or_none():
+            return found
+    transact(engine, lambda connection: connection.execute(BEGIN_HISTORY))
+    with engine.connect() as connection:
+        return connection.execute(READ_HISTORY).one()
+
+
+def _enqueue(engine: Engine, rows: "Sequence[Row[Any]]", lane: int, past: "Row[Any]") -> int:
+    old = {row.id: row for row in rows if row.historic and row.unknown and row.scanned and row.safe}
+    trusted = [row.id for row in old.values() if row.trusted and past.choice]
+    if old and past.choice == ASKED:
+        log.warning(f"{len(old)} attachments or more are served unscanned, from before the workers; {CHOOSE}")
+    # Under no choice they are left alone; else they are trusted, scanned while they are served, or blocked like new ones.
+    served = [key for key in old if key not in trusted] if past.choice == SCAN else []
+    rows = [row for row in rows if row.id not in old or (past.choice == BLOCK_FIRST and row.id not in trusted)]
     false = [row.id for row in rows if _has_false_flags(row)]
-    ids = [row.id for row in rows if _is_missed(row) and row.id not in false] + false
+    ids = [row.id for row in rows if _is_missed(row) and row.id not in false] + false + served
 
     def write(connection: Connection) -> None:
+        if trusted:
+            connection.execute(TRUST, {"ids": trusted})
         if false:
             connection.execute(BLOCK, {"ids": false, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
-        connection.execute(ENTER, {"ids": orjson.dumps(ids).decode(), "lane": lane})
+        if ids:
+            connection.execute(ENTER, {"ids": orjson.dumps(ids).decode(), "lane": lane})
 
-    if ids:
+    if ids or trusted:
         transact(engine, write)
     return len(ids)
 
@@ -144,11 +192,13 @@ def _is_missed(row: "Row[Any]") -> bool:
 
 
 def _has_false_flags(row: "Row[Any]") -> bool:
-    """Return True if a verdict's row names another file by now, or is served: a restored dump or a hand put the flags back."""
-    if row.unknown or not row.settled:
-        return False
+    """Return True if a row names another file than the one tried or scanned, or is served without a verdict that says so.
+
+    A client wrote its flags, or a restored dump put them back. What is older than the workers may be served while it waits.
+    """
     served = row.scanned and row.safe and row.verdict not in SERVED_NAMES
-    return bool(served or (row.scanned_url and row.scanned_url != row.file_url))
+    excused = row.historic and row.verdict == "waiting"
+    return bool((served and not excused) or (row.scanned_url and row.scanned_url != row.file_url))
 
 
 def _walk(engine: Engine, walk: str) -> "Row[Any]":

@@ -1,11 +1,13 @@
 """The operators' questions and orders: counts, the history of one attachment, another scan, a release."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from db.rows import dicts
 from db.transactions import transact
+from tasks.attachments import find_unqueued
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.queue import RESCANS, UPLOADS
@@ -43,9 +45,27 @@ RELEASE = text("""
     INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES (:sha256, :who, :reason)
     ON DUPLICATE KEY UPDATE released_by = :who, reason = :reason, released_at = NOW(3)
 """)
+# All rows of these bytes, by idx_sha256.
+HELD_BACK = text("""
+    SELECT a.id, a.file_url, s.quarantine FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after
+    ORDER BY s.attachment_id LIMIT :rows
+""")
 DUE_AGAIN = text("""
-    UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
-    WHERE attachment_id = :id
+    UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, claims = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
+    WHERE attachment_id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
+
+OLD = text("""
+    SELECT COUNT(*) AS attachments, MIN(a.created_at) AS oldest, MAX(a.created_at) AS newest, SUM(a.file_size) AS bytes
+    FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
+    WHERE a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE) AND a.scanned_for_virus AND a.is_safe
+      AND s.attachment_id IS NULL
+""")
+CHOOSE = text("UPDATE worker_scan_walks SET database_version = :choice WHERE walk = 'history'")
+TRUST_UNTIL = text("""
+    INSERT INTO worker_scan_walks (walk, position, moved_at) VALUES ('trusted', 0, :until)
+    ON DUPLICATE KEY UPDATE moved_at = :until
 """)
 
 
@@ -93,7 +113,7 @@ def rescan_verdict(engine: Engine, verdict: str) -> int:
 def release(
     engine: Engine, uploads: Storage, quarantine: Quarantine | None, attachment_id: int, *, who: str, why: str
 ) -> dict[str, Any]:
-    """Release an attachment's bytes, wherever else they turn up; return their SHA-256, and whether the file was restored.
+    """Release an attachment's bytes, in whichever rows; return their SHA-256, and how many rows and restored files there are.
 
     Nothing is opened here: the next scan finds the release, and serves exactly these bytes. Raise NotPossibleError, and what
     the storages raise.
@@ -107,15 +127,43 @@ def release(
         raise NotPossibleError(
             f"attachment {attachment_id} is {record['verdict']}: {record['reason'] or 'nothing is held back'}"
         )
-    restored = False
-    if "://" in record["quarantine"]:
-        if quarantine is None:
-            raise NotPossibleError(f"it lies in {record['quarantine']}, and ATTACHMENTS_QUARANTINE_URL is not set")
-        restored = quarantine.restore(Attachment(attachment_id, row["file_url"], sha256=record["sha256"]), uploads)
+    if "://" in record["quarantine"] and quarantine is None:
+        raise NotPossibleError(f"it lies in {record['quarantine']}, and ATTACHMENTS_QUARANTINE_URL is not set")
+    parameters = {"sha256": record["sha256"], "who": who, "reason": why}
+    transact(engine, lambda connection: connection.execute(RELEASE, parameters))
+    restored, after, released = 0, 0, 0
+    while True:
+        with engine.connect() as connection:
+            rows = dicts(connection, HELD_BACK, sha256=record["sha256"], after=after, rows=PAGE)
+        if not rows:
+            return {"attachment": attachment_id, "sha256": record["sha256"], "released": released, "restored": restored}
+        for each in rows:
+            if quarantine and "://" in each["quarantine"]:
+                held = Attachment(each["id"], each["file_url"], sha256=record["sha256"], quarantine=each["quarantine"])
+                restored += quarantine.restore(held, uploads)
+        ids, after = [each["id"] for each in rows], rows[-1]["id"]
+        transact(engine, lambda connection: connection.execute(DUE_AGAIN, {"ids": ids, "lane": UPLOADS}))  # noqa: B023 - run here
+        released += len(ids)
+
+
+def history(engine: Engine) -> dict[str, Any]:
+    """Return what is served from before the workers without a scan, and what was chosen for it."""
+    past = find_unqueued.history(engine)
+    with engine.connect() as connection:
+        (left,) = dicts(connection, OLD, boundary=past.boundary, since=past.since)
+    chosen = (None, "scan", "block")[past.choice]
+    return {**left, "bytes": int(left["bytes"] or 0), "choice": chosen, "trusted_until": past.trusted}
+
+
+def choose(engine: Engine, choice: str, trusted_until: datetime | None) -> None:
+    """Say what becomes of attachments from before the workers: `scan` while they are served, or `block` until then; those until
+    a time are trusted. The sweep carries it out, page by page.
+    """
 
     def write(connection: Connection) -> None:
-        connection.execute(RELEASE, {"sha256": record["sha256"], "who": who, "reason": why})
-        connection.execute(DUE_AGAIN, {"id": attachment_id, "lane": UPLOADS})
+        connection.execute(CHOOSE, {"choice": {"scan": find_unqueued.SCAN, "block": find_unqueued.BLOCK_FIRST}[choice]})
+        if trusted_until:
+            connection.execute(TRUST_UNTIL, {"until": trusted_until})
 
+    find_unqueued.history(engine)
     transact(engine, write)
-    return {"attachment": attachment_id, "sha256": record["sha256"], "restored": restored}

@@ -2,11 +2,15 @@
 
 from contextlib import suppress
 
+import structlog
+
 from settings import ConfigurationError, Settings
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.settlement import Settlement, quarantine_failed, quarantined, scan_again
 from tasks.attachments.storage import storage_at
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, Storage, StorageUnavailableError
+
+log = structlog.get_logger(__name__)
 
 MISSING = "missing"
 FOR_OPERATORS = 0o600
@@ -14,7 +18,7 @@ FOR_THE_API = 0o644
 
 
 class Quarantine:
-    """A storage for infected content. Names tell the attachment and the content, and nothing that the uploader chose."""
+    """A storage for infected content, named by its hash: rows of the same file or bytes share one copy."""
 
     def __init__(self, storage: Storage, url: str, *, move: bool) -> None:
         self._storage = storage
@@ -35,6 +39,7 @@ class Quarantine:
         except (ChangedError, RefusedError):
             return scan_again(attachment)
         except StorageUnavailableError as error:
+            log.warning("infected content is not in quarantine yet", attachment_id=attachment.id, reason=str(error))
             return quarantine_failed(attachment, str(error))
         return quarantined(attachment, self._where(attachment))
 
@@ -45,7 +50,8 @@ class Quarantine:
         """
         with suppress(MissingError), uploads.open(attachment.file_url):
             return False
-        with self._storage.open(_name(attachment)) as content:
+        # Earlier versions named the attachment too: where it lies is on record.
+        with self._storage.open(attachment.quarantine.removeprefix(f"{self._url}/") or _name(attachment)) as content:
             uploads.put(attachment.file_url, content, attachment.sha256 or "", mode=FOR_THE_API)
         return True
 
@@ -76,4 +82,4 @@ def open_quarantine(settings: Settings) -> Quarantine | None:
 
 
 def _name(attachment: Attachment) -> str:
-    return f"{attachment.id}-{attachment.sha256}.infected"
+    return f"{attachment.sha256}.infected"

@@ -4,7 +4,7 @@ A claim is a lease in `worker_scans`. `due_at` is when a worker may claim: the e
 is nothing to do. Times are the database's. The shared row is written only when a result is settled.
 """
 
-from collections import Counter
+from dataclasses import replace
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, text
@@ -51,7 +51,8 @@ RENEW = text("""
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text("""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
-           s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.id IS NULL AS gone
+           s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.file_size,
+           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL AS gone
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))
@@ -68,17 +69,22 @@ WRITE_FLAGS = text("""
 """).bindparams(bindparam("ids", expanding=True))
 SETTLED = """
     UPDATE JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.id', attempts SMALLINT PATH '$.attempts', wait DECIMAL(12, 3) PATH '$.wait',
+      id BIGINT PATH '$.id', attempts SMALLINT PATH '$.attempts', claims SMALLINT PATH '$.claims',
+      wait DECIMAL(12, 3) PATH '$.wait',
       verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason',
       quarantine VARCHAR(500) PATH '$.quarantine', signature VARCHAR(255) PATH '$.signature',
       engine VARCHAR(32) PATH '$.engine', database_version BIGINT PATH '$.database_version',
       sha256 CHAR(64) PATH '$.sha256', size BIGINT PATH '$.size', identity VARCHAR(255) PATH '$.identity',
       file_url VARCHAR(500) PATH '$.file_url')) AS r
     STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
-    SET s.lease = NULL, s.claims = 0, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
+    SET s.lease = NULL, s.claims = r.claims, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
         s.quarantine = r.quarantine, s.due_at = NOW(3) + INTERVAL (r.wait * 1000000) MICROSECOND
 """
-WRITE_TRIES = text(SETTLED)
+# What is not served takes its place behind the uploads; without a verdict, `file_url` is the file that was tried.
+WRITE_TRIES = text(f"""{SETTLED},
+        s.lane = IF(r.verdict = 'unverified', {RESCANS}, s.lane),
+        s.file_url = IF(r.verdict IN ('waiting', 'unverified'), r.file_url, s.file_url)
+""")
 WRITE_FINDINGS = text(f"""{SETTLED},
         s.lane = {UPLOADS}, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.file_url = r.file_url,
         s.database_version = r.database_version, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity,
@@ -101,7 +107,13 @@ RELEASE = text("""
 KNOWN = text("""
     SELECT verdict, reason, signature FROM worker_scans
     WHERE sha256 = :sha256 AND engine = :engine AND database_version = :database AND verdict IN ('clean', 'infected')
+      AND scanned_at > NOW(3) - INTERVAL :age SECOND
     ORDER BY verdict DESC LIMIT 1
+""")
+# Infected rows alone, by idx_verdict: another row of the same file, whose content was moved away.
+MOVED = text("""
+    SELECT signature, sha256, size, quarantine FROM worker_scans FORCE INDEX (idx_verdict)
+    WHERE verdict = 'infected' AND file_url = :file_url AND quarantine LIKE '%://%' ORDER BY attachment_id DESC LIMIT 1
 """)
 RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
 
@@ -121,17 +133,21 @@ class Queue:
             connection.execute(ENTER, {"id": attachment_id})
             return self._write_lease(connection, [row.id for row in connection.execute(CLAIM_ONE, {"id": attachment_id})])
 
-        return self._load(transact(self._engine, lease))
+        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known.
+        found = self._load(transact(self._engine, lease))
+        return [replace(each, forced=each.forced or (each.scanned_url != "" and not each.fresh)) for each in found]
 
-    def claim_due(self, rows: int) -> list[Attachment]:
-        """Lease up to `rows` attachments that are due, uploads first; one alone if a worker has died with it."""
+    def claim_due(self, rows: int, idle: bool) -> list[Attachment]:
+        """Lease up to `rows` attachments that are due, uploads first; one alone, when nothing else is scanned (`idle`), if a
+        worker or clamd has ended over it.
+        """
 
         def lease(connection: Connection) -> list[int]:
             for lane in LANES.values():
                 due = connection.execute(CLAIM_DUE, {"lane": lane, "rows": rows}).all()
-                if due:
-                    suspect = due[:1] if due[0].claims else [row for row in due if not row.claims]
-                    return self._write_lease(connection, [row.id for row in suspect])
+                chosen = due[:1] if due and due[0].claims and idle else [row for row in due if not row.claims]
+                if chosen:
+                    return self._write_lease(connection, [row.id for row in chosen])
             return []
 
         return self._load(transact(self._engine, lease))
@@ -156,14 +172,14 @@ class Queue:
         parameters = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
         transact(self._engine, lambda connection: connection.execute(RENEW, parameters))
 
-    def settle(self, settlements: list[Settlement]) -> Counter[str]:
-        """Write results in one transaction; return how many were written, by verdict. Safe to run twice.
+    def settle(self, settlements: list[Settlement]) -> list[Settlement]:
+        """Write results in one transaction; return those that were written. Safe to run twice.
 
         A row whose lease has passed to another run is left to that run; one that names another file by now is scanned again.
         """
         parameters = {"ids": [settlement.attachment.id for settlement in settlements], "lease": self._lease}
 
-        def write(connection: Connection) -> Counter[str]:
+        def write(connection: Connection) -> list[Settlement]:
             held = {row.id for row in connection.execute(HELD, parameters)}
             urls = {row.id: row.file_url for row in connection.execute(URLS, parameters)}
             same = {each.attachment.id for each in settlements if urls.get(each.attachment.id) == each.attachment.file_url}
@@ -171,7 +187,7 @@ class Queue:
             self._write(connection, true)
             if held - same:
                 connection.execute(RELEASE, {"ids": sorted(held - same), "lease": self._lease})
-            return Counter(settlement.verdict for settlement in true)
+            return true
 
         return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
 
@@ -196,11 +212,19 @@ class Queue:
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
 
 
-def known(engine: Engine, sha256: str, version: Version) -> Finding | None:
-    """Return the verdict that this ClamAV with these signatures gave on the same bytes, if it is on record."""
-    parameters = {"sha256": sha256, **version._asdict()}
+def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:
+    """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
+    parameters = {"sha256": sha256, "age": age, **version._asdict()}
     row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
     return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
+
+
+def moved(engine: Engine, file_url: str) -> Finding | None:
+    """Return the finding on a file that another row of it had moved into quarantine."""
+    row = transact(engine, lambda connection: connection.execute(MOVED, {"file_url": file_url}).one_or_none())
+    if row is None:
+        return None
+    return Finding(Kind.INFECTED, f"clamd found {row.signature}", row.signature, sha256=row.sha256, size=row.size)
 
 
 def released(engine: Engine, sha256: str) -> bool:
@@ -213,6 +237,8 @@ def _written(settlement: Settlement) -> dict[str, object]:
     row: dict[str, object] = {
         "id": attachment.id,
         "attempts": settlement.attempts,
+        "claims": settlement.claims,
+        "file_url": attachment.file_url,
         "wait": settlement.wait,
         "verdict": settlement.verdict,
         "reason": settlement.reason,
@@ -223,7 +249,6 @@ def _written(settlement: Settlement) -> dict[str, object]:
     }
     if finding:
         row |= {
-            "file_url": attachment.file_url,
             "engine": finding.engine,
             "database_version": finding.database_version,
             "size": finding.size,

@@ -1,5 +1,6 @@
 """Scan many files at once in this process: threads scan, one thread claims, renews the leases and writes the results."""
 
+import threading
 import time
 import uuid
 from collections import Counter
@@ -12,15 +13,16 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
-from settings import get_settings
+from settings import ConfigurationError, get_settings
 from tasks import counters
-from tasks.attachments import find_unqueued, queue, scannable
+from tasks.attachments import find_unqueued, formats, queue, scannable
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
 from tasks.attachments.facts import SCANS
 from tasks.attachments.quarantine import Quarantine, open_quarantine
 from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
 from tasks.attachments.scan import Scanner, StoppedError, scan
+from tasks.attachments.scannable import Fitness, UnfitError
 from tasks.attachments.settlement import Settlement, settle
 from tasks.attachments.storage import open_storage
 from tasks.attachments.verdicts import Finding, Kind
@@ -45,9 +47,10 @@ class Summary:
     more: bool = False
 
 
-# CLAMD_URL to the version that has passed the tests of `scannable` in this process, and until when that holds (monotonic
-# seconds). A failure forgets it: clamd may come back with another configuration.
-_tested: dict[str, tuple[Version, float]] = {}
+# The versions that have passed the tests of `scannable` in this process; several may answer at one address. A failure forgets
+# them: clamd may come back with another configuration.
+_tested: dict[Version, Fitness] = {}
+_testing = threading.Lock()
 TESTED_SECONDS = 3600
 
 
@@ -62,18 +65,51 @@ def _process() -> tuple[Scanner, Quarantine | None]:
         transfer_seconds=settings.attachments_transfer_seconds,
         known=partial(queue.known, engine),
         released=partial(queue.released, engine),
+        moved=partial(queue.moved, engine),
+        fitness=_fitness,
+        allowed=known_types("ATTACHMENTS_ALLOWED_TYPES", settings.attachments_allowed_types),
+        blocked=known_types("ATTACHMENTS_BLOCKED_TYPES", settings.attachments_blocked_types),
         stop=stop_requested,
     )
     return scanner, open_quarantine(settings)
+
+
+def known_types(variable: str, names: tuple[str, ...]) -> frozenset[str]:
+    """Return the types that a setting names. Raise ConfigurationError if there is none of a name."""
+    for name in names:
+        if name not in formats.NAMES | scannable.probed() and not name.startswith(("zip ", "7z ")):
+            raise ConfigurationError(f"{variable} names the type {name!r}; `chat-workers attachments check` lists all")
+    return frozenset(names)
+
+
+def _fitness(version: Version) -> Fitness:
+    """Return what this version of clamd opens, tested within the hour. Raise UnfitError, ClamdUnavailableError.
+
+    UnfitError, with a log line, says that its OK means nothing by its configuration.
+    """
+    with _testing:
+        now, earlier = time.monotonic(), _tested.get(version)
+        if earlier and now < earlier.until:
+            return earlier
+        scanner, _ = _process()
+        faults = scannable.faults(scanner.clamd, scanner.largest_bytes)
+        for fault in faults:
+            (log.error if fault.fatal else log.warning)(fault.sentence)
+        if fatal := [fault.sentence for fault in faults if fault.fatal]:
+            raise UnfitError(fatal[0])
+        opens = frozenset(name for name, found in scannable.opened(scanner.clamd).items() if found)
+        same = earlier is not None and earlier.opens == opens
+        _tested[version] = Fitness(opens, earlier.since if earlier and same else now, now + TESTED_SECONDS)
+        return _tested[version]
 
 
 def scan_one(attachment_id: int) -> Summary:
     """Scan this attachment now, unless another worker is at it. The sweep tries again if this ends without a verdict."""
     run = _Run(connections=1)
     if run.may_scan():
-        run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
+        run.work(lambda _room, _idle: run.queue.claim_one(attachment_id), once=True)
         if run.quarantine_is_pending:
-            run.work(lambda _room: run.queue.claim_one(attachment_id), once=True)
+            run.work(lambda _room, _idle: run.queue.claim_one(attachment_id), once=True)
     return run.summary
 
 
@@ -84,10 +120,9 @@ def sweep() -> Summary:
     find_unqueued.find_recent(engine)
     find_unqueued.find_older(engine)
     if run.may_scan():
-        if settings.clamd_url in _tested:
-            version, _ = _tested[settings.clamd_url]
+        if run.version:
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
-            find_unqueued.schedule_rescans(engine, version, days=days, per_minute=per_minute)
+            find_unqueued.schedule_rescans(engine, run.version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
     return run.summary
 
@@ -103,6 +138,8 @@ class _Run:
         self._clamd_is_away = False
         self._not_asked = ""
         self.quarantine_is_pending = False
+        self.version: Version | None = None
+        """The version of clamd that was asked, and is fit."""
 
     def may_scan(self) -> bool:
         """Return False, with a log line, if clamd's OK means nothing by its configuration.
@@ -110,37 +147,36 @@ class _Run:
         A clamd that is away is no reason: some attachments then have a try without a verdict. But this run does not ask it
         again: it may come back at any moment, with a configuration that nobody has tested.
         """
-        url = get_settings().clamd_url
         try:
             version = self._scanner.clamd.version()
-            tested, until = _tested.get(url, (None, 0.0))
-            if version == tested and time.monotonic() < until:
-                return True
-            faults = scannable.faults(self._scanner.clamd, self._scanner.largest_bytes)
-        except ClamdUnavailableError as error:
-            _tested.pop(url, None)
-            self._not_asked = str(error)
-            return True
-        for fault in faults:
-            (log.error if fault.fatal else log.warning)(fault.sentence)
-        if any(fault.fatal for fault in faults):
+            _fitness(version)
+            self.version = version
+        except UnfitError:
             return False
-        _tested[url] = (version, time.monotonic() + TESTED_SECONDS)
+        except ClamdUnavailableError as error:
+            _tested.clear()
+            self._not_asked = str(error)
         return True
 
-    def work(self, claim: Callable[[int], list[Attachment]], *, once: bool = False) -> None:
-        """Scan what `claim` returns until it returns nothing, the time is up, the worker is to stop or clamd is away."""
+    def work(self, claim: Callable[[int, bool], list[Attachment]], *, once: bool = False) -> None:
+        """Scan what `claim` returns until it returns nothing, the time is up, the worker is to stop or clamd is away.
+
+        `claim` takes how many, and whether one that must be alone may be claimed; with such a one nothing else is scanned.
+        """
         ends_at = time.monotonic() + RUN_SECONDS
         renewed_at = time.monotonic()
         under_way: dict[Future[Settlement], Attachment] = {}
-        claiming = True
+        claiming, alone = True, False
         with ThreadPoolExecutor(self._connections, thread_name_prefix="scan") as threads:
             while claiming or under_way:
-                if claiming and len(under_way) <= self._connections * AHEAD // 2:
+                alone = alone and bool(under_way)
+                if claiming and not alone and len(under_way) <= self._connections * AHEAD // 2:
                     self.quarantine_is_pending = False
-                    claimed = claim(self._connections * AHEAD - len(under_way))
+                    idle = not under_way
+                    claimed = claim(self._connections * AHEAD - len(under_way), idle)
+                    alone = any(attachment.claims > 1 for attachment in claimed)
                     under_way |= {threads.submit(self._scan, attachment): attachment for attachment in claimed}
-                    claiming = bool(claimed) and not once
+                    claiming = (bool(claimed) or not idle) and not once
                 wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
                 done, _ = wait(under_way, timeout=TOGETHER_SECONDS)
                 self._settle([(under_way.pop(future), future) for future in done])
@@ -181,8 +217,8 @@ class _Run:
                 log.error("attachment left to its lease", attachment_id=attachment.id, exc_info=error)
         if settlements:
             settled = self.queue.settle(settlements)
-            self.summary.verdicts.update(settled)
-            for verdict, attachments in settled.items():
+            self.summary.verdicts.update(settlement.verdict for settlement in settled)
+            for verdict, attachments in Counter(each.verdict for each in settled if each.is_new).items():
                 counters.add(SCANS, verdict, amount=attachments)
             counters.flush()
             self.quarantine_is_pending |= any(settlement.quarantine == PENDING for settlement in settlements)

@@ -11,11 +11,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import IO
 
 from tasks.attachments.clamd import AnsweredEarlyError, Clamd
 from tasks.attachments.verdicts import Kind, read_reply
 
+PROBES = Path(__file__).with_name("probes.tsv")
+"""EICAR in each format and packing method that clamd may open, compressed and in base85 (tests/attachments/make_probes.py)."""
 # The harmless file that every scanner must find, in two parts so that no scanner finds it here: https://www.eicar.org
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 # A zip with one line of text under a password.
@@ -38,6 +42,22 @@ class Fault:
 
     sentence: str
     fatal: bool
+
+
+class UnfitError(Exception):
+    """clamd's OK means nothing by its configuration: nothing is scanned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """What one version of clamd has shown: the formats and methods that it opens. Times are monotonic seconds.
+
+    `since`: how long it has been exactly so; `until`: when it is tested anew.
+    """
+
+    opens: frozenset[str]
+    since: float
+    until: float
 
 
 def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
@@ -65,6 +85,22 @@ def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
     return found
 
 
+def opened(clamd: Clamd) -> dict[str, bool]:
+    """Return for each format and method whether clamd finds EICAR in a sample of it. Raise ClamdUnavailableError."""
+    return {name: ask(clamd, iter([probe])) is Kind.INFECTED for name, probe in _probes().items()}
+
+
+def probed() -> frozenset[str]:
+    """Return the names of all formats and methods with a sample."""
+    return frozenset(_probes())
+
+
+@cache
+def _probes() -> dict[str, bytes]:
+    lines = (line.split("\t") for line in PROBES.read_text().splitlines())
+    return {name: zlib.decompress(base64.b85decode(probe)) for name, probe in lines}
+
+
 def limits(largest_bytes: int) -> list[str]:
     """Return the lines of clamd.conf that let it scan files of so many bytes, with archives four times as large inside."""
     stream, inside = -(-largest_bytes // 2**20), -(-most_inside(largest_bytes) // 2**20)
@@ -76,10 +112,10 @@ def most_inside(largest_bytes: int) -> int:
     return max(largest_bytes, min(4 * largest_bytes, 2000 * 2**20))
 
 
-def ask(clamd: Clamd, chunks: Iterator[bytes]) -> Kind:
-    """Return clamd's verdict on this content."""
+def ask(clamd: Clamd, chunks: Iterator[bytes], *, seconds: float | None = None) -> Kind:
+    """Return clamd's verdict on this content. Raise ClamdUnavailableError."""
     try:
-        with clamd.stream() as stream:
+        with clamd.stream(seconds=seconds) as stream:
             for chunk in chunks:
                 stream.send(memoryview(chunk))
             return read_reply(stream.finish())[0]

@@ -14,7 +14,7 @@ AT_ONCE = 0.0
 class Settlement:
     """The new state of one attachment. `flags` None leaves the shared row alone; `wait` is in seconds, None: nothing due.
 
-    `finding` None keeps what is recorded about the content.
+    `finding` None keeps what is recorded about the content. `claims` stay above 0 while the content may be what ends its scans.
     """
 
     attachment: Attachment
@@ -23,9 +23,15 @@ class Settlement:
     reason: str
     finding: Finding | None = None
     attempts: int = 0
+    claims: int = 0
     wait: float | None = None
     quarantine: str = ""
     event: str = ""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a verdict was given here, not only written once more."""
+        return self.finding is not None or self.verdict != self.attachment.verdict
 
 
 def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Settlement:
@@ -33,6 +39,8 @@ def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Set
     if finding.kept:
         flags = VERDICTS[finding.kind].flags
         return Settlement(attachment, flags, attachment.verdict, attachment.reason, quarantine=attachment.quarantine)
+    if finding.kind is Kind.DEADLY and attachment.verdict in SERVED_NAMES and finding.sha256 == attachment.sha256:
+        return Settlement(attachment, None, attachment.verdict, attachment.reason)  # bytes that an earlier clamd could scan
     if finding.kind is Kind.MISSING and "://" in attachment.quarantine:
         infected = VERDICTS[Kind.INFECTED]
         return Settlement(attachment, infected.flags, infected.name, attachment.reason, quarantine=attachment.quarantine)
@@ -54,22 +62,26 @@ def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Set
 
 def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
     attempts = attachment.attempts + 1
-    wait = retry_policy.delay(finding.kind, attempts)
-    served = attachment.verdict in SERVED_NAMES
-    changed = finding.identity not in ("", attachment.identity)
-    if served and finding.kind is Kind.CLAMD and not changed:
-        # A re-scan that cannot be done takes nothing away from the verdict that there is.
-        return Settlement(attachment, None, attachment.verdict, attachment.reason, attempts=attempts if wait else 0, wait=wait)
+    wait: float | None = retry_policy.delay(finding.kind, attempts)
+    # Tried alone again if clamd broke off over it, now or before: an outage in between changes nothing about that.
+    claims = {Kind.FAILED: attachment.claims, Kind.CLAMD: attachment.claims - 1}.get(finding.kind, 0)
+    blocks = retry_policy.blocks(finding.kind, attempts)
+    if attachment.verdict in SERVED_NAMES and finding.kind is not Kind.CHANGED:
+        # A re-scan that cannot be done takes nothing away from the verdict that there is; the next signatures bring it back.
+        if blocks:
+            attempts, wait, claims = 0, None, 0
+        kept = attachment.verdict, attachment.reason
+        return Settlement(attachment, None, *kept, attempts=attempts, claims=claims, wait=wait)
     # Content that is not what was scanned loses its verdict at once, other content when the tries have lasted long enough.
-    block = (served and changed) or wait is None or retry_policy.blocks(finding.kind, attempts)
+    block = blocks or attachment.verdict in SERVED_NAMES
     verdict = UNVERIFIED.name if block else attachment.verdict
-    reason = printable(f"{finding.reason} (try {attempts}{'' if wait else ', the last'})")[:255]
     return Settlement(
         attachment,
         BLOCKED if block else None,
         verdict,
-        reason,
+        printable(f"{finding.reason} (try {attempts})")[:255],
         attempts=attempts,
+        claims=claims,
         wait=wait,
         quarantine=attachment.quarantine,
         event=_event(attachment, verdict) if block else "",
@@ -86,10 +98,9 @@ def quarantined(attachment: Attachment, where: str) -> Settlement:
 def quarantine_failed(attachment: Attachment, why: str) -> Settlement:
     """Settle an infected attachment that could not be taken into quarantine yet. It stays blocked by its flags."""
     attempts = attachment.attempts + 1
-    wait = retry_policy.delay(Kind.STORAGE, attempts)
     reason = printable(f"{attachment.signature}; quarantine: {why}")[:255]
-    quarantine = "failed" if wait is None else PENDING
-    return Settlement(attachment, None, attachment.verdict, reason, attempts=attempts, wait=wait, quarantine=quarantine)
+    wait = retry_policy.delay(Kind.STORAGE, attempts)
+    return Settlement(attachment, None, attachment.verdict, reason, attempts=attempts, wait=wait, quarantine=PENDING)
 
 
 def scan_again(attachment: Attachment) -> Settlement:

@@ -21,11 +21,14 @@ class Kind(StrEnum):
     OVER_LIMIT = "over a limit"
     TOO_LARGE = "too large"
     BROKEN = "broken"
+    NOT_OPENED = "not opened"
+    REFUSED_TYPE = "refused type"
     REFUSED = "refused"
     DEADLY = "deadly"
     MISSING = "missing"
     STORAGE = "storage"
     CLAMD = "clamd"
+    FAILED = "failed"
     CHANGED = "changed"
 
 
@@ -55,9 +58,15 @@ VERDICTS = {
     Kind.ENCRYPTED:  Verdict("unscannable", BLOCKED),  # nobody but its owner can look inside
     Kind.OVER_LIMIT: Verdict("unscannable", BLOCKED),  # clamd stopped at one of its limits: a bomb, too deep, too long
     Kind.TOO_LARGE:  Verdict("unscannable", BLOCKED),  # larger than what is scanned at all
-    Kind.BROKEN:     Verdict("unscannable", BLOCKED),  # an archive cut short: clamd says OK without having looked inside
+    Kind.BROKEN:     Verdict("unscannable", BLOCKED),  # cut short or forged: clamd says OK without having looked inside
+    Kind.NOT_OPENED: Verdict("unscannable", BLOCKED),  # of a format that this clamd does not look into
+    Kind.REFUSED_TYPE: Verdict("unscannable", BLOCKED),  # of a type that ATTACHMENTS_BLOCKED_TYPES names
     Kind.REFUSED:    Verdict("unscannable", BLOCKED),  # file_url leads out of ATTACHMENTS_URL
-    Kind.DEADLY:     Verdict("unscannable", BLOCKED),  # workers died while they scanned it
+    Kind.DEADLY:     Verdict("unscannable", BLOCKED),  # each scan of it ended clamd or the worker, or did not end
+}  # fmt: skip
+# Blocked for what was found in bytes that are known by their hash: a person may vouch for them.
+RELEASABLE = {
+    Kind.INFECTED, Kind.ENCRYPTED, Kind.OVER_LIMIT, Kind.BROKEN, Kind.NOT_OPENED, Kind.REFUSED_TYPE, Kind.DEADLY,
 }  # fmt: skip
 UNVERIFIED = Verdict("unverified", BLOCKED)
 # All that worker_scans.verdict can hold.
@@ -74,6 +83,19 @@ NOT_LOOKED_AT = {
     "Heuristics.Broken.": Kind.BROKEN,
 }
 FOUND = re.compile(rb"stream: ([^\x00-\x1f\x7f]{1,255}) FOUND\0")
+# An error that clamd names is about this content, unless its own machine is in trouble (cl_strerror of libclamav).
+ERROR = re.compile(rb"(?:stream: )?([^\x00-\x1f\x7f]{1,200}) ERROR\0")
+OWN_TROUBLE = re.compile(
+    rb"Can't (?:open|create|unlink|get|read|set|write|duplicate|access|map|allocate)|Error writing|INSTREAM:"
+)
+
+
+class FaultError(Exception):
+    """Content that cannot count as scanned, by its own structure; the text says why."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +125,9 @@ def read_reply(reply: bytes) -> tuple[Kind, str]:
     if reply == b"INSTREAM size limit exceeded. ERROR\0":
         return Kind.TOO_LARGE, "larger than clamd's StreamMaxLength"
     if not reply:
-        return Kind.CLAMD, "clamd closed the connection without an answer"
+        return Kind.FAILED, "clamd closed the connection without an answer"
+    if reply == b"COMMAND READ TIMED OUT\n":
+        return Kind.STORAGE, "the content came so slowly that clamd did not wait for it"
+    if (match := ERROR.fullmatch(reply)) and not OWN_TROUBLE.match(match[1]):
+        return Kind.FAILED, f"clamd failed at it: {printable(match[1].decode('utf-8', 'replace'))}"
     return Kind.CLAMD, f"clamd said {reply[:120]!r}"

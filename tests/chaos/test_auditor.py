@@ -314,11 +314,10 @@ def test_a_file_that_never_arrived_has_no_verdict(attachments: Engine, tmp_path:
         (1, "NOW(3) + INTERVAL 20 SECOND", []),
         (1, "NOW(3) - INTERVAL 100 SECOND", [Sort.STUCK]),
         (1, "NULL", [Sort.STUCK]),
-        (6, "NULL", []),
     ],
-    ids=["due", "overdue", "given up at once", "given up at the end of the ladder"],
+    ids=["due", "overdue", "given up"],
 )
-def test_a_file_that_never_arrived_is_tried_to_the_end(
+def test_a_file_that_never_arrived_is_tried_for_ever(
     attachments: Engine, tmp_path: Path, tries: int, due: str, found: list[Sort]
 ) -> None:
     with attachments.begin() as connection:

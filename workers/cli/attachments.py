@@ -1,13 +1,14 @@
 """`chat-workers attachments`: list the verdicts of the virus scans, scan again, release a file, and check clamd."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import click
 
 from db.engine import get_engine
 from settings import get_settings
-from tasks.attachments import operations, scannable
+from tasks.attachments import formats, operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.facts import TABLES
 from tasks.attachments.operations import NotPossibleError
@@ -25,7 +26,7 @@ ERRORS = (NotPossibleError, MissingError, RefusedError, StorageUnavailableError,
 
 @click.group("attachments", cls=Group, errors=ERRORS)
 def group() -> None:
-    """Virus scans: status, list, show, rescan, release, check."""
+    """Virus scans: status, list, show, rescan, release, history, check."""
 
 
 @group.command()
@@ -95,26 +96,57 @@ def release(attachment_id: int, reason: str, by: str, as_json: bool) -> None:
         )
     except ChangedError:
         raise click.ClickException("what lies in quarantine is not what was put there; nothing was released") from None
-    restored = ", put back from quarantine," if done["restored"] else ""
-    emit(done, as_json, [f"attachment {attachment_id}{restored} is served after the next sweep"])
+    counts = f"{done['released']} with these bytes, {done['restored']} put back from quarantine"
+    emit(done, as_json, [f"attachment {attachment_id} is served after the next sweep ({counts})"])
+
+
+@group.command("history")
+@click.option("--scan", "choice", flag_value="scan", help="Scan them behind the uploads, while they are served.")
+@click.option("--block", "choice", flag_value="block", help="Serve none until it has been scanned.")
+@click.option("--trust-until", type=click.DateTime(), help="Serve those created until then (UTC) without a scan.")
+@as_json_option
+def history_command(choice: str | None, trust_until: datetime | None, as_json: bool) -> None:
+    """Show what is served from before the workers, or after a restore without their records; choose what becomes of it.
+
+    Without an option nothing changes. What is chosen the sweeps carry out, 2,000 rows each; ask again for what is left.
+    """
+    if trust_until and not choice:
+        raise click.UsageError("--trust-until needs --scan or --block for those that were created later")
+    if choice:
+        operations.choose(get_engine(), choice, trust_until)
+    found = operations.history(get_engine())
+    trusted = f", those until {found['trusted_until']} trusted" if found["trusted_until"] else ""
+    said = f"{found['attachments']} attachments of {found['bytes']} bytes are served without a scan of ours on record"
+    dates = f", from {found['oldest']} to {found['newest']}" if found["attachments"] else ""
+    chosen = (
+        f"chosen: {found['choice']}{trusted}" if found["choice"] else "choose --scan or --block; till then all stay as they are"
+    )
+    emit(found, as_json, [said + dates, chosen])
 
 
 @group.command()
 @as_json_option
 def check(as_json: bool) -> None:
-    """Say whether clamd's OK can be believed, by files that it must not call OK. Exit 1 if it cannot, or does not answer."""
+    """Say whether clamd's OK can be believed, and for which formats, by samples that it must not call OK.
+
+    Exit 1 if it cannot, or does not answer.
+    """
     settings = get_settings()
     clamd = Clamd(settings.clamd_url, scan_seconds=settings.clamd_scan_seconds)
     version = clamd.version()
     faults = scannable.faults(clamd, settings.attachments_largest_bytes)
     faulty = [{"sentence": fault.sentence, "fatal": fault.fatal} for fault in faults]
     said = [f"{'nothing is scanned' if fault.fatal else 'warning'}: {fault.sentence}" for fault in faults]
+    allowed = set(settings.attachments_allowed_types)
+    looked = {**dict.fromkeys(sorted(formats.NAMES - formats.LEAVES), False), **scannable.opened(clamd)}
+    words = {name: "looked into" if found else "allowed" if name in allowed else "blocked" for name, found in looked.items()}
     emit(
-        {"engine": version.engine, "database_version": version.database, "faults": faulty},
+        {"engine": version.engine, "database_version": version.database, "faults": faulty, "formats": words},
         as_json,
         [
             f"ClamAV {version.engine}, signatures {version.database or 'without a version'}",
-            *(said or ["clamd looks into everything that it calls OK"]),
+            *(said or ["clamd looks into all that it calls OK of the formats that are looked into"]),
+            Table(("format", ""), sorted(words.items())),
         ],
     )
     if any(fault.fatal for fault in faults):

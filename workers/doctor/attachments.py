@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.quarantine import open_quarantine
-from tasks.attachments.scannable import faults
+from tasks.attachments.scannable import faults, opened
 from workers.doctor.places import READ, WRITE, place
 from workers.doctor.report import Answer, Host, ok, wrong
 
@@ -21,6 +21,10 @@ def clamd(host: Host) -> Iterator[Answer]:
         yield _signatures(scanner.signatures_of())
         for fault in faults(scanner, settings.attachments_largest_bytes):
             yield wrong(fault.sentence)
+        closed = [name for name, found in opened(scanner).items() if not found]
+        yield ok(
+            f"blocked, for clamd does not look into them, unless ATTACHMENTS_ALLOWED_TYPES names it: {', '.join(closed)}"
+        )
         yield ok(f"ClamAV {scanner.version().engine}, for files of up to {settings.attachments_largest_bytes:,} bytes")
     except ClamdUnavailableError as error:
         yield wrong(f"CLAMD_URL {settings.clamd_url}: {error}; start it: attachments wait, unserved")

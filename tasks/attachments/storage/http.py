@@ -25,6 +25,9 @@ STALL_SECONDS = 30.0
 MOST_ADDRESSES = 4
 CHUNK = 1 << 18
 NOT_MODIFIED = 304
+# Any other word, or none, leaves the bytes as they are for all clients.
+COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
+LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -101,7 +104,9 @@ class HttpContent:
         try:
             if self.identity:
                 with self._storage.request(self._file_url, known=self.identity) as (response, _):
-                    return response.status == NOT_MODIFIED or _identity(response) == self.identity
+                    if response.status == NOT_MODIFIED or _identity(response) == self.identity:
+                        return True
+            # Two servers behind one address may have ETags of their own for the same bytes.
             with self._storage.open(self._file_url) as again:
                 return again.hash() == sha256
         except (MissingError, RefusedError):
@@ -154,7 +159,13 @@ class HttpStorage:
         The deadline is for all of it, from connecting to the end of the body.
         """
         path = "/".join(
-            (self._url.path, *(quote(part, safe="%!$&'()*+,;=:@~") for part in url_segments(file_url, self._root_url)))
+            (
+                self._url.path,
+                *(
+                    quote(LONE_PERCENT.sub("%25", part), safe="%!$&'()*+,;=:@~")
+                    for part in url_segments(file_url, self._root_url)
+                ),
+            )
         )
         try:
             with Deadline(self.transfer_seconds) as within:
@@ -252,12 +263,14 @@ def _check(response: BaseHTTPResponse) -> None:
     if status in {404, 410}:
         raise MissingError(f"the server has no such file (status {status})")
     if 300 <= status < 400:
-        raise RefusedError(f"file_url is answered with a redirect (status {status}), which is not followed")
+        raise StorageUnavailableError(f"the server answered with a redirect (status {status}), which is not followed")
     if status in {401, 403}:
-        raise StorageUnavailableError(f"the server does not let us read the file (status {status}); check ATTACHMENTS_TOKEN")
+        # Directus and S3 say so of what is not there, too.
+        reason = "check ATTACHMENTS_TOKEN; some servers answer so for a file that is not there"
+        raise StorageUnavailableError(f"the server does not let us read the file (status {status}): {reason}")
     if status != 200:
         raise StorageUnavailableError(f"the server answered with status {status}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    if response.headers.get("Content-Encoding", "").strip().lower() in COMPRESSIONS:
         raise StorageUnavailableError("the server sends the file compressed, though it was asked for the bytes as stored")
 
 

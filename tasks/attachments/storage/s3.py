@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tasks import s3
 from tasks.attachments.storage.address import segments
-from tasks.attachments.storage.base import ChangedError, Content, MissingError, StorageUnavailableError
+from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.storage.files import copy
 from tasks.deadline import Deadline, OverdueError
 
@@ -83,13 +83,31 @@ class S3Storage:
 
     def remove(self, file_url: str) -> None:
         with self._deadline():
+            version = self._call("head_object", file_url).get("VersionId", "null")
             self._call("delete_object", file_url)
+            if version != "null":  # a versioned bucket has only hidden it
+                self._call("delete_object", file_url, VersionId=version)
 
     def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
-        key = "/".join((*filter(None, [self._prefix]), *segments(file_url, self._root_url)))
+        key = "/".join((*filter(None, [self._prefix]), *segments(self._own(file_url), self._root_url)))
         with _sentences(f"to {operation}"):
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
         return answer
+
+    def _own(self, file_url: str) -> str:
+        """Return file_url as s3://bucket/key if it is the object's address on the web, as the API may have stored it."""
+        endpoint = urlsplit(self._client.meta.endpoint_url)
+        for base in (
+            f"{endpoint.netloc}/{self._bucket}/",
+            f"{self._bucket}.{endpoint.netloc}/",
+            f"{self._bucket}.s3.amazonaws.com/",
+        ):
+            for scheme in ("https", "http"):
+                if file_url.startswith(root := f"{scheme}://{base}"):
+                    if "?" in file_url:
+                        raise RefusedError("file_url has a query: a signed address ends, store the object's own")
+                    return f"s3://{self._bucket}/{unquote(file_url.removeprefix(root))}"
+        return file_url
 
     @contextmanager
     def _deadline(self) -> Iterator[Deadline]:

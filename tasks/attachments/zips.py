@@ -1,0 +1,123 @@
+"""Read a zip's directory and see that its members' own headers agree and lie side by side: all programs must see the same.
+
+Programs read a zip from its directory or from its beginning, forgive this and that, and differ. A forged one shows clamd other
+content than it shows to who opens it; what is as APPNOTE.TXT says, from the first byte on, shows all programs the same.
+"""
+
+import struct
+from collections.abc import Iterator
+from mmap import mmap
+from typing import NamedTuple
+
+from tasks.attachments.verdicts import FaultError, Kind
+
+Data = bytes | mmap
+
+LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+LOCAL = struct.Struct("<4s2x2H8xL4x2H")
+MEMBER = struct.Struct("<4s4x2H8x2L3H8xL")
+END = struct.Struct("<4s4x2H2LH")
+TAIL_BYTES = END.size + 0xFFFF
+ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
+"""With its locator behind it."""
+ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
+
+ENCRYPTED, SIZE_FOLLOWS = 1 << 0, 1 << 3
+METHODS = {0: "stored", 8: "Deflate", 9: "Deflate64", 12: "BZip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 99: "AES"}
+ELSEWHERE = 0xFFFFFFFF
+"""In place of a member's size: it stands in a zip64 field, which clamd does not read."""
+FOLLOWING_BYTES = {12, 16, 20, 24}
+"""Checksum and sizes behind a member, of 4 or 8 bytes each, with or without a mark."""
+APK_SIGNATURES = b"APK Sig Block 42"
+MOST_MEMBERS = 20_000
+
+
+class Member(NamedTuple):
+    """A file in a zip; `content` is where its packed bytes lie."""
+
+    name: bytes
+    flags: int
+    method: int
+    unpacked_bytes: int
+    content: slice
+
+
+def ends_as_zip(tail: bytes) -> bool:
+    """Return whether programs that look for a zip's directory from the end find one in content with this end."""
+    at = tail.rfind(END_MAGIC)
+    if at < 0 or at + END.size > len(tail):
+        return False
+    *_, length, _, comment = END.unpack_from(tail, at)
+    return at + END.size + comment >= len(tail) and (length > at or tail.startswith(MEMBER_MAGIC, at - length))
+
+
+def members(data: Data, most_inside: int) -> list[Member]:
+    """Return the members of a zip; together they may have `most_inside` bytes. Raise FaultError."""
+    at = data.rfind(END_MAGIC)
+    if at < 0 or at + END.size > len(data):
+        raise FaultError(Kind.BROKEN, "a zip without its directory: cut short")
+    _, _, count, length, offset, comment = END.unpack_from(data, at)
+    if data.find(LOCAL_MAGIC, at + END.size + comment) >= 0:
+        raise FaultError(Kind.BROKEN, "a zip with another one behind it")
+    directory_end = at - _zip64_end(data, at, length, offset)
+    if length + offset != directory_end:
+        raise FaultError(Kind.BROKEN, "a zip whose directory is not where it says")
+    found = _directory(data[offset:directory_end])
+    if len(found) != count:
+        raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
+    if sum(inflated for *_, inflated, _, _ in found) > most_inside:
+        raise FaultError(Kind.OVER_LIMIT, f"a zip of more than {most_inside} bytes inside")
+    return list(_tiled(data, sorted(found, key=lambda entry: entry[5]), offset))
+
+
+def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
+    """Return the bytes of the zip64 end record before the other, 0 unless both say the same of the directory."""
+    if at < ZIP64_END.size:
+        return 0
+    record = ZIP64_END.unpack_from(data, at - ZIP64_END.size)
+    same = (record[0], record[10]) == ZIP64_END_MAGICS and record[8:10] == (length, offset)
+    return ZIP64_END.size if same else 0
+
+
+def _directory(directory: bytes) -> list[tuple[bytes, int, int, int, int, int]]:
+    """Return name, flags, method, packed and unpacked size and offset of each entry."""
+    found, at = [], 0
+    while directory.startswith(MEMBER_MAGIC, at) and at + MEMBER.size <= len(directory):
+        _, flags, method, packed, unpacked, name, extra, comment, offset = MEMBER.unpack_from(directory, at)
+        at += MEMBER.size
+        found.append((directory[at : at + name], flags, method, packed, unpacked, offset))
+        at += name + extra + comment
+        if ELSEWHERE in {packed, unpacked, offset}:
+            raise FaultError(Kind.BROKEN, "a zip with sizes that clamd does not read")
+        if len(found) > MOST_MEMBERS:
+            raise FaultError(Kind.OVER_LIMIT, f"a zip of more than {MOST_MEMBERS} members")
+    if at != len(directory):
+        raise FaultError(Kind.BROKEN, "a zip whose directory is none")
+    return found
+
+
+def _tiled(data: Data, entries: list[tuple[bytes, int, int, int, int, int]], directory: int) -> Iterator[Member]:
+    """Yield the members in their order, if nothing but they lies before the directory and their own headers agree with it."""
+    end, follows = 0, False
+    for name, flags, method, packed, unpacked, offset in entries:
+        _check_gap(data[end:offset], end, offset, follows=follows)
+        if data[offset : offset + 4] != LOCAL_MAGIC or offset + LOCAL.size > directory:
+            raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
+        _, own_flags, own_method, own_packed, name_bytes, extra = LOCAL.unpack_from(data, offset)
+        begin = offset + LOCAL.size + name_bytes + extra
+        end, follows = begin + packed, bool(own_flags & SIZE_FOLLOWS)
+        same_size = own_packed == packed or (follows and not own_packed)
+        if own_method != method or (own_flags ^ flags) & ENCRYPTED or not same_size or end > directory:
+            raise FaultError(Kind.BROKEN, "a zip whose members' own headers say another size or method than its directory")
+        yield Member(name, flags, method, unpacked, slice(begin, end))
+    gap = data[end:directory]
+    signed = gap.endswith(APK_SIGNATURES) and LOCAL_MAGIC not in gap
+    if not signed:
+        _check_gap(gap, end, directory, follows=follows)
+
+
+def _check_gap(gap: bytes, end: int, offset: int, *, follows: bool) -> None:
+    if offset < end:
+        raise FaultError(Kind.BROKEN, "a zip with members that lie over each other")
+    if gap.strip(b"\0") and not (follows and len(gap) in FOLLOWING_BYTES):
+        raise FaultError(Kind.BROKEN, "a zip with bytes that its directory does not list")

@@ -1,0 +1,183 @@
+"""No format is called clean that this clamd does not look into, whatever its set-up: EICAR in it is found, or blocked."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+from typing import Any
+
+import pytest
+
+from settings import ConfigurationError
+from tasks.attachments import formats, scannable
+from tasks.attachments.clamd import Clamd
+from tasks.attachments.scannable import EICAR
+
+from .conftest import Uploads, reread
+from .samples import PNG, ole2, pdf, rar3, rar5, tarred, zipped
+
+SET_UPS: dict[str, dict[str, str]] = {
+    "Debian's default": {},
+    "no PDF": {"ScanPDF": "no"},
+    "no mail": {"ScanMail": "no"},
+    "no OLE2": {"ScanOLE2": "no"},
+    "no HTML": {"ScanHTML": "no"},
+    "no archives": {"ScanArchive": "no"},
+}
+PROBES = scannable._probes()
+# What no clamd opens, by the first bytes alone: no program of this machine needs to have made them.
+UNOPENED = {
+    "zst": b"\x28\xb5\x2f\xfd\x04\x44\x21\x02\0" + EICAR,
+    "lz": b"LZIP\x01" + bytes(60),
+    "lzma": lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
+    "wim": b"MSWIM\0\0\0" + bytes(200),
+    "squashfs": b"hsqs" + bytes(92) + EICAR,
+    "ar": b"!<arch>\neicar.com/      0           0     0     644     68        `\n" + EICAR,
+    "rpm": b"\xed\xab\xee\xdb" + bytes(92),
+    "rare archive": b"\x1f\x9d\x90" + bytes(60),
+    "disk image": b"QFI\xfb" + bytes(60),
+}
+HIDDEN = {
+    "a RAR behind a picture": PNG + bytes(100) + rar5(EICAR),
+    "a RAR in a tar": tarred(rar3(EICAR)),
+    "a RAR in a zip": zipped(rar5(EICAR), "eicar.rar"),
+    "a RAR in a tar.gz in a zip": zipped(gzip.compress(tarred(rar5(EICAR))), "a.tar.gz"),
+    "a RAR in a bz2": bz2.compress(rar5(EICAR)),
+    "a RAR in an xz": lzma.compress(rar3(EICAR)),
+    "a zst in a zip": zipped(UNOPENED["zst"], "a.zst"),
+}
+
+
+@pytest.fixture(params=list(SET_UPS.values()), ids=list(SET_UPS))
+def set_up(request: pytest.FixtureRequest, uploads: Uploads, clamd: Any) -> Any:
+    """A clamd that was started with other settings."""
+    assert uploads
+    clamd.configure(request.param)
+    clamd.restart()
+    return clamd
+
+
+def test_what_holds_eicar_is_served_by_no_set_up(uploads: Uploads, set_up: Any) -> None:
+    samples = {**PROBES, **UNOPENED, **HIDDEN}
+    ids = {name: uploads.add(content) for name, content in samples.items()}
+
+    uploads.sweep()
+
+    opened = scannable.opened(Clamd(set_up.url, scan_seconds=30))
+    flags = {name: uploads.flags(attachment) for name, attachment in ids.items()}
+    assert {name for name, each in flags.items() if each not in {(1, 0), (0, 0)}} == set()
+    assert {name for name in PROBES if flags[name] == (1, 0)} == {name for name, found in opened.items() if found}
+
+
+def test_what_clamd_does_not_look_into_is_blocked_by_name_unless_it_is_allowed(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rar, zst, clean = uploads.add(rar5(b"hello")), uploads.add(UNOPENED["zst"]), uploads.add(zipped(b"hello"))
+    uploads.sweep()
+    assert [uploads.flags(each) for each in (rar, zst, clean)] == [(0, 0), (0, 0), (1, 1)]
+    assert uploads.record(rar).reason == "rar5: clamd does not look into it"
+
+    monkeypatch.setenv("ATTACHMENTS_ALLOWED_TYPES", "zst, rar5")
+    reread()
+    for attachment in (rar, zst):
+        uploads.execute("UPDATE worker_scans SET forced = 1, due_at = NOW(3) WHERE attachment_id = :id", id=attachment)
+    uploads.sweep()
+
+    assert [uploads.flags(each) for each in (rar, zst)] == [(1, 1), (1, 1)]
+
+
+def opendocument(*, encrypted: bool) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.text")
+        archive.writestr("META-INF/manifest.xml", "<manifest:encryption-data/>" if encrypted else "<manifest:file-entry/>")
+    return file.getvalue()
+
+
+def word(flags: int) -> bytes:
+    return ole2("WordDocument", b"x")[:512] + b"\xec\xa5\xc1\0" + bytes(6) + flags.to_bytes(2, "little") + bytes(3584)
+
+
+def excel(*, encrypted: bool) -> bytes:
+    first = b"\x09\x08\x10\0\0\x06\x05\0" + bytes(12)
+    return ole2("Workbook", first + (b"\x2f\0\x36\0" if encrypted else b"\x42\0\2\0") + bytes(60))
+
+
+def powerpoint(token: int) -> bytes:
+    return ole2("Current User", b"\0\0\xf6\x0f\x28\0\0\0\x14\0\0\0" + token.to_bytes(4, "little") + bytes(48))
+
+
+ENCRYPTED = {
+    "docx": ole2("EncryptedPackage", bytes(100)),
+    "doc": word(0x0100),
+    "xls": excel(encrypted=True),
+    "ppt": powerpoint(0xF3D1C4DF),
+    "odt": opendocument(encrypted=True),
+    "docx in a zip": zipped(ole2("EncryptedPackage", bytes(100)), "a.docx"),
+    "xls in a tar.gz": gzip.compress(tarred(excel(encrypted=True))),
+    "odt in a zip": zipped(opendocument(encrypted=True), "a.odt"),
+}
+OPEN = {
+    "doc": word(0),
+    "xls": excel(encrypted=False),
+    "ppt": powerpoint(0xE391C05F),
+    "odt": opendocument(encrypted=False),
+}
+
+
+@pytest.mark.parametrize("content", ENCRYPTED.values(), ids=ENCRYPTED.keys())
+def test_an_encrypted_document_is_blocked_alone_and_in_archives(uploads: Uploads, content: bytes) -> None:
+    attachment = uploads.add(content)
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == (0, 0)
+    assert "encrypted" in uploads.record(attachment).reason
+
+
+@pytest.mark.parametrize("content", OPEN.values(), ids=OPEN.keys())
+def test_a_document_that_opens_without_a_password_is_clean(uploads: Uploads, content: bytes) -> None:
+    attachment = uploads.add(content)
+    uploads.scan(attachment)
+    assert (uploads.flags(attachment), uploads.record(attachment).reason) == ((1, 1), "")
+
+
+REFUSED = {
+    "executable": b"MZ" + bytes(100),
+    "script": b"#!/bin/sh\nrm -rf /\n",
+    "html": b"<!DOCTYPE html><html><body>hello</body></html>",
+    "svg": b'<?xml version="1.0"?>\n<!-- a comment -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "macros": zipped(b"x", "word/vbaProject.bin"),
+    "pdf": pdf(b"hello"),
+}
+
+
+def test_types_that_a_setting_names_are_refused_by_content_and_in_archives(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: uploads.add(content, file_name="photo.jpg", file_type="image/jpeg") for name, content in REFUSED.items()}
+    uploads.sweep()
+    assert {uploads.flags(attachment) for attachment in before.values()} == {(1, 1)}
+
+    monkeypatch.setenv("ATTACHMENTS_BLOCKED_TYPES", ",".join(REFUSED))
+    reread()
+    after = {name: uploads.add(content + b" ", file_name="photo.jpg") for name, content in REFUSED.items() if name != "macros"}
+    after |= {f"{name} in a zip": uploads.add(zipped(content, "photo.jpg")) for name, content in REFUSED.items()}
+    picture = uploads.add(PNG)
+    uploads.sweep()
+
+    for name, attachment in after.items():
+        assert uploads.flags(attachment) == (0, 0), name
+        assert uploads.record(attachment).reason.startswith("refused type: "), name
+    assert uploads.flags(picture) == (1, 1)
+
+
+def test_a_setting_that_names_no_type_stops_with_a_sentence(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTACHMENTS_BLOCKED_TYPES", "exe")
+    reread()
+    with pytest.raises(ConfigurationError, match="ATTACHMENTS_BLOCKED_TYPES names the type 'exe'"):
+        uploads.sweep()
+
+
+def test_each_sample_is_of_a_type_in_the_table() -> None:
+    for name, probe in PROBES.items():
+        assert formats.types(probe[: formats.HEAD_BYTES]) & {name.split()[0]}, name

@@ -1,0 +1,92 @@
+"""What says (1, 1) without a verdict of ours: a client's own flags, rows from before the workers, a restore without records."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tasks.attachments import find_unqueued
+from tasks.attachments.scannable import EICAR
+from workers.cli import cli
+
+from .conftest import Uploads
+from .samples import PNG
+
+SERVED = {"scanned_for_virus": 1, "is_safe": 1}
+
+
+def history(*options: str) -> Any:
+    done = CliRunner().invoke(cli, ["attachments", "history", "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+@pytest.mark.parametrize("columns", [{}, {"created_at": "2020-01-01 00:00:00"}, {"created_at": None}], ids=str)
+def test_flags_that_a_client_sets_itself_open_nothing(uploads: Uploads, clamd: Any, columns: dict[str, Any]) -> None:
+    uploads.sweep()
+    forged = uploads.add(EICAR, **SERVED, **columns)
+    clamd.kill()
+    uploads.sweep()
+    assert uploads.flags(forged) == (0, 0)
+
+    clamd.start()
+    uploads.make_due()
+    uploads.sweep()
+    assert uploads.flags(forged) == (1, 0)
+
+
+def test_a_forged_row_that_waits_for_its_scan_is_blocked_too(uploads: Uploads) -> None:
+    uploads.sweep()
+    forged = uploads.add(None)
+    uploads.sweep()
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 1 WHERE id = :id", id=forged)
+
+    find_unqueued.find_recent(uploads.engine)
+
+    assert uploads.flags(forged) == (0, 0)
+
+
+def test_rows_from_before_the_workers_stay_as_they_are_until_an_operator_chooses(uploads: Uploads) -> None:
+    old = [uploads.add(content, **SERVED, file_size=len(content)) for content in (PNG, EICAR)]
+    for _ in range(2):
+        uploads.sweep()
+
+    assert [uploads.flags(each) for each in old] == [(1, 1), (1, 1)]
+    found = history()
+    assert (found["attachments"], found["bytes"], found["choice"]) == (2, len(PNG + EICAR), None)
+
+
+@pytest.mark.parametrize(("choice", "meanwhile"), [("--scan", (1, 1)), ("--block", (0, 0))])
+def test_they_are_scanned_while_they_are_served_or_blocked_until_then(
+    uploads: Uploads, choice: str, meanwhile: tuple[int, int]
+) -> None:
+    old = [uploads.add(content, **SERVED) for content in (PNG, EICAR)]
+    uploads.sweep()
+
+    history(choice)
+    find_unqueued.find_older(uploads.engine)
+    find_unqueued.find_recent(uploads.engine)
+
+    assert [uploads.flags(each) for each in old] == [meanwhile] * 2
+    assert {uploads.record(each).lane for each in old} == {1}
+    uploads.sweep()
+    assert [uploads.flags(each) for each in old] == [(1, 1), (1, 0)]
+    assert history()["attachments"] == 0
+
+
+def test_they_may_be_trusted_up_to_a_date(uploads: Uploads) -> None:
+    trusted = uploads.add(EICAR, **SERVED, created_at="2024-01-01 00:00:00")
+    later = uploads.add(EICAR + b"\n", **SERVED)
+    uploads.sweep()
+
+    history("--block", "--trust-until", "2025-01-01")
+    uploads.sweep()
+
+    assert (uploads.flags(trusted), uploads.flags(later)) == ((1, 1), (1, 0))
+    assert (uploads.record(trusted).verdict, uploads.record(later).verdict) == ("released", "infected")
+
+
+def test_where_nothing_is_older_nothing_is_asked(uploads: Uploads) -> None:
+    uploads.sweep()
+    assert history()["choice"] == "scan"

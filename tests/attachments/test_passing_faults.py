@@ -1,0 +1,337 @@
+"""A fault that passes is never final: of a storage, of clamd, of a quarantine; and one that follows a file is that file's."""
+
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from click.testing import CliRunner
+from redis import Redis
+
+from devstack.s3 import BUCKET
+from tasks import counters
+from tasks.attachments import find_unqueued, run
+from tasks.attachments.clamd import Version
+from tasks.attachments.facts import SCANS
+from tasks.attachments.scannable import EICAR
+from workers.cli import cli
+
+from .conftest import Uploads, reread
+from .samples import PNG, zipped
+from .server import Answer, Server, serving
+
+
+@pytest.fixture
+def server(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Uploads behind HTTP."""
+    assert uploads
+    with serving() as server:
+        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+        reread()
+        yield server
+
+
+class Fake:
+    """A clamd that passes everything on to the real one, but fails at content with a word in it as it is told."""
+
+    def __init__(self, real: str, socket_path: Path, failure: str) -> None:
+        self.tries = 0
+        self.beside_the_suspect = 0
+        self._active = 0
+        self._real, self._failure = real, failure
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(socket_path))
+        self._listener.listen(50)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=[client], daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as real, self._counted():
+            real.connect(self._real)
+            sent = b""
+            while not (sent.endswith(b"\0\0\0\0") and sent.startswith(b"zINSTREAM\0")) and not sent.startswith(b"zVERSION\0"):
+                part = client.recv(1 << 16)
+                if not part:
+                    return
+                sent += part
+            if b"poison" in sent:
+                self.tries += 1
+                client.sendall(self._failure.encode())
+                return
+            if b"suspect" in sent:
+                self.beside_the_suspect += self._active - 1
+            real.sendall(sent)
+            while part := real.recv(1 << 16):
+                client.sendall(part)
+                if part.endswith(b"\0"):
+                    return
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("failure", ["stream: Can't parse data ERROR\0", ""], ids=["an error", "no answer"])
+def test_a_file_that_clamd_fails_at_is_charged_alone_and_blocked_by_its_hash(
+    uploads: Uploads, scanners: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "c"
+    fake = Fake(str(scanners.clamd.socket), path, failure)
+    monkeypatch.setenv("CLAMD_URL", f"unix://{path}")
+    reread()
+    bad = uploads.add(b"poison")
+    good = [uploads.add(b"good %d" % number) for number in range(9)]
+
+    uploads.sweep()
+    assert {uploads.flags(each) for each in good} == {(1, 1)}
+    for _ in range(9):
+        uploads.make_due()
+        uploads.sweep()
+
+    assert (uploads.flags(bad), fake.tries) == ((0, 0), 5)
+    record = uploads.record(bad)
+    assert (record.verdict, record.sha256, record.due_at) == ("unscannable", hashlib.sha256(b"poison").hexdigest(), None)
+    done = CliRunner().invoke(cli, ["attachments", "release", str(bad), "--reason", "ours"])
+    assert done.exit_code == 0, done.output
+    uploads.sweep()
+    assert uploads.flags(bad) == (1, 1)
+    fake.close()
+
+
+def test_a_file_that_may_end_clamd_is_scanned_when_nothing_else_is(
+    uploads: Uploads, scanners: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "c"
+    fake = Fake(str(scanners.clamd.socket), path, "")
+    monkeypatch.setenv("CLAMD_URL", f"unix://{path}")
+    reread()
+    suspect = uploads.add(b"suspect")
+    uploads.execute("INSERT INTO worker_scans (attachment_id, due_at, claims) VALUES (:id, NOW(3), 2)", id=suspect)
+    others = [uploads.add(b"other %d" % number) for number in range(30)]
+
+    uploads.sweep()
+
+    assert {uploads.flags(each) for each in [suspect, *others]} == {(1, 1)}
+    assert fake.beside_the_suspect == 0
+    fake.close()
+
+
+def test_a_maintenance_page_and_an_empty_volume_cost_what_they_last(uploads: Uploads, server: Server) -> None:
+    served, new, unmounted = (uploads.add(None, file_url=f"/assets/{name}") for name in "abc")
+    server.answers["/assets/a"] = Answer(PNG, headers={"ETag": '"1"'})
+    uploads.scan(served)
+    for name in "ab":
+        server.answers[f"/assets/{name}"] = Answer(status=302, headers={"Location": "/maintenance"})
+    uploads.execute("UPDATE worker_scans SET due_at = NOW(3), forced = 1")
+    for _ in range(40):
+        uploads.make_due()
+        uploads.sweep()
+
+    assert uploads.flags(served) == (1, 1)
+    for each in (new, unmounted):
+        record = uploads.record(each)
+        assert (record.verdict, uploads.flags(each), record.due_at is None, record.lane) == ("unverified", (0, 0), False, 1)
+
+    server.answers |= {f"/assets/{name}": Answer(PNG, headers={"ETag": '"1"'}) for name in "abc"}
+    done = CliRunner().invoke(cli, ["attachments", "rescan", "--verdict", "unverified"])
+    assert done.exit_code == 0
+    uploads.sweep()
+    assert [uploads.flags(each) for each in (served, new, unmounted)] == [(1, 1)] * 3
+
+
+def test_deleted_rows_do_not_end_the_walk_for_new_signatures(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [uploads.add(bytes([number])) for number in range(3)]
+    gone = [uploads.add(bytes([99, number])) for number in range(6)]
+    uploads.sweep()
+    uploads.execute("DELETE FROM message_attachments WHERE id >= :id", id=gone[0])
+    monkeypatch.setattr(find_unqueued, "RESCAN_PAGE", 3)
+
+    found = 0
+    for _ in range(4):
+        uploads.execute("UPDATE worker_scan_walks SET moved_at = moved_at - INTERVAL 1 MINUTE")
+        found += find_unqueued.schedule_rescans(uploads.engine, Version("1.4.6", 99_999), days=7, per_minute=60)
+
+    assert found == len(first)
+
+
+def test_a_corrected_file_url_is_scanned_at_the_next_sweep(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    path = uploads.path(attachment)
+    uploads.execute("UPDATE message_attachments SET file_url = '/files/wrong' WHERE id = :id", id=attachment)
+    for _ in range(6):
+        uploads.make_due()
+        uploads.sweep()
+    assert uploads.flags(attachment) == (0, 0)
+
+    uploads.execute("UPDATE message_attachments SET file_url = :url WHERE id = :id", url=f"/files/{path.name}", id=attachment)
+    uploads.sweep()
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+@pytest.fixture
+def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    assert uploads
+    folder = tmp_path / "quarantine"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{folder}")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    return folder
+
+
+def test_what_is_decided_about_a_file_holds_for_all_its_rows(uploads: Uploads, vault: Path) -> None:
+    infected = zipped(EICAR)
+    first, same_file, same_bytes = uploads.add(infected), uploads.add(None, file_url="/files/0"), uploads.add(infected)
+    uploads.scan(first)
+    uploads.scan(same_file)
+    uploads.sweep()
+
+    rows = [uploads.record(each) for each in (first, same_file, same_bytes)]
+    assert {(row.verdict, row.quarantine) for row in rows} == {("infected", f"file://{vault}/{rows[0].sha256}.infected")}
+
+    done = CliRunner().invoke(cli, ["attachments", "release", str(same_file), "--reason", "ours", "--json"])
+    assert json.loads(done.output)["released"] == 3
+    uploads.sweep()
+    assert [uploads.flags(each) for each in (first, same_file, same_bytes)] == [(1, 1)] * 3
+
+
+def test_a_quarantine_that_fails_again_and_again_counts_one_infected_file(uploads: Uploads, vault: Path, redis: Redis) -> None:
+    vault.rmdir()
+    uploads.add(EICAR)
+    for _ in range(4):
+        uploads.sweep()
+        uploads.make_due()
+
+    counters.flush(at_once=True)
+    assert counters.read(redis, (SCANS,))[("scans", "infected")] == 1
+
+
+def test_two_servers_with_etags_of_their_own_for_the_same_bytes_are_one_storage(uploads: Uploads, server: Server) -> None:
+    server.knows_conditions = False
+    one, two = Answer(PNG, headers={"ETag": '"a"'}), Answer(PNG, headers={"ETag": '"b"'})
+    one.next, two.next = two, one
+    server.answers["/assets/1"] = one
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_two_versions_behind_one_address_are_tested_once_each(uploads: Uploads) -> None:
+    assert uploads
+    first, second = (run._fitness(Version("1.4.3", version)) for version in (27_000, 27_001))
+    assert run._fitness(Version("1.4.3", 27_000)) is first
+    assert run._fitness(Version("1.4.3", 27_001)) is second
+
+
+@pytest.mark.parametrize(
+    ("headers", "flags"),
+    [({"Content-Encoding": ""}, (1, 1)), ({"Content-Encoding": "binary"}, (1, 1)), ({"Content-Encoding": "gzip"}, (0, 1))],
+    ids=str,
+)
+def test_only_a_known_compression_is_one(uploads: Uploads, server: Server, headers: dict[str, str], flags: Any) -> None:
+    server.answers["/assets/1"] = Answer(PNG, headers=headers)
+    attachment = uploads.add(None, file_url="/assets/1")
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == flags
+
+
+def test_a_lone_percent_sign_is_a_letter_of_the_name(uploads: Uploads, server: Server) -> None:
+    server.answers["/assets/100%25%20done.pdf"] = Answer(PNG)
+    attachment = uploads.add(None, file_url="/assets/100% done.pdf")
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_a_file_that_is_shorter_than_its_row_says_has_time_to_arrive(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG, file_size=len(PNG) + 1)
+    for _ in range(2):
+        uploads.scan(attachment)
+        assert (uploads.flags(attachment), uploads.record(attachment).verdict) == ((0, 1), "waiting")
+        assert f"only {len(PNG)} of the {len(PNG) + 1} bytes" in uploads.record(attachment).reason
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "form", ["{endpoint}/{bucket}/uploads/files/a%20b", "https://{bucket}.s3.amazonaws.com/uploads/files/a%20b"]
+)
+def test_the_web_address_of_an_object_of_the_bucket_is_that_object(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("ATTACHMENTS_URL", f"s3://{BUCKET}/uploads")
+    reread()
+    client = boto3.client("s3")
+    client.put_object(Bucket=BUCKET, Key="uploads/files/a b", Body=PNG)
+    url = form.format(endpoint=client.meta.endpoint_url, bucket=BUCKET)
+    attachment, signed = uploads.add(None, file_url=url), uploads.add(None, file_url=f"{url}?X-Amz-Expires=60")
+
+    uploads.scan(attachment)
+    uploads.scan(signed)
+
+    assert (uploads.flags(attachment), uploads.flags(signed)) == ((1, 1), (0, 0))
+
+
+def test_a_versioned_bucket_keeps_no_old_version_of_a_moved_virus(
+    uploads: Uploads, vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setenv("ATTACHMENTS_URL", "s3://versioned")
+    reread()
+    client.put_object(Bucket="versioned", Key="files/bad", Body=EICAR)
+    attachment = uploads.add(None, file_url="/files/bad")
+
+    uploads.scan(attachment)
+
+    assert len(list(vault.iterdir())) == 1
+    assert "Versions" not in client.list_object_versions(Bucket="versioned", Prefix="files/bad")
+
+
+def test_signatures_that_come_without_a_version_have_their_effect_on_an_explicit_scan(uploads: Uploads, scanners: Any) -> None:
+    first, again = uploads.add(b"attention please"), uploads.add(b"attention please")
+    uploads.scan(first)
+    try:
+        scanners.clamd.publish(27_000, b"Local:0:0:" + b"attention please".hex().encode())
+        uploads.scan(again)
+        assert uploads.flags(again) == (1, 1)  # from memory, for an hour at most
+        uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL 61 MINUTE")
+        uploads.scan(first)
+        assert uploads.flags(first) == (1, 0)
+        uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 1 WHERE id = :id", id=again)
+        uploads.sweep()
+        assert uploads.flags(again) == (1, 0)
+    finally:
+        scanners.clamd.publish(27_000)
+
+
+def test_a_doubled_call_scans_once(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.scan(attachment)
+    before = uploads.record(attachment)
+    uploads.scan(attachment)
+    assert uploads.record(attachment) == before
