@@ -35,7 +35,7 @@ PROBE = """
 import resource, sys
 from tasks.attachments import run
 run._process()
-run._tested = {run.get_settings().clamd_url: (run._process()[0].clamd.version(), float("inf"))}
+run._tested = {run._process()[0].clamd.version(): run.Fitness(frozenset(), 0.0, float("inf"))}
 run.scan_one(int(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert run.scan_one(int(sys.argv[2])).verdicts == {"clean": 1}
