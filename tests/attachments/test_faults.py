@@ -162,7 +162,7 @@ def test_content_that_keeps_killing_workers_is_blocked(uploads: Uploads) -> None
     uploads.sweep()
 
     assert uploads.flags(attachment) == (0, 0)
-    assert uploads.record(attachment).reason == "5 workers died while they scanned it"
+    assert uploads.record(attachment).reason.startswith("5 scans of it broke off")
 
 
 def test_a_result_that_comes_after_its_lease_has_passed_on_changes_nothing(uploads: Uploads, scanners: Stack) -> None:

@@ -64,10 +64,13 @@ def test_what_holds_eicar_is_served_by_no_set_up(uploads: Uploads, set_up: Any) 
 
     uploads.sweep()
 
-    opened = scannable.opened(Clamd(set_up.url, scan_seconds=30))
+    clamd = Clamd(set_up.url, scan_seconds=30)
     flags = {name: uploads.flags(attachment) for name, attachment in ids.items()}
-    assert {name for name, each in flags.items() if each not in {(1, 0), (0, 0)}} == set()
-    assert {name for name in PROBES if flags[name] == (1, 0)} == {name for name, found in opened.items() if found}
+    assert {name for name, each in flags.items() if each == (1, 1)} == set()
+    if not scannable.faults(clamd, 25 * 2**20):  # else nothing is scanned at all
+        opened = {name for name, found in scannable.opened(clamd).items() if found}
+        assert {name for name in PROBES if flags[name] == (1, 0)} == opened
+        assert set(flags.values()) == {(1, 0), (0, 0)}
 
 
 def test_what_clamd_does_not_look_into_is_blocked_by_name_unless_it_is_allowed(

@@ -125,7 +125,7 @@ def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads, tmp_path:
     uploads.sweep()
     assert not uploads.path(attachment).exists()
 
-    assert answer("release", attachment, "--reason", "a false alarm")["restored"] is True
+    assert answer("release", attachment, "--reason", "a false alarm")["restored"] == 1
     uploads.sweep()
 
     assert uploads.path(attachment).read_bytes() == EICAR

@@ -44,7 +44,7 @@ def test_infected_content_is_moved_into_quarantine(uploads: Uploads, vault: Path
         uploads.sweep()
 
     [kept] = vault.iterdir()
-    assert kept.name == f"{attachment}-{SHA256}.infected"
+    assert kept.name == f"{SHA256}.infected"
     assert kept.read_bytes() == EICAR
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert not uploads.path(attachment).exists()
@@ -103,7 +103,7 @@ def test_content_that_was_replaced_before_it_could_be_taken_is_scanned_and_not_t
 
     assert uploads.path(attachment).read_bytes() == PNG
     assert uploads.flags(attachment) == (1, 1)
-    assert [path.name for path in vault.iterdir()] == [f"{attachment}-{SHA256}.infected"]
+    assert [path.name for path in vault.iterdir()] == [f"{SHA256}.infected"]
 
 
 def test_a_quarantine_that_cannot_be_written_is_tried_again_while_the_flags_block(uploads: Uploads, vault: Path) -> None:
