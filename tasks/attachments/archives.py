@@ -52,9 +52,7 @@ OLE2_MARKS = {
     EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
 }
 # A string in the inner dictionary of a stream, such as an attachment's checksum: over it clamd 1.4 loses the stream's filter.
-PDF_INNER_STRING = re.compile(
-    rb"obj\s*<<[^>]{0,2000}<<[^>]{0,2000}[^<]<[0-9A-Fa-f\s]{1,500}>(?:(?!endobj).){0,2000}?stream", re.DOTALL
-)
+PDF_INNER_STRING = re.compile(rb"/\w{1,100}+\s{0,20}+<<[^<>]{0,2000}+<[0-9A-Fa-f\s]{1,500}+>", re.DOTALL)
 
 
 def look(data: Data, most_inside: int) -> set[str]:
@@ -136,7 +134,7 @@ class _Inside:
     def _zip(self, data: Data, depth: int) -> None:
         for member in zips.members(data, self._most_inside):
             self.types.add(f"zip {zips.METHODS.get(member.method, member.method)}")
-            if member.name.endswith(b"vbaProject.bin") or member.name.startswith(ODF_MACROS):
+            if member.name.endswith(b"vbaProject.bin") or b"/macrosheets/" in member.name or member.name.startswith(ODF_MACROS):
                 self.types.add(MACROS)
             if member.flags & zips.ENCRYPTED or member.method not in {0, *ZIP_MEMBERS}:
                 continue  # the first is clamd's to say, the second is opened by none
@@ -162,7 +160,15 @@ class _Inside:
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
 
     def _pdf(self, data: Data, _depth: int) -> None:
-        self.types |= {"pdf attachment with a checksum"} if PDF_INNER_STRING.search(data) else set()
+        stream = end = -1
+        for found in PDF_INNER_STRING.finditer(data):
+            stream = stream if stream > found.end() else data.find(b"stream", found.end())
+            end = end if end > found.end() else data.find(b"endobj", found.end())
+            if stream < 0 or end < 0:
+                return
+            if stream < end:
+                self.types.add("pdf attachment with a checksum")
+                return
 
 
 WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {

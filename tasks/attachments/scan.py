@@ -134,7 +134,7 @@ def _scan_once(attachment: Attachment, scanner: Scanner) -> Finding:
         if content.size is not None and attachment.attempts < SHORT_TRIES and content.size < (attachment.file_size or 0):
             raise MissingError(f"the file has only {content.size} of the {attachment.file_size} bytes of its row's file_size")
         version = scanner.clamd.version()
-        if _holds_still(attachment, content):
+        if _holds_still(attachment, content, version):
             return Finding(Kind(attachment.verdict), kept=True)
         reading = _Reading(content, scanner, scanner.fitness(version))
         try:
@@ -149,10 +149,11 @@ def _scan_once(attachment: Attachment, scanner: Scanner) -> Finding:
     return finding
 
 
-def _holds_still(attachment: Attachment, content: Content) -> bool:
+def _holds_still(attachment: Attachment, content: Content, version: Version) -> bool:
     """Return whether the recorded verdict was given a moment ago, on this very content: the API's call came twice."""
     return (
-        attachment.fresh
+        version == (attachment.engine, attachment.database_version)
+        and attachment.fresh
         and attachment.verdict in SERVED_NAMES
         and not attachment.forced
         and attachment.file_url == attachment.scanned_url

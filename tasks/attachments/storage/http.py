@@ -103,10 +103,11 @@ class HttpContent:
     def still_is(self, sha256: str) -> bool:
         try:
             if self.identity:
-                with self._storage.request(self._file_url, known=self.identity) as (response, _):
+                with self._storage.request(self._file_url, known=self.identity) as (response, within):
                     if response.status == NOT_MODIFIED or _identity(response) == self.identity:
                         return True
-            # Two servers behind one address may have ETags of their own for the same bytes.
+                    # Two servers behind one address may have ETags of their own for the same bytes.
+                    return HttpContent(self._storage, self._file_url, response, within).hash() == sha256
             with self._storage.open(self._file_url) as again:
                 return again.hash() == sha256
         except (MissingError, RefusedError):
