@@ -40,7 +40,8 @@ ENTER = text("""
     INSERT INTO worker_scans (attachment_id, lane, due_at)
     SELECT id, :lane, NOW(3) FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS missed
     ON DUPLICATE KEY UPDATE
-      attempts = IF(lease IS NULL, 0, attempts), verdict = IF(lease IS NULL, 'waiting', verdict),
+      attempts = IF(lease IS NULL, 0, attempts), claims = IF(lease IS NULL, 0, claims),
+      verdict = IF(lease IS NULL, 'waiting', verdict),
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """)

@@ -32,7 +32,8 @@ HISTORY = text(
 FORCE = text("""
     INSERT INTO worker_scans (attachment_id, due_at, forced, lane)
     SELECT id, NOW(3), TRUE, :lane FROM message_attachments WHERE id IN :ids
-    ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
+    ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, claims = IF(lease IS NULL, 0, claims),
+      due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """).bindparams(bindparam("ids", expanding=True))
 EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 OF_VERDICT = text("""
@@ -52,7 +53,7 @@ HELD_BACK = text("""
     ORDER BY s.attachment_id LIMIT :rows
 """)
 DUE_AGAIN = text("""
-    UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, claims = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
+    UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
     WHERE attachment_id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
 

@@ -54,6 +54,7 @@ def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Set
         verdict.name,
         finding.reason,
         finding,
+        claims=attachment.claims if finding.kind is Kind.DEADLY else 0,  # until someone asks for another scan
         wait=AT_ONCE if take else None,
         quarantine=PENDING if take else "",
         event=_event(attachment, verdict.name),

@@ -191,7 +191,8 @@ def test_the_backup_account_dumps_and_drills(log_in: As, busy: Engine, tmp_path:
 # is no matter here.
 WORKERS = (
     "attachments check", "attachments list infected", "attachments release 1 --reason harmless", "attachments rescan 1",
-    "attachments history --scan", "attachments show 1", "attachments status", "db check", "doctor --only housekeeping", "notifications pause",
+    "attachments history --scan", "attachments show 1", "attachments status",
+    "db check", "doctor --only housekeeping", "notifications pause",
     "notifications resume", "notifications replay --yes", "notifications send 1", "notifications show 1",
     "notifications preview 1", "notifications test --provider fcm --token token-1",
     "notifications status", "retention history", "retention pause", "retention resume", "retention plan",
