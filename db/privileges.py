@@ -9,10 +9,13 @@ from typing import Literal
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from db.check import check_shared_schema
+from db.engine import create_engine
 from db.migrate import VERSION_TABLE
 from db.models import CHAT_TABLES
 from db.needs import COLUMNS
 from db.transactions import error_code
+from settings import ConfigurationError
 
 Account = Literal["workers", "backup", "deploy"]
 Right = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES", "TRIGGER"]
@@ -87,6 +90,24 @@ def needs(account: Account) -> list[Need]:
     ]
     written = [Need(right, table) for table in own for right in ON_OWN]
     return [*reads, *WRITES, *written, Need("SELECT", VERSION_TABLE, "db check")]
+
+
+def require(url: str) -> None:
+    """Raise ConfigurationError where the workers' account lacks what pushes read or write. A database that is away passes."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            lacking = [f"{need.words} on {need.table}" for need in missing(connection, "workers")]
+        lacking += [difference.where for difference in check_shared_schema(engine) if difference.kind in {"table", "column"}]
+    except DBAPIError:
+        return
+    finally:
+        engine.dispose()
+    if lacking:
+        raise ConfigurationError(
+            f"the account of DATABASE_URL lacks {', '.join(lacking[:5])}: as an administrator run deploy/mysql/grants.sql; "
+            "`chat-workers db check` names columns that the API's schema lacks"
+        )
 
 
 def grants(database: str, host: str, drill: str, prefix: str) -> str:

@@ -20,6 +20,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 
+from db.privileges import require
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications import run
@@ -47,6 +48,7 @@ def _start(sender: Any, **_: Any) -> None:
     with exit_if_misconfigured():
         if "notifications" in sender.app.amqp.queues.consume_from:
             configured_providers(settings)
+            require(settings.database_url)
         tracing.check(settings)
         error_reports.start(settings)
     say_ready()

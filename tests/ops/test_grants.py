@@ -14,7 +14,7 @@ from db.check import check_shared_schema
 from db.create import create_shared_schema
 from db.engine import create_engine, get_engine
 from db.migrate import VERSION_TABLE, migrate, newest_revision
-from db.privileges import DENIED, PURPOSES, Account, grants, missing, worker_tables
+from db.privileges import DENIED, PURPOSES, Account, grants, missing, require, worker_tables
 from db.transactions import error_code
 from devstack.chat import load_chat
 from devstack.emulators.client import Emulator
@@ -31,6 +31,7 @@ from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import expire
 from tests.attachments.conftest import reread
 from tests.backups.conftest import FEW_ITERATIONS, quiet
+from tests.processes import Start
 from workers.cli import cli
 from workers.operations import reader
 
@@ -300,3 +301,21 @@ def test_nothing_else_can_be_done(account: Account, statement: str, log_in: As) 
     with log_in(account).connect() as connection, pytest.raises(DBAPIError) as refused:
         connection.exec_driver_sql(statement)
     assert error_code(refused.value) in DENIED
+
+
+def test_a_worker_whose_account_lacks_a_column_of_this_release_ends_at_its_start(
+    log_in: As, stack: Stack, start: Start
+) -> None:
+    """As after an upgrade without grants.sql: every push would fail."""
+    url = log_in("workers").url.render_as_string(hide_password=False)
+    revoke = f"REVOKE SELECT (joined_at) ON {DATABASE}.chat_participants FROM {PREFIX}workers@'{HOST}'"
+    with stack.mariadb.root() as cursor:
+        cursor.execute(revoke)
+        try:
+            worker = start("celery -A workers.app worker -Q notifications -c 1", "notifications", DATABASE_URL=url)
+            assert worker.wait(60) == 2
+        finally:
+            cursor.execute(revoke.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+    assert "joined_at" in worker.lines
+    assert "deploy/mysql/grants.sql" in worker.lines
+    require(url)
