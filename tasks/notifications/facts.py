@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, text
 
+from db.check import stray_statuses
 from tasks.facts import Alert, Column, Counter, Fact, Histogram, Row, Table, rows
 from tasks.notifications.outcome import Kind
 from tasks.notifications.pause import IN_FORCE
@@ -18,8 +19,10 @@ BACKLOG = text(f"""
     SELECT 'PENDING' AS status,
            (SELECT COUNT(*) FROM (SELECT 1 FROM chat_notifications WHERE delivery_status = 'PENDING' LIMIT {MOST}) AS counted)
              AS notifications,
-           COALESCE((SELECT TIMESTAMPDIFF(SECOND, created_at, NOW()) FROM chat_notifications IGNORE INDEX (PRIMARY)
-                     WHERE delivery_status = 'PENDING' ORDER BY id LIMIT 1), 0) AS notifications_oldest_pending_age_seconds
+           COALESCE((SELECT MAX(TIMESTAMPDIFF(SECOND, created_at, NOW())) FROM
+                       (SELECT created_at FROM chat_notifications IGNORE INDEX (PRIMARY)
+                        WHERE delivery_status = 'PENDING' ORDER BY id LIMIT 100) AS first), 0)
+             AS notifications_oldest_pending_age_seconds
     UNION ALL
     SELECT 'FAILED',
            (SELECT COUNT(*) FROM (SELECT 1 FROM chat_notifications WHERE delivery_status = 'FAILED' LIMIT {MOST}) AS counted),
@@ -73,6 +76,11 @@ ENDED = text("""
 """)
 
 
+def _backlog(connection: Connection) -> list[Row]:
+    strays = [{"status": status or "(empty)", "notifications": number} for status, number in stray_statuses(connection).items()]
+    return [*rows(connection, BACKLOG), *strays]
+
+
 def _lanes(connection: Connection) -> list[Row]:
     lanes = connection.execute(LANES).scalars().all()
     return [{"waiting_on": lane or "nothing", **rows(connection, LANE, lane=lane)[0]} for lane in lanes]
@@ -97,7 +105,7 @@ DEVICES = Column("devices", lambda row: f"{row['devices']:,}")
 ROWS = Column("rows", lambda row: f"{row['notifications']:,}")
 
 TABLES = (
-    Table("backlog", "Notifications", ("status",), BACKLOG, (
+    Table("backlog", "Notifications", ("status",), _backlog, (
         Fact("notifications", "Rows of chat_notifications by delivery_status.", "rows", most=MOST),
         Fact("notifications_oldest_pending_age_seconds", "Age of the oldest PENDING row; beat drains every five seconds.",
              "oldest",

@@ -26,6 +26,9 @@ class Notification(NamedTuple):
     device_tokens: str | None
     is_sent: bool
     created_at: float
+    """When it was written, or else first seen."""
+    conversation_uuid: str | None = None
+    message_uuid: str | None = None
     suppressed: str | None = None
     """Why the recipient does not want it, None where it is wanted."""
     mobile: bool = True

@@ -6,12 +6,14 @@ from typing import NamedTuple
 import regex
 
 from tasks.notifications.apps import DEFAULT, App
-from tasks.notifications.notification import Notification
+from tasks.notifications.notification import LIFETIME_SECONDS, Notification
 
 # FCM, APNs and Web Push agree on it: 4096 bytes of payload.
 MOST_BYTES = 4096
 
 ELLIPSIS = "…"
+# In code points: the longest emoji has fourteen; beyond that are only piles of marks.
+LONGEST_CLUSTER = 64
 _GRAPHEME = regex.compile(r"\X")
 
 
@@ -50,6 +52,8 @@ def build_push(notification: Notification, now: float, app: App = DEFAULT) -> Pu
             "conversation_id": str(notification.conversation_id),
             "message_id": str(notification.message_id),
             "notification_id": str(notification.id),
+            "conversation_uuid": notification.conversation_uuid or "",
+            "message_uuid": notification.message_uuid or "",
             "type": notification.notification_type,
         },
         collapse_key=f"notification-{notification.id}",
@@ -57,7 +61,7 @@ def build_push(notification: Notification, now: float, app: App = DEFAULT) -> Pu
         badge=notification.badge,
         sound=notification.sound,
         expires_at=notification.expires_at,
-        ttl=max(0, int(notification.expires_at - now)),
+        ttl=min(LIFETIME_SECONDS, max(0, int(notification.expires_at - now))),
         sender_id=str(notification.sender_id),
     )
 
@@ -70,13 +74,16 @@ def _sound_text(text: str) -> str:
 def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> str:
     """Return `text`, cut at the end with an ellipsis where needed so that `size_with(text)` is at most `limit` bytes.
 
-    The cut never falls inside a character or a grapheme cluster (an emoji with its modifiers, a family, a flag). What
-    does not fit even when empty is returned empty: the provider's refusal then names the limit.
+    The cut never falls inside a character, nor inside a grapheme cluster (an emoji with its modifiers, a family, a flag) unless
+    that is longer than any that people write. What does not fit even when empty is returned empty: the provider's refusal then
+    names the limit.
     """
     if size_with(text) <= limit:
         return text
     # A character is at least a byte: what lies beyond the limit cannot fit and need not be looked at.
     ends = [match.end() for match in _GRAPHEME.finditer(text[:limit])]
+    if ends and ends[0] > LONGEST_CLUSTER:
+        ends = [*range(1, ends[0]), *ends]
     low, high = 0, len(ends)  # how many clusters stay: low fits (or nothing does), high does not
     while low + 1 < high:
         middle = (low + high) // 2

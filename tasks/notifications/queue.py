@@ -73,6 +73,8 @@ LEASE_ONE = text("""
     WHERE notification_id = :id AND due_at <= NOW(3)
 """)
 
+# Without a creation time, or with one of zeros or in the future, a row's age counts from when it was first seen.
+CREATED_AT = "IF(n.created_at BETWEEN '1970-01-02' AND NOW(), n.created_at, COALESCE(d.created_at, NOW(3)))"
 # A Notification as one JSON array, its fields in their order: a row of one cell costs a third of one of twenty. By primary and
 # unique keys, without locks. LEFT makes texts of the documents, alike on all servers, and no longer than any that is of use.
 # Not loaded are rows that were deleted, or settled by someone else, or that are others than those of the entries.
@@ -81,7 +83,7 @@ NOTIFICATION = f"""
     n.conversation_id, n.message_id, n.recipient_id, COALESCE(n.sender_id, 0),
     COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE'), n.title, LEFT(n.body, 4096),
     LEFT(CONVERT(n.device_tokens USING utf8mb4), {LONGEST_DOCUMENT}), COALESCE(n.is_sent, 0),
-    COALESCE(UNIX_TIMESTAMP(n.created_at), 0) + 0e0, {preferences.COLUMNS}, {preferences.BADGE}
+    UNIX_TIMESTAMP({CREATED_AT}) + 0e0, c.conversation_id, m.message_id, {preferences.COLUMNS}, {preferences.BADGE}
 """
 LOAD = text(f"""
     SELECT JSON_ARRAY(n.id, {NOTIFICATION}, d.claims, LEFT(CONVERT(d.devices USING utf8mb4), {LONGEST_DOCUMENT}),
@@ -91,7 +93,8 @@ LOAD = text(f"""
     ORDER BY d.notification_id
 """)  # noqa: S608 - constants of this project
 PEEK = text(f"""
-    SELECT JSON_ARRAY(n.id, {NOTIFICATION}) FROM chat_notifications n {preferences.JOINS} WHERE n.id = :id
+    SELECT JSON_ARRAY(n.id, {NOTIFICATION})
+    FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
 KNOWN_DEAD = text("""
     SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(64) PATH '$')) AS tried

@@ -6,16 +6,17 @@ from sqlalchemy import Engine, bindparam, text
 
 from db.rows import dicts
 from db.transactions import transact
+from tasks.notifications.sweep import YOUNG
 
 # Rows to play again: settled without success, young enough to be sent, and with no entry that would bring them back anyway.
 # By the index on delivery_status, newest first; `before` walks it a page at a time.
-REPLAYABLE = text("""
-    SELECT n.id, n.delivery_status AS status, n.error_message AS why, n.created_at > NOW() - INTERVAL 24 HOUR AS young
+REPLAYABLE = text(f"""
+    SELECT n.id, n.delivery_status AS status, n.error_message AS why, {YOUNG} AS young
     FROM chat_notifications n IGNORE INDEX (PRIMARY)
     WHERE n.delivery_status = :status AND n.id < :before AND COALESCE(n.error_message, '') LIKE :reason
       AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
     ORDER BY n.id DESC LIMIT :rows
-""")
+""")  # noqa: S608 - a constant of this project
 REPLAY = text("""
     UPDATE chat_notifications SET delivery_status = 'PENDING', error_message = NULL
     WHERE id IN :ids AND delivery_status = :status
@@ -27,7 +28,7 @@ REPLAY_BATCH = 500
 def replayable(engine: Engine, *, status: str, reason: str, limit: int) -> list[dict[str, Any]]:
     """Return up to `limit` rows of a status (FAILED or BOUNCED) whose error_message contains `reason`, newest first.
 
-    Rows older than 24 h are left out: they would be given up again.
+    Rows older than 24 h are left out: they would be given up again. Those of an unknown age would not.
     """
     found: list[dict[str, Any]] = []
     before = 2**62

@@ -29,7 +29,7 @@ from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import Provider, absent, configured_providers
 from tasks.notifications.queue import Queue
-from tasks.notifications.sweep import adopt_strays, free_stuck_lanes
+from tasks.notifications.sweep import adopt_strays, enter_queue, free_stuck_lanes
 from tasks.shutdown import stop_requested
 
 Claim = Callable[[int, tuple[str, ...]], list[Notification]]
@@ -95,10 +95,13 @@ def retry_failed() -> Summary:
 
 
 def adopt() -> int:
-    """Give FAILED rows without a ledger entry one, and release rows whose wait has lost its cause; return how many got one."""
+    """Give rows without a status or FAILED ones without an entry what they lack, and release those that wait for nothing.
+
+    Return how many there were of the first two.
+    """
     _, providers = _process()
     free_stuck_lanes(get_engine(), list(providers))
-    return adopt_strays(get_engine())
+    return enter_queue(get_engine()) + adopt_strays(get_engine())
 
 
 def deliver(notification_id: int) -> Summary:

@@ -1,4 +1,4 @@
-"""Find rows that a claim cannot see: create the missing ledger entry, and release rows whose wait has lost its cause."""
+"""Find rows that a claim cannot see: give them the status or the entry that they lack, and release what waits for nothing."""
 
 import orjson
 from sqlalchemy import Connection, Engine, text
@@ -7,10 +7,18 @@ from db.transactions import transact
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.settlement import GAVE_UP
 
+# Rows that an INSERT gave no status, newest first, by the index on delivery_status; those that the API holds are left to later.
+WITHOUT_STATUS = text("""
+    SELECT id FROM chat_notifications IGNORE INDEX (PRIMARY)
+    WHERE delivery_status IS NULL ORDER BY id DESC LIMIT 1000 FOR UPDATE SKIP LOCKED
+""")
+MAKE_PENDING = text("UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = 'PENDING' WHERE id IN :ids")
+# True unless a row is known to be older than 24 h: NULL, a date of zeros and the future say nothing of its age.
+YOUNG = "NOT COALESCE(n.created_at BETWEEN '1970-01-02' AND NOW() - INTERVAL 24 HOUR, 0)"
 # FAILED rows that have no entry: the API's own, or from before the workers. Newest first, by the index on delivery_status,
-# a page at a time until a page is older than 24 h: a million old FAILED rows are never read.
+# a page at a time until a page holds none that is recent or a stray: a million old FAILED rows are never read.
 STRAYS = text(f"""
-    SELECT n.id, n.created_at > NOW() - INTERVAL 24 HOUR AS young,
+    SELECT n.id, {YOUNG} AS young, n.created_at BETWEEN NOW() - INTERVAL 24 HOUR AND NOW() AS recent,
            d.notification_id IS NULL AND COALESCE(n.error_message, '') NOT LIKE '{GAVE_UP}%' AS stray
     FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id
     WHERE n.delivery_status = 'FAILED' AND n.id < :before ORDER BY n.id DESC LIMIT :rows
@@ -30,6 +38,16 @@ FREE_LANE = text("""
 BEFORE_ALL = 2**62
 
 
+def enter_queue(engine: Engine) -> int:
+    """Make rows PENDING whose delivery_status is NULL; return how many."""
+
+    def enter(connection: Connection) -> int:
+        ids = connection.execute(WITHOUT_STATUS).scalars().all()
+        return connection.execute(MAKE_PENDING, {"ids": ids}).rowcount if ids else 0
+
+    return transact(engine, enter)
+
+
 def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:
     """Release rows that wait for a provider which is no longer configured, or that have waited out their 24 h."""
 
@@ -43,7 +61,7 @@ def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:
 
 
 def adopt_strays(engine: Engine, *, page: int = 1000) -> int:
-    """Enter FAILED rows younger than 24 h that no worker knows of, so that they are retried; return how many."""
+    """Enter FAILED rows that are not known to be older than 24 h and that no worker knows of; return how many."""
     adopted, before = 0, BEFORE_ALL
     while True:
         with engine.connect() as connection:
@@ -52,6 +70,6 @@ def adopt_strays(engine: Engine, *, page: int = 1000) -> int:
         if ids:
             transact(engine, lambda connection, ids=ids: connection.execute(text(ADOPT), {"ids": orjson.dumps(ids).decode()}))  # type: ignore[misc]
             adopted += len(ids)
-        if len(rows) < page or not any(row.young for row in rows):
+        if len(rows) < page or not (ids or any(row.recent for row in rows)):
             return adopted
         before = rows[-1].id

@@ -6,10 +6,14 @@ import threading
 import pytest
 from sqlalchemy import text
 
+from db.check import check_shared_schema
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
+from tasks.notifications.facts import TABLES
 from tasks.notifications.history import history
+from tasks.notifications.payload import build_push
 from tasks.notifications.queue import Queue
+from tasks.notifications.replay import replayable
 from tests.notifications.conftest import Accepted, Chat
 from tests.processes import wait_until
 
@@ -110,6 +114,56 @@ def test_a_row_older_than_24_hours_is_not_sent(api: Chat, emulator: Emulator) ->
     run.drain()
     assert api.status(row) == ("FAILED", 0, "gave up: older than 24 h")
     assert emulator.stats().requests() == 0
+
+
+UNKNOWN_AGES = {"NULL": "NULL", "zeros": "'0000-00-00'", "the future": "NOW() + INTERVAL 40 DAY"}
+
+
+@pytest.mark.parametrize("age", UNKNOWN_AGES)
+def test_a_row_of_unknown_age_counts_from_when_it_was_first_seen(
+    api: Chat, emulator: Emulator, accepted: Accepted, age: str
+) -> None:
+    emulator.inject(Fault(kind="unavailable", token="flaky"))
+    sent, failed, adopted = api.notify("phone"), api.notify("flaky"), api.notify("flaky", delivery_status="FAILED")
+    api.execute(f"UPDATE chat_notifications SET created_at = {UNKNOWN_AGES[age]}")
+    run.adopt()
+    run.drain()
+    assert accepted() == [(str(sent), "phone")]
+    assert {api.status(row)[0] for row in (failed, adopted)} == {"FAILED"}
+    assert all("next try" in (api.status(row)[2] or "") for row in (failed, adopted))
+    api.execute("UPDATE worker_deliveries SET due_at = NOW(3), devices = NULL, created_at = NOW(3) - INTERVAL 24 HOUR")
+    run.retry_failed()
+    assert api.status(failed) == ("FAILED", 0, "gave up: older than 24 h")
+    run.adopt()
+    assert api.rows("SELECT * FROM worker_deliveries") == []
+    assert {row["id"] for row in replayable(api.engine, status="FAILED", reason="gave up", limit=10)} == {failed, adopted}
+
+
+def test_a_push_lives_24_hours_at_most_whatever_its_row_says(api: Chat) -> None:
+    row = api.notify("phone", created_at="2037-01-01")
+    queue = Queue(api.engine, lease="a" * 32)
+    [notification] = queue.claim_one(row)
+    push = build_push(notification, queue.now())
+    assert 24 * 3600 - 60 < push.ttl <= 24 * 3600
+    assert (push.data["conversation_uuid"], push.data["message_uuid"][:2]) == ("c-1", "m-")
+
+
+def test_rows_without_a_status_are_sent_and_those_with_another_are_named(api: Chat, accepted: Accepted) -> None:
+    without, odd = api.notify("phone", delivery_status=None), api.notify("other")
+    with api.engine.begin() as connection:
+        connection.execute(text("SET SESSION sql_mode = ''"))
+        connection.execute(text("UPDATE chat_notifications SET delivery_status = '' WHERE id = :id"), {"id": odd})
+        connection.execute(text("SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"))
+    assert run.adopt() == 1
+    run.drain()
+    assert api.status(without) == ("SENT", 1, None)
+    assert accepted() == [(str(without), "phone")]
+    assert [str(difference) for difference in check_shared_schema(api.engine) if difference.kind == "rows"] == [
+        "chat_notifications has rows whose delivery_status is '' (1), which no worker claims: PENDING would have them sent"
+    ]
+    with api.engine.connect() as connection:
+        [backlog] = [table for table in TABLES if table.name == "backlog"]
+        assert backlog.cells(backlog.rows(connection))[-1][:2] == ("(empty)", "1")
 
 
 def test_the_apis_own_failed_row_is_taken_in_and_sent(api: Chat, accepted: Accepted) -> None:

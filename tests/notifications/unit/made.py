@@ -51,6 +51,8 @@ def a_notification(**changes: Any) -> Notification:
         "device_tokens": '["phone"]',
         "is_sent": False,
         "created_at": NOW - 60,
+        "conversation_uuid": "550e8400-e29b-41d4-a716-446655440000",
+        "message_uuid": "7c9a3a0e-5f5e-4a3a-9a39-5a0c9ad1a0e6",
     }
     return Notification(**(values | changes))
 

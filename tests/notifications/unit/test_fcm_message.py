@@ -72,7 +72,14 @@ def test_a_prepared_message_has_no_target_of_its_own(fcm: Fcm) -> None:
 def test_title_body_and_ids_are_in_the_message(fcm: Fcm) -> None:
     message, _ = prepared(fcm, a_notification())
     assert message["notification"] == {"title": "New message from Ana", "body": "When can you deliver?"}
-    assert message["data"] == {"conversation_id": "5", "message_id": "6", "notification_id": "7", "type": "MESSAGE"}
+    assert message["data"] == {
+        "conversation_id": "5",
+        "message_id": "6",
+        "notification_id": "7",
+        "conversation_uuid": "550e8400-e29b-41d4-a716-446655440000",
+        "message_uuid": "7c9a3a0e-5f5e-4a3a-9a39-5a0c9ad1a0e6",
+        "type": "MESSAGE",
+    }
 
 
 def test_every_platform_collapses_repeats_by_the_same_key(fcm: Fcm) -> None:
