@@ -162,6 +162,8 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         b"text PK\x05\x06",
         bytes(99),
     ],
+    # Of names made from the bytes each process would have its own, for a gzip says when it was made.
+    ids=lambda content: f"{content[:2]!r} of {len(content)} bytes",
 )
 def test_what_is_whole_has_no_fault(content: bytes) -> None:
     assert fault(content) is None
