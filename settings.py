@@ -404,11 +404,13 @@ def _trust(own: Path | None) -> None:
     if own and system and own != system and not content.startswith(MERGED):
         # In memory where that can be: /tmp is swept of what is ten days old.
         folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - under a name of its own
-        for left in folder.glob("chat-workers-*-*.pem"):  # by a process that was killed
+        # Containers that share the folder have process ids of their own.
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        for left in folder.glob(f"chat-workers-*-{namespace}-*.pem"):  # by a process that was killed
             if not Path("/proc", left.name.split("-")[2]).exists():
                 with suppress(OSError):
                     left.unlink()
-        prefix = f"chat-workers-{os.getpid()}-"
+        prefix = f"chat-workers-{os.getpid()}-{namespace}-"
         with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
             merged.write(MERGED + system.read_bytes() + b"\n" + content)
         trusted = Path(merged.name)

@@ -127,16 +127,19 @@ def test_the_merged_file_ends_with_its_process_and_a_killed_ones_with_the_next(t
     ensure_certificates(tmp_path)
     required = {"DATABASE_URL": "mysql+pymysql://u:p@db.example/chat", "CELERY_BROKER_URL": "redis://redis.example"}
     environment = {**os.environ, **required, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-    program = "import os, settings; settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
+    program = "settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
 
-    def run(*more: str) -> Path:
-        command = [sys.executable, "-c", "; ".join([program, *more])]
+    def run(*more: str, first: str = "pass") -> list[Path]:
+        command = [sys.executable, "-c", "; ".join(["import os, pathlib, settings", first, program, *more])]
         done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60)
-        return Path(done.stdout.strip())
+        return [Path(line) for line in done.stdout.splitlines()]
 
-    killed = run("os.kill(os.getpid(), 9)")
+    (killed,) = run("os.kill(os.getpid(), 9)")
     assert killed.exists()
-    ended = run()
+    _, _, process, namespace, end = killed.name.split("-")
+    other = killed.with_name(f"chat-workers-{process}-{int(namespace) + 1}-{end}")
+    ended, still_there = run("other.unlink()", "print(True)", first=f"other = pathlib.Path({str(other)!r}); other.touch()")
     assert ended != killed
     assert not ended.exists()
     assert not killed.exists()
+    assert still_there
