@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import chain, zip_longest
 from typing import cast
 
 from hpack import Decoder, Encoder, HPACKError
@@ -63,7 +64,7 @@ def _encode(headers: tuple[tuple[str, str], ...]) -> bytes:
 
 @lru_cache
 def _decode(block: bytes) -> tuple[int, str | None, int | None, str]:
-    """Return status, Retry-After, Content-Length and the message's name.
+    """Return status (-1 where a number is none), Retry-After, Content-Length and the message's name.
 
     The peer keeps no table (HEADER_TABLE_SIZE): a block means one thing.
     """
@@ -73,7 +74,10 @@ def _decode(block: bytes) -> tuple[int, str | None, int | None, str]:
     status, wait, length = found.get(b":status", b"0"), found.get(b"retry-after"), found.get(b"content-length")
     name = found.get(b"apns-id") or found.get(b"location") or b""
     texts = [word.decode("latin-1") if isinstance(word, bytes) else None for word in (wait, name)]
-    return int(status), texts[0], int(length) if length else None, texts[1] or ""
+    try:
+        return int(status), texts[0], int(length) if length else None, texts[1] or ""
+    except ValueError:
+        return -1, None, None, ""
 
 
 @dataclass(slots=True, eq=False)
@@ -161,15 +165,25 @@ class Connection(asyncio.Protocol):
         self._send_body(stream, exchange)
 
     def look(self, now: float, seconds: float, ping_after: float) -> None:
-        """End requests older than `seconds`, and a dead connection. One that was idle for `ping_after` seconds is asked."""
+        """End requests older than `seconds`, and a dead connection.
+
+        One that was idle for `ping_after` seconds, or left a request without an answer, is asked before it is used again.
+        """
         late = [stream for stream, exchange in self._streams.items() if now - exchange.began_at > seconds]
-        for stream in late:
-            self._drop(stream, CANCEL).fail(NoAnswerError("no answer in time"))
-        if (late and now - self._heard_at >= seconds) or (self._pinged_at and now - self._pinged_at > PING_SECONDS):
-            self.end("the connection was dead")
-        elif ping_after and not self._streams and not self._pinged_at and now - self._heard_at > ping_after:
+        alive_at = max(self._pinged_at, self._heard_at if self._streams else 0.0)
+        dead = (late and now - self._heard_at >= seconds) or (self._pinged_at and now - alive_at > PING_SECONDS)
+        idle = ping_after and not self._streams and now - self._heard_at > ping_after
+        # What waits may not begin here in place of what is dropped.
+        self.closing |= bool(dead)
+        if not dead and not self._pinged_at and (late or idle):
             self._pinged_at = now
             self._write(_frame(Frame.PING, 0, 0, bytes(8)))
+        for stream in late:
+            self._drop(stream, CANCEL).fail(NoAnswerError("no answer in time"))
+        if dead:
+            self.end("the connection was dead")
+        elif self.closing and not self._streams:
+            self.end("")
 
     def wake(self, now: float) -> None:
         """Have a sign of life count from now on, for nobody listened meanwhile."""
@@ -252,10 +266,11 @@ class Connection(asyncio.Protocol):
             case Frame.RST_STREAM if exchange:
                 self._drop(stream)
                 code = int.from_bytes(payload, "big")
-                if code == REFUSED_STREAM and exchange.tries < MOST_TRIES:
-                    self._origin.again([exchange])
+                why = f"the provider reset the stream, code {code}"
+                if code == REFUSED_STREAM:
+                    self._origin.again([exchange], why)
                 else:
-                    exchange.fail(NoAnswerError(f"the provider reset the stream, code {code}"))
+                    exchange.fail(NoAnswerError(why))
             case Frame.SETTINGS if not flags & ACK:
                 self._settings(dict(SETTING.iter_unpack(payload)))
             case Frame.PING if not flags & ACK:
@@ -266,9 +281,12 @@ class Connection(asyncio.Protocol):
             case Frame.GOAWAY:
                 self.closing = True
                 last, code = CODES.unpack_from(payload)
-                self._origin.again([self._drop(number) for number in [*self._streams] if number > last & MOST])
+                why = f"the provider closed the connection, code {code}"
+                if not self._proven:
+                    self._origin.hold()
+                self._origin.again([self._drop(number) for number in [*self._streams] if number > last & MOST], why)
                 if not self._streams:
-                    self.end(f"the provider closed the connection, code {code}")
+                    self.end(why)
             case Frame.WINDOW_UPDATE:
                 more = int.from_bytes(payload, "big") & MOST
                 self._window += 0 if stream else more
@@ -282,8 +300,8 @@ class Connection(asyncio.Protocol):
             return
         if not exchange.status:  # else they are trailers
             exchange.status, exchange.retry_after, exchange.length, exchange.name = status, retry_after, length, name
-        if ended:
-            self._conclude(stream, exchange, ended=True)
+        if ended or exchange.status < 0:
+            self._conclude(stream, exchange, ended=ended)
 
     def _conclude(self, stream: int, exchange: Exchange, *, ended: bool) -> None:
         self._proven = True
@@ -354,12 +372,15 @@ class Origin:
         """Begin what waits as far as there is room; dial if that is not enough, once at a time: no stampede."""
         if self._hearing:
             return
+        now = time.monotonic()
         for connection in self._connections:
             while self._waiting and connection.room:
                 exchange = self._waiting.popleft()
-                if not exchange.answer.done():
+                if now - exchange.began_at > self._seconds:
+                    exchange.fail(NoAnswerError("no answer in time"))
+                elif not exchange.answer.done():
                     connection.start(exchange)
-        if self._waiting and self._dialing is None and time.monotonic() >= self._dial_at:
+        if self._waiting and self._dialing is None and now >= self._dial_at:
             live = self._live()
             if len(live) < MOST_CONNECTIONS and all(connection.full for connection in live):
                 self._dialing = asyncio.get_running_loop().create_task(self._dial())
@@ -367,10 +388,23 @@ class Origin:
     def _live(self) -> list[Connection]:
         return [connection for connection in self._connections if not connection.closing]
 
-    def again(self, exchanges: list[Exchange]) -> None:
-        """Put back what the provider did not take, ahead of the others."""
-        self._waiting.extendleft(reversed(exchanges))
+    def again(self, exchanges: list[Exchange], why: str) -> None:
+        """Put back what the provider did not take, ahead of the others, a few times."""
+        for exchange in reversed(exchanges):
+            if exchange.tries < MOST_TRIES:
+                self._waiting.appendleft(exchange)
+            else:
+                exchange.fail(NoAnswerError(why))
         self.pump()
+
+    def hold(self) -> None:
+        """Dial no sooner than a little later, for a provider that sends away each new connection."""
+        self._dial_at = time.monotonic() + REDIAL_SECONDS
+
+    def rest(self) -> None:
+        """Look no more, if nothing is under way: nobody will use this origin again."""
+        if not (self._connections or self._waiting or self._dialing):
+            self._timer.cancel()
 
     def ended(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -420,14 +454,19 @@ class Origin:
     async def _connect(self) -> socket.socket:
         """Return a TCP connection to the first address that takes one. Raise OSError."""
         loop, failure = asyncio.get_running_loop(), OSError("the name has no address")
-        for family, kind, protocol, _, address in await loop.getaddrinfo(*self._address, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
-            sock.setblocking(False)
+        found = await loop.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
+        # By turns, for one family may lead nowhere with all its addresses.
+        families = [[one for one in found if one[0] == family] for family in dict.fromkeys(one[0] for one in found)]
+        for family, kind, protocol, _, address in filter(None, chain.from_iterable(zip_longest(*families))):
+            sock: socket.socket | None = None
             try:
+                sock = socket.socket(family, kind, protocol)
+                sock.setblocking(False)
                 async with asyncio.timeout(ADDRESS_SECONDS):
                     await loop.sock_connect(sock, address)
                 return sock
             except OSError as error:
-                sock.close()
+                if sock:
+                    sock.close()
                 failure = error
         raise failure

@@ -93,6 +93,7 @@ class Transport:
             with suppress(NotHttp2Error):
                 return Answer(*await origin.post(path, headers.items(), body))
             self._origins[to.origin_ascii] = None
+            origin.rest()
         return await self._by_pyreqwest(to, headers, body)
 
     async def close(self) -> None:

@@ -5,11 +5,13 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvloop
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from pyreqwest.http import Url
 
 from devstack.emulators.certificates import ensure_certificates
-from tasks.notifications.providers import http2
+from tasks.notifications.providers import http2, transport
 from tasks.notifications.providers.http2 import (
     MOST_ANSWER_BYTES,
     MOST_CONNECTIONS,
@@ -149,6 +151,24 @@ def test_goaway_ends_what_was_taken_and_sends_the_rest_over_one_new_connection(s
     wait_until(lambda: server.peers[0].closed, "the connection that was told to go is closed")
     assert good(caller.post(*sent))
     assert len(server.peers) == 2
+
+
+def test_a_provider_that_sends_every_connection_away_is_asked_a_few_times(
+    server: Http2Server, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "REDIAL_SECONDS", 0.0)
+    server.script = lambda peer, _stream: peer.go_away(last=0)
+    assert "closed the connection" in failure(*client(seconds=5).post(b"1"))
+    assert len(server.peers) == MOST_TRIES
+
+
+def test_a_new_connection_that_was_sent_away_is_not_replaced_at_once(
+    server: Http2Server, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "REDIAL_SECONDS", 60.0)
+    server.script = lambda peer, _stream: peer.go_away(last=0)
+    assert failure(*client(seconds=2).post(b"1")) == "no answer in time"
+    assert len(server.peers) == 1
 
 
 @pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, ErrorCodes.NO_ERROR])
@@ -348,6 +368,17 @@ def test_an_answer_that_is_shorter_than_it_says_is_none(server: Http2Server, cli
     assert good([whole])
 
 
+@pytest.mark.parametrize("malformed", [[(":status", "2x")], [*OK, ("content-length", "x")]])
+def test_an_answer_with_an_unreadable_number_is_none_and_the_others_are(
+    server: Http2Server, client: Clients, malformed: list[tuple[str, str]]
+) -> None:
+    server.script = lambda peer, stream: peer.h2.send_headers(stream, malformed) if stream == 1 else peer.answer(stream)
+    unreadable, *others = client().post(*bodies(5))
+    assert "without a usable status" in failure(unreadable)
+    assert good(others)
+    assert len(server.peers) == 1
+
+
 def test_a_certificate_of_another_authority_is_refused(server: Http2Server, client: Clients) -> None:
     assert "certificate" in failure(*client(trusting="other").post(b"1"))
     assert not server.taken
@@ -365,7 +396,14 @@ def test_a_server_that_takes_connections_and_says_nothing_ends_at_the_deadline(c
         assert silent.asked == 1
 
 
-def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clients) -> None:
+def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Origin] = []
+
+    def make(url: Url, trusted: ssl.SSLContext, **limits: float) -> Origin:
+        made.append(Origin(url, trusted, **limits))
+        return made[-1]
+
+    monkeypatch.setattr(transport, "Origin", make)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*ensure_certificates(folder))
     context.set_alpn_protocols(["http/1.1"])
@@ -385,6 +423,7 @@ def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clien
     caller = client(listener.getsockname()[1])
     assert caller.post(b"1", b"2") == [Answer(200, b"{}", "3")] * 2
     assert caller.post(b"3") == [Answer(200, b"{}", "3")]
+    assert [origin._timer.cancelled() for origin in made] == [True]
     listener.close()
 
 
@@ -410,6 +449,146 @@ def test_where_the_environment_names_a_proxy_requests_go_by_it(
     listener.close()
 
 
+class Pipe(asyncio.Transport):
+    """What a connection writes to, without a peer."""
+
+    closed = False
+    written = b""
+
+    def write(self, data: Any) -> None:
+        assert not self.closed
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, _name: str, _default: object = None) -> object:
+        return SimpleNamespace(selected_alpn_protocol=lambda: "h2")
+
+
+PING, PONG = (struct.pack(">IBI", 8 << 8 | 6, flags, 0) + bytes(8) for flags in (0, 1))
+
+
+def frame(kind: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">IBI", len(payload) << 8 | kind, 0, stream) + payload
+
+
+def unconnected(seconds: float = 60.0) -> Origin:
+    return Origin(Url("https://a.example"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), seconds=seconds, ping_after=0)
+
+
+def piped(origin: Origin) -> tuple[Connection, Pipe]:
+    connection, pipe = Connection(origin), Pipe()
+    connection.connection_made(pipe)
+    origin._connections.append(connection)
+    return connection, pipe
+
+
+def asked(began_at: float) -> Exchange:
+    return Exchange(b"", b"body", began_at, asyncio.get_running_loop().create_future())
+
+
+def test_no_request_begins_on_a_connection_that_is_found_dead() -> None:
+    async def talk() -> None:
+        origin, now = unconnected(), time.monotonic()
+        connection, _ = piped(origin)
+        connection.data_received(frame(4, 0, struct.pack(">HI", SettingCodes.MAX_CONCURRENT_STREAMS, 1)))
+        old, young = asked(now), asked(now + 10)
+        connection.start(old)
+        origin.again([young], "")
+        connection.look(now + 20, 15, 0)
+        assert failure(old.answer.exception() or Exception()) == "no answer in time"
+        assert not young.answer.done()
+        await origin.close()
+
+    asyncio.run(talk())
+
+
+def test_what_waited_past_its_deadline_does_not_begin() -> None:
+    async def talk() -> None:
+        origin = unconnected()
+        piped(origin)
+        late = asked(time.monotonic() - 61)
+        origin.again([late], "")
+        assert failure(late.answer.exception() or Exception()) == "no answer in time"
+        assert not late.tries
+        await origin.close()
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_connection_with_a_late_request_is_asked_before_it_takes_more(*, alive: bool) -> None:
+    async def talk() -> None:
+        origin, now = unconnected(), time.monotonic()
+        connection, pipe = piped(origin)
+        connection.start(asked(now - 30))
+        connection.start(young := asked(now))
+        connection.look(now + 1, 30, 0)
+        assert not connection.room
+        await asyncio.sleep(0)
+        assert pipe.written.count(PING) == 1
+        if alive:
+            connection.data_received(PONG)
+            assert connection.room
+        connection.look(now + 2 + PING_SECONDS, 30, 0)
+        assert young.answer.done() is not alive
+        await origin.close()
+        assert isinstance(young.answer.exception(), NoAnswerError)
+
+    asyncio.run(talk())
+
+
+def test_a_closing_connection_without_a_stream_is_closed() -> None:
+    async def talk() -> None:
+        origin, now = unconnected(), time.monotonic()
+        connection, pipe = piped(origin)
+        connection.start(reset := asked(now))
+        connection.data_received(frame(7, 0, struct.pack(">II", 1, 0)) + frame(3, 1, struct.pack(">I", 2)))
+        connection.look(now, 60, 0)
+        assert pipe.closed
+        assert reset.answer.exception()
+        await origin.close()
+
+    asyncio.run(talk())
+
+
+def test_the_families_of_addresses_are_tried_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    async def addresses(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        found = [
+            (999, "x"),
+            *((socket.AF_INET6, f"::{number}") for number in (1, 2, 3)),
+            (socket.AF_INET, "1"),
+            (socket.AF_INET, "2"),
+        ]
+        return [(family, socket.SOCK_STREAM, 0, "", (address, 443)) for family, address in found]
+
+    async def connect(_: socket.socket, address: tuple[str, int]) -> None:
+        tried.append(address[0])
+        raise ConnectionRefusedError
+
+    async def talk() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+        origin = unconnected()
+        with pytest.raises(ConnectionRefusedError):
+            await origin._connect()
+        await origin.close()
+
+    asyncio.run(talk())
+    assert tried == ["::1", "1", "::2", "2", "::3"]
+
+
 FRAMES = st.builds(
     lambda kind, flags, stream, payload: struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload,
     st.integers(0, 12),
@@ -421,37 +600,17 @@ FRAMES = st.builds(
 
 @given(st.lists(st.lists(FRAMES, max_size=6).map(b"".join) | st.binary(max_size=100), max_size=3))
 def test_whatever_bytes_come_there_is_an_answer_or_none(pieces: list[bytes]) -> None:
-    class Pipe(asyncio.Transport):
-        closed = False
-
-        def write(self, _data: object) -> None:
-            assert not self.closed
-
-        def close(self) -> None:
-            self.closed = True
-
-        abort = close
-
-        def is_closing(self) -> bool:
-            return self.closed
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
-        def get_extra_info(self, _name: str, _default: object = None) -> object:
-            return SimpleNamespace(selected_alpn_protocol=lambda: "h2")
-
     async def talk() -> None:
-        origin = Origin(Url("https://a.example"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), seconds=1, ping_after=0)
+        origin = unconnected(seconds=1)
         connection = Connection(origin)
         connection.connection_made(Pipe())
-        asked = Exchange(b"", b"body", 0.0, asyncio.get_running_loop().create_future())
-        connection.start(asked)
+        exchange = asked(0.0)
+        connection.start(exchange)
         for piece in pieces:
             connection.data_received(piece)
         connection.connection_lost(None)
         await origin.close()
         with suppress(NoAnswerError):
-            assert len(await asked.answer) == 3
+            assert len(await exchange.answer) == 3
 
     asyncio.run(talk())
