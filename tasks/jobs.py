@@ -12,6 +12,9 @@ from settings import Settings
 # many children, or as many as the variable …_PROCESSES says; backups run one at a time.
 QUEUES = {"notifications": 2, "attachments": 2, "housekeeping": 3, "backups": 1}
 
+# The header by which a message says who gave the order, for the ledger of runs: an operator's name, or BEAT.
+STARTED_BY, LONGEST_NAME, BEAT = "started_by", 100, "beat"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

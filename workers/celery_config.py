@@ -8,7 +8,7 @@ from kombu import Exchange, Queue
 from beat_schedule import BEAT_SCHEDULE
 from settings import Settings
 from tasks import broker
-from tasks.jobs import JOBS, QUEUES, configured
+from tasks.jobs import BEAT, JOBS, QUEUES, STARTED_BY, configured
 from workers.messages.read import QUIET
 
 # The longest hard limit any task may have. Redis hands a message out again once the visibility timeout has passed, even
@@ -26,13 +26,14 @@ BEAT_LOCK_SECONDS = 5 * BEAT_LOOP_SECONDS
 def beat_entries(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return the entries whose tasks are configured: nobody would take, or could do, the others."""
     tasks = configured(settings)
-    return {name: _quiet_if_often(entry) for name, entry in BEAT_SCHEDULE.items() if entry["task"] in tasks}
+    return {name: _signed(entry) for name, entry in BEAT_SCHEDULE.items() if entry["task"] in tasks}
 
 
-def _quiet_if_often(entry: dict[str, Any]) -> dict[str, Any]:
-    """Let the ticks of an entry send no events (workers/ticks.py) if there are several a minute."""
+def _signed(entry: dict[str, Any]) -> dict[str, Any]:
+    """Say that beat sends it; the ticks of an entry send no events (workers/ticks.py) if there are several a minute."""
     often = getattr(entry["schedule"], "run_every", OFTEN) < OFTEN
-    return {**entry, "options": {**entry["options"], "headers": {QUIET: True}}} if often else entry
+    headers = {STARTED_BY: BEAT} | ({QUIET: True} if often else {})
+    return {**entry, "options": {**entry["options"], "headers": headers}}
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:

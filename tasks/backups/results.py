@@ -45,6 +45,12 @@ def set_aside(target: Engine, dumped: datetime) -> None:
         connection.execute(text(f"RENAME TABLE {ASIDE}_new TO {ASIDE}"))
 
 
+def are_aside(target: Engine) -> bool:
+    """Return whether an earlier restore of notifications ended before they had their results."""
+    with target.connect() as connection:
+        return ASIDE in connection.execute(text("SHOW TABLES")).scalars().all()
+
+
 def bring_back(target: Engine, *, push: bool) -> int:
     """Give restored rows their live results; return how many unsettled ones had none and are suppressed, unless `push`.
 

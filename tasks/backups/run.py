@@ -149,6 +149,8 @@ class Backups:
             known = self.known_passphrases
             with source.unpacked(found, known, into, tick, name=name) as backup:
                 restore.check(target, backup, known, tick, tables, triggers=triggers)
+                if "chat_notifications" not in tables and results.are_aside(target):
+                    raise BackupError("an earlier restore has not given notifications their results: add chat_notifications")
                 with pause or nullcontext():
                     if "chat_notifications" in tables:
                         results.set_aside(target, backup.signed.manifest.created_at)

@@ -129,10 +129,10 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def _flatten(entry: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the text members of an entry, those of a Web Push `keys` object beside the others."""
+    """Return the text members of an entry, a Web Push subscription's own two `keys` beside the others."""
     keys = entry.get("keys")
-    members = {**entry, **(keys if isinstance(keys, dict) else {})}
-    return [(key, value) for key, value in members.items() if isinstance(value, str)]
+    secrets = {name: keys.get(name) for name in ("p256dh", "auth")} if isinstance(keys, dict) else {}
+    return [(key, value) for key, value in {**entry, **secrets}.items() if isinstance(value, str)]
 
 
 def _json_type(value: Any) -> str:

@@ -95,7 +95,7 @@ RECORD_DEAD = text("""
 
 RECORD_HISTORY = text(f"""
     INSERT INTO worker_delivery_history (notification_id, identity, status, reason, devices)
-    SELECT notification_id, COALESCE({IDENTITY}, ''), status, reason, devices
+    SELECT history.notification_id, COALESCE({IDENTITY}, ''), history.status, history.reason, history.devices
     FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
       notification_id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status',
       reason VARCHAR(64) PATH '$.reason', devices JSON PATH '$.devices')) AS history

@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 NotificationType = Literal["MESSAGE", "MENTION", "SYSTEM"]
 LIFETIME_SECONDS = 24 * 3600
 # Of a row `n`. Ids come back (a restore, TRUNCATE): what is kept beside a row carries this; nothing, if it is from before 0009.
-IDENTITY = "CONCAT_WS(' ', n.recipient_id, n.message_id, n.created_at)"
+# To the second, whatever the column's precision, which the API may raise.
+IDENTITY = "CONCAT_WS(' ', n.recipient_id, n.message_id, LEFT(n.created_at, 19))"
 ENTRIES = f"""
     worker_deliveries d FORCE INDEX (PRIMARY) STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY)
     ON n.id = d.notification_id AND d.identity IN ('', {IDENTITY})

@@ -49,6 +49,7 @@ def paused(engine: Engine) -> frozenset[str]:
 OTHERS = text(f"""
     SELECT COUNT(*) FROM worker_delivery_pauses WHERE provider = '' AND why NOT LIKE '{HELD_FOR}%' AND ({IN_FORCE})
 """)  # noqa: S608 - constants of this module
+RELEASE = text(f"DELETE FROM worker_delivery_pauses WHERE provider = '' AND why LIKE '{HELD_FOR}%'")  # noqa: S608 - as above
 # A lease ends by itself, also one of a worker that died.
 UNDER_WAY = text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL AND due_at > NOW(3)")
 
@@ -74,4 +75,4 @@ def held(engine: Engine, by: str, what: str) -> Iterator[None]:
     yield
     if ours:
         with engine.begin() as connection:
-            connection.execute(RESUME, {"provider": ""})
+            connection.execute(RELEASE)

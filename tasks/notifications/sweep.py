@@ -12,7 +12,11 @@ WITHOUT_STATUS = text("""
     SELECT id FROM chat_notifications IGNORE INDEX (PRIMARY)
     WHERE delivery_status IS NULL ORDER BY id DESC LIMIT 1000 FOR UPDATE SKIP LOCKED
 """)
-MAKE_PENDING = text("UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = 'PENDING' WHERE id IN :ids")
+# A row that was sent before it had a status is not sent again.
+ENTER = text("""
+    UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = IF(is_sent, 'SENT', 'PENDING')
+    WHERE id IN :ids
+""")
 # True unless a row is known to be older than 24 h: NULL, a date of zeros and the future say nothing of its age.
 YOUNG = "NOT COALESCE(n.created_at BETWEEN '1970-01-02' AND NOW() - INTERVAL 24 HOUR, 0)"
 # FAILED rows that have no entry: the API's own, or from before the workers. Newest first, by the index on delivery_status,
@@ -39,11 +43,11 @@ BEFORE_ALL = 2**62
 
 
 def enter_queue(engine: Engine) -> int:
-    """Make rows PENDING whose delivery_status is NULL; return how many."""
+    """Make rows PENDING whose delivery_status is NULL, or SENT if they are; return how many."""
 
     def enter(connection: Connection) -> int:
         ids = connection.execute(WITHOUT_STATUS).scalars().all()
-        return connection.execute(MAKE_PENDING, {"ids": ids}).rowcount if ids else 0
+        return connection.execute(ENTER, {"ids": ids}).rowcount if ids else 0
 
     return transact(engine, enter)
 

@@ -152,7 +152,8 @@ def merge(message: dict[str, Any], template: Mapping[str, Any], words: Mapping[s
     """Put the template into the message, its placeholders filled unless there are no `words`; return the message."""
     for key, value in template.items():
         if isinstance(value, dict):
-            merge(message.setdefault(key, {}), value, words)
+            there = message.get(key)
+            message[key] = merge(there if isinstance(there, dict) else {}, value, words)
         else:
             message[key] = value if words is None else _filled(value, words)
     return message

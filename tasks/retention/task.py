@@ -6,6 +6,7 @@ import structlog
 from celery import current_task, shared_task
 
 from db.engine import get_engine
+from tasks.jobs import BEAT, STARTED_BY
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import FAILURES, NOT_DUE, run_policy
 from tasks.shutdown import stop_requested
@@ -16,9 +17,8 @@ log = structlog.get_logger(__name__)
 RUNS_SECONDS = 2 * 3600
 TIME_LIMIT_SECONDS = RUNS_SECONDS + 600
 
-# The header by which a message says who sent it, for the ledger; beat's own have none.
-STARTED_BY = "started_by"
-BEAT = "beat"
+# Who is in the ledger for a message that names nobody.
+SOMEBODY = "a message"
 
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
@@ -76,6 +76,6 @@ def _run(*names: str, daily: bool = False) -> str:
 
 
 def _by() -> str:
-    """Return who sent the message, for the ledger: beat, or who gave the order by `schedule run`."""
+    """Return who sent the message, for the ledger: beat, who gave the order by `schedule run`, or somebody."""
     headers = (current_task.request.headers if current_task else None) or {}
-    return str(headers.get(STARTED_BY) or BEAT)
+    return str(headers.get(STARTED_BY) or SOMEBODY)

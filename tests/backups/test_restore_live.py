@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
@@ -85,6 +85,7 @@ def test_a_restore_that_stopped_goes_on_with_the_results_that_it_had_found(live:
         raise KeyboardInterrupt
     assert api.status(row)[0] == "PENDING"
     run.drain()
+    assert "an earlier restore has not given notifications" in restore(made.name, "--tables", "messages", code=1)
     restore(made.name)
     assert api.status(row)[0] == "SENT"
     assert pause.paused(live.engine) == frozenset()
@@ -104,5 +105,9 @@ def test_an_operators_own_pause_outlasts_a_restore(live: Backups) -> None:
     with live.engine.begin() as connection:
         pause.pause(connection, (), OPERATOR, "an incident")
     restore(name)
-    with live.engine.connect() as connection:
-        assert connection.execute(text("SELECT paused_by FROM worker_delivery_pauses")).scalars().all() == [OPERATOR]
+    assert pause.paused(live.engine) == {""}
+    with live.engine.begin() as connection:
+        pause.resume(connection, ())
+    with pause.held(live.engine, "a restore", "a restore"), live.engine.begin() as connection:
+        pause.pause(connection, (), OPERATOR, "an incident")
+    assert pause.paused(live.engine) == {""}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.utils.json import dumps, loads
 
+from tasks.jobs import STARTED_BY
 from tests.messages import samples
 from workers.messages import control
 from workers.messages.read import (
@@ -174,8 +175,8 @@ def test_callbacks_and_chains_are_left_behind(app: "Celery[Any]") -> None:
     assert written({**good, "body": samples.encoded([[], {}, options])}, app) == written(good, app)
 
 
-def test_traces_and_the_time_of_sending_are_taken_along(app: "Celery[Any]") -> None:
-    trace = dict.fromkeys(TRACE_HEADERS, "00-1-2-01") | {SENT_AT: 1.5}
+def test_traces_the_time_of_sending_and_who_sent_it_are_taken_along(app: "Celery[Any]") -> None:
+    trace = dict.fromkeys(TRACE_HEADERS, "00-1-2-01") | {SENT_AT: 1.5, STARTED_BY: "ann@host"}
     message = samples.good()
     message["headers"] |= trace
     assert trace.items() <= written(message, app)["headers"].items()

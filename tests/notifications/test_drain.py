@@ -150,13 +150,14 @@ def test_a_push_lives_24_hours_at_most_whatever_its_row_says(api: Chat) -> None:
 
 def test_rows_without_a_status_are_sent_and_those_with_another_are_named(api: Chat, accepted: Accepted) -> None:
     without, odd = api.notify("phone", delivery_status=None), api.notify("other")
+    sent = api.notify("phone", delivery_status=None, is_sent=1)
     with api.engine.begin() as connection:
         connection.execute(text("SET SESSION sql_mode = ''"))
         connection.execute(text("UPDATE chat_notifications SET delivery_status = '' WHERE id = :id"), {"id": odd})
         connection.execute(text("SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"))
-    assert run.adopt() == 1
+    assert run.adopt() == 2
     run.drain()
-    assert api.status(without) == ("SENT", 1, None)
+    assert api.status(without) == api.status(sent) == ("SENT", 1, None)
     assert accepted() == [(str(without), "phone")]
     assert [str(difference) for difference in check_shared_schema(api.engine) if difference.kind == "rows"] == [
         "chat_notifications has rows whose delivery_status is '' (1), which no worker claims: PENDING would have them sent"

@@ -19,8 +19,8 @@ from sqlalchemy import Engine, text
 
 from beat_schedule import every
 from settings import ConfigurationError, get_settings
+from tasks.jobs import STARTED_BY
 from tasks.retention.policies import POLICIES
-from tasks.retention.task import STARTED_BY
 from tests.retention.rows import conversation, ids, notifications, parents
 from workers.cli import cli
 from workers.cli.progress import who

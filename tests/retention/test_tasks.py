@@ -5,6 +5,7 @@ from sqlalchemy import Engine, text
 
 from beat_schedule import BEAT_SCHEDULE
 from settings import ConfigurationError
+from tasks.jobs import BEAT, STARTED_BY
 from tasks.retention import ledger
 from tasks.retention import task as retention
 from tasks.retention.policies import POLICIES
@@ -90,9 +91,10 @@ def test_a_run_ends_with_the_time_that_its_task_has_left(chat: Engine) -> None:
 
 def test_the_ledger_names_who_sent_the_message(chat: Engine) -> None:
     """Who gives the order has it done now; beat's next message finds that today's run was made."""
-    retention.purge_notifications.apply(headers={"celery_beat_task": "1"})
-    retention.purge_notifications.apply(headers={retention.STARTED_BY: "ann@host"})
-    again = retention.purge_notifications.apply(headers={"celery_beat_task": "1"})
+    retention.purge_notifications.apply(headers={STARTED_BY: BEAT})
+    retention.purge_notifications.apply(headers={STARTED_BY: "ann@host"})
+    retention.purge_notifications.apply()
+    again = retention.purge_notifications.apply(headers={STARTED_BY: BEAT})
     assert again.result == "read_notifications: did not run: not due: today's run was made"
     with chat.connect() as connection:
-        assert [run["started_by"] for run in ledger.history(connection, None, 3)] == ["ann@host", "beat"]
+        assert [run["started_by"] for run in ledger.history(connection, None, 4)] == ["a message", "ann@host", "beat"]

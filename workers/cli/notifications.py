@@ -1,6 +1,7 @@
 """`chat-workers notifications`: the state of delivery, the history of a row, pause, send, validate or replay."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,12 +145,18 @@ def preview(notification_id: int, app: str | None, as_json: bool) -> None:
 @group.command()
 @click.option("--app", default=DEFAULT_APP, show_default=True)
 @click.option("--provider", type=click.Choice(tuple(PROVIDERS)), required=True)
-@click.option("--token", required=True, help="The device's token; of a browser its subscription, as JSON.")
+@click.option(
+    "--token",
+    required=True,
+    help="The device's token, a browser's subscription as JSON, or - to read it from stdin.",
+)
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Of an iPhone's token, where it is not the app's own.")
 @click.option("--dry-run", is_flag=True, help="Have FCM validate it (validate_only); the others cannot.")
 @as_json_option
 def test(app: str, provider: str, token: str, environment: str | None, dry_run: bool, as_json: bool) -> None:
     """Send a test push to one device, without a row; print the provider's id of the message."""
+    if token == "-":  # noqa: S105 - unseen in the list of processes
+        token = sys.stdin.read().strip()
     try:
         entry = json.loads(token) if token.startswith("{") else {"token": token}
         outcome = run.try_out({**entry, "provider": provider, "app": app, "environment": environment}, dry_run=dry_run)

@@ -5,7 +5,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
-from tasks.retention.task import STARTED_BY
+from tasks.jobs import STARTED_BY
 from tasks.words import duration
 from workers.cli.group import Group
 from workers.cli.output import Table, as_json_option, emit

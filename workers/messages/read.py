@@ -19,7 +19,7 @@ from celery import Celery, Task
 from kombu.utils.json import dumps
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.jobs import QUEUES, TASKS
+from tasks.jobs import LONGEST_NAME, QUEUES, STARTED_BY, TASKS
 
 # A nudge has some 600 bytes, Celery's own messages 1.2 KB.
 MOST_BYTES = 32 * 1024
@@ -101,6 +101,9 @@ def read(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
     trace = {name: headers[name] for name in TRACE_HEADERS if isinstance(headers.get(name), str)}
     if type(headers.get(SENT_AT)) in {int, float}:
         trace[SENT_AT] = headers[SENT_AT]
+    by = headers.get(STARTED_BY)
+    if isinstance(by, str) and by.isprintable():
+        trace[STARTED_BY] = by[:LONGEST_NAME]
     if headers.get(QUIET) is True:
         trace[QUIET] = True
     task_id = asked.get("id")

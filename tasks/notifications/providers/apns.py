@@ -133,6 +133,8 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.DEAD, reason)
         case 400, "BadDeviceToken" | "DeviceTokenNotForTopic":
             return Outcome(Kind.FOREIGN, reason)
+        case 403, "BadEnvironmentKeyIdInToken":  # of this device's environment, which the key is not for
+            return Outcome(Kind.UPSTREAM, reason)
         case (403, _) | (400, "MissingTopic" | "BadTopic" | "TopicDisallowed"):
             return Outcome(Kind.CREDENTIALS, reason)
         case 429, "TooManyProviderTokenUpdates":

@@ -39,9 +39,9 @@ TABLE: dict[tuple[int, str], Kind] = {
     # Our credentials
     (403, "ExpiredProviderToken"): Kind.CREDENTIALS,
     (403, "InvalidProviderToken"): Kind.CREDENTIALS,
+    (403, "BadEnvironmentKeyIdInToken"): Kind.UPSTREAM,
     (403, "MissingProviderToken"): Kind.CREDENTIALS,
     (403, "UnrelatedKeyIdInToken"): Kind.CREDENTIALS,
-    (403, "BadEnvironmentKeyIdInToken"): Kind.CREDENTIALS,
     (403, "BadCertificate"): Kind.CREDENTIALS,
     (403, "BadCertificateEnvironment"): Kind.CREDENTIALS,
     (403, "Forbidden"): Kind.CREDENTIALS,

@@ -147,9 +147,9 @@ def test_options_that_are_no_text_are_left_out() -> None:
     assert device.options == {}
 
 
-def test_the_options_never_repeat_the_token() -> None:
+def test_keys_bring_their_own_two_members_and_no_other() -> None:
     [device] = read(
-        [{"provider": "webpush", "endpoint": ENDPOINT, "keys": {"token": "x", "endpoint": "y", "auth": "z"}}]
+        [{"provider": "webpush", "endpoint": ENDPOINT, "keys": {"token": "x", "environment": "y", "auth": "z"}}]
     ).usable
     assert device.options == {"auth": "z"}
 

@@ -56,6 +56,14 @@ def test_every_field_of_a_template_is_one_that_fcm_takes(style: str) -> None:
     assert tried > 30
 
 
+def test_a_types_table_takes_the_place_of_a_text_for_all() -> None:
+    critical = {"critical": 1, "name": "horn", "volume": 0.5}
+    of = {"ALL": "ping", "MENTION": critical}
+    app = App(templates={name: {"apns": {"aps": {"sound": sound}}} for name, sound in of.items()})
+    assert app.template("MENTION", "apns") == {"aps": {"sound": critical}}
+    assert app.template("MESSAGE", "apns") == {"aps": {"sound": "ping"}}
+
+
 @pytest.mark.parametrize("style", ["data", "notification"])
 def test_a_recipient_with_sound_off_gets_the_silent_channel_whatever_the_template_says(style: str) -> None:
     loud: Mapping[str, Any] = {
