@@ -5,13 +5,16 @@ import gzip
 import io
 import lzma
 import zipfile
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any, cast
 
 import pytest
 
 from settings import ConfigurationError
 from tasks.attachments import formats, scannable
-from tasks.attachments.clamd import Clamd
+from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads, reread
@@ -184,3 +187,37 @@ def test_a_setting_that_names_no_type_stops_with_a_sentence(uploads: Uploads, mo
 def test_each_sample_is_of_a_type_in_the_table() -> None:
     for name, probe in PROBES.items():
         assert formats.types(probe[: formats.HEAD_BYTES]) & {name.split()[0]}, name
+
+
+class Answering:
+    """A clamd that gives these answers in turn, whatever it is sent."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = cycle(answers)
+
+    @contextmanager
+    def stream(self, **_: Any) -> Iterator[Any]:
+        yield self
+
+    def send(self, _: memoryview) -> None:
+        pass
+
+    def finish(self) -> bytes:
+        return next(self._answers)
+
+
+FOUND, OK = b"stream: Eicar FOUND\0", b"stream: OK\0"
+OUT_OF_MEMORY, OUT_OF_TIME = b"Can't allocate memory ERROR\0", b"stream: Heuristics.Limits.Exceeded.MaxScanTime FOUND\0"
+CANNOT_PARSE, TOO_DEEP = b"stream: Can't parse data ERROR\0", b"stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND\0"
+
+
+@pytest.mark.parametrize("trouble", [b"", OUT_OF_MEMORY, OUT_OF_TIME])
+def test_a_clamd_in_trouble_over_a_sample_blocks_no_format(trouble: bytes) -> None:
+    assert set(scannable.opened(cast(Clamd, Answering(trouble, FOUND))).values()) == {True}
+    with pytest.raises(ClamdUnavailableError, match="twice"):
+        scannable.opened(cast(Clamd, Answering(trouble)))
+
+
+@pytest.mark.parametrize("answer", [OK, CANNOT_PARSE, TOO_DEEP])
+def test_a_clamd_that_gets_no_further_in_a_sample_does_not_open_its_format(answer: bytes) -> None:
+    assert set(scannable.opened(cast(Clamd, Answering(answer))).values()) == {False}
