@@ -23,14 +23,15 @@ STREAMS: dict[str, Callable[[], Any]] = {
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 28),
 }
 ZIP_MEMBERS: dict[int, Callable[[], Any]] = {8: lambda: zlib.decompressobj(wbits=-15), 12: bz2.BZ2Decompressor}
-STEP = 1 << 18
+FIRST_STEP, STEP = 1 << 12, 1 << 18
 
 # clamd's own limits are MaxRecursion (17) and MaxFiles (10,000). A bomb is clamd's to find; past this there is no more looking.
 MOST_DEPTH = 17
 MOST_MEMBERS = 20_000
 MOST_BYTES = 512 << 20
-# Each costs the same however little is in it. BGZF makes one of each 64 KB.
+# Each costs the same however little is in it, as do so many bytes of a 7z's directory. BGZF makes one of each 64 KB.
 MOST_STREAMS = 100_000
+DIRECTORY_BYTES = 100
 
 SOMETHING = re.compile(rb"[^\0]")
 PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
@@ -71,7 +72,7 @@ class _Inside:
     def __init__(self, most_inside: int) -> None:
         self.types: set[str] = set()
         self._most_inside = most_inside
-        self._bytes, self._members = MOST_BYTES, MOST_MEMBERS
+        self._bytes, self._members, self._streams_left = MOST_BYTES, MOST_MEMBERS, MOST_STREAMS
 
     def look(self, data: Data, depth: int) -> None:
         """Add the types of this content, and of what is in it where that can be unpacked here."""
@@ -102,18 +103,22 @@ class _Inside:
                 raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
             yield chunk
 
+    def _count(self, streams: int) -> None:
+        self._streams_left -= streams
+        if self._streams_left < 0:
+            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_STREAMS} streams in archives")
+
     def _streams(self, name: str, data: Data) -> Iterator[bytes]:
         """Expand a gzip, bzip2 or xz, stream by stream, and see that each ends as it should."""
         at = 0
-        for streams in range(MOST_STREAMS):
+        while True:
+            self._count(1)
             at = yield from _expanded(f"a {name}", STREAMS[name](), data, at, len(data))
             rest = SOMETHING.search(data, at)  # tapes and xz are padded with zeros
             if not rest or name not in types(data[rest.start() : rest.start() + HEAD_BYTES]):
                 return _check_rest(f"a {name}", data, at)
             at = rest.start()
-            if not streams:
-                self.types.add(f"{name} of several streams")
-        raise FaultError(Kind.OVER_LIMIT, f"a {name} of more than {MOST_STREAMS} streams")
+            self.types.add(f"{name} of several streams")
 
     def _tar(self, data: Data, depth: int) -> None:
         at = 0
@@ -150,9 +155,12 @@ class _Inside:
 
     def _seven_zip(self, data: Data, _depth: int) -> None:
         try:
-            self.types |= {f"7z {method}" for method in seven_zip.methods(data)}
+            self.types |= {f"7z {method}" for method in seven_zip.methods(data, self._count_directory)}
         except ValueError:
             raise FaultError(Kind.BROKEN, "a 7z without its directory: cut short, or packed in an unusual way") from None
+
+    def _count_directory(self, size: int) -> None:
+        self._count(size // DIRECTORY_BYTES + 1)
 
     def _ole2(self, data: Data, _depth: int) -> None:
         if any(found.start() % alignment == 0 for mark, alignment in OLE2_ENCRYPTED.items() for found in mark.finditer(data)):
@@ -200,12 +208,12 @@ def stored(chunks: Iterable[bytes]) -> Iterator[Data]:
 
 def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Generator[bytes, None, int]:
     """Yield what is packed from `at` on; return where it ends. Raise FaultError if it does not end as it should."""
-    pending = b""
+    pending, step = b"", FIRST_STEP
     while not expander.eof:
         hungry = not pending and getattr(expander, "needs_input", True)
         if hungry:
-            pending = data[at : min(at + STEP, stop)]
-            at += len(pending)
+            pending = data[at : min(at + step, stop)]
+            at, step = at + len(pending), min(2 * step, STEP)
         starved = hungry and not pending
         try:
             found = expander.decompress(pending, STEP)

@@ -2,6 +2,7 @@
 
 import lzma
 import struct
+from collections.abc import Callable
 from mmap import mmap
 
 # Signature, version, CRC, then offset and size of the directory.
@@ -9,8 +10,9 @@ START = struct.Struct("<6s2sLQQL")
 END, DIRECTORY, MAIN_STREAMS, FILES, PACKS, FOLDERS, SIZES, CRCS, FOLDER, UNPACKED_SIZES, PACKED_DIRECTORY = (
     *(0x00, 0x01, 0x04, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x17),
 )
-MOST_DIRECTORY = 16 << 20
+MOST_DIRECTORY = 1 << 20
 MOST = 10_000
+MOST_CODERS = 32
 METHODS = {
     "00": "Copy", "03": "Delta", "04": "BCJ", "0a": "ARM64", "21": "LZMA2", "030101": "LZMA", "03030103": "BCJ",
     "0303011b": "BCJ2", "03030205": "PowerPC", "03030501": "ARM", "03030701": "ARMT", "030401": "PPMd", "040108": "Deflate",
@@ -20,20 +22,26 @@ METHODS = {
 Coder = tuple[str, bytes]
 
 
-def methods(data: bytes | mmap) -> set[str]:
-    """Return the names of all methods of a 7z. Raise ValueError where its directory is cut short, or is none."""
+def methods(data: bytes | mmap, count: Callable[[int], None]) -> set[str]:
+    """Return the names of all methods of a 7z; `count` is told the bytes of each directory before it is read, and may raise.
+
+    Raise ValueError where the directory is cut short, too large, or none.
+    """
     try:
         *_, offset, length, _ = START.unpack_from(data)
         directory = data[START.size + offset :][:length] if offset + length <= len(data) - START.size else b""
         for _ in range(4 if length else 0):  # each directory may be packed, with a smaller one that says how
+            if len(directory) > MOST_DIRECTORY:
+                raise ValueError
+            count(len(directory))
             reader = _Reader(directory)
             kind = reader.number()
             if kind == DIRECTORY:
                 return {name for coders in reader.members() for name, _ in coders}
             place, packed = reader.packs() if kind == PACKED_DIRECTORY else (0, [])
-            [[(name, told)]], size = reader.folders(), reader.number()
+            [((name, told),)], size = reader.folders(), reader.number()
             packing, dictionary = struct.unpack("<BL", told)
-            if name != "LZMA" or size > MOST_DIRECTORY or packed[0] >= len(data):
+            if name != "LZMA" or size > MOST_DIRECTORY or len(packed) != 1 or packed[0] >= len(data):
                 raise ValueError
             options = {
                 "lc": packing % 9,
@@ -70,8 +78,8 @@ class _Reader:
         more = 8 - (~first & 0xFF).bit_length()
         return int.from_bytes(self._take(more), "little") + ((first & (0x7F >> more)) << 8 * more)
 
-    def _count(self) -> int:
-        if (count := self.number()) > MOST:
+    def _count(self, most: int = MOST) -> int:
+        if (count := self.number()) > most:
             raise ValueError
         return count
 
@@ -90,34 +98,34 @@ class _Reader:
                 raise ValueError
         return place, sizes
 
-    def folders(self) -> list[list[Coder]]:
-        """Read the coders of each folder, their names and properties, up to the unpacked sizes."""
+    def folders(self) -> set[tuple[Coder, ...]]:
+        """Read the coders of all kinds of folders, their names and properties, up to the unpacked sizes."""
         if (self.number(), self.number()) != (FOLDERS, FOLDER):
             raise ValueError
         count, elsewhere = self._count(), self.number()
-        folders = [self._folder() for _ in range(count)]
+        folders = {self._folder() for _ in range(count)}
         if elsewhere or self.number() != UNPACKED_SIZES:
             raise ValueError
         return folders
 
-    def _folder(self) -> list[Coder]:
+    def _folder(self) -> tuple[Coder, ...]:
         coders, streams_in, streams_out = list[Coder](), 0, 0
-        for _ in range(self._count()):
+        for _ in range(self._count(MOST_CODERS)):
             (flags,) = self._take(1)
             method = self._take(flags & 0x0F).hex()
-            ins, outs = (self._count(), self._count()) if flags & 0x10 else (1, 1)
+            ins, outs = (self._count(MOST_CODERS), self._count(MOST_CODERS)) if flags & 0x10 else (1, 1)
             streams_in, streams_out = streams_in + ins, streams_out + outs
             coders.append((METHODS.get(method, method), self._take(self._count()) if flags & 0x20 else b""))
         packed = streams_in - (streams_out - 1)
         for _ in range(2 * (streams_out - 1) + (packed if packed > 1 else 0)):
             self.number()
-        return coders
+        return tuple(coders)
 
-    def members(self) -> list[list[Coder]]:
+    def members(self) -> set[tuple[Coder, ...]]:
         """Read the coders of the members; an archive of empty files has none."""
         kind = self.number()
         if kind in {END, FILES}:
-            return []
+            return set()
         if kind != MAIN_STREAMS:
             raise ValueError
         if self._data[self._at] == PACKS:

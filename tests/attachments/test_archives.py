@@ -204,3 +204,29 @@ def test_a_gzip_of_more_streams_than_are_looked_at_costs_no_more(monkeypatch: py
     found = fault(gzip.compress(b"") * 11)
     assert found is not None
     assert found.kind is Kind.OVER_LIMIT
+
+
+def test_streams_are_counted_over_all_archives_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_STREAMS", 10)
+    nested = gzip.compress(gzip.compress(b"x") * 9)
+    assert fault(nested) is None
+    found = fault(gzip.compress(nested))
+    assert found is not None
+    assert found.kind is Kind.OVER_LIMIT
+
+
+def seven(directory: bytes) -> bytes:
+    return struct.pack("<6s2sLQQL", b"7z\xbc\xaf\x27\x1c", b"\0\4", 0, 0, len(directory), 0) + directory
+
+
+def test_a_7z_with_a_directory_that_is_long_to_read_is_over_a_limit_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = b"\1\1\0"  # one coder, whose method is one byte, 00: Copy
+    whole = seven(b"\1\4\7\x0b" + bytes([100, 0]) + folder * 100 + b"\x0c")
+    assert fault(whole) is None
+    many = fault(seven(b"\1\4\7\x0b\1\0\x21" + folder[1:] * 33 + b"\x0c"))
+    assert many is not None
+    assert many.kind is Kind.BROKEN
+    monkeypatch.setattr(archives, "MOST_STREAMS", 3)
+    found = fault(whole)
+    assert found is not None
+    assert found.kind is Kind.OVER_LIMIT
