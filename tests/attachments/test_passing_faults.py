@@ -255,7 +255,7 @@ def test_two_versions_behind_one_address_are_tested_once_each(uploads: Uploads) 
 
 @pytest.mark.parametrize(
     ("headers", "flags"),
-    [({"Content-Encoding": ""}, (1, 1)), ({"Content-Encoding": "binary"}, (1, 1)), ({"Content-Encoding": "gzip"}, (0, 1))],
+    [({"Content-Encoding": ""}, (1, 1)), ({"Content-Encoding": "binary"}, (1, 1)), ({"Content-Encoding": "br, BR"}, (0, 1))],
     ids=str,
 )
 def test_only_a_known_compression_is_one(uploads: Uploads, server: Server, headers: dict[str, str], flags: Any) -> None:

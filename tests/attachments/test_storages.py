@@ -356,3 +356,13 @@ def test_a_setting_that_names_no_storage_stops_with_a_sentence(
         get_settings()
     monkeypatch.undo()
     reread()
+
+
+def test_an_object_that_browsers_would_expand_is_not_served(uploads: Uploads, bucket: Any) -> None:
+    bucket.put_object(Key="uploads/files/a", Body=PNG, ContentEncoding="identity, br")
+    attachment = uploads.add(None, file_url="/files/a")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (0, 1)
+    assert "Content-Encoding" in uploads.record(attachment).reason

@@ -3,6 +3,9 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+# Any other word, or none, leaves the bytes as they are for all clients.
+COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
+
 
 class RefusedError(Exception):
     """The file_url leads out of ATTACHMENTS_URL, or to what is no plain file. It will not get better."""
@@ -52,3 +55,8 @@ class Storage(Protocol):
 
     def remove(self, file_url: str) -> None:
         """Delete the content. Raise what `open` raises."""
+
+
+def is_compressed(content_encoding: str) -> bool:
+    """Return whether a Content-Encoding, which may list several, has clients expand the bytes: they see others than these."""
+    return any(coding.strip().lower() in COMPRESSIONS for coding in content_encoding.split(","))

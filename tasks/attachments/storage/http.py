@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from tasks.attachments.storage.address import url_segments
-from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError, is_compressed
 from tasks.deadline import Deadline, OverdueError, Watched
 
 CONNECT_SECONDS = 5.0
@@ -25,8 +25,6 @@ STALL_SECONDS = 30.0
 MOST_ADDRESSES = 4
 CHUNK = 1 << 18
 NOT_MODIFIED = 304
-# Any other word, or none, leaves the bytes as they are for all clients.
-COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
 LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -271,7 +269,7 @@ def _check(response: BaseHTTPResponse) -> None:
         raise StorageUnavailableError(f"the server does not let us read the file (status {status}): {reason}")
     if status != 200:
         raise StorageUnavailableError(f"the server answered with status {status}")
-    if response.headers.get("Content-Encoding", "").strip().lower() in COMPRESSIONS:
+    if is_compressed(response.headers.get("Content-Encoding", "")):
         raise StorageUnavailableError("the server sends the file compressed, though it was asked for the bytes as stored")
 
 

@@ -8,7 +8,14 @@ from urllib.parse import unquote, urlsplit
 
 from tasks import s3
 from tasks.attachments.storage.address import segments
-from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import (
+    ChangedError,
+    Content,
+    MissingError,
+    RefusedError,
+    StorageUnavailableError,
+    is_compressed,
+)
 from tasks.attachments.storage.files import copy
 from tasks.deadline import Deadline, OverdueError
 
@@ -61,6 +68,8 @@ class S3Storage:
         with self._deadline() as within:
             answer = self._call("get_object", file_url)
             try:
+                if is_compressed(answer.get("ContentEncoding", "")):
+                    raise StorageUnavailableError("the object's Content-Encoding has browsers expand what is scanned")
                 with _sentences("to get_object"):
                     content = S3Content(self, file_url, answer, within)
                 yield content
