@@ -26,5 +26,7 @@ class Attachment:
     fresh: bool = False
     """The verdict is less than a minute old."""
     quarantine: str = ""
+    historic: bool = False
+    """It is served from before the workers, and waits for its first scan."""
     gone: bool = False
     """The API has deleted the row."""

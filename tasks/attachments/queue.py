@@ -52,8 +52,11 @@ RENEW = text("""
 LOAD = text("""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
            s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.file_size,
-           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL AS gone
+           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL AS gone,
+           COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id <= h.position
+                    AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    LEFT JOIN worker_scan_walks h ON h.walk = 'history'
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))
 

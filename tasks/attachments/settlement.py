@@ -74,7 +74,9 @@ def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
         kept = attachment.verdict, attachment.reason
         return Settlement(attachment, None, *kept, attempts=attempts, claims=claims, wait=wait)
     # Content that is not what was scanned loses its verdict at once, other content when the tries have lasted long enough.
-    block = blocks or attachment.verdict in SERVED_NAMES
+    # What was served before the workers loses nothing to an outage, which says nothing about the file.
+    spared = attachment.historic and finding.kind in {Kind.STORAGE, Kind.CLAMD}
+    block = (blocks and not spared) or attachment.verdict in SERVED_NAMES
     verdict = UNVERIFIED.name if block else attachment.verdict
     return Settlement(
         attachment,

@@ -341,3 +341,23 @@ def test_a_doubled_call_scans_once(uploads: Uploads) -> None:
     before = uploads.record(attachment)
     uploads.scan(attachment)
     assert uploads.record(attachment) == before
+
+
+def test_what_was_served_before_the_workers_is_not_blocked_by_an_outage_but_by_its_absence(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAMD_URL", "unix:///nowhere")
+    reread()
+    old = uploads.add(PNG, scanned_for_virus=1, is_safe=1)
+    find_unqueued.history(uploads.engine)
+    new = uploads.add(PNG)
+    for attachment in (old, new):
+        for _ in range(9):
+            uploads.scan(attachment)
+    assert (uploads.flags(old), uploads.flags(new)) == ((1, 1), (0, 0))
+
+    monkeypatch.undo()
+    reread()
+    uploads.path(old).unlink()
+    uploads.scan(old)
+    assert uploads.flags(old) == (0, 0)
