@@ -69,14 +69,11 @@ MOVE = text("""
 """)
 
 # What was there before the workers, as far as no dump has brought its records along: its last id, and the time. The choice is 0
-# until an operator has made one, where any of it is served.
+# until an operator has made one, for rows of then that are served: only the walks look for them, page by page.
 ASKED, SCAN, BLOCK_FIRST = 0, 1, 2
 BEGIN_HISTORY = text("""
     INSERT IGNORE INTO worker_scan_walks (walk, position, database_version, moved_at)
-    SELECT 'history', COALESCE(MAX(id), 0), 1 - EXISTS (
-             SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
-             WHERE a.scanned_for_virus AND a.is_safe AND s.attachment_id IS NULL), NOW(3)
-    FROM message_attachments
+    SELECT 'history', COALESCE(MAX(id), 0), MAX(id) IS NULL, NOW(3) FROM message_attachments
 """)
 READ_HISTORY = text("""
     SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice, t.moved_at AS trusted

@@ -90,3 +90,12 @@ def test_they_may_be_trusted_up_to_a_date(uploads: Uploads) -> None:
 def test_where_nothing_is_older_nothing_is_asked(uploads: Uploads) -> None:
     uploads.sweep()
     assert history()["choice"] == "scan"
+
+
+def test_where_rows_are_older_but_none_is_served_nothing_is_asked_either(
+    uploads: Uploads, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uploads.add(PNG)
+    uploads.sweep()
+    assert "served unscanned" not in capsys.readouterr().out
+    assert "nothing to choose" in CliRunner().invoke(cli, ["attachments", "history"]).output

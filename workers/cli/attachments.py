@@ -118,9 +118,8 @@ def history_command(choice: str | None, trust_until: datetime | None, as_json: b
     trusted = f", those until {found['trusted_until']} trusted" if found["trusted_until"] else ""
     said = f"{found['attachments']} attachments of {found['bytes']} bytes are served without a scan of ours on record"
     dates = f", from {found['oldest']} to {found['newest']}" if found["attachments"] else ""
-    chosen = (
-        f"chosen: {found['choice']}{trusted}" if found["choice"] else "choose --scan or --block; till then all stay as they are"
-    )
+    ask = "choose --scan or --block; till then all stay as they are" if found["attachments"] else "there is nothing to choose"
+    chosen = f"chosen: {found['choice']}{trusted}" if found["choice"] else ask
     emit(found, as_json, [said + dates, chosen])
 
 
