@@ -130,21 +130,27 @@ def release(
         )
     if "://" in record["quarantine"] and quarantine is None:
         raise NotPossibleError(f"it lies in {record['quarantine']}, and ATTACHMENTS_QUARANTINE_URL is not set")
+    # Restored first: a copy in quarantine that has changed raises here, and nothing is vouched for.
+    restored = _restore({**record, **row}, record["sha256"], uploads, quarantine)
     parameters = {"sha256": record["sha256"], "who": who, "reason": why}
     transact(engine, lambda connection: connection.execute(RELEASE, parameters))
-    restored, after, released = 0, 0, 0
+    after, released = 0, 0
     while True:
         with engine.connect() as connection:
             rows = dicts(connection, HELD_BACK, sha256=record["sha256"], after=after, rows=PAGE)
         if not rows:
             return {"attachment": attachment_id, "sha256": record["sha256"], "released": released, "restored": restored}
         for each in rows:
-            if quarantine and "://" in each["quarantine"]:
-                held = Attachment(each["id"], each["file_url"], sha256=record["sha256"], quarantine=each["quarantine"])
-                restored += quarantine.restore(held, uploads)
+            restored += _restore(each, record["sha256"], uploads, quarantine)
         ids, after = [each["id"] for each in rows], rows[-1]["id"]
         transact(engine, lambda connection: connection.execute(DUE_AGAIN, {"ids": ids, "lane": UPLOADS}))  # noqa: B023 - run here
         released += len(ids)
+
+
+def _restore(row: dict[str, Any], sha256: str, uploads: Storage, quarantine: Quarantine | None) -> int:
+    if quarantine is None or "://" not in row["quarantine"]:
+        return 0
+    return int(quarantine.restore(Attachment(row["id"], row["file_url"], sha256=sha256, quarantine=row["quarantine"]), uploads))
 
 
 def history(engine: Engine) -> dict[str, Any]:

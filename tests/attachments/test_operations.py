@@ -132,6 +132,24 @@ def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads, tmp_path:
     assert uploads.flags(attachment) == (1, 1)
 
 
+def test_a_copy_in_quarantine_that_has_changed_vouches_for_nothing(
+    uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quarantine").mkdir()
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{tmp_path}/quarantine")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    attachment = uploads.add(EICAR)
+    uploads.sweep()
+    [kept] = (tmp_path / "quarantine").iterdir()
+    kept.write_bytes(b"other")
+
+    assert "nothing was released" in call("release", attachment, "--reason", "a false alarm")[1]
+
+    with uploads.engine.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_scan_releases")).scalar_one() == 0
+
+
 def test_a_release_of_what_was_never_read_is_refused(uploads: Uploads) -> None:
     attachment = uploads.add(bytes(26 * 2**20))
     uploads.sweep()
