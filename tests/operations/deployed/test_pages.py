@@ -110,7 +110,7 @@ def test_the_status_page_says_that_nothing_is_wrong(deployment: Deployment, brow
         """Look until the minute's deliveries are in MySQL, which is after Redis has their counters."""
         browser.get(f"{deployment.gateway}/status?refresh=off")
         captions[:] = [caption.text for caption in browser.find_elements(By.TAG_NAME, "caption")]
-        return "Push providers" in captions
+        return "Messages of the last ten minutes" in captions
 
     eventually(delivered, "the page showed what was delivered")
     assert browser.title == "Chat workers: status"
