@@ -131,7 +131,7 @@ def test_the_merged_file_ends_with_its_process_and_a_killed_ones_with_the_next(t
 
     def run(*more: str, first: str = "pass") -> list[Path]:
         command = [sys.executable, "-c", "; ".join(["import os, pathlib, settings", first, program, *more])]
-        done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=180)
         return [Path(line) for line in done.stdout.splitlines()]
 
     (killed,) = run("os.kill(os.getpid(), 9)")

@@ -30,7 +30,7 @@ FAULTS = (
 )
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_twenty_thousand_rows_survive_random_kills(
     chat: Engine, emulator: Emulator, start_worker: Callable[..., Process], tick: Callable[[], None]
 ) -> None:

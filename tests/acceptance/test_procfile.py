@@ -47,7 +47,7 @@ def foreign(environment: dict[str, str], engine: Engine, redis: Redis) -> dict[s
 @pytest.fixture
 def command(foreign: dict[str, str]) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(arguments, env=foreign, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(arguments, env=foreign, cwd=PROJECT, capture_output=True, text=True, timeout=180, check=False)
 
     return run
 

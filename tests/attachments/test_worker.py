@@ -19,7 +19,7 @@ from tests.trickle import Trickler, trickling
 from .conftest import Uploads
 from .samples import PNG
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture

@@ -109,4 +109,4 @@ from tasks.backups.scan import DumpScan
 resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))
 DumpScan().feed(b"\\n" + {text} + b";\\n")
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=10)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

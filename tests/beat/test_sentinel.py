@@ -79,7 +79,7 @@ def failover(tmp_path: Path) -> Iterator[Failover]:
         yield Failover(master, (first, second), sentinel)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_worker_and_beat_survive_a_failover_of_the_master(
     failover: Failover,
     chat: Engine,

@@ -172,7 +172,7 @@ def test_what_is_left_when_patience_ends_is_not_called_done(chat: Engine) -> Non
     assert await_done(scene, sampler, [], print, patience=0) == ["3 rows were not done after 0 s"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_short_steady_run_sends_each_push_once() -> None:
     environment = {key: value for key, value in os.environ.items() if key not in {"CELERY_BROKER_URL", "DATABASE_URL"}}
     command = [sys.executable, "-m", "tests.chaos", "--seed", "11", "--steady", "1", "--rate", "50"]

@@ -139,7 +139,7 @@ def test_one_waits_for_the_other(engine: Engine, held_lock: Connection) -> None:
         wait_for(held_lock, "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User lock'")
         assert "worker_deliveries" not in tables(engine)
         held_lock.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
-        assert waiting.result(timeout=60) == (None, HEAD)
+        assert waiting.result(timeout=180) == (None, HEAD)
 
 
 @pytest.mark.usefixtures("held_lock")

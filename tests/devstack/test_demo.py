@@ -35,7 +35,7 @@ def figure(output: str, of: str) -> int:
     return int(found[1].replace(",", ""))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_demo_accounts_for_every_row_and_device_and_leaves_nothing() -> None:
     name = f"test-demo-{os.getpid()}"
     demo = subprocess.run(

@@ -217,7 +217,7 @@ def install(api: Api, *options: str, token: str = ADMIN_TOKEN) -> "subprocess.Co
     """Run the installer as its user does."""
     environment = {"PATH": os.environ["PATH"], "DIRECTUS_URL": api.url, "DIRECTUS_TOKEN": token}
     command = [_node(), str(DEPLOY / "install.mjs"), *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 @pytest.fixture(scope="session")

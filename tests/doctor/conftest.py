@@ -51,7 +51,7 @@ def do_as_told(sentence: str, redis_cli: str = "redis-cli") -> None:
         ["sh", "-c", command.replace("redis-cli", redis_cli)],
         cwd=PROJECT,
         env={**os.environ, "PATH": path},
-        timeout=60,
+        timeout=180,
         check=True,
     )
 

@@ -117,7 +117,7 @@ def test_a_second_emulator_on_the_same_port_is_refused_with_a_sentence(emulator:
     folder, port = tmp_path / "second", emulator.base_url.rpartition(":")[2]
     command = [sys.executable, "-m", "devstack.emulators", "--folder", str(folder), "--port", port]
 
-    second = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+    second = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=180)
 
     assert second.returncode == 2
     assert f"port {port} of 127.0.0.1 is taken" in second.stderr

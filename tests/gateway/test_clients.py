@@ -73,7 +73,7 @@ def node(url: str, token: str, job: str, argument: Any = None, *, seconds: float
         [find("node"), "--input-type=module", "-e", SCRIPT, url, token, job, json.dumps(argument), str(seconds * 1000)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     return json.loads(done.stdout)
@@ -210,7 +210,7 @@ def peer() -> Iterator[Callable[..., str]]:
         listener.close()
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("begun", [b"X-Slow: ", b"Content-Length: 1000000\r\n\r\n"])
 def test_a_call_ends_in_time_though_the_answer_never_does(peer: Callable[..., str], start: Start, begun: bytes) -> None:
     url = peer(b"HTTP/1.1 202 Accepted\r\n" + begun, drip=b"x")
@@ -266,7 +266,7 @@ def test_the_node_client_takes_ids_as_databases_give_them(gateway: Gateway, toke
         [find("node"), "--input-type=module", "-e", script, gateway.url, token, "attachments", "", "10000"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     assert [args for _, args in attachments.calls()] == [[12], [13], [14], [9007199254740993]], done.stdout

@@ -32,7 +32,7 @@ def run(name: str, command: list[str], gateway: Gateway, token: str, folder: Pat
         env={**os.environ, "GATEWAY": gateway.url, "TOKEN": token},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import Gateway
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 COMMAND = [
     *(sys.executable, "-m", "schemathesis.cli", "run"),

@@ -165,6 +165,6 @@ def _run(arguments: list[str], environment: dict[str, str]) -> None:
         [sys.executable, "-m", module] if module == "celery" else [sys.executable, "-c", f"from {module} import main; main()"]
     )
     ended = subprocess.run(
-        [*start, *rest], env={**os.environ, **environment}, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+        [*start, *rest], env={**os.environ, **environment}, cwd=PROJECT, capture_output=True, text=True, timeout=99, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -111,7 +111,7 @@ def test_inspect_still_gets_its_answer(worker: Worker, environment: dict[str, st
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert asked.returncode == 0, asked.stdout + asked.stderr
@@ -147,7 +147,7 @@ def test_a_key_of_another_type_is_named_until_it_is_gone(
     assert worker.lines.count("Traceback") <= 2
 
 
-@pytest.mark.timeout(240)  # each of its waits may take WAIT_SECONDS
+@pytest.mark.timeout(900)  # each of its waits may take WAIT_SECONDS
 def test_a_worker_that_starts_among_bad_messages_and_a_killed_one_s_runs_the_good(
     environment: dict[str, str], redis: Redis, tmp_path: Path
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_worker_that_starts_among_bad_messages_and_a_killed_one_s_runs_the_goo
         second.kill()
 
 
-@pytest.mark.timeout(240)  # each of its waits may take WAIT_SECONDS
+@pytest.mark.timeout(900)  # each of its waits may take WAIT_SECONDS
 def test_a_redis_that_restarts_among_bad_messages_finds_the_same_worker(
     environment: dict[str, str], stack: Stack, redis: Redis, tmp_path: Path
 ) -> None:

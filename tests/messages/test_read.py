@@ -229,7 +229,7 @@ def mutate(message: Any, data: st.DataObject) -> None:
         part[place or 0 : (place or 0) + (place is not None)] = [data.draw(ANYTHING)]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @settings(max_examples=5 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_json_raises_anything_but_a_refusal_and_celery_takes_apart_what_is_written(

@@ -12,7 +12,7 @@ from tests.messages.test_read import HEADERS, READ
 from workers.messages import rejected
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_bad_messages_stop_no_good_one(worker: Worker) -> None:
     """Each with a good one behind it, all of them in the queue at once."""
     good = [samples.good() for _ in samples.BAD]

@@ -34,7 +34,7 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def analyze(units: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"}
     command = [find("systemd-analyze"), "--man=no", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=99, check=False)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -58,7 +58,7 @@ def test_the_unit_lets_a_process_do_little(units: Path) -> None:
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [DEPLOY / "run", *arguments], env={"PATH": path, **environment}, capture_output=True, text=True, timeout=60, check=False
+        [DEPLOY / "run", *arguments], env={"PATH": path, **environment}, capture_output=True, text=True, timeout=99, check=False
     )
 
 

@@ -49,7 +49,7 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
 def test_no_password_is_shown(brokers: dict[str, str], scheme: str, start: Start, tmp_path: Path) -> None:
     users = tmp_path / "users"
@@ -85,7 +85,7 @@ def celery(environment: dict[str, str], *arguments: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

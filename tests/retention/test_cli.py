@@ -164,7 +164,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_the_next_goes_on(full: Engine) -> None:
     while len(ids(full, "chat_notifications")) == 2500:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=90)
     (run,) = json.loads(out)["runs"]
     assert (process.returncode, run["why"]) == (0, "asked to stop")
     assert 0 < run["rows"] < 2500
@@ -196,7 +196,7 @@ def test_a_named_policy_that_ctrl_c_kept_from_starting_is_exit_code_1(full: Engi
     while len(ids(full, "chat_notifications")) == 2500:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=90)
     assert (process.returncode, [run["policy"] for run in json.loads(out)["runs"]]) == (1, ["read_notifications"])
 
 

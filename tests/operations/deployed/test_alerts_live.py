@@ -81,7 +81,7 @@ def pending(engine: Engine, rows: int, *, age: int = 0) -> None:
         )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emulator: Emulator, firing: Firing) -> None:
     assert firing() & CAUSED == set()
 
@@ -108,7 +108,7 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
     eventually(lambda: firing() & CAUSED == set(), "all of them had ended")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("well")
 def test_every_alert_fires(deployment: Deployment, execute: Execute, redis: Redis, firing: Firing) -> None:
     """With what its cause leaves behind in MySQL and Redis. The last three blind others, so they come after them."""
