@@ -18,11 +18,13 @@ from devstack.emulators.client import Emulator
 ROWS = text("""
     SELECT n.id, n.delivery_status AS status, n.is_sent, COALESCE(n.error_message, '') AS message, n.device_tokens,
            n.created_at < NOW() - INTERVAL 24 HOUR AS too_old,
-           n.is_read OR m.is_deleted OR COALESCE(p.is_muted OR p.is_blocked OR p.left_at IS NOT NULL, 0)
+           n.is_read OR m.is_deleted OR COALESCE(p.is_muted OR p.is_blocked OR p.left_at >= p.joined_at, 0)
+             OR COALESCE(sender.is_blocked, 0)
              OR COALESCE(s.notification_type = 'NONE', 0)
              OR COALESCE(s.notification_type = 'MENTIONS_ONLY' AND n.notification_type <> 'MENTION', 0) AS unwanted
     FROM chat_notifications n JOIN messages m ON m.id = n.message_id
     LEFT JOIN chat_participants p ON p.conversation_id = n.conversation_id AND p.user_id = n.recipient_id
+    LEFT JOIN chat_participants sender ON sender.conversation_id = n.conversation_id AND sender.user_id = n.sender_id
     LEFT JOIN conversation_settings s ON s.conversation_id = n.conversation_id AND s.user_id = n.recipient_id
 """)
 ORDER = ("SENT", "BOUNCED", "FAILED", "PENDING")
