@@ -69,7 +69,7 @@ def held(engine: Engine, by: str, what: str) -> Iterator[None]:
         return
     under_way = 1
     while under_way:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)  # also the first time: a drain that has not looked yet may still take rows
         with engine.connect() as connection:
             under_way = connection.execute(UNDER_WAY).scalar_one()
     yield

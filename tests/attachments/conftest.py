@@ -121,3 +121,15 @@ def clamd(scanners: Stack) -> Iterator[Any]:
     scanners.clamd.configure({})
     scanners.clamd.restart()
     run._tested.clear()
+
+
+@pytest.fixture
+def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A quarantine folder that content is moved to."""
+    assert uploads
+    folder = tmp_path / "quarantine"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{folder}")
+    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
+    reread()
+    return folder

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
 from workers.cli import cli
 
-from .conftest import Uploads, reread
+from .conftest import Uploads
 from .samples import PNG
 
 
@@ -116,11 +116,8 @@ def test_released_bytes_are_served_and_no_others(uploads: Uploads, content: byte
     assert uploads.events(attachment)[-1] == "released"
 
 
-def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "quarantine").mkdir()
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{tmp_path}/quarantine")
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
-    reread()
+@pytest.mark.usefixtures("vault")
+def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads) -> None:
     attachment = uploads.add(EICAR)
     uploads.sweep()
     assert not uploads.path(attachment).exists()
@@ -132,16 +129,10 @@ def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads, tmp_path:
     assert uploads.flags(attachment) == (1, 1)
 
 
-def test_a_copy_in_quarantine_that_has_changed_vouches_for_nothing(
-    uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "quarantine").mkdir()
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{tmp_path}/quarantine")
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
-    reread()
+def test_a_copy_in_quarantine_that_has_changed_vouches_for_nothing(uploads: Uploads, vault: Path) -> None:
     attachment = uploads.add(EICAR)
     uploads.sweep()
-    [kept] = (tmp_path / "quarantine").iterdir()
+    [kept] = vault.iterdir()
     kept.write_bytes(b"other")
 
     assert "nothing was released" in call("release", attachment, "--reason", "a false alarm")[1]

@@ -191,17 +191,6 @@ def test_a_corrected_file_url_is_scanned_at_the_next_sweep(uploads: Uploads) -> 
     assert uploads.flags(attachment) == (1, 1)
 
 
-@pytest.fixture
-def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    assert uploads
-    folder = tmp_path / "quarantine"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{folder}")
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
-    reread()
-    return folder
-
-
 def test_what_is_decided_about_a_file_holds_for_all_its_rows(uploads: Uploads, vault: Path) -> None:
     infected = zipped(EICAR)
     first, same_file, same_bytes = uploads.add(infected), uploads.add(None, file_url="/files/0"), uploads.add(infected)

@@ -21,18 +21,6 @@ from .samples import PNG
 SHA256 = hashlib.sha256(EICAR).hexdigest()
 
 
-@pytest.fixture
-def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A quarantine folder that content is moved to."""
-    assert uploads
-    folder = tmp_path / "quarantine"
-    folder.mkdir(mode=0o700)
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{folder}")
-    monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
-    reread()
-    return folder
-
-
 @pytest.mark.parametrize("call", ["scan", "sweep"])
 def test_infected_content_is_moved_into_quarantine(uploads: Uploads, vault: Path, call: str) -> None:
     attachment, clean = uploads.add(EICAR), uploads.add(PNG)
