@@ -3,6 +3,7 @@
 The variables for a single app are the app `default`; a file with others leaves them as they are.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -116,6 +117,11 @@ class App(Section):
     def providers(self) -> list[str]:
         """The providers that the file gives it credentials for."""
         return [name for name in dict(CREDENTIALS.values()) if getattr(self, name)]
+
+
+def fingerprint(*words: str) -> str:
+    """Return eight hex digits that stand for these words."""
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
 
 
 DEFAULT = App()

@@ -65,7 +65,7 @@ class Tally:
     credentials: str = ""
     """The reason of a credentials or configuration fault, if there was one."""
     accepted: set[str] = field(default_factory=set)
-    """The environments in which it took a message."""
+    """The environments in which it took a message, each with the identity that it was sent as."""
     pause: float = 0
     """Seconds that it asked all senders to wait."""
     witnesses: dict[str, float] = field(default_factory=dict)
@@ -96,7 +96,8 @@ class Breaker:
     tokens: float = 0
     tokens_at: float = 0
     accepted: str = ""
-    """The environments in which it ever took a message: elsewhere it may be our configuration that it does not know a token."""
+    """The environments in which it ever took a message of the present identity: elsewhere it may be our configuration that it
+    does not know a token."""
     failed_in_a_row: int = 0
     witnesses: str = ""
     """The devices that were asked to wait in this window."""
@@ -189,7 +190,11 @@ def _count(breaker: Breaker, tally: Tally, now: float) -> None:
     breaker.answered += tally.answered
     breaker.failed += tally.failed
     breaker.failed_in_a_row = 0 if tally.answered else breaker.failed_in_a_row + tally.failed
-    breaker.accepted = " ".join(sorted({*breaker.accepted.split(), *tally.accepted}))
+    if tally.accepted:
+        # What other credentials proved says nothing of these.
+        ours = {of.partition(":")[2] for of in tally.accepted}
+        kept = {of for of in breaker.accepted.split() if of.partition(":")[2] in ours}
+        breaker.accepted = " ".join(sorted(kept | tally.accepted))
 
 
 def _agreed_pause(breaker: Breaker, tally: Tally) -> float:

@@ -67,7 +67,8 @@ class Senders:
         except Exception as error:
             log.exception("provider failed", lane=lane, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
-        outcome = self.gate.note(lane, outcome, device.key, device.options.get("environment") or ANY)
+        tried_as = f"{device.options.get('environment') or ANY}:{provider.identity}"
+        outcome = self.gate.note(lane, outcome, device.key, tried_as)
         journal.count(lane, outcome, time.monotonic() - began)
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")

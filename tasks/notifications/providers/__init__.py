@@ -19,6 +19,9 @@ class Provider(Protocol):
 
     app: App
 
+    identity: str
+    """A short hash of whom it sends as: a token may be foreign to one project, topic or key and not to the next."""
+
     def prepare(self, push: Push) -> Any:
         """Return the push in the provider's shape, trimmed to its limit: made once for all devices of a row."""
         ...

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import orjson
 
 from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App
+from tasks.notifications.apps import DEFAULT, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import Push, fit
@@ -53,6 +53,7 @@ class Apns:
         self._urls = {environment: f"{host}/3/device/" for environment, host in hosts.items()}
         self._environment = settings.apns_environment
         self._topic = topic
+        self.identity = fingerprint(team_id, topic, self._environment)
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:

@@ -8,7 +8,7 @@ import orjson
 from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App
+from tasks.notifications.apps import DEFAULT, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
@@ -40,6 +40,7 @@ class Fcm:
         """Read the credentials; raise ConfigurationError where they are unusable."""
         self.app = app
         self._token = AccessToken(service_account)
+        self.identity = fingerprint(self._token.project_id)
         self._url = Url(f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send")
         self._transport = Transport.from_settings(settings)
 

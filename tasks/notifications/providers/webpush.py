@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyreqwest.http import Url
 
 from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App
+from tasks.notifications.apps import DEFAULT, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
 from tasks.notifications.payload import MOST_BYTES, Push, fit
@@ -60,6 +60,7 @@ class WebPush:
         self._key = read_key(key_file, "VAPID_KEY_FILE")
         public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()
+        self.identity = fingerprint(self._public_key)
         self._subject = subject
         self._hosts = settings.webpush_hosts
         self._answered: set[str] = set()

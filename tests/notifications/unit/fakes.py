@@ -22,6 +22,7 @@ class MemoryProvider:
     """Answers by token: an Outcome, or an exception to raise; SENT where nothing is said."""
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
+    identity = "00000000"
     app: App = DEFAULT
 
     def __init__(

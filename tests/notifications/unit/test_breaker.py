@@ -172,6 +172,13 @@ def test_it_is_remembered_where_the_provider_ever_took_a_message(shared: Shared)
     assert shared.breaker.accepted == "any sandbox"
 
 
+def test_what_other_credentials_proved_is_forgotten(shared: Shared) -> None:
+    """Else every token would be foreign, for good, once a wrong key or topic was set."""
+    for accepted in ("any:aaaaaaaa", "sandbox:aaaaaaaa", "any:bbbbbbbb"):
+        shared.tell(Tally(answered=1, accepted={accepted}))
+    assert shared.breaker.accepted == "any:bbbbbbbb"
+
+
 def test_while_it_is_open_nobody_may_send(shared: Shared) -> None:
     shared.opened()
     assert [shared.tell(after=0.1) for _ in range(int(FIRST_PROBE_SECONDS * 10) - 1)] == [OPEN] * 19
