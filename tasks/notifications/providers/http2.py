@@ -360,10 +360,12 @@ class Origin:
         return await exchange.answer
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; what is under way, or waits for one, got no answer."""
         self._timer.cancel()
         if self._dialing:
             self._dialing.cancel()
+        while self._waiting:
+            self._waiting.popleft().fail(NoAnswerError("the worker ends"))
         for connection in [*self._connections]:
             connection.end("the worker ends")
         await asyncio.sleep(0)

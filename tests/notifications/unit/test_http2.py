@@ -512,6 +512,20 @@ def test_no_request_begins_on_a_connection_that_is_found_dead() -> None:
     asyncio.run(talk())
 
 
+def test_what_still_waits_when_the_transport_closes_got_no_answer() -> None:
+    async def talk() -> None:
+        origin = unconnected()
+        connection, _ = piped(origin)
+        connection.data_received(frame(4, 0, struct.pack(">HI", SettingCodes.MAX_CONCURRENT_STREAMS, 1)))
+        exchanges = [asked(time.monotonic()) for _ in range(2)]
+        origin.again(exchanges, "")
+        await origin.close()
+        assert [failure(exchange.answer.exception() or Exception()) for exchange in exchanges] == ["the worker ends"] * 2
+        assert origin._dialing is None
+
+    asyncio.run(talk())
+
+
 def test_what_waited_past_its_deadline_does_not_begin() -> None:
     async def talk() -> None:
         origin = unconnected()
