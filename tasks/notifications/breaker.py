@@ -119,7 +119,8 @@ ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provi
 # The time is that at which the row was got, after the wait for it.
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(SYSDATE(3)) AS now, {", ".join(NUMBERS)},
-           (SELECT COUNT(*) FROM worker_delivery_pauses p WHERE p.provider IN ('', :provider, :lane) AND ({IN_FORCE})) AS held,
+           (SELECT COUNT(*) FROM worker_delivery_pauses p
+            WHERE p.provider IN ('', '*', :provider, :lane) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module

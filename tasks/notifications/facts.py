@@ -45,7 +45,8 @@ BREAKERS = text(f"""
     FROM worker_providers ORDER BY 1 LIMIT 60
 """)  # noqa: S608 - a constant of this module
 PAUSES = text(f"""
-    SELECT COALESCE(NULLIF(provider, ''), 'all') AS provider, paused_by, why, paused_until,
+    SELECT CASE provider WHEN '' THEN 'all' WHEN '*' THEN 'all, for a restore' ELSE provider END AS provider,
+           paused_by, why, paused_until,
            TIMESTAMPDIFF(SECOND, paused_at, NOW(3)) AS delivery_paused_seconds
     FROM worker_delivery_pauses WHERE {IN_FORCE} ORDER BY provider LIMIT 20
 """)  # noqa: S608 - a constant of this project

@@ -10,8 +10,9 @@ from sqlalchemy.exc import ProgrammingError
 
 LOOK_SECONDS = 0.5
 """How often a drain looks for pauses: what it has claimed may take it several seconds to send."""
-HELD_FOR = "held for"
-# The row '' pauses all. One that is past its end pauses nobody, and stays until it is resumed or made anew.
+ALL, RESTORE = "", "*"
+# The row '' pauses all, '*' for as long as a restore takes, whatever operators do meanwhile. One that is past its end pauses
+# nobody, and stays until it is resumed or made anew.
 IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
 PAUSE = text("""
     INSERT INTO worker_delivery_pauses (provider, paused_by, why, paused_until)
@@ -25,13 +26,13 @@ PAUSED = text(f"SELECT provider FROM worker_delivery_pauses WHERE {IN_FORCE}")  
 
 def pause(connection: Connection, providers: Collection[str], by: str, why: str, lasting: timedelta | None = None) -> None:
     """Pause these providers, or all if none is named, until they are resumed or `lasting` is over."""
-    for provider in providers or ("",):
+    for provider in providers or (ALL,):
         seconds = lasting and lasting.total_seconds()
         connection.execute(PAUSE, {"provider": provider, "by": by[:100], "why": why[:255], "seconds": seconds})
 
 
 def resume(connection: Connection, providers: Collection[str]) -> list[str]:
-    """Take pauses back, of these providers or every one; return which there were, '' for the one of all."""
+    """Take pauses back, of these providers or every one; return which there were."""
     there = connection.execute(text("SELECT provider FROM worker_delivery_pauses")).scalars().all()
     ended = [provider for provider in there if not providers or provider in providers]
     for provider in ended:
@@ -40,16 +41,11 @@ def resume(connection: Connection, providers: Collection[str]) -> list[str]:
 
 
 def paused(engine: Engine) -> frozenset[str]:
-    """Return the providers that are paused now; '' stands for all."""
+    """Return the providers that are paused now; ALL and RESTORE stand for all."""
     with engine.connect() as connection:
         return frozenset(connection.execute(PAUSED).scalars())
 
 
-# Another's pause of all; one of an earlier holder that failed is taken over.
-OTHERS = text(f"""
-    SELECT COUNT(*) FROM worker_delivery_pauses WHERE provider = '' AND why NOT LIKE '{HELD_FOR}%' AND ({IN_FORCE})
-""")  # noqa: S608 - constants of this module
-RELEASE = text(f"DELETE FROM worker_delivery_pauses WHERE provider = '' AND why LIKE '{HELD_FOR}%'")  # noqa: S608 - as above
 # A lease ends by itself, also one of a worker that died.
 UNDER_WAY = text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL AND due_at > NOW(3)")
 
@@ -58,12 +54,11 @@ UNDER_WAY = text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL
 def held(engine: Engine, by: str, what: str) -> Iterator[None]:
     """Send nothing while the block lasts: pause all, wait until nothing is under way, and resume if the block went well.
 
-    An operator's own pause stays as it is. A database without our tables has nobody who sends.
+    Operators' own pauses stay as they are. A database without our tables has nobody who sends.
     """
     try:
         with engine.begin() as connection:
-            if ours := not connection.execute(OTHERS).scalar():
-                pause(connection, (), by, f"{HELD_FOR} {what}")
+            pause(connection, (RESTORE,), by, what)
     except ProgrammingError:
         yield
         return
@@ -73,6 +68,5 @@ def held(engine: Engine, by: str, what: str) -> Iterator[None]:
         with engine.connect() as connection:
             under_way = connection.execute(UNDER_WAY).scalar_one()
     yield
-    if ours:
-        with engine.begin() as connection:
-            connection.execute(RELEASE)
+    with engine.begin() as connection:
+        connection.execute(RESUME, {"provider": RESTORE})

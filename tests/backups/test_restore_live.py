@@ -2,11 +2,12 @@
 
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
@@ -105,9 +106,14 @@ def test_an_operators_own_pause_outlasts_a_restore(live: Backups) -> None:
     with live.engine.begin() as connection:
         pause.pause(connection, (), OPERATOR, "an incident")
     restore(name)
-    assert pause.paused(live.engine) == {""}
-    with live.engine.begin() as connection:
-        pause.resume(connection, ())
-    with pause.held(live.engine, "a restore", "a restore"), live.engine.begin() as connection:
-        pause.pause(connection, (), OPERATOR, "an incident")
-    assert pause.paused(live.engine) == {""}
+    assert pause.paused(live.engine) == {pause.ALL}
+    with live.engine.connect() as connection:
+        assert connection.execute(text("SELECT paused_by FROM worker_delivery_pauses")).scalars().all() == [OPERATOR]
+
+
+def test_an_operators_pause_that_ends_or_is_taken_back_leaves_a_restore_paused(live: Backups) -> None:
+    with pause.held(live.engine, OPERATOR, "a restore"):
+        with live.engine.begin() as connection:
+            pause.pause(connection, (), OPERATOR, "an incident", timedelta(seconds=-1))
+        assert pause.paused(live.engine) == {pause.RESTORE}
+    assert pause.paused(live.engine) == frozenset()
