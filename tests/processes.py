@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,23 @@ def answers(url: str) -> bool:
 def python(words: str) -> list[str]:
     """Return the command that runs a module of Python, such as `celery -A workers.app worker`."""
     return [sys.executable, "-m", *words.split()]
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run `work` in a copy of this process, which ends with 0 unless `work` raises, and return its id.
+
+    Whatever the copy meets, it must never go on with the tests.
+    """
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 class Process:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.engine import LOCK_WAIT_SECONDS, SILENT_SECONDS, create_engine, get_engine
 from devstack.stack import Stack
+from tests.processes import fork
 
 CONNECTION_ID = text("SELECT CONNECTION_ID()")
 
@@ -29,14 +30,15 @@ def connection_id(engine: Engine) -> int:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Fork, run `work` in the child and return its exit code: 0 if `work` returned something true."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
+    """Return the exit code of a child that runs `work`: 0 if that returned something true."""
+    return ended(fork(lambda: truth(work)))
+
+
+def truth(work: Callable[[], object]) -> None:
+    assert work()
+
+
+def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -169,14 +171,5 @@ def test_parent_and_child_may_be_in_mid_transaction_at_the_same_time() -> None:
 @pytest.mark.usefixtures("chat")
 def test_many_children_at_once_each_get_a_connection_of_their_own() -> None:
     ours = connection_id(get_engine())
-    children = []
-    for _ in range(4):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = 0 if {connection_id(get_engine()) for _ in range(20)} - {ours} else 2
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    children = [fork(lambda: truth(lambda: {connection_id(get_engine()) for _ in range(20)} - {ours})) for _ in range(4)]
+    assert [ended(child) for child in children] == [0] * 4

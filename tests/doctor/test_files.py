@@ -12,6 +12,7 @@ import pytest
 from devstack.ports import free_port
 from devstack.stack import Stack
 from tests.doctor.conftest import Ask, Said, do_as_told, fault, is_well
+from tests.processes import fork
 
 ROOT = os.geteuid() == 0
 
@@ -27,12 +28,14 @@ def place() -> Iterator[Path]:
 def as_a_user(ask: Callable[[], Said]) -> Said:
     """Return what is said to a process that is not root: to root everything is open."""
     reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
+
+    def answer() -> None:
         if ROOT:
             os.setgid(65_534)
             os.setuid(65_534)
         os.write(writer, json.dumps(ask()).encode())
-        os._exit(0)
+
+    child = fork(answer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = json.loads(pipe.read())

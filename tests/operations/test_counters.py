@@ -11,6 +11,7 @@ from tasks.attachments.facts import SCANS
 from tasks.notifications import journal
 from tasks.notifications.facts import SEND_SECONDS, SETTLED
 from tasks.notifications.outcome import Kind, Outcome
+from tests.processes import fork
 from workers.operations.counted import families, quantile, read
 from workers.operations.snapshot import COUNTED
 
@@ -27,15 +28,12 @@ def shown(redis: Redis) -> dict[tuple[str, tuple[str, ...]], float]:
 
 
 def test_increments_of_many_processes_add_up(redis: Redis) -> None:
-    children = []
-    for _ in range(3):
-        if (child := os.fork()) == 0:
-            counters.add(SETTLED, "SENT", amount=5)
-            counters.observe(SEND_SECONDS, "fcm", seconds=0.02)
-            counters.flush(at_once=True)
-            os._exit(0)
-        children.append(child)
-    for child in children:
+    def count() -> None:
+        counters.add(SETTLED, "SENT", amount=5)
+        counters.observe(SEND_SECONDS, "fcm", seconds=0.02)
+        counters.flush(at_once=True)
+
+    for child in [fork(count) for _ in range(3)]:
         assert os.waitpid(child, 0)[1] == 0
     found = shown(redis)
     assert found["chat_workers_notifications_settled_total", ("SENT",)] == 15
@@ -45,10 +43,7 @@ def test_increments_of_many_processes_add_up(redis: Redis) -> None:
 
 def test_a_child_does_not_hand_on_what_its_parent_has_gathered(redis: Redis) -> None:
     counters.add(SETTLED, "SENT")
-    if (child := os.fork()) == 0:
-        counters.flush(at_once=True)
-        os._exit(0)
-    os.waitpid(child, 0)
+    os.waitpid(fork(lambda: counters.flush(at_once=True)), 0)
     counters.flush(at_once=True)
     assert shown(redis)["chat_workers_notifications_settled_total", ("SENT",)] == 1
 
