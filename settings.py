@@ -412,6 +412,7 @@ def _trust(own: Path | None) -> None:
                     left.unlink()
         prefix = f"chat-workers-{os.getpid()}-{namespace}-"
         with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
+            os.fchmod(merged.fileno(), 0o644)  # no secret, and read by children that are another user
             merged.write(MERGED + system.read_bytes() + b"\n" + content)
         trusted = Path(merged.name)
         atexit.register(_remove, trusted, os.getpid())
