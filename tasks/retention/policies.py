@@ -82,7 +82,10 @@ POLICIES = {
         Policy(
             "typing_indicators",
             "deletes typing indicators that expired so long ago and that the minute job has missed",
-            Target("typing_indicators", "(expires_at < :cutoff OR started_at < :cutoff - INTERVAL 1 HOUR)"),
+            Target(
+                "typing_indicators",
+                "(expires_at < :cutoff OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < :cutoff - INTERVAL 1 HOUR)",
+            ),
             "expires_at",
             timedelta(0),
             _defaults("10s"),

@@ -14,7 +14,10 @@ from settings import get_settings
 
 LOCK = "typing_indicators:expire"
 # The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
-EXPIRED = Target("typing_indicators", "(expires_at < :cutoff OR started_at < :cutoff - INTERVAL 1 HOUR)")
+EXPIRED = Target(
+    "typing_indicators",
+    "(expires_at < :cutoff OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < :cutoff - INTERVAL 1 HOUR)",
+)
 NOW = text("SELECT NOW()")
 # An operator's pause of the retention policy stops this job too.
 PAUSED = text("SELECT paused_at IS NOT NULL FROM worker_retention_policies WHERE name = 'typing_indicators'")

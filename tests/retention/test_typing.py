@@ -1,5 +1,6 @@
 """Typing indicators: the minute job takes what has expired, the sweep what expired ten seconds ago."""
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
@@ -31,8 +32,8 @@ def test_the_minute_job_takes_what_has_expired_and_nothing_else(chat: Engine) ->
         "'2038-01-19 03:14:07'",
         "'1970-01-01 00:00:01'",
     )
-    assert expire(chat) == 3
-    assert ids(chat, "typing_indicators") == [2, 4]
+    assert expire(chat) == 4
+    assert ids(chat, "typing_indicators") == [2]
 
 
 def test_the_sweep_leaves_ten_seconds(chat: Engine) -> None:
@@ -88,11 +89,14 @@ def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
     assert ids(chat, "typing_indicators") == [1]
 
 
-def test_an_indicator_whose_end_is_a_year_ahead_ends_an_hour_after_it_began(chat: Engine) -> None:
-    typing(chat, *["NOW() + INTERVAL 1 YEAR"] * 3)
+@pytest.mark.parametrize("job", ["the minute job", "the sweep"])
+@pytest.mark.parametrize("began", ["NULL", "NOW() + INTERVAL 1 YEAR", "NOW()", "NOW() - INTERVAL 61 MINUTE"])
+def test_an_indicator_that_would_never_end_goes_whenever_it_says_that_it_began(chat: Engine, began: str, job: str) -> None:
+    typing(chat, "NOW() + INTERVAL 5 SECOND", "NOW() + INTERVAL 1 YEAR")
     with chat.begin() as connection:
-        connection.execute(text("UPDATE typing_indicators SET started_at = NOW() - INTERVAL 61 MINUTE WHERE id IN (1, 2)"))
-        connection.execute(text("UPDATE typing_indicators SET started_at = NULL WHERE id = 2"))
-    assert run_policy(chat, POLICIES["typing_indicators"], by="test").rows == 1
-    assert expire(chat) == 0
-    assert ids(chat, "typing_indicators") == [2, 3]
+        connection.execute(text(f"UPDATE typing_indicators SET started_at = {began} WHERE id = 2"))
+    if job == "the sweep":
+        run_policy(chat, POLICIES["typing_indicators"], by="test")
+    else:
+        expire(chat)
+    assert ids(chat, "typing_indicators") == [1]
