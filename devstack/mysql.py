@@ -1,7 +1,8 @@
 """The stack's MySQL, in MariaDB's place under DEVSTACK_DATABASE=mysql. `python -m devstack.mysql` fetches it.
 
 Debian's packages of MariaDB and MySQL exclude each other, so MySQL comes from Debian sid into a folder of the project and
-runs from there with its own libraries: no container, no chroot, nothing installed on the machine.
+runs from there with its own libraries: no container, no chroot, nothing installed on the machine. So do the newer MariaDB's
+clients, which the backups' tests ask beside this machine's.
 """
 
 import os
@@ -9,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from devstack.errors import StackError
 from devstack.folder import DEFAULT_ROOT
@@ -16,6 +19,11 @@ from devstack.mariadb import MariaDB, as_root
 
 # A stack's name cannot begin with a dot.
 ROOT = DEFAULT_ROOT / ".mysql"
+NEWER_MARIADB = DEFAULT_ROOT / ".mariadb11"
+PACKAGES = {
+    ROOT: ("sid", "mysql-server-core,mysql-client-core"),
+    NEWER_MARIADB: ("trixie", "mariadb-client-core,mariadb-client"),
+}
 FETCH_SECONDS = 900
 
 OPTIONS = [
@@ -60,11 +68,7 @@ GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
 
     def environment(self) -> dict[str, str]:
         """Its own clients come first, for the backups."""
-        clients = self.data / "clients"
-        clients.mkdir(exist_ok=True)
-        for name in ("mysql", "mysqldump"):
-            (clients / name).write_text(f'#!/bin/sh\nexec {shlex.join(_program(f"usr/bin/{name}"))} "$@"\n')
-            (clients / name).chmod(0o755)
+        clients = put_clients(self.data / "clients", ("mysql", "mysqldump", "mysqlbinlog"))
         return {**super().environment(), "PATH": os.pathsep.join([str(clients), os.environ.get("PATH", os.defpath)])}
 
     def _server(self) -> list[str]:
@@ -78,31 +82,40 @@ GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
         ]
 
 
-def _program(path: str) -> list[str]:
+def put_clients(folder: Path, names: Sequence[str], root: Path = ROOT) -> Path:
+    """Make commands of these names in a folder, which start fetched programs; return the folder."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(_program(f"usr/bin/{name}", root))} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def _program(path: str, root: Path = ROOT) -> list[str]:
     """Return how a fetched program is started, with its own libraries."""
-    libraries = ":".join(str(path) for path in sorted((ROOT / "usr/lib").glob("*-linux-gnu*")))
-    loader = next((ROOT / "usr").glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "usr/lib").glob("*/ld-linux-*.so.*"))
-    return [str(loader), "--library-path", libraries, str(ROOT / path)]
+    libraries = ":".join(str(path) for path in sorted((root / "usr/lib").glob("*-linux-gnu*")))
+    loader = next((root / "usr").glob("lib*/ld-linux-*.so.*"), None) or next((root / "usr/lib").glob("*/ld-linux-*.so.*"))
+    return [str(loader), "--library-path", libraries, str(root / path)]
 
 
-def fetch() -> None:
-    """Fetch MySQL if it is missing. Raise StackError, with the command to run, if that is not possible."""
-    if (ROOT / "usr/sbin/mysqld").exists():
+def fetch(root: Path = ROOT) -> None:
+    """Fetch MySQL, or what else PACKAGES names, if it is missing. Raise StackError, saying what to run, if it cannot be."""
+    if root.exists():
         return
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         raise StackError("MySQL is missing; as root: apt-get install debootstrap, then python -m devstack.mysql")
-    print("Fetching MySQL with debootstrap, about a minute …", file=sys.stderr, flush=True)
-    aside = ROOT.with_name(f"{ROOT.name}-{os.getpid()}")
+    suite, packages = PACKAGES[root]
+    print(f"Fetching {packages} with debootstrap, about a minute …", file=sys.stderr, flush=True)
+    aside = root.with_name(f"{root.name}-{os.getpid()}")
     aside.mkdir(mode=0o755, parents=True)
-    packages = "--include=mysql-server-core,mysql-client-core"
-    command = ["debootstrap", "--variant=minbase", packages, "sid", str(aside)]
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(aside)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
         )
         if done.returncode:
             raise StackError(f"debootstrap ended with status {done.returncode}. It said:\n{done.stdout[-2000:]}")
-        aside.rename(ROOT)
+        aside.rename(root)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
