@@ -64,6 +64,8 @@ SHELL_FLAGS = (
     "--init-command=SET SESSION lock_wait_timeout = 60",
 )
 
+# A client whose worker was killed must not go on with what is in its pipe beside the next run's.
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 VERSION_SECONDS = 10
 LONGEST_COMPLAINT = 500
 TAIL_BYTES = 1 << 16
@@ -86,8 +88,10 @@ TLS: Mapping[Family, Mapping[Trust, tuple[str, ...]]] = {
     },
 }
 TLS_FILES = ("ca", "capath", "cert", "key", "cipher")
-# Behind these words the server quotes a row or a statement.
-QUOTED_VALUE = re.compile(r"""\b(entry|near|value:?|text:?) (['"]).*\2""")
+# Behind these words the server quotes a row or a statement, or its beginning if a line ends in it; and what a trigger of the
+# API's says in an error of its own may be anything.
+QUOTED_VALUE = re.compile(r"""\b(entry|near|value:?|text:?) (['"])(?:.*\2|.*)""")
+OWN_WORDS = re.compile(r"(\(45000\) at line \d+: ).*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,7 @@ class Child:
         self._complaints.seek(max(0, end - TAIL_BYTES))
         lines = self._complaints.read().decode(errors="replace").splitlines()
         said = [line for line in lines if line.startswith(("ERROR ", f"{self._name}: ")) and "[Warning]" not in line]
-        return QUOTED_VALUE.sub(r"\1 '…'", " ".join(" ".join(said).split()))[:LONGEST_COMPLAINT]
+        return OWN_WORDS.sub(r"\1…", QUOTED_VALUE.sub(r"\1 '…'", " ".join(" ".join(said).split())))[:LONGEST_COMPLAINT]
 
 
 @contextmanager
@@ -216,7 +220,7 @@ def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: boo
     """Run a client with the URL's account; its stdout (`writes`) or its stdin is a pipe. It never outlives the block."""
     with option_file(url, client.family) as options, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [client.program, f"--defaults-file=/dev/fd/{options}", *arguments],
+            [*WITH_US, client.program, f"--defaults-file=/dev/fd/{options}", *arguments],
             stdin=subprocess.DEVNULL if writes else subprocess.PIPE,
             stdout=subprocess.PIPE if writes else subprocess.DEVNULL,
             stderr=complaints,

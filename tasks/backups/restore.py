@@ -1,7 +1,8 @@
 """Restore a dump into a schema, and say what its rows still miss there."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, text
@@ -12,7 +13,7 @@ from db.models import CHAT_TABLES, Base
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick, check_bytes
-from tasks.backups.scan import DELIMITER, SECTION, only_tables
+from tasks.backups.scan import DELIMITER, FOOTER, SECTION, only_tables
 from tasks.backups.verify import plain
 
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.
@@ -49,6 +50,15 @@ TRIED = (
 )
 TRIGGER = f"CREATE DEFINER={{}} TRIGGER {PROBE} BEFORE INSERT ON {PROBE} FOR EACH ROW SET @probe = 1"
 DEFINER = re.compile(rb"DEFINER=(`(?:[^`]|``)*`@`(?:[^`]|``)*`)")
+
+# The tables that a restore which stopped has behind it, noted by the session that made them; it goes with the restore.
+PROGRESS = "worker_restore_progress"
+MAKE_PROGRESS = text(
+    f"CREATE TABLE IF NOT EXISTS {PROGRESS} (sha256 CHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,"
+    " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sha256, name))"
+)
+NOTE = f"\nINSERT INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
+RESTORED = text(f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 AND at > NOW() - INTERVAL 1 DAY ORDER BY at")  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ def restore(
     """Check that a dump can be loaded, and load it or these tables of it; see both."""
     check(target, backup, passphrases, tick, tables, triggers=triggers)
     load(target, backup, tick, tables, triggers=triggers)
+    finish(target)
 
 
 def check(
@@ -107,10 +118,50 @@ def check(
     _check_loadable(target, only_tables(plain(backup, tick), tables, triggers=triggers), backup.name)
 
 
-def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *, triggers: bool) -> None:
-    """Load these tables of a checked dump in place of the target's. Raise BackupError, with how to go on, if that fails."""
-    client = find_client(SHELLS[server_family(target)])
-    load_text(target, client, only_tables(plain(backup, tick), tables, triggers=triggers), backup.name)
+def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *, triggers: bool) -> list[str]:
+    """Load these tables of a checked dump in place of the target's; `finish` is to follow.
+
+    Go on where a load of the same dump stopped within a day, and return the tables that it had restored, which are left alone.
+    Raise BackupError, with how to go on, if the server does not take all of it.
+    """
+    client, sha256 = find_client(SHELLS[server_family(target)]), backup.signed.manifest.sha256
+    with target.begin() as connection:
+        connection.execute(MAKE_PROGRESS)
+    done = _restored(target, sha256)
+    text = only_tables(plain(backup, tick), {*tables} - {*done}, triggers=triggers)
+    try:
+        load_text(target, client, _noting(text, sha256), backup.name)
+    except BackupError as error:
+        with suppress(DBAPIError):
+            done = _restored(target, sha256)
+        raise BackupError(
+            f"{error}; restored: {', '.join(done) or 'no table'}; run it again, and it goes on from there"
+        ) from None
+    return done
+
+
+def finish(target: Engine) -> None:
+    """Forget how far a restore has come, for it is done."""
+    with target.begin() as connection:
+        connection.execute(text(f"DROP TABLE IF EXISTS {PROGRESS}"))
+
+
+def _restored(target: Engine, sha256: str) -> list[str]:
+    with target.connect() as connection:
+        return [*connection.execute(RESTORED, {"sha256": sha256}).scalars()]
+
+
+def _noting(statements: Iterable[bytes], sha256: str) -> Iterator[bytes]:
+    """Return the statements with a note behind those of each table."""
+    table = ""
+    for statement in statements:
+        section = SECTION.match(statement)
+        if table and (section or statement.startswith(FOOTER)):
+            yield NOTE.format(sha256, table).encode()
+            table = ""
+        if section:
+            table = section[1].decode()
+        yield statement
 
 
 def _check_loadable(target: Engine, statements: Iterable[bytes], name: str) -> None:
@@ -141,9 +192,8 @@ def _check_loadable(target: Engine, statements: Iterable[bytes], name: str) -> N
 
 
 def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str) -> None:
-    """Pipe SQL, whole statements, into the target's schema. Raise BackupError, saying where, if it does not take all of it."""
+    """Pipe SQL, whole statements, into the target's schema. Raise BackupError if it does not take all of it."""
     arguments = (*SHELL_FLAGS, target.url.database or "")
-    line, begun = 1, list[tuple[int, str]]()
     with running(client, arguments, target.url, writes=False) as child:
         assert child.process.stdin is not None  # noqa: S101 - it was started with a pipe
         first = True
@@ -151,22 +201,13 @@ def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str
             for chunk in chunks:
                 data = _readable(chunk, client) if first and chunk else chunk
                 first = first and not chunk
-                if section := SECTION.match(chunk):
-                    begun.append((line, section[1].decode(errors="replace")))
-                line += data.count(b"\n")
                 view = memoryview(data)
                 while view:
                     view = view[child.process.stdin.write(view) :]
             child.process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended early; its status and words say why
-        try:
-            child.finish(f"restoring {name} into {target.url.database}", {})
-        except BackupError as error:
-            stopped = re.search(r" at line (\d+)", str(error))
-            done = [table for at, table in begun if stopped and at <= int(stopped[1])][:-1]
-            left = f"; {', '.join(done)} are restored, the others not: run it again with --tables and those" if done else ""
-            raise BackupError(f"{error}{left or '; run it again'}") from None
+        child.finish(f"restoring {name} into {target.url.database}", {})
 
 
 def _readable(start: bytes, client: Client) -> bytes:

@@ -154,9 +154,11 @@ class Backups:
                 with pause or nullcontext():
                     if "chat_notifications" in tables:
                         results.set_aside(target, backup.signed.manifest.created_at)
-                    restore.load(target, backup, tick, tables, triggers=triggers)
+                    if done := restore.load(target, backup, tick, tables, triggers=triggers):
+                        run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
                     if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
                         run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
+                    restore.finish(target)
                 run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from db.models import CHAT_TABLES
+
 END = b";\n"
 TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
 LONGEST_TRAILER = 200
@@ -20,8 +22,8 @@ LONGEST_TRAILER = 200
 ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 
 # Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
-INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (`([^`\n]+)`(?: \([^)\n]*\))? VALUES)")
-CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `([^`\n]+)`")
+INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
+CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `(?P<table>[^`\n]+)`")
 SECTION = re.compile(rb"\n*--\n-- Table structure for table `([^`\n]+)`\n")
 DELIMITER = b"\nDELIMITER "
 """Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
@@ -81,7 +83,10 @@ class Statements:
 
 
 class DumpScan:
-    """Reads a dump's text in chunks and keeps counts only: its memory is that of the longest statement."""
+    """Reads a dump's text in chunks and keeps counts of the chat tables only: its memory is that of the longest statement.
+
+    Whatever else looks like a statement is text: of a CHECK, say, in which the servers leave line breaks as they are.
+    """
 
     def __init__(self, longest: int = sys.maxsize) -> None:
         self.tables: dict[str, TableScan] = {}
@@ -99,13 +104,12 @@ class DumpScan:
         self.bytes += len(chunk)
         self._tail = (self._tail + chunk[-LONGEST_TRAILER:])[-LONGEST_TRAILER:]
         for statement in self._statements.feed(chunk):
-            if insert := INSERT.match(statement):
-                self._count(statement, insert.start(1), insert.end(1), self._table(insert[2]))
-            elif create := CREATE.match(statement):
-                self._table(create[1])
-
-    def _table(self, name: bytes) -> TableScan:
-        return self.tables.setdefault(name.decode(errors="replace"), TableScan())
+            insert = INSERT.match(statement)
+            named = insert or CREATE.match(statement)
+            if named and (name := named["table"].decode(errors="replace")) in CHAT_TABLES:
+                table = self.tables.setdefault(name, TableScan())
+                if insert:
+                    self._count(statement, *insert.span("values"), table)
 
     def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
         with memoryview(statement) as view:

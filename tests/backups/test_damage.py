@@ -14,6 +14,7 @@ from db.models import CHAT_TABLES
 from tasks.backups import folder, manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
+from tasks.backups.scan import DumpScan
 from tests.backups.conftest import PASSPHRASE, quiet
 
 DUMP = "backup_chat_20260102.sql.zst"
@@ -173,10 +174,11 @@ def test_a_dump_that_swells_is_unpacked_a_piece_at_a_time_and_given_up(into: Pat
         verify.check_content(bomb(into, 1000), [], quiet)
 
 
-def test_tables_without_end_are_not_kept(into: Path) -> None:
-    text = b"".join(b"\nCREATE TABLE `%d` (id INT);" % number for number in range(100_000))
-    with pytest.raises(BackupError, match="holds other tables than its manifest says"):
-        verify.check_content(bomb(into, len(text), text), [], quiet)
+def test_tables_without_end_are_not_kept() -> None:
+    scan = DumpScan()
+    for number in range(10):
+        scan.feed(b"\nCREATE TABLE `%d` (id INT);\nCREATE TABLE `messages` (id INT);\n" % number)
+    assert list(scan.tables) == ["messages"]
 
 
 @pytest.mark.parametrize("change", [lambda packed: packed[:-5], lambda packed: packed + b"x", lambda packed: packed + packed])

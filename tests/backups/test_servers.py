@@ -1,11 +1,15 @@
 """Dumps, drills and restores on servers set up otherwise: triggers of others, bounds, keys, and every kind of address."""
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from db.engine import create_engine
 from db.models import CHAT_TABLES
@@ -13,9 +17,9 @@ from devstack.stack import Stack
 from tasks.backups import folder, restore, verify
 from tasks.backups.client import DUMPERS, SHELLS, find_client, running, server_family
 from tasks.backups.errors import BackupError
-from tasks.backups.ledger import Run, recorded
 from tasks.backups.run import Backups
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
+from tests.processes import Process
 
 # Its body has the marks that a dump is read by.
 TRIGGER = """\
@@ -77,30 +81,67 @@ def test_a_restore_that_stops_says_where_and_goes_on_from_there(backups: Backups
     made = backups.find(backups.daily(quiet).artefact)
     with other.begin() as connection:
         connection.execute(text("CREATE VIEW message_reads AS SELECT 1 AS id"))
-    with pytest.raises(BackupError, match=r"conversations, .*messages are restored, the others not: run it again") as refused:
+    with pytest.raises(BackupError, match=r"restored: conversations, .*messages; run it again, and it goes on from there"):
         backups.restore(made, other, CHAT_TABLES, quiet)
-    done = str(refused.value).rpartition("; ")[2].partition(" are restored")[0].split(", ")
     with other.begin() as connection:
         connection.execute(text("DROP VIEW message_reads"))
-    backups.restore(made, other, [table for table in CHAT_TABLES if table not in done], quiet, push=True)
+        connection.execute(
+            text("UPDATE conversations SET updated_at = NOW() - INTERVAL 1 YEAR")
+        )  # seen if it is restored twice
+        kept = connection.execute(text("CHECKSUM TABLE conversations")).one()[1]
+    run = backups.restore(made, other, CHAT_TABLES, quiet, push=True)
+    assert "it went on where an earlier one stopped, which had restored conversations" in run.ignored[0]
+    assert checksums(other) == {**checksums(backups.engine), "conversations": kept}
+    assert not backups.restore(made, other, CHAT_TABLES, quiet, push=True).ignored
     assert checksums(other) == checksums(backups.engine)
 
 
-def test_a_refused_statement_shows_the_servers_reason_and_nobodys_message(backups: Backups, other: Engine) -> None:
-    marker = "meet me at the harbour"
-    table = b"CREATE TABLE messages (id INT PRIMARY KEY, body VARCHAR(50), UNIQUE (body));\n"
-    twice = f"INSERT INTO messages VALUES\n(1,'{marker}'),\n(2,'{marker}');\n"
-    garbled = f"INSERT INTO messages VALUES\n(3,'{marker}' {marker});\n"
-    client = find_client(SHELLS[server_family(other)])
-    for statement, reason in ((twice, "1062"), (garbled, "1064")):
-        with pytest.raises(BackupError) as refused, recorded(backups.engine, Run("restore")):
-            restore.load_text(other, client, [b"DROP TABLE IF EXISTS messages;\n", table, statement.encode()], "a dump")
-        assert f"ERROR {reason}" in str(refused.value)
-        assert "harbour" not in str(refused.value)
-    with backups.engine.connect() as connection:
-        kept = connection.execute(text("SELECT * FROM worker_backup_runs")).all()
-    assert len(kept) == 2
-    assert "harbour" not in str(kept)
+def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: Engine, tmp_path: Path) -> None:
+    """Someone reads message_reads, so that its DROP waits, and the command is killed meanwhile."""
+    name = backups.daily(quiet).artefact
+    backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True)
+    command = [sys.executable, "-c", "from workers.cli import main; main()", "backups", "restore", name, "--yes", "--push"]
+    own = {"BACKUP_DIR": str(backups.folder), "BACKUP_PASSPHRASE_FILE": str(backups.settings.backup_passphrase_file)}
+    restore_ = Process([*command, "--into", str(other.url.database)], {**os.environ, **own}, tmp_path / "log")
+    with other.connect() as reader:
+        reader.execute(text("SELECT COUNT(*) FROM message_reads"))
+        restore_.start()
+        restore_.wait_until(lambda: "messages" in restored(other), "the tables before message_reads were restored")
+        restore_.send(signal.SIGKILL)
+        restore_.wait()
+    begun = restored(other)
+    assert restore_.start().wait(60) == 0, restore_.lines
+    assert f"went on where an earlier one stopped, which had restored {', '.join(begun)}" in restore_.lines
+    assert checksums(other) == checksums(backups.engine)
+
+
+def restored(target: Engine) -> list[str]:
+    """Return the tables that a restore under way has behind it."""
+    with suppress(ProgrammingError), target.connect() as connection:
+        return [*connection.execute(text(f"SELECT name FROM {restore.PROGRESS} ORDER BY at, name")).scalars()]
+    return []
+
+
+def test_a_text_of_a_table_that_looks_like_a_statement_is_counted_as_none(backups: Backups, stack: Stack) -> None:
+    """The servers leave the line breaks of a CHECK as they are."""
+    with stack.mariadb.root() as cursor:
+        cursor.execute(f"USE {backups.engine.url.database}")
+        text_ = "a;\\nINSERT INTO `x` VALUES\\n(1);\\nCREATE TABLE `y` ("
+        cursor.execute(f"ALTER TABLE message_reads ADD CONSTRAINT odd CHECK (status <> '{text_}')")
+    try:
+        made = folder.load(backups.folder, backups.daily(quiet).artefact)
+        assert set(made.signed.manifest.tables) == set(CHAT_TABLES)
+        verify.check_content(made, [PASSPHRASE], quiet)
+        assert backups.drill(quiet).rows == made.signed.manifest.rows
+    finally:
+        with stack.mariadb.root() as cursor:
+            cursor.execute(f"ALTER TABLE {backups.engine.url.database}.message_reads DROP CONSTRAINT odd")
+
+
+def test_a_replica_that_could_not_record_the_dump_is_refused(backups: Backups, stack: Stack) -> None:
+    with globally(stack, read_only=1), pytest.raises(BackupError, match="is read-only, as a replica is"):
+        backups.daily(quiet)
+    assert folder.names(backups.folder, "daily") == []
 
 
 def test_a_servers_bound_on_queries_ends_no_dump(backups: Backups, stack: Stack) -> None:
