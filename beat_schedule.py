@@ -34,10 +34,10 @@ BEAT_SCHEDULE = {
     "retention-typing-indicators":  entry("tasks.retention.purge_typing_indicators",  every(3600),        expires=600),
     "retention-worker-tables":      entry("tasks.retention.purge_worker_tables",      crontab(minute=45), expires=3000),
 
-    # Each looks whether it is due (no dump of today, no archive of the last seven days, none shipped this month), so the hours
-    # after the first are further tries of one that failed or was missed.
-    "backups-daily":                entry("tasks.backups.daily",                crontab(minute=10, hour="2-23"), expires=3000),
-    "backups-weekly":               entry("tasks.backups.weekly",               crontab(minute=30, hour="3-23"), expires=3000),
-    "backups-monthly":              entry("tasks.backups.monthly",              crontab(minute=50, hour="3-23"), expires=3000),
-    "backups-drill":                entry("tasks.backups.drill",                crontab(minute=40, hour=4),      expires=9000),
+    # Each looks whether it is due, by BACKUP_HOUR and BACKUP_EVERY (no dump since, no archive of the last seven days, none
+    # shipped this month, no drill today), so the hours after the first are further tries of one that failed or was missed.
+    "backups-daily":                entry("tasks.backups.daily",                crontab(minute=10), expires=3000),
+    "backups-weekly":               entry("tasks.backups.weekly",               crontab(minute=30), expires=3000),
+    "backups-monthly":              entry("tasks.backups.monthly",              crontab(minute=50), expires=3000),
+    "backups-drill":                entry("tasks.backups.drill",                crontab(minute=40), expires=3000),
 }  # fmt: skip

@@ -174,6 +174,12 @@ def parse_hours(value: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
+def _backup_pace(value: str) -> str:
+    if not timedelta(hours=1) <= parse_age(value) <= timedelta(days=1):
+        raise ValueError("is no pace of dumps; expected 1h to 1d")
+    return value
+
+
 class PolicySettings(BaseModel):
     """The fields of a retention policy that the table worker_retention_policies may set; None: the policy's default."""
 
@@ -304,6 +310,10 @@ class Settings(BaseSettings):
     """One that can be read at once (STANDARD_IA, GLACIER_IR), or drills of the bucket fail."""
     backup_s3_plain: bool = False
     """For servers without If-None-Match or x-amz-checksum-*: neither is sent, and drills read back what S3 cannot vouch for."""
+    backup_hour: int = Field(default=2, ge=0, le=23)
+    """Of the day, UTC, from which the day's dump, archive, shipment and drill are due."""
+    backup_every: Annotated[str, AfterValidator(_backup_pace)] = "1d"
+    """How often a dump is due from then on, `1h` to `1d`."""
     backup_keep_daily: int = Field(default=14, ge=7)
     """Dumps; a week's archive is made of seven."""
     backup_keep_weekly: int = Field(default=8, ge=1)

@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import zstandard
@@ -57,7 +57,7 @@ SIZES = text(
     "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
     " WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
-SERVER = text("SELECT VERSION() AS version, UTC_TIMESTAMP() AS now")
+SERVER = text("SELECT VERSION() AS version, UTC_TIMESTAMP() AS now, @@GLOBAL.read_only AS read_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     started = time.monotonic()
     with engine.connect() as connection:
         server = connection.execute(SERVER).one()
+    if server.read_only:
+        raise BackupError(
+            f"{engine.url.host} is read-only, as a replica is, and records no backup: DATABASE_URL must name the primary"
+        )
     name = folder.fresh_name(into, "daily", server.now.date(), server.now)
     folder.check_space(into, _expected_bytes(engine, into))
     client = find_client(DUMPERS[family_of(server.version)])
@@ -104,11 +108,16 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     return folder.load(into, name)
 
 
+def now(engine: Engine) -> datetime:
+    """Return the time by the database's clock, in UTC."""
+    with engine.connect() as connection:
+        moment: datetime = connection.execute(SERVER).one().now
+        return moment.replace(tzinfo=UTC)
+
+
 def today(engine: Engine) -> date:
     """Return the day by the database's clock, in UTC."""
-    with engine.connect() as connection:
-        now: datetime = connection.execute(SERVER).one().now
-        return now.date()
+    return now(engine).date()
 
 
 def write_dump(engine: Engine, client: Client, path: Path, tick: Tick) -> Stream:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, text
 
-from settings import get_settings
+from settings import get_settings, parse_age
 from tasks.facts import Alert, Fact, Row, Table, in_words, rows
 from tasks.jobs import configured
 from tasks.words import duration
@@ -23,8 +23,9 @@ NOW = text("""
                                     WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'worker_backup_runs')
 """)
 
-# How old the last good one may be; a drill proves one tier a day, in turn.
-MOST_SECONDS = {"daily": 26 * 3600, "weekly": 8 * 86_400, "monthly": 33 * 86_400, "drill": 2 * 86_400}
+# How old the last good one may be, of dumps beyond BACKUP_EVERY; a drill proves one tier a day, in turn.
+LATE_SECONDS = 2 * 3600
+MOST_SECONDS = {"weekly": 8 * 86_400, "monthly": 33 * 86_400, "drill": 2 * 86_400}
 # Each is done in the first night.
 FIRST_SECONDS = 26 * 3600
 OVERDUE = "backup_overdue_seconds"
@@ -41,7 +42,8 @@ def _backups(connection: Connection) -> list[Row]:
     known |= {(job, "none") for job in never_ran - {job for job, _ in known}}
     made = [_row(*key, latest.get((*key, "done")), latest.get((*key, "failed"))) for key in sorted(known)]
     now, installed = map(float, connection.execute(NOW).one())
-    for job, most in MOST_SECONDS.items():
+    pace = parse_age(get_settings().backup_every).total_seconds()
+    for job, most in {**MOST_SECONDS, "daily": pace + LATE_SECONDS}.items():
         if own := [row for row in made if row["backup"] == job]:
             newest = max(own, key=lambda row: row[LAST])
             age = now - (newest[LAST] or installed)

@@ -4,11 +4,12 @@ import random
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine
 
-from settings import ConfigurationError, Settings
+from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, results, rotate, seal, source
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
@@ -21,6 +22,7 @@ from tasks.backups.source import Source
 from tasks.jobs import missing
 
 TIERS = ("daily", "weekly", "monthly")
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,20 @@ class Backups:
     def scratch(self) -> str:
         return self.settings.backup_drill_database or f"{self.engine.url.database}_drill"
 
+    def _due(self, every: timedelta = DAY) -> datetime:
+        """Return when what is done so often was last due, by the database's clock: at BACKUP_HOUR, and from then on."""
+        now = dump.now(self.engine)
+        first = now.replace(hour=self.settings.backup_hour, minute=0, second=0, microsecond=0)
+        first -= timedelta(days=first > now)
+        return first + (now - first) // every * every
+
     def daily(self, tick: Tick, *, force: bool = False) -> Run:
-        """Dump the chat tables unless today has a dump; `force` makes another. Then delete the dumps past their keep."""
+        """Dump the chat tables unless there is a dump since the last was due; `force` makes another. Then rotate dumps."""
         known = self.known_passphrases
         with self._working(Run("daily")) as (run, into):
             today = dump.today(self.engine)
             last = folder.newest(into, "daily", today)
-            if force or last is None or last.day < today:
+            if force or last is None or last.signed.manifest.created_at < self._due(parse_age(self.settings.backup_every)):
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
         if run.artefact:
@@ -85,7 +94,7 @@ class Backups:
         known, bucket = self.passphrases, self._needed_bucket()
         with self._working(Run("monthly")) as (run, into):
             today = dump.today(self.engine)
-            month = f"{today:%Y-%m}"
+            month = f"{today if force else self._due():%Y-%m}"
             fitting, run.ignored = months.fitting(bucket.shipped(), today)
             there, false = months.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
             run.ignored += false
@@ -101,13 +110,18 @@ class Backups:
             run.ignored = self._rotate("monthly", tick).ignored
         return run
 
-    def drill(self, tick: Tick, *, tier: str | None = None) -> Run:
+    def drill(self, tick: Tick, *, tier: str | None = None, if_due: bool = False) -> Run:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest.
+
+        `if_due`: not if one was tried since BACKUP_HOUR.
 
         Of the bucket, an older archive is read to its end too, each time another.
         """
+        runs = ledger.last_runs(self.engine)
+        tried = [last.tried.replace(tzinfo=UTC) for (job, _), last in runs.items() if job == "drill"]
+        if if_due and tried and max(tried) >= self._due():
+            return Run("drill")
         if tier is None:
-            runs = ledger.last_runs(self.engine)
             tiers = [tier for tier in TIERS if not missing(f"tasks.backups.{tier}", self.settings)]
             untried = [tier for tier in tiers if ("drill", tier) not in runs]
             tier = untried[0] if untried else min(tiers, key=lambda tier: runs["drill", tier].tried)

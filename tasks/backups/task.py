@@ -1,6 +1,7 @@
 """Celery's entry points of backups. Each looks first whether it is due, so that beat may ask as often as it likes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from celery import shared_task
@@ -20,7 +21,7 @@ TIME_LIMIT_SECONDS = 3 * 3600
 
 @shared_task(name="tasks.backups.daily", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def daily() -> str:
-    """Dump the chat tables unless today has a dump."""
+    """Dump the chat tables unless there is a dump since it was last due."""
     return _run("dumped", Backups.daily)
 
 
@@ -38,8 +39,8 @@ def monthly() -> str:
 
 @shared_task(name="tasks.backups.drill", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def drill() -> str:
-    """Restore the newest backup of the tier least recently drilled into a scratch schema, compare, and drop it."""
-    return _run("drilled", Backups.drill)
+    """Restore the newest backup of the tier least recently drilled into a scratch schema, once a day, compare, and drop it."""
+    return _run("drilled", partial(Backups.drill, if_due=True))
 
 
 def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> str:

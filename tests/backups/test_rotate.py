@@ -19,14 +19,14 @@ from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
 TODAY = date(2026, 1, 31)
 
 
-def put(into: Path, name: str, *, signed: bool = False) -> Path:
+def put(into: Path, name: str, *, signed: bool = False, made_at: str = "2026-01-01T00:00:00Z") -> Path:
     """Put a backup of this name there; what is in it does not matter to rotation."""
     path = into / name
     path.write_bytes(name.encode())
     made = Manifest(
         kind=folder.kind_of(name) or "daily",
         name=name,
-        created_at="2026-01-01T00:00:00Z",
+        created_at=made_at,
         bytes=len(name),
         sha256=hashlib.sha256(name.encode()).hexdigest(),
         parts_sha256=parts.digests([name.encode()], len(name))[1],

@@ -1,7 +1,8 @@
 """The tasks look whether they are due, fit the broker's limits, and give way when the worker stops."""
 
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import Engine
 import beat_schedule
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
-from tasks.backups import folder, task
+from tasks.backups import dump, folder, task
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
 from tests.backups.conftest import quiet
@@ -44,6 +45,37 @@ def test_each_task_makes_what_is_due_and_then_nothing(configured: Backups) -> No
     assert len(artefacts(configured)) == 2
     assert len(configured.bucket.shipped() if configured.bucket else []) == 1
     task.drill()
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "every", "made_hours_ago", "due"),
+    [
+        (0, "1d", 1, True),
+        (0, "1d", 0, False),
+        (-1, "1d", 22, False),
+        (-1, "1d", 24, True),
+        (3, "1h", 1, True),
+        (3, "2h", 1, False),
+        (3, "2h", 2, True),
+    ],
+)
+def test_a_dump_is_due_at_its_hour_and_as_often_as_set_from_then_on(
+    backups: Backups, hours_ago: int, every: str, made_hours_ago: int, due: bool
+) -> None:
+    """Of the day that began at BACKUP_HOUR; hours are told apart from the middle of the one that is now."""
+    now = dump.now(backups.engine)
+    hour = (now - timedelta(hours=hours_ago)).hour
+    made = now.replace(minute=30, second=0) - timedelta(hours=made_hours_ago)
+    made = min(made, now)
+    put(backups.folder, f"backup_chat_{made:%Y%m%d}.sql.zst", signed=True, made_at=made.isoformat())
+    settings = backups.settings.model_copy(update={"backup_hour": hour, "backup_every": every})
+    assert bool(replace(backups, settings=settings).daily(quiet).artefact) is due
+
+
+def test_a_drill_is_due_once_a_day(configured: Backups) -> None:
+    task.daily()
+    assert task.drill().startswith("drilled")
+    assert task.drill() == "not due"
 
 
 @pytest.mark.parametrize(("day", "due"), [(4, False), (9, False), (10, True)])
