@@ -68,13 +68,18 @@ class Clamd(Service):
     def publish(self, version: int, *signatures: bytes) -> None:
         """Load EICAR's signature and these lines of an .ndb file under a new version, and wait until clamd uses them."""
         self._write_signatures(version, signatures)
+        before = self._loaded()
         tcp_answer(self.port, b"zRELOAD\0")
         deadline = time.monotonic() + READY_SECONDS
-        while f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
+        while self._loaded() == before or f"/{version}/".encode() not in tcp_answer(self.port, b"zVERSION\0"):
             if time.monotonic() > deadline:
                 late = f"clamd did not load signatures {version} within {READY_SECONDS:.0f} s"
                 raise StackError(f"{late}. {self.log_ends()}")
             time.sleep(POLL_SECONDS)
+
+    def _loaded(self) -> int:
+        """Return how often clamd has loaded its signatures anew; their version may be the same."""
+        return self.log.read_text(errors="replace").count("Activating the newly loaded database")
 
     def _write_signatures(self, version: int, signatures: tuple[bytes, ...]) -> None:
         new = self._signatures / "daily.new"
