@@ -63,6 +63,7 @@ READERS = {
 ON_OWN: tuple[Right, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
 TO_DUMP: tuple[Right, ...] = ("SELECT", "TRIGGER")
 TO_RECORD: tuple[Right, ...] = ("SELECT", "INSERT", "DELETE")
+TO_AUDIT: tuple[Right, ...] = ("SELECT", "INSERT", "UPDATE")
 TO_MIGRATE: tuple[Right, ...] = (*ON_OWN, "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES")
 
 
@@ -81,7 +82,8 @@ def needs(account: Account) -> list[Need]:
         return [Need(right, table, "db migrate") for table in (VERSION_TABLE, *own) for right in TO_MIGRATE]
     if account == "backup":
         chat = [Need(right, table, "backups") for table in CHAT_TABLES for right in TO_DUMP]
-        return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD)]
+        audit = [Need(right, "worker_audit", "backups") for right in TO_AUDIT]
+        return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD), *audit]
     # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.
     reads = [
         Need("SELECT", table, READERS[table], () if table == "chat_notifications" else tuple(columns))

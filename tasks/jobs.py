@@ -34,7 +34,7 @@ JOBS = (
         "notifications",
         queue="notifications",
         tasks={"drain": (), "retry_failed": (), "adopt": ()},
-        tables=("worker_deliver", "worker_providers", "worker_dead_devices"),
+        tables=("worker_deliver", "worker_providers", "worker_dead_devices", "worker_pauses"),
     ),
     Job(
         "attachments",
@@ -53,7 +53,7 @@ JOBS = (
             "purge_typing_indicators": (),
             "purge_worker_tables": (),
         },
-        tables=("worker_retention", "worker_heartbeat"),
+        tables=("worker_retention", "worker_heartbeat", "worker_audit"),
     ),
     Job(
         "backups",

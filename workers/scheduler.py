@@ -1,10 +1,13 @@
-"""Beat's scheduler: RedBeat, which writes its entries only once it holds the lock."""
+"""Beat's scheduler: RedBeat, which writes its entries only once it holds the lock, and sends none that is paused."""
 
+from collections.abc import Collection
 from typing import Any
 
 import structlog
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
+
+from workers import paused_entries
 
 log = structlog.get_logger("workers.beat")
 
@@ -13,6 +16,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
     """RedBeat's own would write them at its start: a standby's file, or an older host's, would replace the holder's."""
 
     _written = False
+    _paused: Collection[str] = ()
 
     def setup_schedule(self) -> None:
         """Write nothing yet."""
@@ -28,4 +32,9 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
                 )
             super().setup_schedule()
             self._written = True
+        self._paused = paused_entries.paused(get_redis(self.app))
         return float(super().tick(*arguments, **options))
+
+    def maybe_due(self, entry: Any, **options: Any) -> float:
+        """Send an entry that is due, unless an operator has paused it: then it stays due."""
+        return float(self.max_interval if entry.name in self._paused else super().maybe_due(entry, **options))

@@ -17,13 +17,14 @@ GRANT SELECT (id, message_id, reader_id, status) ON `truck2_db`.`message_reads` 
 GRANT SELECT (id, message_id, uploaded_by_id, file_size, file_name, file_url, file_type, file_extension, scanned_for_virus, is_safe, created_at), UPDATE (scanned_for_virus, is_safe) ON `truck2_db`.`message_attachments` TO 'chat_workers'@'%';
 GRANT SELECT (id, started_at, expires_at), DELETE ON `truck2_db`.`typing_indicators` TO 'chat_workers'@'%';
 GRANT SELECT (id, conversation_id, is_active, is_closed, closed_reason, closed_at, last_message_at, created_at, updated_at), UPDATE (is_active, is_closed, closed_at, closed_reason) ON `truck2_db`.`conversations` TO 'chat_workers'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_audit` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_backup_runs` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_dead_devices` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_deliveries` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_counts` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_history` TO 'chat_workers'@'%';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_pauses` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_heartbeat` TO 'chat_workers'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_pauses` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_providers` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_retention_policies` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_retention_runs` TO 'chat_workers'@'%';
@@ -44,17 +45,19 @@ GRANT SELECT, TRIGGER ON `truck2_db`.`typing_indicators` TO 'chat_backup'@'%';
 GRANT SELECT, TRIGGER ON `truck2_db`.`conversation_settings` TO 'chat_backup'@'%';
 GRANT SELECT, TRIGGER ON `truck2_db`.`chat_notifications` TO 'chat_backup'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON `truck2_db`.`worker_backup_runs` TO 'chat_backup'@'%';
+GRANT SELECT, INSERT, UPDATE, CREATE ON `truck2_db`.`worker_audit` TO 'chat_backup'@'%';
 GRANT ALL PRIVILEGES ON `truck2\_db\_drill`.* TO 'chat_backup'@'%';
 
 -- chat_deploy: chat-workers db migrate
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_alembic_version` TO 'chat_deploy'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_audit` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_backup_runs` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_dead_devices` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_deliveries` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_counts` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_history` TO 'chat_deploy'@'%';
-GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_pauses` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_heartbeat` TO 'chat_deploy'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_pauses` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_providers` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_retention_policies` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_retention_runs` TO 'chat_deploy'@'%';

@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, text
 
 from settings import get_settings
+from tasks import pause
 from tasks.attachments.verdicts import WORDS
 from tasks.facts import Alert, Counter, Fact, Row, Table, rows
 
@@ -65,6 +66,9 @@ TABLES = (
                    "Uploads have waited for their scan for {value} and are not served meanwhile", "; {attachments_due} waiting",
                    above=300, where={"lane": ("uploads",)})),
     ), lists=lambda row: row["attachments_due"]),
+    pause.table("scan_pauses", "Pause of scans by an operator", Fact(
+        "scans_paused_seconds", "For how long an operator has paused the scans.", "for"
+    ), scans=True),
 )  # fmt: skip
 
 SCANS = Counter(

@@ -1,5 +1,6 @@
 """Scan many files at once in this process: threads scan, one thread claims, renews the leases and writes the results."""
 
+import math
 import threading
 import time
 import uuid
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
 from settings import ConfigurationError, get_settings
-from tasks import counters
+from tasks import counters, pause
 from tasks.attachments import find_unqueued, formats, queue, scannable
 from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
@@ -137,16 +138,19 @@ class _Run:
         self._connections = connections
         self._clamd_is_away = False
         self._not_asked = ""
+        self._paused, self._looked_at = False, -math.inf
         self.quarantine_is_pending = False
         self.version: Version | None = None
         """The version of clamd that was asked, and is fit."""
 
     def may_scan(self) -> bool:
-        """Return False, with a log line, if clamd's OK means nothing by its configuration.
+        """Return False if an operator has paused the scans or, with a log line, clamd's OK means nothing by its configuration.
 
         A clamd that is away is no reason: some attachments then have a try without a verdict. But this run does not ask it
         again: it may come back at any moment, with a configuration that nobody has tested.
         """
+        if self._is_paused():
+            return False
         try:
             version = self._scanner.clamd.version()
             _fitness(version)
@@ -159,7 +163,7 @@ class _Run:
         return True
 
     def work(self, claim: Callable[[int, bool], list[Attachment]], *, once: bool = False) -> None:
-        """Scan what `claim` returns until it returns nothing, the time is up, the worker is to stop or clamd is away.
+        """Scan what `claim` returns until it returns nothing, the time is up, a stop or pause is asked for, or clamd is away.
 
         `claim` takes how many, and whether one that must be alone may be claimed; with such a one nothing else is scanned.
         """
@@ -177,19 +181,29 @@ class _Run:
                     alone = any(attachment.claims > 1 for attachment in claimed)
                     under_way |= {threads.submit(self._scan, attachment): attachment for attachment in claimed}
                     claiming = (bool(claimed) or not idle) and not once
-                wait(under_way, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+                wait(under_way, timeout=pause.LOOK_SECONDS, return_when=FIRST_COMPLETED)
                 done, _ = wait(under_way, timeout=TOGETHER_SECONDS)
                 self._settle([(under_way.pop(future), future) for future in done])
                 # What was settled may have more to be done at once, after the queue seemed empty.
                 claiming = claiming or (self.quarantine_is_pending and not once)
                 over = time.monotonic() > ends_at and not once
-                if over or stop_requested() or self._clamd_is_away:
+                if over or stop_requested() or self._clamd_is_away or self._is_paused():
                     self.summary.more |= over and claiming
                     claiming = False
                     self._give_back(under_way)
                 if under_way and time.monotonic() - renewed_at > HEARTBEAT_SECONDS:
                     self._renew(under_way)
                     renewed_at = time.monotonic()
+
+    def _is_paused(self) -> bool:
+        """Return whether an operator has paused the scans, as MySQL said at the last look."""
+        if time.monotonic() - self._looked_at > pause.LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            try:
+                self._paused = pause.SCANS in pause.paused(get_engine())
+            except DBAPIError as error:
+                log.warning("pauses cannot be read", reason=str(error.orig))
+        return self._paused
 
     def _scan(self, attachment: Attachment) -> Settlement:
         if self._clamd_is_away:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
 from tasks.notifications.devices import of_lane
-from tasks.notifications.pause import IN_FORCE
+from tasks.pause import IN_FORCE
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
 WINDOW_SECONDS = 10
@@ -119,8 +119,8 @@ ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provi
 # The time is that at which the row was got, after the wait for it.
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(SYSDATE(3)) AS now, {", ".join(NUMBERS)},
-           (SELECT COUNT(*) FROM worker_delivery_pauses p
-            WHERE p.provider IN ('', '*', :provider, :lane) AND ({IN_FORCE})) AS held,
+           (SELECT COUNT(*) FROM worker_pauses
+            WHERE what IN ('', '*', :provider, CONCAT('.', :app), CONCAT(:provider, '.', :app)) AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module
@@ -136,7 +136,7 @@ def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]
 
     def step(connection: Connection) -> dict[str, Standing]:
         return {
-            lane: _ask(connection, {"lane": lane, **of_lane(lane)}, tally, rates[lane])
+            lane: _ask(connection, of_lane(lane), tally, rates[lane])
             for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
         }
 

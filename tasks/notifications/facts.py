@@ -3,11 +3,11 @@
 from sqlalchemy import Connection, text
 
 from db.check import stray_statuses
+from tasks import pause
 from tasks.facts import Alert, Column, Counter, Fact, Histogram, Row, Table, rows
 from tasks.notifications.outcome import Kind
-from tasks.notifications.pause import IN_FORCE
 from tasks.notifications.providers import PROVIDERS
-from tasks.words import duration, moment
+from tasks.words import duration
 
 # Each count reads so many entries of an index at most: some 20 ms, on a table of five million rows too.
 MOST = 100_000
@@ -44,12 +44,6 @@ BREAKERS = text(f"""
            IF(paused_until > NOW(3), TIMESTAMPDIFF(SECOND, NOW(3), paused_until), 0) AS provider_paused_seconds
     FROM worker_providers ORDER BY 1 LIMIT 60
 """)  # noqa: S608 - a constant of this module
-PAUSES = text(f"""
-    SELECT CASE provider WHEN '' THEN 'all' WHEN '*' THEN 'all, for a restore' ELSE provider END AS provider,
-           paused_by, why, paused_until,
-           TIMESTAMPDIFF(SECOND, paused_at, NOW(3)) AS delivery_paused_seconds
-    FROM worker_delivery_pauses WHERE {IN_FORCE} ORDER BY provider LIMIT 20
-""")  # noqa: S608 - a constant of this project
 # Of ten minutes, by the primary key, which begins with the minute. Dead devices are no failure: their users uninstalled.
 FAILING = text(f"""
     SELECT {LANE_NAME} AS provider, IF(SUM(devices) < 50, 0, SUM(IF(outcome IN ('sent', 'dead'), 0, devices)) / SUM(devices))
@@ -138,14 +132,11 @@ TABLES = (
                    "{value} of the messages of ten minutes to {provider} failed", above=0.2, minutes=5)),
         REASON,
     ), empty="nothing was sent yet"),
-    Table("pauses", "Pauses by operators", ("provider",), PAUSES, (
-        Fact("delivery_paused_seconds", "For how long an operator has paused the sending to the provider, or to all.", "for",
-             Alert("ChatWorkersDeliveryPaused", "warning",
-                   "An operator has paused the sending to {provider} for {value}", ": {paused_by}, {why}", above=3600)),
-        Column("until", lambda row: moment(row["paused_until"]) if row["paused_until"] else "it is resumed"),
-        Column("by", lambda row: row["paused_by"]),
-        Column("why", lambda row: row["why"] or "-"),
-    )),
+    pause.table("pauses", "Pauses by operators", Fact(
+        "delivery_paused_seconds", "For how long an operator has paused the sending to the provider, app or all.", "for",
+        Alert("ChatWorkersDeliveryPaused", "warning",
+              "An operator has paused the sending to {provider} for {value}", ": {paused_by}, {why}", above=3600),
+    ), scans=False),
     Table("recent", "Messages of the last ten minutes", ("provider", "outcome"), RECENT, (DEVICES, REASON)),
     Table("reasons", "Why rows wait", ("waiting_on",), REASONS, (
         ROWS,

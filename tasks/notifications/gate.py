@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.notifications.breaker import WITNESSES, BreakerState, Standing, Tally
 from tasks.notifications.devices import of_lane
 from tasks.notifications.outcome import Kind, Outcome
-from tasks.notifications.pause import ALL, LOOK_SECONDS, RESTORE
+from tasks.pause import LOOK_SECONDS, of_pushes
 
 # What Google asks for where a 429 names no time: https://firebase.google.com/docs/cloud-messaging/scale-fcm
 PAUSE_SECONDS = 60
@@ -109,7 +109,7 @@ class Gate:
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may pass now, None if one may; through a half-open breaker only the first may."""
-        if self._paused and not {ALL, RESTORE, provider, of_lane(provider)["provider"]}.isdisjoint(self._paused):
+        if self._paused and not of_pushes(**of_lane(provider)).isdisjoint(self._paused):
             return "an operator has paused it"
         if provider in self._tripped:
             return self._tripped[provider]

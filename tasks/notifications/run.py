@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import get_engine
 from settings import get_settings
-from tasks import counters
-from tasks.notifications import breaker, journal, pause
+from tasks import counters, pause
+from tasks.notifications import breaker, journal
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary

@@ -138,5 +138,13 @@ POLICIES = {
             30 * DAY,
             _defaults("400d"),
         ),
+        Policy(
+            "audit",
+            "deletes the audit of operators' commands",
+            Target("worker_audit", "began_at < :cutoff"),
+            "began_at",
+            30 * DAY,
+            _defaults("400d"),
+        ),
     )
 }

@@ -1,5 +1,6 @@
 """A real Celery worker on the queue `attachments`, and a Redis that dies and forgets."""
 
+import json
 import os
 import signal
 import time
@@ -8,13 +9,16 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from click.testing import CliRunner
 from redis import Redis
 from sqlalchemy import text
 
 from devstack.stack import Stack
+from tasks.attachments import run
 from tasks.attachments.scannable import EICAR
 from tests.processes import Process, Start
 from tests.trickle import Trickler, trickling
+from workers.cli import cli
 
 from .conftest import Uploads
 from .samples import PNG
@@ -88,6 +92,31 @@ def test_a_worker_that_stops_does_not_wait_for_a_storage_that_trickles_and_charg
     assert worker.stop() == 0
     record = uploads.record(attachment)
     assert (record.lease, record.claims, record.attempts, record.verdict) == (None, 0, 0, "waiting")
+
+
+def test_a_pause_holds_scans_on_every_worker_and_gives_back_what_is_not_begun(
+    uploads: Uploads, trickler: Trickler, redis: Redis, start: Start, producer: "Celery[Any]"
+) -> None:
+    attachments = [uploads.add(None, file_url=f"/assets/{number}") for number in range(5)]
+    worker = start("celery -A workers.app worker -Q attachments -c 1", "worker", ATTACHMENTS_CONNECTIONS="1")
+    producer.send_task("tasks.attachments.sweep", queue="attachments")
+    assert trickler.begun.wait(90)
+    assert command("pause", "--why", "clamd is being moved") == {"paused": ["attachments"], "seconds": None}
+    worker.wait_until(lambda: sum(_leased(uploads, each) for each in attachments) == 1, "what was not begun was given back")
+    assert command("status")["scan_pauses"][0]["why"] == "clamd is being moved"
+    assert worker.stop() == 0
+    start("celery -A workers.app worker -Q attachments -c 1", "next").wait_ready()
+    assert run.scan_one(attachments[-1]).verdicts == {}
+    assert command("resume") == {"resumed": ["attachments"]}
+    trickler.begun.clear()
+    producer.send_task("tasks.attachments.sweep", queue="attachments")
+    assert trickler.begun.wait(90)
+
+
+def command(*words: str) -> Any:
+    done = CliRunner().invoke(cli, ["attachments", *words, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def swept(uploads: Uploads, producer: "Celery[Any]", attachment: int) -> tuple[int, int]:

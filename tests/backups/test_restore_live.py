@@ -11,10 +11,11 @@ from sqlalchemy import Engine, text
 
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
+from tasks import pause
 from tasks.backups import folder, results
 from tasks.backups import restore as restoring
 from tasks.backups.run import Backups
-from tasks.notifications import pause, run
+from tasks.notifications import run
 from tests.backups.conftest import FEW_ITERATIONS, quiet, wait_for_midnight_if_it_is_near
 from tests.notifications.conftest import Chat
 from workers.cli import cli
@@ -108,7 +109,7 @@ def test_an_operators_own_pause_outlasts_a_restore(live: Backups) -> None:
     restore(name)
     assert pause.paused(live.engine) == {pause.ALL}
     with live.engine.connect() as connection:
-        assert connection.execute(text("SELECT paused_by FROM worker_delivery_pauses")).scalars().all() == [OPERATOR]
+        assert connection.execute(text("SELECT paused_by FROM worker_pauses")).scalars().all() == [OPERATOR]
 
 
 def test_an_operators_pause_that_ends_or_is_taken_back_leaves_a_restore_paused(live: Backups) -> None:

@@ -83,6 +83,28 @@ def test_an_app_that_is_broken_leaves_the_other_untouched(
     assert api.status(broken) == ("SENT", 1, None)
 
 
+@pytest.mark.parametrize("options", [("--app", "driver"), ("--app", "driver", "--provider", "fcm")])
+def test_a_pause_of_an_app_holds_its_devices_alone(
+    api: Chat, emulator: Emulator, apps: Apps, accepted: Accepted, options: tuple[str, ...]
+) -> None:
+    apps(DRIVER)
+    pause = CliRunner().invoke(cli, ["notifications", "pause", *options])
+    assert pause.exit_code == 0, pause.output
+    held, fine = api.notify(of_app("driver", "driver-1")), api.notify("customer-1")
+    run.drain()
+    assert (accepted(), api.status(held)[1], api.status(fine)[0]) == ([(str(fine), "customer-1")], 0, "SENT")
+    CliRunner().invoke(cli, ["notifications", "resume", "--app", "driver", *options[2:]])
+    api.let_pass(20)
+    run.retry_failed()
+    assert api.status(held)[0] == "SENT"
+
+
+def test_a_pause_of_an_app_that_is_not_there_says_which_are(api: Chat, apps: Apps) -> None:
+    apps(DRIVER)
+    done = CliRunner().invoke(cli, ["notifications", "pause", "--app", "drivers"])
+    assert (done.exit_code, "there are default, driver" in done.output) == (2, True)
+
+
 def test_a_token_of_another_app_is_foreign_and_its_row_says_which_app_it_was_tried_with(
     api: Chat, emulator: Emulator, apps: Apps
 ) -> None:

@@ -91,7 +91,9 @@ def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emul
     assert accepted() == [(str(row), "phone")]
 
 
-@pytest.mark.parametrize("provider", [(), ("--provider", "fcm")])
+@pytest.mark.parametrize(
+    "provider", [(), ("--provider", "fcm"), ("--app", "default"), ("--provider", "fcm", "--app", "default")]
+)
 def test_a_pause_holds_every_row_without_an_attempt_until_it_is_resumed(
     api: Chat, emulator: Emulator, accepted: Accepted, provider: tuple[str, ...]
 ) -> None:
@@ -102,13 +104,13 @@ def test_a_pause_holds_every_row_without_an_attempt_until_it_is_resumed(
     assert "nothing was sent" in chat_workers("notifications", "send", str(row), code=1)
     assert (accepted(), api.status(row)[1]) == ([], 0)
     assert as_json("notifications", "status")["pauses"][0]["why"] == "wrong link"
-    assert chat_workers("notifications", "resume") == f"resumed: {provider[-1] if provider else 'all'}\n"
+    assert as_json("notifications", "resume", *provider)["resumed"] != []
     api.let_pass(10)
     run.drain()
     assert accepted() == [(str(row), "phone")]
     assert api.status(row)[0] == "SENT"
     chat_workers("notifications", "pause", *provider, "--for", "1d")
-    api.execute("UPDATE worker_delivery_pauses SET paused_until = NOW(3) - INTERVAL 1 SECOND")
+    api.execute("UPDATE worker_pauses SET paused_until = NOW(3) - INTERVAL 1 SECOND")
     api.notify("tablet")
     run.drain()
     assert len(accepted()) == 2

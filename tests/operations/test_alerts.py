@@ -75,7 +75,7 @@ def open_breaker(execute: Execute, _redis: Redis) -> None:
 
 def paused_delivery(execute: Execute, _redis: Redis) -> None:
     execute(
-        "INSERT INTO worker_delivery_pauses (provider, paused_at, paused_by, why)"
+        "INSERT INTO worker_pauses (what, paused_at, paused_by, why)"
         " VALUES ('', NOW(3) - INTERVAL 3 HOUR, 'ana@ops', 'wrong link')"
     )
 

@@ -193,6 +193,7 @@ def test_the_backup_account_dumps_and_drills(log_in: As, busy: Engine, tmp_path:
 WORKERS = (
     "attachments check", "attachments list infected", "attachments release 1 --reason harmless", "attachments rescan 1",
     "attachments history --scan", "attachments show 1", "attachments status",
+    "attachments pause", "attachments resume", "audit list", "notifications cancel --everything --why test --yes",
     "db check", "doctor --only housekeeping", "notifications pause",
     "notifications resume", "notifications replay --yes", "notifications send 1", "notifications show 1",
     "notifications preview 1", "notifications test --provider fcm --token token-1",
@@ -214,7 +215,7 @@ OTHERS = {
     "gateway token",
     "gateway tokens",
 }
-OTHERS |= {"messages discard", "messages list", "ping", "schedule list", "schedule run"}
+OTHERS |= {"messages discard", "messages list", "ping", "schedule list", "schedule pause", "schedule resume", "schedule run"}
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:

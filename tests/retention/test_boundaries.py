@@ -90,6 +90,9 @@ CASES = {
         ),
         MILLISECOND,
     ),
+    "audit": Case(
+        run("INSERT INTO worker_audit (who, what, arguments, began_at) VALUES ('x', 'x', '{{}}', {age})"), MILLISECOND
+    ),
 }
 EACH = pytest.mark.parametrize("name", POLICIES)
 

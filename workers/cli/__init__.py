@@ -10,7 +10,7 @@ from workers.cli.group import Group
 from workers.exits import exit_if_misconfigured
 
 GROUPS = (
-    "alerts", "attachments", "backups", "db", "doctor", "gateway",
+    "alerts", "attachments", "audit", "backups", "db", "doctor", "gateway",
     "messages", "notifications", "ping", "retention", "schedule", "status",
 )  # fmt: skip
 

@@ -1,13 +1,14 @@
 """`chat-workers attachments`: list the verdicts of the virus scans, scan again, release a file, and check clamd."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
 from db.engine import get_engine
 from settings import get_settings
+from tasks import pause as pausing
 from tasks.attachments import formats, operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.facts import TABLES
@@ -16,8 +17,9 @@ from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.verdicts import WORDS
-from workers.cli.group import Group
+from workers.cli.group import Group, always
 from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.progress import who
 from workers.cli.status import job_status
 
@@ -26,7 +28,7 @@ ERRORS = (NotPossibleError, MissingError, RefusedError, StorageUnavailableError,
 
 @click.group("attachments", cls=Group, errors=ERRORS)
 def group() -> None:
-    """Virus scans: status, list, show, rescan, release, history, check."""
+    """Virus scans: status, list, show, pause, resume, rescan, release, history, check."""
 
 
 @group.command()
@@ -64,7 +66,26 @@ def _show(found: dict[str, Any]) -> Iterator[Line]:
     yield Table(("at", "event", "reason"), [(each["happened_at"], each["event"], each["reason"]) for each in found["events"]])
 
 
-@group.command()
+@group.command(changes=always)
+@pause_options
+@as_json_option
+def pause(lasting: timedelta | None, why: str, as_json: bool) -> None:
+    """Begin no scan from within a second on, fleet-wide and also after restarts. What is not scanned is not served."""
+    with get_engine().begin() as connection:
+        pausing.pause(connection, (pausing.SCANS,), who(), why, lasting)
+    say_paused([pausing.SCANS], lasting, "attachments resume", as_json)
+
+
+@group.command(changes=always)
+@as_json_option
+def resume(as_json: bool) -> None:
+    """Take the pause back; the next sweep scans what has waited."""
+    with get_engine().begin() as connection:
+        resumed = pausing.resume(connection, (pausing.SCANS,))
+    say_resumed(resumed, as_json)
+
+
+@group.command(changes=always)
 @click.argument("attachment_ids", type=int, nargs=-1)
 @click.option("--verdict", type=click.Choice(WORDS), help="All attachments with this verdict, behind the uploads.")
 @as_json_option
@@ -79,7 +100,7 @@ def rescan(attachment_ids: tuple[int, ...], verdict: str | None, as_json: bool) 
         raise click.ClickException(f"{len(set(attachment_ids)) - count} of them do not exist")
 
 
-@group.command()
+@group.command(changes=always)
 @click.argument("attachment_id", type=int)
 @click.option("--reason", required=True, help="Why these bytes are harmless; it is kept.")
 @click.option("--by", default=who, help="Who answers for it; your login name and host if not given.")
@@ -100,7 +121,7 @@ def release(attachment_id: int, reason: str, by: str, as_json: bool) -> None:
     emit(done, as_json, [f"attachment {attachment_id} is served after the next sweep ({counts})"])
 
 
-@group.command("history")
+@group.command("history", changes=lambda given: given["choice"] or given["trust_until"])
 @click.option("--scan", "choice", flag_value="scan", help="Scan them behind the uploads, while they are served.")
 @click.option("--block", "choice", flag_value="block", help="Serve none until it has been scanned.")
 @click.option("--trust-until", type=click.DateTime(), help="Serve those created until then (UTC) without a scan.")

@@ -11,15 +11,15 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import get_engine
 from db.models import CHAT_TABLES
 from settings import get_settings
+from tasks import pause as pausing
 from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.ledger import Run
 from tasks.backups.run import TIERS, Backups
 from tasks.backups.source import Source
-from tasks.notifications import pause as pausing
 from tasks.words import duration, size
-from workers.cli.group import Group
+from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import bytes_done, who
 
@@ -33,7 +33,7 @@ def group() -> None:
     """Backups of the chat tables: make, list, verify, restore, rotate, drill."""
 
 
-@group.command()
+@group.command(changes=always)
 @click.argument("tier", type=click.Choice(TIERS))
 @click.option("--if-due", is_flag=True, help="Do nothing if this day, week or month has one, as the schedule does.")
 @as_json_option
@@ -115,7 +115,7 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@group.command("restore")
+@group.command("restore", changes=always)
 @click.argument("name")
 @click.option(
     "--into", metavar="DATABASE", help="The schema to restore into; made if it is not there. Default: the chat's own."
@@ -180,7 +180,7 @@ def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator
         yield f"  {entry.column} refers to {entry.parent}, {missing}"
 
 
-@group.command()
+@group.command(changes=if_told)
 @click.option("--yes", is_flag=True, help="Delete; without it the command only shows what it would delete.")
 @as_json_option
 def prune(yes: bool, as_json: bool) -> None:
@@ -200,7 +200,7 @@ def prune(yes: bool, as_json: bool) -> None:
         _warn(ignored)
 
 
-@group.command()
+@group.command(changes=always)
 @click.option("--from", "tier", type=click.Choice(TIERS), help="Default: the tier not drilled for longest.")
 @as_json_option
 def drill(tier: str | None, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import click
 
 from settings import ConfigurationError, get_settings, parse_age
 from tasks.words import moment
-from workers.cli.group import Group
+from workers.cli.group import Group, always
 from workers.cli.output import Table, as_json_option, emit, say
 from workers.gateway import tokens
 from workers.gateway.catalogue import CATALOGUE
@@ -36,7 +36,7 @@ def _moment(text: str) -> datetime:
     return when.replace(tzinfo=when.tzinfo or UTC)
 
 
-@group.command()
+@group.command(changes=always)
 @click.argument("name")
 @click.option(
     "--expires", type=_moment, metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
@@ -76,7 +76,7 @@ def _names(jobs: object) -> str:
     return ", ".join(sorted(jobs)) if isinstance(jobs, frozenset) else "all"
 
 
-@group.command()
+@group.command(changes=always)
 @click.argument("name")
 @as_json_option
 def revoke(name: str, as_json: bool) -> None:

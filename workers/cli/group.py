@@ -1,21 +1,79 @@
 """Command groups: the settings, the log and the form of errors for every command of `chat-workers`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
 
+from db.engine import get_engine
 from settings import get_settings
+from tasks import audit
 from tasks.words import printable
 from workers import logging
+from workers.cli.output import CAME_TO
+
+Changes = Callable[[dict[str, Any]], object]
+
+# What stands in no audit: a device's address, and how the answer is printed.
+UNSAID = {"token", "as_json"}
+
+
+def always(_parameters: dict[str, Any]) -> bool:
+    """Say of a command that it changes something whatever it is called with."""
+    return True
+
+
+def if_told(parameters: dict[str, Any]) -> object:
+    """Say of a command that it changes something with --yes, or without --dry-run."""
+    return parameters.get("yes", not parameters.get("dry_run", True))
 
 
 class Command(click.Command):
-    """A command, which needs the settings; its --help does not."""
+    """A command, which needs the settings; its --help does not.
+
+    `changes` says whether it changes something with these parameters: then it stands in the audit.
+    """
+
+    def __init__(self, *args: Any, changes: Changes | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.changes = changes
 
     def invoke(self, ctx: click.Context) -> Any:
         logging.configure(get_settings())
-        return super().invoke(ctx)
+        if not (self.changes and self.changes(ctx.params)):
+            return super().invoke(ctx)
+        with _audited(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _audited(ctx: click.Context) -> Iterator[None]:
+    from workers.cli.progress import who
+
+    given = {name: value for name, value in ctx.params.items() if value not in (None, False, "", ()) and name not in UNSAID}
+    entry = audit.begin(get_engine(), ctx.params.get("by") or who(), ctx.command_path.partition(" ")[2], given)
+    outcome = "done"
+    try:
+        yield
+    except BaseException as error:
+        outcome = f"failed{_why(ctx, error)}"
+        raise
+    finally:
+        if entry is not None:
+            numbers = ", ".join(f"{name} {number}" for name, number in ctx.meta.get(CAME_TO, {}).items())
+            audit.end(get_engine(), entry, f"{outcome}: {numbers}" if numbers else outcome)
+
+
+def _why(ctx: click.Context, error: BaseException) -> str:
+    """Return the sentence of an error that has one, else its name: who knows what its text would hold."""
+    if isinstance(error, SystemExit):
+        return ""
+    if isinstance(error, click.ClickException):
+        return f": {error.message}"
+    sentences = getattr(ctx.parent and ctx.parent.command, "errors", ())
+    return f": {error}" if isinstance(error, sentences) else f": {type(error).__name__}"
 
 
 class Group(click.Group):
@@ -26,12 +84,12 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, errors: tuple[type[Exception], ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._errors = errors
+        self.errors = errors
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except self._errors as error:
+        except self.errors as error:
             raise click.ClickException(printable(error)) from None
         except DBAPIError as error:
             raise click.ClickException(printable(f"the database says: {error.orig}")) from None

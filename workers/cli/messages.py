@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from settings import get_settings
 from tasks import broker
-from workers.cli.group import Group
+from workers.cli.group import Group, always
 from workers.cli.output import Line, Table, as_json_option, emit
 from workers.messages import rejected
 from workers.messages.read import DEFECTS
@@ -45,7 +45,7 @@ def list_messages(queue: str | None, defect: str | None, limit: int, as_json: bo
     emit({"messages": messages, "refused": refused}, as_json, lines)
 
 
-@group.command()
+@group.command(changes=always)
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are kept.")
 @as_json_option

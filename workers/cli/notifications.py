@@ -3,25 +3,32 @@
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from datetime import timedelta
+from itertools import product
+from typing import Any, get_args
 
 import click
 
 from db.engine import get_engine
-from settings import parse_age
-from tasks.notifications import pause as pausing
+from settings import get_settings
+from tasks import pause as pausing
+from tasks.notifications import cancel as cancelling
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
+from tasks.notifications.apps import push_apps
+from tasks.notifications.cancel import Chosen
 from tasks.notifications.devices import DEFAULT_APP, ENVIRONMENTS
 from tasks.notifications.facts import TABLES
 from tasks.notifications.history import History
 from tasks.notifications.history import history as read_history
+from tasks.notifications.notification import NotificationType
 from tasks.notifications.outcome import Kind
 from tasks.notifications.providers import PROVIDERS
 from tasks.words import moment
-from workers.cli.group import Group
+from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit
-from workers.cli.progress import who
+from workers.cli.pauses import pause_options, say_paused, say_resumed
+from workers.cli.progress import asked_to_stop, who
 from workers.cli.status import job_status
 
 SHOWN = 20
@@ -29,10 +36,12 @@ provider_option = click.option(
     "--provider", "providers", type=click.Choice(tuple(PROVIDERS)), multiple=True, help="Only this one; may be given again."
 )
 
+app_option = click.option("--app", "apps", multiple=True, help="Only this one's devices; may be given again.")
+
 
 @click.group("notifications", cls=Group)
 def group() -> None:
-    """Push delivery: status, show, preview, test, pause, resume, send, replay."""
+    """Push delivery: status, show, preview, test, pause, resume, cancel, send, replay."""
 
 
 @group.command()
@@ -67,34 +76,76 @@ def _show(found: History) -> Iterator[Line]:
     yield _table("settled before", found.history, ("settled_at", "status", "reason"))
 
 
-@group.command()
+@group.command(changes=always)
 @provider_option
-@click.option("--for", "lasting", metavar="AGE", help="It ends by itself after so long, as in 30m or 2h.")
-@click.option("--why", default="", help="For those who will find it.")
+@app_option
+@pause_options
 @as_json_option
-def pause(providers: tuple[str, ...], lasting: str | None, why: str, as_json: bool) -> None:
+def pause(providers: tuple[str, ...], apps: tuple[str, ...], lasting: timedelta | None, why: str, as_json: bool) -> None:
     """Send nothing from within a second on, fleet-wide and also after restarts. Rows wait and burn no attempt. All, or some."""
-    try:
-        age = parse_age(lasting) if lasting else None
-    except ValueError as error:
-        raise click.UsageError(f"--for: {error}") from None
+    if unknown := set(apps) - (known := push_apps(get_settings())).keys():
+        raise click.UsageError(f"--app: there is no app {', '.join(unknown)}; there are {', '.join(known)}")
     with get_engine().begin() as connection:
-        pausing.pause(connection, providers, who(), why, age)
-    until = f"for {lasting}" if lasting else "until: chat-workers notifications resume"
-    emit({"paused": providers or ["all"], "lasting": lasting}, as_json, [f"paused {', '.join(providers) or 'all'} {until}"])
+        pausing.pause(connection, _named(providers, apps), who(), why, lasting)
+    say_paused([each or "all" for each in _named(providers, apps)], lasting, "notifications resume", as_json)
 
 
-@group.command()
+@group.command(changes=always)
 @provider_option
+@app_option
 @as_json_option
-def resume(providers: tuple[str, ...], as_json: bool) -> None:
-    """Take pauses back: all of them, or those of some providers. A pause of all is taken back as a whole."""
+def resume(providers: tuple[str, ...], apps: tuple[str, ...], as_json: bool) -> None:
+    """Take pauses back: all of them, or those of some providers or apps. A pause of all is taken back as a whole."""
+    named = _named(providers, apps) if providers or apps else []
     with get_engine().begin() as connection:
-        resumed = [provider or "all" for provider in pausing.resume(connection, providers)]
-    emit({"resumed": resumed}, as_json, [f"resumed: {', '.join(resumed) or 'nothing was paused'}"])
+        resumed = pausing.resume(connection, named)
+    say_resumed([each or "all" for each in resumed], as_json)
 
 
-@group.command()
+@group.command(changes=if_told)
+@provider_option
+@app_option
+@click.option("--sender", "sender_id", type=int, metavar="ID")
+@click.option("--conversation", "conversation_id", type=int, metavar="ID")
+@click.option("--recipient", "recipient_id", type=int, metavar="ID")
+@click.option("--type", "notification_type", type=click.Choice(get_args(NotificationType)))
+@click.option("--everything", is_flag=True, help="All that wait, whoever they are for.")
+@click.option("--why", required=True, help="Stands in each row, and may be read by users of the API.")
+@click.option("--yes", is_flag=True, help="Do it; without this the rows are only counted.")
+@as_json_option
+def cancel(
+    providers: tuple[str, ...], apps: tuple[str, ...], everything: bool, why: str, yes: bool, as_json: bool, **ids: Any
+) -> None:
+    """Settle what waits as BOUNCED, `cancelled: …`, a batch at a time; Ctrl-C ends behind a batch. Shows first; --yes does it.
+
+    Several options narrow the choice. --provider and --app mean rows that have no other devices. What a worker is sending just
+    now is left to it: pause first, and cancel again after half a minute.
+    """
+    columns = {name: value for name, value in ids.items() if value is not None}
+    if bool(columns or providers or apps) == everything:
+        raise click.UsageError("say which rows, as in --sender 7, or --everything")
+    with asked_to_stop() as stop:
+        done = cancelling.cancel(get_engine(), Chosen(columns, providers, apps), why if yes else None, stop)
+        stopped = stop()
+    said = f"{done.rows:,} {'cancelled' if yes else 'would be cancelled'}, {done.held:,} are in a worker's hands or locked"
+    lines = [said, *(["stopped before all were seen"] if stopped else [])]
+    if not yes and done.rows:
+        lines += [f"the first: {', '.join(map(str, done.ids))}", "nothing was changed; add --yes to cancel them"]
+    emit(
+        {"found": done.rows, "cancelled": done.rows * yes, "held": done.held, "stopped": stopped, "ids": done.ids},
+        as_json,
+        lines,
+    )
+    if stopped:
+        raise SystemExit(1)
+
+
+def _named(providers: tuple[str, ...], apps: tuple[str, ...]) -> list[str]:
+    """Return what pauses call each of these providers of each of these apps."""
+    return [f"{provider}.{app}" if app else provider for provider, app in product(providers or ("",), apps or ("",))]
+
+
+@group.command(changes=if_told)
 @click.argument("notification_id", type=int)
 @click.option("--dry-run", is_flag=True, help="Have the provider validate it (FCM's validate_only); nothing is delivered.")
 @as_json_option
@@ -142,7 +193,7 @@ def preview(notification_id: int, app: str | None, as_json: bool) -> None:
     emit([{"device": key, **message} for key, message in shown], as_json, lines or ["the row names no usable device"])
 
 
-@group.command()
+@group.command(changes=if_told)
 @click.option("--app", default=DEFAULT_APP, show_default=True)
 @click.option("--provider", type=click.Choice(tuple(PROVIDERS)), required=True)
 @click.option(
@@ -168,7 +219,7 @@ def test(app: str, provider: str, token: str, environment: str | None, dry_run: 
         raise SystemExit(1)
 
 
-@group.command()
+@group.command(changes=if_told)
 @click.option("--status", "wanted", type=click.Choice(["FAILED", "BOUNCED"]), default="FAILED", show_default=True)
 @click.option("--reason", default="", help="Only rows whose error_message contains this.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)

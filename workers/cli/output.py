@@ -18,6 +18,7 @@ from workers.json_text import json_text
 
 # So wide that nothing is folded where no person looks: in a pipe a row is a line.
 UNFOLDED_COLUMNS = 10_000
+CAME_TO = "workers.cli.came_to"
 LONGEST_NAME = 0.4  # of the width
 
 
@@ -39,7 +40,13 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 
 def emit(value: object, as_json: bool, lines: Iterable[Line]) -> None:
-    """Print the value as JSON, else the lines, which a generator need not make unless they are wanted."""
+    """Print the value as JSON, else the lines, which a generator need not make unless they are wanted.
+
+    For the audit it leaves the value's numbers, and how long its lists are: never words, which may be a secret.
+    """
+    if isinstance(value, dict) and (context := click.get_current_context(silent=True)):
+        counts = {name: len(each) if isinstance(each, list) else each for name, each in value.items()}
+        context.meta[CAME_TO] = {name: count for name, count in counts.items() if type(count) is int}
     if as_json:
         click.echo(json_text(value))
         return

@@ -17,7 +17,7 @@ from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.rules import FIELDS, RuleError
 from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
-from workers.cli.group import Group
+from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import asked_to_stop, policies_done, who
 
@@ -86,7 +86,7 @@ def _plan_row(each: Plan) -> tuple[object, ...]:
     return each.policy, rows, count.oldest or "-", count.newest or "-", each.age, takes, each.why_not or "would run"
 
 
-@group.command("run")
+@group.command("run", changes=if_told)
 @policy_option
 @click.option("--dry-run", is_flag=True, help="Count all that would go, however long it takes; nothing is locked or written.")
 @click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
@@ -127,7 +127,7 @@ def _sentence(report: Report) -> str:
     return f"{report.policy}: {verb} {report.rows:,} rows in {duration(report.seconds)}{pace}{held}: {report.why}{rest}"
 
 
-@group.command("pause")
+@group.command("pause", changes=always)
 @policy_option
 @as_json_option
 def pause_command(policies: tuple[str, ...], as_json: bool) -> None:
@@ -138,7 +138,7 @@ def pause_command(policies: tuple[str, ...], as_json: bool) -> None:
     _emit_names("paused", _chosen(policies), as_json)
 
 
-@group.command("resume")
+@group.command("resume", changes=always)
 @policy_option
 @as_json_option
 def resume_command(policies: tuple[str, ...], as_json: bool) -> None:
@@ -214,7 +214,7 @@ def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
         yield f"{each['policy']} {each['does']}"
 
 
-@policy_group.command("set")
+@policy_group.command("set", changes=always)
 @click.argument("policy", type=POLICY)
 @click.option("--enabled/--disabled", default=None)
 @click.option("--age", help="Rows older than this: a number and s, m, h or d, as in 90d.")

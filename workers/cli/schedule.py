@@ -1,4 +1,6 @@
-"""`chat-workers schedule`: list beat's entries with their last and next runs, and start one now."""
+"""`chat-workers schedule`: list beat's entries with their last and next runs, pause one, and start one now."""
+
+from datetime import timedelta
 
 import click
 import redis
@@ -7,35 +9,54 @@ from kombu.exceptions import OperationalError
 from beat_schedule import BEAT_SCHEDULE
 from tasks.jobs import STARTED_BY
 from tasks.words import duration
-from workers.cli.group import Group
+from workers import paused_entries
+from workers.cli.group import Group, always
 from workers.cli.output import Table, as_json_option, emit
+from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.progress import who
 from workers.operations import beat
 from workers.operations.beat import SCHEDULE, is_late
 from workers.operations.reader import client
 
+name_argument = click.argument("name", type=click.Choice(list(BEAT_SCHEDULE)))
 
-@click.group("schedule", cls=Group)
+
+@click.group("schedule", cls=Group, errors=(redis.RedisError,))
 def group() -> None:
-    """The schedule of beat_schedule.py, in UTC: list, run."""
+    """The schedule of beat_schedule.py, in UTC: list, pause, resume, run."""
 
 
 @group.command("list")
 @as_json_option
 def list_command(as_json: bool) -> None:
     """List each entry with its next and last run. Exit code 1 if one is late, or not as beat has it."""
-    try:
-        rows = beat.entries(client())
-    except redis.RedisError as error:
-        raise click.ClickException(f"Redis, where beat keeps its times, cannot be read: {error}") from None
+    rows = beat.entries(client())
     differences = [f"{row['entry']}: {row['difference']}" for row in rows if row["difference"]]
     emit(rows, as_json, [Table(SCHEDULE.header(), SCHEDULE.cells(rows)), *differences])
     if differences or any(map(is_late, rows)):
         raise SystemExit(1)
 
 
-@group.command("run")
-@click.argument("name", type=click.Choice(list(BEAT_SCHEDULE)))
+@group.command(changes=always)
+@name_argument
+@pause_options
+@as_json_option
+def pause(name: str, lasting: timedelta | None, why: str, as_json: bool) -> None:
+    """Have no beat send an entry, also after restarts. What others start goes on: the API's nudges, `schedule run`."""
+    paused_entries.pause(client(), name, who(), why, lasting)
+    say_paused([name], lasting, f"schedule resume {name}", as_json)
+
+
+@group.command(changes=always)
+@name_argument
+@as_json_option
+def resume(name: str, as_json: bool) -> None:
+    """Take a pause back. If the entry fell due meanwhile it is sent once."""
+    say_resumed([name] * paused_entries.resume(client(), name), as_json)
+
+
+@group.command("run", changes=always)
+@name_argument
 @as_json_option
 def run_command(name: str, as_json: bool) -> None:
     """Send an entry's task to its queue now; the schedule stays as it is."""

@@ -11,6 +11,7 @@ from redis import Redis
 from settings import get_settings
 from tasks.facts import Alert, Column, Fact, Row, Table
 from tasks.words import duration
+from workers import paused_entries
 from workers.celery_config import BEAT_PREFIX, beat_entries
 
 UP = Fact(
@@ -29,6 +30,7 @@ LATE = Fact(
           above=LATE_SECONDS, given="beat_up"),
     show=lambda row: _late(row),
 )  # fmt: skip
+PAUSED = Fact("beat_entry_paused", "1 while an operator has paused the entry.")
 LAST = Fact("beat_entry_last_sent_timestamp_seconds", "When the entry was last sent.")
 
 
@@ -37,7 +39,7 @@ def _beat(client: Redis) -> list[Row]:
 
 
 def entries(client: Redis) -> list[Row]:
-    """Return a row for each entry of this host's schedule, and of beat's, with times in UTC. Two round trips."""
+    """Return a row for each entry of this host's schedule, and of beat's, with times in UTC."""
     own = beat_entries(get_settings())
     written = {name.decode() for name in cast(set[bytes], client.smembers(f"{BEAT_PREFIX}:statics"))}
     names = [*own, *sorted(written - own.keys())]
@@ -46,7 +48,7 @@ def entries(client: Redis) -> list[Row]:
         for name in names:
             pipeline.hmget(BEAT_PREFIX + name, "definition", "meta")
         held, *stored = pipeline.execute()
-    now = datetime.now(UTC)
+    paused, now = paused_entries.paused(client), datetime.now(UTC)
     rows = []
     for name, parts in zip(names, stored, strict=True):
         beats, meta = (json.loads(part, cls=RedBeatJSONDecoder) if part else None for part in parts)
@@ -55,7 +57,13 @@ def entries(client: Redis) -> list[Row]:
             times = _times((beats or entry)["schedule"], meta or {}, now)
             rows.append(
                 {"entry": name, "task": entry["task"], "when": in_words(entry["schedule"]), UP.name: bool(held), **times}
-                | {KNOWN.name: not difference, "difference": difference}
+                | {
+                    KNOWN.name: not difference,
+                    "difference": difference,
+                    PAUSED.name: name in paused,
+                    "paused": paused.get(name),
+                }
+                | ({LATE.name: 0.0} if name in paused else {})
             )
     return rows
 
@@ -98,6 +106,8 @@ def _last(row: Row) -> str:
 
 
 def _next(row: Row) -> str:
+    if paused := row["paused"]:
+        return f"paused by {paused['by']} until {paused['until'] or 'it is resumed'}{': ' * bool(paused['why'])}{paused['why']}"
     return f"in {duration(max((row['next'] - row['at']).total_seconds(), 0))}" if row["next"] else "-"
 
 
@@ -106,6 +116,6 @@ def _late(row: Row) -> str:
 
 
 SCHEDULE = Table("schedule", "Schedule (UTC)", ("entry",), entries, (
-    Column("when", lambda row: row["when"]), Column("last sent", _last), Column("next", _next), LATE, KNOWN, LAST,
+    Column("when", lambda row: row["when"]), Column("last sent", _last), Column("next", _next), LATE, KNOWN, PAUSED, LAST,
 ))  # fmt: skip
 TABLES = (Table("beat", "", (), _beat, (UP,)), SCHEDULE)

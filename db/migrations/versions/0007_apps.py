@@ -17,12 +17,8 @@ ADD_APP = {
     " COMMENT 'provider[.app], a colon, hash of the token'",
     "worker_delivery_counts": f"{APP}, DROP PRIMARY KEY, ADD PRIMARY KEY (minute, provider, app, outcome, reason)",
 }
-WIDEN_LANES = (
-    """ALTER TABLE worker_deliveries MODIFY waiting_on VARCHAR(48) CHARACTER SET ascii NOT NULL DEFAULT ''
-       COMMENT 'the provider[.app] whose breaker holds all its devices'""",
-    """ALTER TABLE worker_delivery_pauses MODIFY provider VARCHAR(48) CHARACTER SET ascii NOT NULL
-       COMMENT 'empty: all providers; or a provider[.app]'""",
-)
+WIDEN_LANES = """ALTER TABLE worker_deliveries MODIFY waiting_on VARCHAR(48) CHARACTER SET ascii NOT NULL DEFAULT ''
+  COMMENT 'the provider[.app] whose breaker holds all its devices'"""
 
 
 def upgrade() -> None:
@@ -30,5 +26,4 @@ def upgrade() -> None:
     for table, change in ADD_APP.items():
         if "app" not in {column["name"] for column in inspect(op.get_bind()).get_columns(table)}:
             op.execute(f"ALTER TABLE {table} {change}")
-    for change in WIDEN_LANES:
-        op.execute(change)
+    op.execute(WIDEN_LANES)

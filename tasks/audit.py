@@ -1,0 +1,52 @@
+"""The audit: who ordered which change when, with which arguments, and what it came to; kept in `worker_audit`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.rows import dicts
+
+log = structlog.get_logger(__name__)
+
+BEGIN = text("INSERT INTO worker_audit (who, what, arguments) VALUES (:who, :what, :arguments)")
+END = text("UPDATE worker_audit SET outcome = :outcome WHERE id = :id")
+# By the primary key, newest first.
+NEWEST = text("""
+    SELECT began_at, who, what, arguments, outcome FROM worker_audit
+    WHERE what LIKE :what ORDER BY id DESC LIMIT :limit
+""")
+
+
+def begin(engine: Engine, who: str, what: str, arguments: Mapping[str, Any]) -> int | None:
+    """Enter an order before it is carried out; return the entry's id. None, with a log line, where that is impossible: what
+    an incident calls for does not wait for a database that is away.
+    """
+    entry = {"who": who[:100], "what": what[:64], "arguments": orjson.dumps(arguments, default=str).decode()}
+    try:
+        with engine.begin() as connection:
+            return int(connection.execute(BEGIN, entry).lastrowid)
+    except SQLAlchemyError as error:
+        log.warning("not in the audit", **entry, reason=str(getattr(error, "orig", error)))
+        return None
+
+
+def end(engine: Engine, entry: int, outcome: str) -> None:
+    """Enter what it came to."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(END, {"id": entry, "outcome": outcome[:255]})
+    except SQLAlchemyError as error:
+        log.warning("outcome not in the audit", outcome=outcome, reason=str(getattr(error, "orig", error)))
+
+
+def newest(engine: Engine, what: str, limit: int) -> list[dict[str, Any]]:
+    """Return the newest entries of commands that begin with `what`."""
+    with engine.connect() as connection:
+        return [
+            row | {"arguments": orjson.loads(row["arguments"])}
+            for row in dicts(connection, NEWEST, what=f"{what}%", limit=limit)
+        ]
