@@ -58,6 +58,19 @@ WITH_STATUS = text(
 )
 
 
+# Not needed, but with it a chat message behind a large backlog of other rows is always found at once.
+INDEX_BY_TYPE = text("""
+    SELECT s.index_name FROM information_schema.statistics s JOIN information_schema.statistics t
+      ON t.table_schema = s.table_schema AND t.table_name = s.table_name AND t.index_name = s.index_name
+    WHERE s.table_schema = DATABASE() AND s.table_name = 'chat_notifications' AND s.index_type = 'BTREE'
+      AND s.seq_in_index = 1 AND s.column_name = 'delivery_status'
+      AND t.seq_in_index = 2 AND t.column_name = 'notification_type' LIMIT 1
+""")
+RECOMMENDED = (
+    "recommended, not needed: CREATE INDEX idx_status_type ON chat_notifications (delivery_status, notification_type); with it"
+    " a chat message is found behind any backlog, without it among the newest 2,000 rows; restart the workers then"
+)
+
 ZONELESS = (
     "which has no zone, and the server's own clock is {} minutes off UTC: rows would expire by so much too early or too late;"
     " make it TIMESTAMP, or run the server with default_time_zone='+00:00'"

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from celery import Celery
+from sqlalchemy import text
 
 from bench.notifications.contestants import ours
 from bench.notifications.field import Field
@@ -41,11 +42,14 @@ def measure(field: Field, rows: int) -> list[Latency]:
         _measure(field, "idle, 10 rows/s", rows, 10, 1),
         _measure(field, "steady, 100 rows/s", rows * 3, 100, 1),
         _measure(field, "steady, 500 rows/s", rows * 10, 500, 3),
+        _measure(field, f"behind {field.rows:,} system rows, 30 rows/s", rows, 30, 1, backlog=field.rows),
     ]
 
 
-def _measure(field: Field, name: str, rows: int, per_second: float, clients: int) -> Latency:
-    field.reset(0)
+def _measure(field: Field, name: str, rows: int, per_second: float, clients: int, backlog: int = 0) -> Latency:
+    field.reset(backlog)
+    with field.engine.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET notification_type = 'SYSTEM'"))
     committed: dict[str, float] = {}
     with field.running(ours(2)) as (_, log):
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -8,11 +8,13 @@ Times are the database's.
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from itertools import chain
 
 import orjson
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
+from db.check import INDEX_BY_TYPE
 from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
@@ -40,6 +42,27 @@ CLAIM_FRESH = text(f"""
       AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id AND NOT ({SET_BY_HAND}) LIMIT 1) IS NULL
     ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - a constant of this module
+# The chat's rows (all but SYSTEM) behind a backlog: among the newest of the same index, whose types are read by primary key
+# without locks, or the oldest by an index on (delivery_status, notification_type) where `db check` found one. Locked then.
+NEWEST = 2000
+CHAT = f"""
+    SELECT n.id FROM ({{found}}) found STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = found.id
+    WHERE n.delivery_status = 'PENDING' AND COALESCE(n.notification_type, '') <> 'SYSTEM'
+      AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id AND NOT ({SET_BY_HAND}) LIMIT 1) IS NULL
+    ORDER BY n.id LIMIT :rows
+"""  # noqa: S608 - a constant of this module
+AMONG_NEWEST = f"""
+    SELECT id FROM chat_notifications IGNORE INDEX (PRIMARY) WHERE delivery_status = 'PENDING' ORDER BY id DESC LIMIT {NEWEST}
+"""  # noqa: S608 - a number of ours
+BY_TYPE = " UNION ALL ".join(
+    "(SELECT id FROM chat_notifications IGNORE INDEX (PRIMARY)"  # noqa: S608 - words and numbers of ours
+    f" WHERE delivery_status = 'PENDING' AND notification_type = '{kind}' ORDER BY id LIMIT {NEWEST})"
+    for kind in ("MENTION", "MESSAGE")
+)
+LOCK = text("""
+    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY)
+    WHERE id IN :ids AND delivery_status = 'PENDING' FOR UPDATE SKIP LOCKED
+""")
 LEASE_FRESH = text(f"""
     INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims, identity)
     SELECT n.id, :lease, NOW(3) + INTERVAL :seconds SECOND, 1, {IDENTITY}
@@ -146,18 +169,31 @@ class Queue:
         self._after = ids[-1] if ids else 0
         return self._load(ids)
 
+    def claim_chat(self, rows: int) -> list[Notification]:
+        """Lease up to `rows` PENDING rows that people wait for, though older rows of other kinds are there."""
+
+        def lease(connection: Connection) -> list[int]:
+            ids = connection.execute(_chat(self._engine), {"rows": rows}).scalars().all()
+            ids = connection.execute(LOCK, {"ids": ids}).scalars().all() if ids else ids
+            return self._lease_these(connection, sorted(ids)) if ids else []
+
+        return self._load(transact(self._engine, lease))
+
     def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
         """Lease the next rows behind `after`, passing over those that another worker got first."""
         while ids := [row.id for row in connection.execute(CLAIM_FRESH, {"after": after, "rows": rows})]:
-            values = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
-            if connection.execute(LEASE_FRESH, values).rowcount == len(ids):
-                return ids
-            connection.execute(LEASE_DUE, values)
-            ours = [row.id for row in connection.execute(LEASED, values)]
-            if ours:
+            if ours := self._lease_these(connection, ids):
                 return ours
             after = ids[-1]
         return []
+
+    def _lease_these(self, connection: Connection, ids: list[int]) -> list[int]:
+        """Lease rows that are locked; return those that no other run has."""
+        values = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
+        if connection.execute(LEASE_FRESH, values).rowcount == len(ids):
+            return ids
+        connection.execute(LEASE_DUE, values)
+        return [row.id for row in connection.execute(LEASED, values)]
 
     def claim_due(self, rows: int, lanes: tuple[str, ...] = ("",)) -> list[Notification]:
         """Lease up to `rows` rows that are due for another attempt or whose worker died, lane by lane, oldest first.
@@ -229,6 +265,14 @@ class Queue:
         """Give back rows that were claimed but not tried, at once for others to claim."""
         parameters = {"ids": ids, "lease": self._lease}
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters))
+
+
+@cache
+def _chat(engine: Engine) -> TextClause:
+    """Return the statement that finds the chat's rows by the best index that was there when it was first asked for."""
+    with engine.connect() as connection:
+        has_index = connection.execute(INDEX_BY_TYPE).scalar() is not None
+    return text(CHAT.format(found=BY_TYPE if has_index else AMONG_NEWEST))
 
 
 def _forget(connection: Connection, entries: Mapping[str, object]) -> None:

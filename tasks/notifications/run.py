@@ -36,6 +36,8 @@ Claim = Callable[[int, tuple[str, ...]], list[Notification]]
 
 # Of each claim at most one in so many rows is a retry: a backlog must not starve the retries, nor an outage the fresh rows.
 DUE_SHARE = 4
+# Behind a backlog so much of each claim is for what people wait for, wherever it stands; the rest goes on by age.
+CHAT_SHARE = 2
 
 
 @cache
@@ -80,9 +82,11 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
                 helped = True
                 on_backlog()  # before the claim: were it slow, no lease would run meanwhile
             due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            fresh = queue.claim_fresh(rows - len(due)) if rows > len(due) else []
-            full = len(due) >= max(1, rows // DUE_SHARE) or len(due) + len(fresh) >= rows
-            return due + fresh
+            chat = queue.claim_chat(rows // CHAT_SHARE) if full and rows > 1 else []
+            left = rows - len(due) - len(chat)
+            fresh = queue.claim_fresh(left) if left > 0 else []
+            full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
+            return due + chat + fresh
 
         return claim
 

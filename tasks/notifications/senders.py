@@ -17,13 +17,15 @@ from tasks.notifications.providers import Provider, absent
 
 log = structlog.get_logger(__name__)
 
+Message = tuple[Delivery, Device, Callable[[], bool]]
+
 # What may be true of a good token that is tried with another app's credentials: its row says which app that was.
 ABOUT_THE_APP = {Kind.FOREIGN, Kind.UPSTREAM}
 
 
 @dataclass(slots=True)
 class Senders:
-    """Sends deliveries in order. A sender's task ends when nothing waits, so that an idle run has none."""
+    """Sends deliveries in order, the chat's first. A sender's task ends when nothing waits: an idle run has none."""
 
     providers: Mapping[str, Provider]
     gate: Gate
@@ -34,19 +36,21 @@ class Senders:
     """Returns the database's time in Unix seconds."""
     done: Callable[[Delivery], None]
     """Is told of a delivery when its last answer is in."""
-    _messages: deque[tuple[Delivery, Device, Callable[[], bool]]] = field(default_factory=deque)
+    _chat: deque[Message] = field(default_factory=deque)
+    _others: deque[Message] = field(default_factory=deque)
 
     def put(self, delivery: Delivery, in_time: Callable[[], bool]) -> None:
         """Have the devices of a delivery tried. A message that `in_time` forbids to begin is entered as None."""
+        messages = self._others if delivery.notification.notification_type == "SYSTEM" else self._chat
         for device in delivery.due:
-            self._messages.append((delivery, device, in_time))
+            messages.append((delivery, device, in_time))
             if self.free:
                 self.free -= 1
                 self.tasks.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._messages:
-            delivery, device, in_time = self._messages.popleft()
+        while messages := self._chat or self._others:
+            delivery, device, in_time = messages.popleft()
             outcome = await self._send(delivery, device) if in_time() else None
             if delivery.enter(device, outcome):
                 self.done(delivery)

@@ -2,7 +2,7 @@
 
 import click
 
-from db.check import check_shared_schema
+from db.check import INDEX_BY_TYPE, RECOMMENDED, check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
 from db.migrate import MigrationBusyError, migrate, revision_fault
@@ -37,6 +37,8 @@ def check(as_json: bool) -> None:
     differences = [str(difference) for difference in check_shared_schema(get_engine())]
     with get_engine().connect() as connection:
         differences += filter(None, [revision_fault(connection)])
+        if connection.execute(INDEX_BY_TYPE).scalar() is None:
+            say(RECOMMENDED, err=True)
     emit(differences, as_json, differences or ["the schema has everything the workers need"])
     if differences:
         raise SystemExit(1)
