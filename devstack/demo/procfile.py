@@ -36,7 +36,7 @@ def start(stack: Stack, variables: dict[str, str]) -> None:
     for name, command in COMMANDS.items():
         stack.run(name, ["sh", "-c", f"exec {command}"], {**kept, **variables, "PATH": path})
     deadline = time.monotonic() + READY_SECONDS
-    with Celery(broker=variables["CELERY_BROKER_URL"]) as api:
+    with Celery(broker=variables["CELERY_BROKER_URL"], set_as_current=False) as api:
         while not (_flower_answers(variables) and api.control.ping(timeout=0.5)):
             stack.check()
             if time.monotonic() > deadline:
@@ -46,7 +46,7 @@ def start(stack: Stack, variables: dict[str, str]) -> None:
 
 def nudge(broker: str) -> None:
     """Ask for a drain as the API does, which shares no code with the workers: by the task's name."""
-    with Celery(broker=broker) as api:
+    with Celery(broker=broker, set_as_current=False) as api:
         api.send_task("tasks.notifications.drain", queue="notifications", ignore_result=True)
 
 

@@ -43,7 +43,7 @@ def worker(uploads: Uploads, redis: Redis, start: Start) -> Process:
 @pytest.fixture
 def producer(environment: dict[str, str]) -> Iterator["Celery[Any]"]:
     """The API's side: it knows names of tasks and queues, and no code."""
-    with Celery(broker=environment["CELERY_BROKER_URL"]) as app:
+    with Celery(broker=environment["CELERY_BROKER_URL"], set_as_current=False) as app:
         yield app
 
 

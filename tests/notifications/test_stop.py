@@ -23,9 +23,9 @@ def asked_to_stop() -> Iterator[None]:
 
 @pytest.fixture
 def nudge(redis: Redis, environment: dict[str, str]) -> bytes:
-    from workers.app import app  # or the task would be sent by Celery's default app
+    from workers.app import app
 
-    assert app.conf.broker_url == environment["CELERY_BROKER_URL"]
+    app.set_current()  # or the task would be sent by whichever app was made last
     raw = samples.raw(samples.message(task=nudges.TASK, queue=nudges.QUEUE))
     redis.lpush(nudges.QUEUE, raw)
     return raw
