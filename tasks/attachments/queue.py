@@ -120,6 +120,10 @@ MOVED = text("""
 """)
 RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
 
+UNSCANNED = text("""
+    SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
+    WHERE a.id = :id AND s.attachment_id IS NULL
+""")
 
 class Queue:
     """The attachments that are due, as one run sees them: all its claims bear the run's lease."""
@@ -219,6 +223,12 @@ def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding 
     """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
     parameters = {"sha256": sha256, "age": age, **version._asdict()}
     row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
+def is_unscanned(engine: Engine, attachment_id: int) -> bool:
+    """Return whether the row is there and was never looked at."""
+    with engine.connect() as connection:
+        return connection.execute(UNSCANNED, {"id": attachment_id}).first() is not None
+
+
     return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
 
 

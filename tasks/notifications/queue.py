@@ -36,12 +36,13 @@ START_SECONDS = 20
 # one that is not there; and not by NOT EXISTS, which MariaDB turns into a join over all entries. What the subquery sees may
 # still be a moment old, so it is the lease's primary key that decides.
 SET_BY_HAND = f"d.lease IS NULL AND d.reason NOT LIKE '{results.PARKED}%'"
-CLAIM_FRESH = text(f"""
+FRESH = f"""
     SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)
     WHERE n.delivery_status = 'PENDING' AND n.id > :after
       AND (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id AND NOT ({SET_BY_HAND}) LIMIT 1) IS NULL
-    ORDER BY n.id LIMIT :rows FOR UPDATE SKIP LOCKED
-""")  # noqa: S608 - a constant of this module
+    ORDER BY n.id LIMIT :rows
+"""  # noqa: S608 - a constant of this module
+CLAIM_FRESH = text(f"{FRESH} FOR UPDATE SKIP LOCKED")
 # The chat's rows (all but SYSTEM) behind a backlog: among the newest of the same index, whose types are read by primary key
 # without locks, or the oldest by an index on (delivery_status, notification_type) where `db check` found one. Locked then.
 NEWEST = 2000
@@ -124,20 +125,21 @@ KNOWN_DEAD = text("""
     STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
 """)
 
-NOW = text("SELECT UNIX_TIMESTAMP(NOW(3))")
-
 # Who settles a row by hand leaves our sentence in it, and with it a promise that is not kept.
 TIDY = text("""
     UPDATE chat_notifications n FORCE INDEX (PRIMARY) SET n.error_message = SUBSTRING_INDEX(n.error_message, '; next try ', 1)
     WHERE n.id IN :ids AND n.delivery_status IN ('SENT', 'BOUNCED') AND n.error_message LIKE '%; next try %'
 """)
-FORGET = text("""
-    DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
-""")
 RELEASE = text("""
     UPDATE worker_deliveries FORCE INDEX (PRIMARY) SET lease = NULL, due_at = NOW(3), claims = claims - 1
     WHERE notification_id IN :ids AND lease = :lease
 """)
+
+
+def has_unclaimed(engine: Engine) -> bool:
+    """Return True if there are PENDING rows that no one has claimed."""
+    with engine.connect() as connection:
+        return connection.execute(text(FRESH), {"after": 0, "rows": 1}).first() is not None
 
 
 class Queue:
@@ -148,11 +150,6 @@ class Queue:
         self._engine = engine
         self._lease = lease
         self._after = 0
-
-    def now(self) -> float:
-        """Return the database's clock in Unix seconds."""
-        with self._engine.connect() as connection:
-            return float(connection.execute(NOW).scalar_one())
 
     def claim_fresh(self, rows: int) -> list[Notification]:
         """Lease up to `rows` PENDING rows that no one has claimed, oldest first; an empty list means there are none.
@@ -278,4 +275,4 @@ def _chat(engine: Engine) -> TextClause:
 def _forget(connection: Connection, entries: Mapping[str, object]) -> None:
     if free := [row.id for row in connection.execute(results.FREE, entries)]:
         connection.execute(TIDY, {"ids": free})
-    connection.execute(FORGET, entries)
+    connection.execute(results.FORGET, entries)

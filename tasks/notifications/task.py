@@ -4,9 +4,13 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
+from db.engine import get_engine
+from tasks import early
+from tasks.jobs import STARTED_BY, WORKER
 from tasks.notifications import run
 from tasks.notifications.drain import Summary
 from tasks.notifications.nudges import take_waiting
+from tasks.notifications.queue import has_unclaimed
 from tasks.shutdown import stop_requested
 from tasks.words import did
 
@@ -21,11 +25,16 @@ NUDGE_EXPIRES_SECONDS = 60
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
 def drain() -> str:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
+    if early.is_repeat(drain):
+        _look_again()
+        return did("looked")
     # A run that is to stop claims nothing: the nudges, and beat's tick among them, are another worker's then.
     taken = 0 if stop_requested() else take_waiting()
     summary = run.drain(on_backlog=_nudge)
     if summary.more or (taken and stop_requested()):
         _nudge()
+    elif (taken or early.is_direct(drain)) and not summary.rows:
+        _look_again()
     return _log("drained", summary)
 
 
@@ -47,9 +56,13 @@ def adopt() -> str:
     return did("adopted", notifications=adopted)
 
 
+def _look_again() -> None:
+    early.look_again(drain, lambda: has_unclaimed(get_engine()))
+
+
 def _nudge() -> None:
     try:
-        drain.apply_async(expires=NUDGE_EXPIRES_SECONDS)
+        drain.apply_async(expires=NUDGE_EXPIRES_SECONDS, headers={STARTED_BY: WORKER})
     except OperationalError as error:
         log.warning("no nudge for the rest; beat's tick brings it", error=str(error))
 

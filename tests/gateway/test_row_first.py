@@ -1,5 +1,8 @@
 """The contract with the API, through real processes: the row is the order, the nudge only makes it sooner."""
 
+import time
+from types import ModuleType
+
 import pytest
 from sqlalchemy import text
 
@@ -10,9 +13,10 @@ from tests.attachments.samples import PNG
 from tests.processes import Start, wait_until
 
 from .conftest import Gateway
+from .test_clients import chat_jobs
 from .test_documentation import EXAMPLES
 
-__all__ = ["folder", "uploads"]
+__all__ = ["chat_jobs", "folder", "uploads"]
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def worker(uploads: Uploads, gateway: Gateway, start: Start) -> None:
     start("celery -A workers.app worker -Q notifications,attachments -c 2 --without-gossip --without-mingle", "worker")
 
 
-def insert(uploads: Uploads) -> int:
+def insert(uploads: Uploads, **columns: int) -> int:
     """Insert what docs/api.md says, with what it refers to; return the attachment's id."""
     for statement in (
         "INSERT INTO users (id) VALUES (2), (5)",
@@ -31,7 +35,7 @@ def insert(uploads: Uploads) -> int:
     ):
         with uploads.engine.begin() as connection:
             connection.exec_driver_sql(statement)
-    return uploads.add(PNG, message_id=450, uploaded_by_id=2)
+    return uploads.add(PNG, message_id=450, uploaded_by_id=2, **columns)
 
 
 def is_done(uploads: Uploads, attachment: int) -> bool:
@@ -41,11 +45,31 @@ def is_done(uploads: Uploads, attachment: int) -> bool:
     return bool(sent and served)
 
 
-def test_rows_that_are_nudged_are_done_and_a_nudge_before_the_commit_does_no_harm(
+@pytest.mark.parametrize(("way", "seconds"), [("gateway", 1), ("gateway", 2.5), ("celery", 1)])
+def test_a_nudge_before_the_commit_is_not_lost(
+    gateway: Gateway,
+    token: str,
+    worker: None,
+    uploads: Uploads,
+    emulator: Emulator,
+    chat_jobs: ModuleType,
+    way: str,
+    seconds: float,
+) -> None:
+    """There is no beat here: nothing else brings these rows."""
+    broker = gateway.environment["CELERY_BROKER_URL"]
+    jobs = chat_jobs.HttpJobs(gateway.url, token) if way == "gateway" else chat_jobs.CeleryJobs(broker)
+    jobs.notifications()
+    jobs.attachments([77, 78])
+    time.sleep(seconds)
+    assert insert(uploads, id=77) == 77
+    wait_until(lambda: is_done(uploads, 77), "the rows were done")
+    assert sorted(message.token for message in emulator.accepted()) == ["another-fcm-token", "fcm-token"]
+
+
+def test_rows_that_are_nudged_are_done(
     gateway: Gateway, token: str, worker: None, uploads: Uploads, emulator: Emulator
 ) -> None:
-    assert gateway.post("attachments", token, {"attachment_id": 1}).status_code == 202
-    assert gateway.post("notifications", token).status_code == 202
     attachment = insert(uploads)
     assert gateway.post("notifications", token).status_code == 202
     trigger = {"event": "message_attachments.items.create", "collection": "message_attachments", "key": attachment}

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 from sqlalchemy import text
@@ -143,9 +144,18 @@ def test_a_push_lives_24_hours_at_most_whatever_its_row_says(api: Chat) -> None:
     row = api.notify("phone", created_at="2037-01-01")
     queue = Queue(api.engine, lease="a" * 32)
     [notification] = queue.claim_one(row)
-    push = build_push(notification, queue.now())
+    push = build_push(notification, time.time())
     assert 24 * 3600 - 60 < push.ttl <= 24 * 3600
     assert (push.data["conversation_uuid"], push.data["message_uuid"][:2]) == ("c-1", "m-")
+
+
+def test_thousands_of_rows_without_a_status_are_entered_at_one_tick(api: Chat) -> None:
+    api.notify("phone", delivery_status=None)
+    columns = "conversation_id, message_id, recipient_id, sender_id, title, body, delivery_status"
+    for _ in range(12):
+        api.execute(f"INSERT INTO chat_notifications ({columns}) SELECT {columns} FROM chat_notifications")
+    assert run.adopt() == 4096
+    assert run.adopt() == 0
 
 
 def test_rows_without_a_status_are_sent_and_those_with_another_are_named(api: Chat, accepted: Accepted) -> None:

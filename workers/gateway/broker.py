@@ -3,7 +3,8 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from celery import Celery
@@ -14,6 +15,7 @@ from redis.retry import Retry
 
 from settings import Settings
 from tasks import broker
+from tasks.jobs import AGAIN
 from workers.celery_config import celery_config
 from workers.gateway.catalogue import Arguments, Job
 from workers.messages.read import SENT_AT, Call, write
@@ -26,6 +28,12 @@ DEADLINE_SECONDS = 1.0
 SOCKET_SECONDS = 0.4
 # A queue this long is not made longer: nobody reads it, or the sweep will be there first.
 LONGEST_QUEUE = 10_000
+
+# A nudge may come before its row's commit, so that it is sent again after these pauses, unless the same comes meanwhile. A
+# repeat makes no queue longer than this: what waits there is not yet done with.
+REPEAT_PAUSES = (0.5, 1.5)
+MOST_REPEATED = 1_000
+LONGEST_FOR_REPEATS = 100
 
 
 class NotPublishedError(Exception):
@@ -56,41 +64,59 @@ class Broker:
         self._redis.set_retry(Retry(NoBackoff(), 1, (NotConnectedError,)))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="broker")
         self._waiting = 0
+        self._repeats: dict[tuple[object, ...], asyncio.Task[None]] = {}
 
     async def publish(self, job: Job, arguments: Arguments) -> Published:
-        """Put a message into the job's queue for each of `arguments`.
+        """Put a message into the job's queue for each of `arguments`, and again a moment later.
 
         Raise NotPublishedError within DEADLINE_SECONDS. The messages may be there all the same, if only the answer was lost.
         """
+        calls = [Call(job.task, args, expires=job.expires, trace={SENT_AT: time.time()}) for args in arguments]
+        await self._put(job.queue, calls, LONGEST_QUEUE)
+        key = (job.task, *arguments)
+        if earlier := self._repeats.pop(key, None):
+            earlier.cancel()
+        if len(self._repeats) < MOST_REPEATED:
+            self._repeats[key] = asyncio.create_task(self._repeat(key, job.queue, calls))
+        return Published(tuple(call.id for call in calls))
+
+    async def _repeat(self, key: tuple[object, ...], queue: str, calls: list[Call]) -> None:
+        repeats = [replace(call, id=f"{call.id}{AGAIN}", trace={}) for call in calls]
+        for pause in REPEAT_PAUSES:
+            await asyncio.sleep(pause)
+            with suppress(NotPublishedError):
+                await self._put(queue, repeats, LONGEST_FOR_REPEATS)
+        del self._repeats[key]
+
+    async def _put(self, queue: str, calls: list[Call], longest: int) -> None:
         if self._waiting >= MOST_WAITING:
             # What waits for Redis is gone within a second, one way or the other.
             raise NotPublishedError("Too many requests are waiting for Redis", retry_after=1)
         self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._publish, job, arguments)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._push, queue, calls, longest)
         work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                return await work
+                await work
         except TimeoutError:
             raise _down(f"no answer within {DEADLINE_SECONDS:g} s") from None
 
     def close(self) -> None:
+        for repeat in self._repeats.values():
+            repeat.cancel()
         self._threads.shutdown(cancel_futures=True)
         self._redis.close()
 
-    def _done(self, _work: "asyncio.Future[Published]") -> None:
+    def _done(self, _work: "asyncio.Future[None]") -> None:
         self._waiting -= 1
 
-    def _publish(self, job: Job, arguments: Arguments) -> Published:
-        now = time.time()
-        calls = [Call(job.task, args, expires=job.expires, trace={SENT_AT: now}) for args in arguments]
+    def _push(self, queue: str, calls: list[Call], longest: int) -> None:
         try:
-            if int(self._redis.llen(job.queue)) + len(calls) > LONGEST_QUEUE:
+            if int(self._redis.llen(queue)) + len(calls) > longest:
                 raise NotPublishedError("The queue is full: no worker takes its messages")
-            self._redis.lpush(job.queue, *(write(call, job.queue, self._celery) for call in calls))
+            self._redis.lpush(queue, *(write(call, queue, self._celery) for call in calls))
         except (RedisError, OSError) as error:
             raise _down(str(error)) from error
-        return Published(tuple(call.id for call in calls))
 
 
 def _down(why: str) -> NotPublishedError:
