@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 PENDING = "pending"
+# Of a row `a`, and whether the record `s` is of another row, whose id came back (a restore, TRUNCATE); one from before 0011 is
+# any row's. To the second, whatever the column's precision.
+OF_ROW = "CONCAT_WS(' ', a.message_id, a.uploaded_by_id, LEFT(a.created_at, 19))"
+IS_ANOTHERS = f"s.of_row NOT IN ('', {OF_ROW})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +33,6 @@ class Attachment:
     historic: bool = False
     """It is served from before the workers, and waits for its first scan."""
     gone: bool = False
-    """The API has deleted the row."""
+    """The API has deleted the row, or the record is another's."""
+    of_row: str = ""
+    """What tells the row from others of its id."""

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 
 from db.transactions import transact
+from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import RESCANS, UPLOADS
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
@@ -25,31 +26,32 @@ BEFORE_ALL = 2**62
 
 # A row calls for a scan if nobody has an entry for it; if its flags were reset after a verdict; if it names another file than
 # the one that was scanned; or if it is served without a verdict of ours, and newer than the workers.
-COLUMNS = """
+COLUMNS = f"""
     SELECT a.id, a.file_url, COALESCE(a.scanned_for_virus, 0) AS scanned, COALESCE(a.is_safe, 1) AS safe,
            COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, s.attachment_id IS NULL AS unknown,
            s.due_at IS NULL AS settled, s.verdict, s.file_url AS scanned_url,
            a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE) AS historic, a.created_at <= :trusted AS trusted
-    FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
-"""
+    FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
+"""  # noqa: S608 - a constant of this project
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
 ONWARD = text(f"{COLUMNS} WHERE a.id > :after ORDER BY a.id LIMIT :rows")
 
 # What had a file that was tried or scanned is scanned for true.
-ENTER = text("""
-    INSERT INTO worker_scans (attachment_id, lane, due_at)
-    SELECT id, :lane, NOW(3) FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS missed
+ENTER = text(f"""
+    INSERT INTO worker_scans (attachment_id, lane, due_at, of_row)
+    SELECT a.id, :lane, NOW(3), {OF_ROW} FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS missed
+    STRAIGHT_JOIN message_attachments a ON a.id = missed.id
     ON DUPLICATE KEY UPDATE
       attempts = IF(lease IS NULL, 0, attempts), claims = IF(lease IS NULL, 0, claims),
       verdict = IF(lease IS NULL, 'waiting', verdict),
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
-""")
-TRUST = text("""
-    INSERT IGNORE INTO worker_scans (attachment_id, verdict, reason, file_url, scanned_at)
-    SELECT id, 'released', 'from before the workers, trusted by an operator', file_url, NOW(3)
-    FROM message_attachments WHERE id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
+""")  # noqa: S608 - a constant of this project
+TRUST = text(f"""
+    INSERT IGNORE INTO worker_scans (attachment_id, of_row, verdict, reason, file_url, scanned_at)
+    SELECT a.id, {OF_ROW}, 'released', 'from before the workers, trusted by an operator', a.file_url, NOW(3)
+    FROM message_attachments a WHERE a.id IN :ids
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 BLOCK = text("""
     UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
 """).bindparams(bindparam("ids", expanding=True))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
-from tasks.attachments.attachment import Attachment
+from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW, Attachment
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.queue import RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage
@@ -19,22 +19,27 @@ LIST = text("""
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.verdict = :verdict ORDER BY s.attachment_id DESC LIMIT :rows
 """)
-RECORD = text("SELECT * FROM worker_scans WHERE attachment_id = :id")
+RECORD = text(f"""
+    SELECT s.* FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id = :id AND NOT (a.id IS NOT NULL AND {IS_ANOTHERS})
+""")  # noqa: S608 - a constant of this project
 ROW = text("""
     SELECT id, message_id, uploaded_by_id, file_name, file_url, file_size, file_type, file_extension, created_at,
            scanned_for_virus, is_safe
     FROM message_attachments WHERE id = :id
 """)
-HISTORY = text(
-    "SELECT happened_at, event, reason, signature FROM worker_scan_events WHERE attachment_id = :id ORDER BY id LIMIT 1000"
-)
+HISTORY = text(f"""
+    SELECT s.happened_at, s.event, s.reason, s.signature
+    FROM worker_scan_events s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id = :id AND NOT (a.id IS NOT NULL AND {IS_ANOTHERS}) ORDER BY s.id LIMIT 1000
+""")  # noqa: S608 - a constant of this project
 
-FORCE = text("""
-    INSERT INTO worker_scans (attachment_id, due_at, forced, lane)
-    SELECT id, NOW(3), TRUE, :lane FROM message_attachments WHERE id IN :ids
+FORCE = text(f"""
+    INSERT INTO worker_scans (attachment_id, of_row, due_at, forced, lane)
+    SELECT a.id, {OF_ROW}, NOW(3), TRUE, :lane FROM message_attachments a WHERE a.id IN :ids
     ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, claims = IF(lease IS NULL, 0, claims),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
-""").bindparams(bindparam("ids", expanding=True))
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 OF_VERDICT = text("""
     SELECT attachment_id FROM worker_scans
@@ -47,11 +52,11 @@ RELEASE = text("""
     ON DUPLICATE KEY UPDATE released_by = :who, reason = :reason, released_at = NOW(3)
 """)
 # All rows of these bytes, by idx_sha256.
-HELD_BACK = text("""
+HELD_BACK = text(f"""
     SELECT a.id, a.file_url, s.quarantine FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after
+    WHERE s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after AND NOT {IS_ANOTHERS}
     ORDER BY s.attachment_id LIMIT :rows
-""")
+""")  # noqa: S608 - a constant of this project
 DUE_AGAIN = text("""
     UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
     WHERE attachment_id IN :ids

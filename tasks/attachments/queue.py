@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 
 from db.rows import dicts
 from db.transactions import transact
-from tasks.attachments.attachment import Attachment
+from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW, Attachment
 from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Settlement
 from tasks.attachments.verdicts import Finding, Flags, Kind
@@ -26,11 +26,11 @@ UPLOADS, RESCANS = 0, 1
 LANES = {"uploads": UPLOADS, "re-scans": RESCANS}
 
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock.
-ENTER = text("""
-    INSERT INTO worker_scans (attachment_id, due_at)
-    SELECT id, NOW(3) FROM message_attachments WHERE id = :id
+ENTER = text(f"""
+    INSERT INTO worker_scans (attachment_id, due_at, of_row)
+    SELECT a.id, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id = :id
     ON DUPLICATE KEY UPDATE attachment_id = worker_scans.attachment_id
-""")
+""")  # noqa: S608 - a constant of this project
 CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
     WHERE attachment_id = :id AND (lease IS NULL OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
@@ -49,24 +49,25 @@ RENEW = text("""
 """).bindparams(bindparam("ids", expanding=True))
 
 # The fields of an Attachment, by primary keys, without locks.
-LOAD = text("""
+LOAD = text(f"""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
            s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.file_size,
-           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL AS gone,
+           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL OR {IS_ANOTHERS} AS gone,
+           {OF_ROW} AS of_row,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id <= h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     LEFT JOIN worker_scan_walks h ON h.walk = 'history'
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
-""").bindparams(bindparam("ids", expanding=True))
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - constants of this project
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text("""
     SELECT attachment_id AS id FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease FOR UPDATE
 """).bindparams(bindparam("ids", expanding=True))
-URLS = text("""
-    SELECT id, file_url FROM message_attachments WHERE id IN :ids FOR UPDATE
-""").bindparams(bindparam("ids", expanding=True))
+URLS = text(f"""
+    SELECT a.id, a.file_url, {OF_ROW} AS of_row FROM message_attachments a WHERE a.id IN :ids FOR UPDATE
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 WRITE_FLAGS = text("""
     UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
@@ -94,9 +95,10 @@ WRITE_FINDINGS = text(f"""{SETTLED},
         s.found_type = '', s.mismatch = '', s.scanned_at = NOW(3)
 """)
 EVENTS = text("""
-    INSERT INTO worker_scan_events (attachment_id, event, reason, signature, sha256)
-    SELECT id, event, reason, signature, sha256 FROM JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.id', event VARCHAR(16) PATH '$.event', reason VARCHAR(255) PATH '$.reason',
+    INSERT INTO worker_scan_events (attachment_id, of_row, event, reason, signature, sha256)
+    SELECT id, of_row, event, reason, signature, sha256 FROM JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.id', of_row VARCHAR(64) PATH '$.of_row',
+      event VARCHAR(16) PATH '$.event', reason VARCHAR(255) PATH '$.reason',
       signature VARCHAR(255) PATH '$.signature', sha256 CHAR(64) PATH '$.sha256')) AS events
 """)
 FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease").bindparams(
@@ -118,12 +120,12 @@ MOVED = text("""
     SELECT signature, sha256, size, quarantine FROM worker_scans FORCE INDEX (idx_verdict)
     WHERE verdict = 'infected' AND file_url = :file_url AND quarantine LIKE '%://%' ORDER BY attachment_id DESC LIMIT 1
 """)
-RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
-
 UNSCANNED = text("""
     SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
     WHERE a.id = :id AND s.attachment_id IS NULL
 """)
+RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
+
 
 class Queue:
     """The attachments that are due, as one run sees them: all its claims bear the run's lease."""
@@ -140,8 +142,9 @@ class Queue:
             connection.execute(ENTER, {"id": attachment_id})
             return self._write_lease(connection, [row.id for row in connection.execute(CLAIM_ONE, {"id": attachment_id})])
 
-        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known.
-        found = self._load(transact(self._engine, lease))
+        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known. The first load may
+        # have forgotten another row's record.
+        found = self._load(transact(self._engine, lease)) or self._load(transact(self._engine, lease))
         return [replace(each, forced=each.forced or (each.scanned_url != "" and not each.fresh)) for each in found]
 
     def claim_due(self, rows: int, idle: bool) -> list[Attachment]:
@@ -188,8 +191,9 @@ class Queue:
 
         def write(connection: Connection) -> list[Settlement]:
             held = {row.id for row in connection.execute(HELD, parameters)}
-            urls = {row.id: row.file_url for row in connection.execute(URLS, parameters)}
-            same = {each.attachment.id for each in settlements if urls.get(each.attachment.id) == each.attachment.file_url}
+            rows = {tuple(row) for row in connection.execute(URLS, parameters)}
+            scanned = [each.attachment for each in settlements]
+            same = {each.id for each in scanned if (each.id, each.file_url, each.of_row) in rows}
             true = [each for each in settlements if each.attachment.id in held & same]
             self._write(connection, true)
             if held - same:
@@ -219,16 +223,16 @@ class Queue:
         transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
 
 
-def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:
-    """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
-    parameters = {"sha256": sha256, "age": age, **version._asdict()}
-    row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
 def is_unscanned(engine: Engine, attachment_id: int) -> bool:
     """Return whether the row is there and was never looked at."""
     with engine.connect() as connection:
         return connection.execute(UNSCANNED, {"id": attachment_id}).first() is not None
 
 
+def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:
+    """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
+    parameters = {"sha256": sha256, "age": age, **version._asdict()}
+    row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
     return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
 
 
@@ -257,6 +261,7 @@ def _written(settlement: Settlement) -> dict[str, object]:
         "reason": settlement.reason,
         "quarantine": settlement.quarantine,
         "event": settlement.event,
+        "of_row": attachment.of_row,
         "signature": finding.signature if finding else attachment.signature,
         "sha256": finding.sha256 if finding else attachment.sha256,
     }
