@@ -87,7 +87,7 @@ class Drain:
                 self._summary.more = True
                 return
             await self._room(2 * self.batch_rows)
-            lanes, most = await self.gate.ask_aside()
+            lanes, most = await self.gate.ask()
             if not lanes:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
             start_by = time.monotonic() + START_SECONDS

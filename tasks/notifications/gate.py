@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from enum import Enum
+from typing import Literal
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,13 +26,8 @@ ANY = "any"
 # More than any claim: no bound but the batch's own.
 ANY_ROWS = 1_000_000
 
-
-class Probe(Enum):
-    """How far the one message is that a half-open breaker lets pass."""
-
-    GRANTED = "granted"
-    IN_FLIGHT = "in flight"
-    ANSWERED = "answered"
+# How far the one message is that a half-open breaker lets pass.
+Probe = Literal["granted", "in flight", "answered"]
 
 
 class Gate:
@@ -56,12 +51,11 @@ class Gate:
         self._tripped_before: set[str] = set()
         self._probes: dict[str, Probe] = {}
 
-    def ask(self) -> tuple[tuple[str, ...], int]:
-        """Refresh the states; return the providers that messages may go to and how many rows to claim at most."""
-        return self._refresh(self._ask(self._hand_over()))
+    async def ask(self) -> tuple[tuple[str, ...], int]:
+        """Refresh the states; return the providers that messages may go to and how many rows to claim at most.
 
-    async def ask_aside(self) -> tuple[tuple[str, ...], int]:
-        """Do what `ask` does while other tasks go on: only the question itself leaves the event loop's thread."""
+        Other tasks go on meanwhile: only the question itself leaves the event loop's thread.
+        """
         return self._refresh(await asyncio.to_thread(self._ask, self._hand_over()))
 
     def leave(self) -> None:
@@ -81,7 +75,7 @@ class Gate:
 
     def _hand_over(self) -> dict[str, Tally]:
         for name, probe in self._probes.items():
-            if probe is Probe.GRANTED:
+            if probe == "granted":
                 self._tallies[name].probed = True  # and nothing was there to probe with
         self._tripped_before = set(self._tripped)
         tallies, self._tallies = self._tallies, {name: Tally() for name in self._tallies}
@@ -98,10 +92,10 @@ class Gate:
         # What came back while we asked still holds.
         self._tripped = {name: why for name, why in self._tripped.items() if name not in self._tripped_before}
         # A probe that is still in flight stays this run's; its result goes into the tally after it has come.
-        self._probes = {name: probe for name, probe in self._probes.items() if probe is Probe.IN_FLIGHT}
+        self._probes = {name: probe for name, probe in self._probes.items() if probe == "in flight"}
         for name, state in states.items():
             if state is BreakerState.HALF_OPEN:
-                self._probes[name] = Probe.GRANTED
+                self._probes[name] = "granted"
             elif state is BreakerState.CLOSED:
                 self._tallies[name].reserved = True
         usable = tuple(name for name, state in states.items() if state is not BreakerState.OPEN)
@@ -114,9 +108,9 @@ class Gate:
         if provider in self._tripped:
             return self._tripped[provider]
         if provider in self._probes:
-            if self._probes[provider] is not Probe.GRANTED:
+            if self._probes[provider] != "granted":
                 return "its breaker is being probed"
-            self._probes[provider] = Probe.IN_FLIGHT
+            self._probes[provider] = "in flight"
             return None
         return "its breaker is open" if self._states.get(provider) is BreakerState.OPEN else None
 
@@ -127,8 +121,8 @@ class Gate:
         configuration's fault until the provider has accepted something in that environment.
         """
         tally = self._tallies[provider]
-        if self._probes.get(provider) is Probe.IN_FLIGHT:
-            self._probes[provider] = Probe.ANSWERED
+        if self._probes.get(provider) == "in flight":
+            self._probes[provider] = "answered"
             tally.probed = True
         if outcome.kind is Kind.CREDENTIALS:
             tally.credentials = outcome.reason

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -35,21 +34,9 @@ LONGEST_LABEL = 48
 # Where a provider's words begin to vary: at a bracket, a colon or a quote stand field names, ports, key ids.
 VARIES = re.compile(r"""\s*[(:'"\[].*""", re.DOTALL)
 ANSWERED = re.compile(r"(\w+ [1-5][0-9]{2})\b(.*)", re.DOTALL)
-# What providers are documented to say; whoever answers in their place must not make a metric series of each word.
-KNOWN_WORD = re.compile(
-    r"""
-    UNREGISTERED|SENDER_ID_MISMATCH|QUOTA_EXCEEDED|THIRD_PARTY_AUTH_ERROR|APNS_AUTH_ERROR|UNSPECIFIED_ERROR|CANCELLED
-    |UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|ALREADY_EXISTS|PERMISSION_DENIED|UNAUTHENTICATED
-    |RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS
-    |BadCollapseId|BadDeviceToken|BadExpirationDate|BadMessageId|BadPriority|BadTopic|DeviceTokenNotForTopic
-    |DuplicateHeaders|IdleTimeout|InvalidPushType|MissingDeviceToken|MissingTopic|PayloadEmpty|TopicDisallowed
-    |BadCertificate|BadCertificateEnvironment|ExpiredProviderToken|Forbidden|InvalidProviderToken|MissingProviderToken
-    |UnrelatedKeyIdInToken|BadEnvironmentKeyIdInToken|BadPath|MethodNotAllowed|ExpiredToken|Unregistered
-    |BadJwtToken|VapidPkHashMismatch|UnauthorizedRegistration
-    |PayloadTooLarge|TooManyProviderTokenUpdates|TooManyRequests|InternalServerError|ServiceUnavailable|Shutdown
-    """,
-    re.VERBOSE,
-)
+# As providers' words are; and so many labels, for whoever answers in their place must not make a metric series of each word.
+WORD = re.compile("[A-Z][A-Za-z_]+")
+MOST_LABELS = 200
 
 
 @dataclass(slots=True)
@@ -170,11 +157,16 @@ def count(lane: str, outcome: Outcome, seconds: float) -> None:
     counters.observe(SEND_SECONDS, name, seconds=seconds)
 
 
-@lru_cache(maxsize=512)
 def label(reason: str) -> str:
-    """Return a reason's constant part, so that labels stay few: `fcm 404 NOT_FOUND UNREGISTERED`; unknown words are `other`."""
-    constant = VARIES.sub("", reason)
-    if answered := ANSWERED.fullmatch(constant):
-        words = [word if KNOWN_WORD.fullmatch(word) else "other" for word in answered[2].split()]
-        return " ".join([answered[1], *dict.fromkeys(words)])
-    return re.sub(r"\d{4,}", "#", constant)[:LONGEST_LABEL]
+    """Return a reason's constant part, so that labels stay few: `fcm 404 NOT_FOUND UNREGISTERED`; odd words are `other`."""
+    found = VARIES.sub("", reason)
+    if answered := ANSWERED.fullmatch(found):
+        words = [word if WORD.fullmatch(word) else "other" for word in answered[2].split()]
+        found = " ".join([answered[1], *dict.fromkeys(words)])
+    found = re.sub(r"\d{4,}", "#", found)[:LONGEST_LABEL]
+    if len(_labels) < MOST_LABELS:
+        _labels.add(found)
+    return found if found in _labels else "other"
+
+
+_labels: set[str] = set()

@@ -1,17 +1,23 @@
 """Find rows that a claim cannot see: give them the status or the entry that they lack, and release what waits for nothing."""
 
+import time
+
 import orjson
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.settlement import GAVE_UP
+from tasks.shutdown import stop_requested
 
 # Rows that an INSERT gave no status, newest first, by the index on delivery_status; those that the API holds are left to later.
-WITHOUT_STATUS = text("""
+ENTERED = 1000
+# A column that was added without a default leaves a million of them: so long at a tick, in short transactions.
+ENTER_SECONDS = 20
+WITHOUT_STATUS = text(f"""
     SELECT id FROM chat_notifications IGNORE INDEX (PRIMARY)
-    WHERE delivery_status IS NULL ORDER BY id DESC LIMIT 1000 FOR UPDATE SKIP LOCKED
-""")
+    WHERE delivery_status IS NULL ORDER BY id DESC LIMIT {ENTERED} FOR UPDATE SKIP LOCKED
+""")  # noqa: S608 - a number of ours
 # A row that was sent before it had a status is not sent again.
 ENTER = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = IF(is_sent, 'SENT', 'PENDING')
@@ -49,7 +55,13 @@ def enter_queue(engine: Engine) -> int:
         ids = connection.execute(WITHOUT_STATUS).scalars().all()
         return connection.execute(ENTER, {"ids": ids}).rowcount if ids else 0
 
-    return transact(engine, enter)
+    entered, ends_at = 0, time.monotonic() + ENTER_SECONDS
+    while time.monotonic() < ends_at and not stop_requested():
+        rows = transact(engine, enter)
+        entered += rows
+        if rows < ENTERED:
+            break
+    return entered
 
 
 def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:

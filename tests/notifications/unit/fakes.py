@@ -44,6 +44,8 @@ class MemoryProvider:
             raise failure
         return push
 
+    prepare_withdrawal = prepare
+
     async def send(self, prepared: Any, device: Device, *, dry_run: bool = False) -> Outcome:
         del prepared, dry_run
         self.sent.append(device.token)
@@ -84,7 +86,7 @@ class MemoryQueue(Queue):
 def a_gate(**states: BreakerState) -> Gate:
     """A gate that has asked, and always gets these states."""
     gate = Gate(states, lambda _tallies: {name: Standing(state, NOW) for name, state in states.items()})
-    gate.ask()
+    asyncio.run(gate.ask())
     return gate
 
 

@@ -36,10 +36,11 @@ def deliver(
     if isinstance(begun, Attempt):
         return begun
     done: list[Delivery] = []
+    gate = a_gate(**states)
 
     async def send() -> None:
         async with asyncio.TaskGroup() as tasks:
-            Senders(providers, a_gate(**states), tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
+            Senders(providers, gate, tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
 
     asyncio.run(send())
     assert done == [begun]

@@ -1,5 +1,6 @@
 """The gate: what one run may send by its copy of the breakers, and how it counts the answers."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -34,12 +35,12 @@ def a_gate(**states: BreakerState) -> tuple[Gate, Shared]:
     """A gate that has asked once, and what it asks."""
     shared = Shared(**states)
     gate = Gate(states, shared.ask)
-    gate.ask()
+    asyncio.run(gate.ask())
     return gate, shared
 
 
 def tally_of(gate: Gate, shared: Shared, provider: str = "fcm") -> Tally:
-    gate.ask()
+    asyncio.run(gate.ask())
     return shared.tallies[-1][provider]
 
 
@@ -60,16 +61,16 @@ def seen(tally: Tally) -> Tally:
     ],
 )
 def test_rows_are_claimed_for_the_providers_that_may_be_used(states: dict[str, BreakerState], lanes: tuple[str, ...]) -> None:
-    assert a_gate(**states)[0].ask()[0] == lanes
+    assert asyncio.run(a_gate(**states)[0].ask())[0] == lanes
 
 
 def test_a_run_that_may_only_probe_claims_one_row() -> None:
-    assert a_gate(fcm=HALF_OPEN)[0].ask()[1] == 1
-    assert a_gate(fcm=HALF_OPEN, apns=OPEN)[0].ask()[1] == 1
+    assert asyncio.run(a_gate(fcm=HALF_OPEN)[0].ask())[1] == 1
+    assert asyncio.run(a_gate(fcm=HALF_OPEN, apns=OPEN)[0].ask())[1] == 1
 
 
 def test_a_run_that_may_send_freely_claims_by_the_batch() -> None:
-    assert a_gate(fcm=CLOSED, apns=HALF_OPEN)[0].ask()[1] >= 2000
+    assert asyncio.run(a_gate(fcm=CLOSED, apns=HALF_OPEN)[0].ask())[1] >= 2000
 
 
 def test_an_open_gate_holds_nothing() -> None:
@@ -132,7 +133,7 @@ def test_what_another_process_saw_accepted_counts_as_well() -> None:
     shared = Shared(apns=CLOSED, fcm=CLOSED)
     shared.proven = frozenset({"sandbox"})
     gate = Gate(shared.states, shared.ask)
-    gate.ask()
+    asyncio.run(gate.ask())
     assert gate.note("apns", Outcome(Kind.FOREIGN), environment="sandbox").kind is Kind.FOREIGN
     assert gate.note("apns", Outcome(Kind.FOREIGN)).kind is Kind.UPSTREAM
 
@@ -140,7 +141,7 @@ def test_what_another_process_saw_accepted_counts_as_well() -> None:
 def test_the_next_look_at_the_shared_state_replaces_what_the_run_found_out_itself() -> None:
     gate, _ = a_gate(fcm=CLOSED)
     gate.note("fcm", Outcome(Kind.CREDENTIALS, "fcm 403"))
-    gate.ask()
+    asyncio.run(gate.ask())
     assert gate.holds("fcm") is None
 
 
@@ -226,7 +227,7 @@ def test_a_run_that_found_nothing_to_probe_with_says_so() -> None:
 
 def test_a_reservation_is_given_back_with_the_next_tally() -> None:
     gate, shared = a_gate(fcm=CLOSED, apns=OPEN)
-    gate.ask()
+    asyncio.run(gate.ask())
     assert (shared.tallies[-1]["fcm"].reserved, shared.tallies[-1]["apns"].reserved) == (True, False)
 
 
@@ -244,6 +245,6 @@ def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> No
         return {"fcm": Standing(breaker.advance(state, tallies["fcm"], NOW, 1000), NOW)}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
-    assert idle.ask() == (("fcm",), 1)
+    assert asyncio.run(idle.ask()) == (("fcm",), 1)
     idle.leave()
-    assert busy.ask() == (("fcm",), 1)
+    assert asyncio.run(busy.ask()) == (("fcm",), 1)
