@@ -36,7 +36,7 @@ JOBS = (
     Job(
         "notifications",
         queue="notifications",
-        tasks={"drain": (), "retry_failed": (), "adopt": ()},
+        tasks={"drain": (), "retry_failed": (), "adopt": (), "withdraw": ("push_apps_file",)},
         tables=("worker_deliver", "worker_providers", "worker_dead_devices", "worker_pauses"),
     ),
     Job(

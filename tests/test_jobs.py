@@ -27,8 +27,9 @@ def test_the_procfile_has_a_worker_for_each_queue() -> None:
 
 
 def test_beat_starts_tasks_of_the_table_only() -> None:
-    """And all of them but the scan of one attachment, which the API starts."""
-    assert {entry["task"] for entry in BEAT_SCHEDULE.values()} == TASKS.keys() - {"tasks.attachments.scan"}
+    """And all of them but those of one attachment or recipient, which the API starts."""
+    of_the_api = {"tasks.attachments.scan", "tasks.notifications.withdraw"}
+    assert {entry["task"] for entry in BEAT_SCHEDULE.values()} == TASKS.keys() - of_the_api
 
 
 def test_each_job_is_a_package_with_the_tasks_of_the_table(environment: dict[str, str]) -> None:

@@ -35,9 +35,13 @@ class Phone:
             del self._collapsible[next(iter(self._collapsible))]
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return what it shows when it is back: of those with one tag the last, as docs/apps.md has an app do."""
+        """Return what it shows when it is back: the last of each tag, none withdrawn, as docs/apps.md has an app do."""
         by_tag: dict[str, dict[str, Any]] = {}
         for message in (*self._collapsible.values(), *self._others):
+            if withdrawn := (message.get("data") or {}).get("withdrawn"):
+                for notification_id in withdrawn.split():
+                    by_tag.pop(f"notification-{notification_id}", None)
+                continue
             android = message.get("android") or {}
             shown = {**(message.get("notification") or {}), **(android.get("notification") or android.get("data") or {})}
             by_tag[shown.get("tag", "")] = shown

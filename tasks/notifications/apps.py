@@ -79,6 +79,8 @@ class App(Section):
     """What the lock screen and the provider get to see: title and body, the title alone, or neither."""
     hidden: str = "New message"
     """Stands in the place of what is not shown."""
+    withdraw: frozenset[ProviderName] = frozenset()
+    """The providers whose devices are told what was read elsewhere or deleted."""
     templates: dict[Literal["ALL", NotificationType], dict[ProviderName, dict[str, Any]]] = {}
 
     def template(self, notification_type: str, provider: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ A rule that meets NULL does not hold. A date of zeros, as a client without stric
 # Of a participant's row `p`. Who left and joined again has not left, nor has who will leave.
 LEFT = "p.left_at BETWEEN '1970-01-02' AND NOW() AND NOT COALESCE(p.joined_at > p.left_at, 0)"
 MUTED = "p.is_muted AND NOT COALESCE(p.muted_until BETWEEN '1970-01-02' AND NOW(), 0)"
+READ = "(n.is_read OR r.status = 'READ' OR p.last_read_message_id >= n.message_id)"
 BLOCKED = "({0}.is_blocked OR {0}.status = 'BLOCKED')"
 
 # Each join is by a primary or unique key: (conversation_id, user_id), (message_id, reader_id).
@@ -25,7 +26,7 @@ COLUMNS = f"""
       WHEN c.id IS NULL THEN 'the conversation is gone'
       WHEN m.id IS NULL THEN 'the message is gone'
       WHEN m.is_deleted THEN 'the message was deleted'
-      WHEN n.is_read OR r.status = 'READ' OR p.last_read_message_id >= n.message_id THEN 'already read'
+      WHEN {READ} THEN 'already read'
       WHEN {BLOCKED.format("p")} OR {BLOCKED.format("sender")} THEN 'blocked'
       WHEN c.is_closed AND c.closed_reason = 'BLOCKED_USER' THEN 'blocked'
       WHEN {LEFT} THEN 'the recipient left the conversation'

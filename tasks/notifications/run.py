@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 import uvloop
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import get_engine
 from settings import get_settings
 from tasks import counters, pause
-from tasks.notifications import breaker, journal
+from tasks.notifications import breaker, journal, withdrawal
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary
@@ -29,6 +30,7 @@ from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import Provider, absent, configured_providers
 from tasks.notifications.queue import Queue
+from tasks.notifications.senders import Senders
 from tasks.notifications.sweep import adopt_strays, enter_queue, free_stuck_lanes
 from tasks.shutdown import stop_requested
 
@@ -118,22 +120,9 @@ def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
 
     Raise LookupError where there is no such row.
     """
-    runner, providers = _process()
-    notification, now = _peek(notification_id)
-
-    async def ask() -> list[tuple[Device, Outcome]]:
-        outcomes = []
-        for device in read_devices(notification.device_tokens).usable:
-            provider = providers.get(device.lane)
-            if provider is None:
-                outcome = absent(device.lane)
-            else:
-                prepared = provider.prepare(build_push(notification, now, provider.app))
-                outcome = await provider.send(prepared, device, dry_run=True)
-            outcomes.append((device, outcome))
-        return outcomes
-
-    return runner.run(ask())
+    notification = _peek(notification_id)
+    devices = read_devices(notification.device_tokens).usable
+    return [(device, _send(notification, device, dry_run=True)) for device in devices]
 
 
 def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dict[str, Any]]]:
@@ -142,7 +131,7 @@ def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dic
     Raise LookupError where there is no such row, or no such app.
     """
     _, providers = _process()
-    notification, now = _peek(notification_id)
+    notification = _peek(notification_id)
     lanes = {lane: lane for lane in providers if of_lane(lane)["app"] == app}
     if app is None:
         lanes = {device.key: device.lane for device in read_devices(notification.device_tokens).usable}
@@ -151,7 +140,7 @@ def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dic
     shown = []
     for key, lane in lanes.items():
         if provider := providers.get(lane):
-            shown.append((key, provider.show(provider.prepare(build_push(notification, now, provider.app)))))
+            shown.append((key, provider.show(provider.prepare(build_push(notification, time.time(), provider.app)))))
         else:
             shown.append((key, {"not sent": absent(lane).reason}))
     return shown
@@ -159,31 +148,59 @@ def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dic
 
 def try_out(entry: Mapping[str, Any], *, dry_run: bool) -> Outcome:
     """Send a test push to one device, named as in `device_tokens`. Raise LookupError where that is no device."""
-    runner, providers = _process()
     found = read_devices(orjson.dumps([entry]))
     if not found.usable:
         raise LookupError(found.faults[0])
-    (device,) = found.usable
+    test = Notification(0, 0, 0, 0, 0, "SYSTEM", "Test", "A push from chat-workers", None, False, time.time())
+    return _send(test, found.usable[0], dry_run=dry_run)
+
+
+def withdraw(recipient_id: int) -> int | None:
+    """Take away what a recipient's devices show in vain; return how many were told, None if others were a moment ago.
+
+    Raise RedisError.
+    """
+    runner, providers = _process()
+    found = withdrawal.find(get_engine(), recipient_id, providers)
+    if not found or not withdrawal.hold(recipient_id):
+        return None if found else 0
+    gate = _gate(get_engine(), providers)
+
+    async def send() -> None:
+        await gate.ask()
+        async with asyncio.TaskGroup() as sending:
+            in_flight = get_settings().notifications_in_flight
+            Senders(providers, gate, sending, in_flight, gate.now, lambda _: None).put(found, lambda: not stop_requested())
+        await asyncio.to_thread(gate.leave)
+
+    runner.run(send(), context=contextvars.copy_context())
+    return found.keep()
+
+
+def _peek(notification_id: int) -> Notification:
+    if (notification := Queue(get_engine(), lease="").peek(notification_id)) is None:
+        raise LookupError(f"there is no notification {notification_id}")
+    return notification
+
+
+def _send(notification: Notification, device: Device, *, dry_run: bool) -> Outcome:
+    runner, providers = _process()
     if (provider := providers.get(device.lane)) is None:
         return absent(device.lane)
-    test = Notification(0, 0, 0, 0, 0, "SYSTEM", "Test", "A push from chat-workers", None, False, time.time())
-    return runner.run(provider.send(provider.prepare(build_push(test, test.created_at, provider.app)), device, dry_run=dry_run))
+    push = build_push(notification, time.time(), provider.app)
+    return runner.run(provider.send(provider.prepare(push), device, dry_run=dry_run))
 
 
-def _peek(notification_id: int) -> tuple[Notification, float]:
-    queue = Queue(get_engine(), lease="")
-    notification = queue.peek(notification_id)
-    if notification is None:
-        raise LookupError(f"there is no notification {notification_id}")
-    return notification, queue.now()
+def _gate(engine: Engine, providers: Mapping[str, Provider]) -> Gate:
+    rates = dict.fromkeys(providers, get_settings().notifications_per_minute / 60)
+    return Gate(providers, partial(breaker.ask, engine, rates=rates), partial(pause.paused, engine))
 
 
 def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
     settings, engine = get_settings(), get_engine()
     runner, providers = _process()
     queue = Queue(engine, lease=uuid.uuid4().hex)
-    rates = dict.fromkeys(providers, settings.notifications_per_minute / 60)
-    gate = Gate(providers, partial(breaker.ask, engine, rates=rates), partial(pause.paused, engine))
+    gate = _gate(engine, providers)
     claim = claim_of(queue)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 from db.engine import get_engine
 from tasks import early
 from tasks.jobs import STARTED_BY, WORKER
-from tasks.notifications import run
+from tasks.notifications import run, withdrawal
 from tasks.notifications.drain import Summary
 from tasks.notifications.nudges import take_waiting
 from tasks.notifications.queue import has_unclaimed
@@ -45,6 +45,18 @@ def retry_failed() -> str:
     if summary.more:
         retry_failed.apply_async(expires=NUDGE_EXPIRES_SECONDS)
     return _log("retried", summary)
+
+
+@shared_task(name="tasks.notifications.withdraw", time_limit=TIME_LIMIT_SECONDS)
+def withdraw(recipient_id: int, conversation_id: int) -> str:
+    """Take away what a recipient's devices show of messages that were read elsewhere or deleted. Called by the API.
+
+    There is no sweep: a message that is lost leaves what is shown as it is.
+    """
+    told = run.withdraw(recipient_id)
+    if told is None:
+        early.look_again(withdraw, lambda: not withdrawal.is_held(recipient_id), recipient_id, conversation_id)
+    return did("withdrawn", devices=told)
 
 
 @shared_task(name="tasks.notifications.adopt", time_limit=TIME_LIMIT_SECONDS)

@@ -14,7 +14,7 @@ PLACEHOLDERS = ("conversation_id", "conversation_uuid", "message_id", "sender_id
 PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 # Keys of a push's data: our own, and those that FCM and APNs keep for themselves.
 TAKEN = re.compile(
-    r"aps|from|message_type|(google|gcm).*|notification_id|message_uuid|tag|thread|badge|silent|channel_id|"
+    r"aps|from|message_type|(google|gcm).*|notification_id|message_uuid|tag|thread|badge|silent|channel_id|withdrawn|"
     + "|".join(PLACEHOLDERS)
 )
 

@@ -45,6 +45,7 @@ def serving(environment: dict[str, str], folder: Path, **changes: str) -> Iterat
     """Start the gateway as the Procfile does, and end it with SIGTERM."""
     port, file, log = free_port(), folder / "tokens", folder / "gateway.log"
     gateway = {"GATEWAY_PORT": str(port), "GATEWAY_TOKENS_FILE": str(file), "ATTACHMENTS_URL": "file:///srv/uploads"}
+    gateway["PUSH_APPS_FILE"] = "/srv/apps.toml"  # which the gateway never reads
     own = {**environment, **gateway, **changes}
     url = f"http://127.0.0.1:{port}"
     process = Process(python("workers.gateway"), {**os.environ, **own}, log).start()

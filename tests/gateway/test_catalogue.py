@@ -20,7 +20,11 @@ def test_each_job_is_a_task_of_the_workers_in_its_queue(name: str, environment: 
     assert app.amqp.router.route({}, job.task)["queue"].name == job.queue
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+def test_all_but_a_withdrawal_is_swept() -> None:
+    assert {name for name, job in CATALOGUE.items() if job.sweep_seconds} == SWEEPS.keys() == CATALOGUE.keys() - {"withdrawals"}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
 def test_the_sweep_comes_as_often_as_is_said(name: str) -> None:
     seconds = int(BEAT_SCHEDULE[SWEEPS[name]]["schedule"].run_every.total_seconds())
     job = CATALOGUE[name]

@@ -62,6 +62,12 @@ def test_an_example_runs_as_it_is_printed(
     assert attachments.calls() == [("tasks.attachments.scan", [12]), ("tasks.attachments.scan", [13])][:calls]
 
 
+def test_a_withdrawal_is_asked_for_as_it_is_printed(gateway: Gateway, token: str, notifications: Queue, tmp_path: Path) -> None:
+    done = run("withdrawal", ["sh", "-e", "example"], gateway, token, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert notifications.calls() == [("tasks.notifications.withdraw", [5, 1])]
+
+
 @pytest.mark.parametrize(("name", "command"), [("node", ["node", "example.mjs"]), ("python", [sys.executable, "example.py"])])
 def test_a_token_that_has_ended_ends_no_request_of_the_api_and_is_said(
     gateway: Gateway, tmp_path: Path, name: str, command: list[str]

@@ -55,6 +55,15 @@ def test_attachments_are_named_by_ids(gateway: Gateway, token: str, attachments:
     assert [each["headers"]["id"] for each in attachments.messages()] == answer.json()["task_ids"]
 
 
+def test_a_withdrawal_names_who_has_read_and_where(gateway: Gateway, token: str, notifications: Queue) -> None:
+    assert gateway.post("withdrawals", token, {"recipient_id": "5", "conversation_id": 1, "more": 2}).status_code == 202
+    assert notifications.calls() == [("tasks.notifications.withdraw", [5, 1])]
+    for body, sentence in (({"recipient_id": 5}, "no conversation_id"), ({"recipient_id": 0, "conversation_id": 1}, "from 1")):
+        refused = gateway.post("withdrawals", token, body)
+        assert refused.status_code == 422
+        assert sentence in refused.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

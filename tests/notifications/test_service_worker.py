@@ -1,9 +1,10 @@
-"""docs/apps.md's service worker in a real browser: it shows a push as Web Push sends it, and a repeat in its place."""
+"""docs/apps.md's service worker in a real browser: it shows a push as it is sent, a repeat in its place, none withdrawn."""
 
 import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from devstack.folder import PROJECT
 from tasks.notifications.apps import App
 from tasks.notifications.payload import build_push
-from tasks.notifications.providers.webpush import _text
+from tasks.notifications.providers.webpush import WebPush, _text
 from tests.browser import chromium
 from tests.notifications.unit.made import NOW, a_notification
 from tests.processes import wait_until
@@ -54,12 +55,17 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
+def withdrawing(number: int) -> str:
+    push = build_push(a_notification(), NOW)._replace(data={"type": "WITHDRAWAL", "withdrawn": f"{number} 99"}, badge=0)
+    return WebPush.prepare_withdrawal(SimpleNamespace(prepare=lambda _push: (b"", {})), push)[0].decode()  # type: ignore[arg-type]
+
+
 def pushed(app: App, number: int, **changes: object) -> str:
     push = build_push(a_notification(id=number, **changes), NOW, app)
     return orjson.dumps(_text(push, push.body, app)).decode()
 
 
-def test_a_browser_shows_each_push_once(site: str) -> None:
+def test_a_browser_shows_each_push_once_until_it_is_withdrawn(site: str) -> None:
     app = App(
         templates={"ALL": {"webpush": {"link": "/chat/{conversation_id}", "actions": [{"action": "a", "title": "Reply"}]}}}
     )
@@ -79,3 +85,6 @@ def test_a_browser_shows_each_push_once(site: str) -> None:
         wait_until(
             lambda: sorted(browser.execute_async_script(SHOWN), key=lambda shown: shown["tag"]) == wanted, "both are shown"
         )
+        push = {"origin": f"{site}/", "registrationId": "0", "data": withdrawing(7)}
+        browser.execute_cdp_cmd("ServiceWorker.deliverPushMessage", push)
+        wait_until(lambda: browser.execute_async_script(SHOWN) == wanted[1:], "the first was withdrawn")

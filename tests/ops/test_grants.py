@@ -166,6 +166,7 @@ def test_the_workers_account_does_every_job_of_the_workers(as_worker: Engine, bu
     drained = notifications.drain()
     notifications.retry_failed()
     notifications.adopt()
+    assert notifications.withdraw(1) == 0
     assert drained.rows == {"SENT": 45}
     attachments.sweep()
     assert one(busy, "SELECT scanned_for_virus = 1 AND is_safe = 0 FROM message_attachments") == 1

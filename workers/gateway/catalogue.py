@@ -8,6 +8,7 @@ from tasks.jobs import TASKS
 
 MOST_AT_ONCE = 100
 LARGEST_ID = 2**63 - 1
+READER = ("recipient_id", "conversation_id")
 
 Arguments = list[tuple[int, ...]]
 
@@ -21,8 +22,8 @@ class Job:
     """A job as the API sees it.
 
     `arguments` gives those of each message that a body makes, or raises BodyError. A message that no worker has taken within
-    `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`. Requests for a job that `coalesces`
-    share a message if they come at once.
+    `expires` seconds has been overtaken by the sweep, which comes every `sweep_seconds`, or never where that is 0. Requests for
+    a job that `coalesces` share a message if they come at once.
     """
 
     task: str
@@ -58,6 +59,14 @@ def _attachments(body: Mapping[str, Any]) -> Arguments:
     return [(number,) for number in dict.fromkeys(ids)]
 
 
+def _reader(body: Mapping[str, Any]) -> Arguments:
+    """Return who has read, or is not to read, and where."""
+    for name in READER:
+        if name not in body:
+            raise BodyError(f'The body names no {name}; expected {{"recipient_id": 5, "conversation_id": 1}}.')
+    return [tuple(_id(name, body[name]) for name in READER)]
+
+
 def _id(name: str, value: object) -> int:
     # A template such as "{{$trigger.key}}" makes a text of a number.
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
@@ -66,7 +75,7 @@ def _id(name: str, value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_ID:
-        raise BodyError(f"{name} must hold the id of a row in message_attachments: a whole number from 1.")
+        raise BodyError(f"{name} must hold the id of a row: a whole number from 1.")
     return value
 
 
@@ -112,6 +121,18 @@ CATALOGUE: dict[str, Job] = {
                 "keys": {**_IDS, "description": "The same; what a Directus trigger calls it."},
             },
         },
+        body_required=True,
+    ),
+    "withdrawals": Job(
+        task="tasks.notifications.withdraw",
+        arguments=_reader,
+        expires=60,
+        sweep_seconds=0,
+        coalesces=False,
+        summary="Take away what phones show of messages read elsewhere or deleted",
+        description="After the commit that marked them so, where an app of PUSH_APPS_FILE asks for it. A request that is lost "
+        "leaves what is shown as it is.",
+        schema={"type": "object", "required": [*READER], "properties": dict.fromkeys(READER, _ID)},
         body_required=True,
     ),
 }

@@ -58,10 +58,13 @@ async def start(name: str, request: Request) -> Response:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except NotPublishedError as error:
         log.error("not published", job=name, token=token.name, what=str(error), why=error.why)
+        sweep = (
+            f"Nothing is lost: your rows are in MySQL, and the sweep, every {job.sweep_seconds} s, takes them once the workers "
+            "can be reached again. You need not try again."
+        )
         raise HTTPException(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"{error}. Nothing is lost: your rows are in MySQL, and the sweep, every {job.sweep_seconds} s, takes them once "
-            "the workers can be reached again. You need not try again.",
+            f"{error}. {sweep if job.sweep_seconds else 'No sweep does it: try again, or phones show what they show.'}",
             {"Retry-After": str(error.retry_after)},
         ) from None
     log.info("nudged", job=name, token=token.name, task_ids=published.task_ids, coalesced=published.coalesced)

@@ -13,4 +13,6 @@ export declare class ChatJobs {
   notifications(): Promise<string[]>
   /** Have 1 to 100 rows of message_attachments scanned now; resolves to ids of tasks. */
   attachments(attachmentIds: readonly (number | bigint | string)[]): Promise<string[]>
+  /** Take off phones what was read or deleted; no sweep does it. */
+  withdrawals(recipientId: number | bigint | string, conversationId: number | bigint | string): Promise<string[]>
 }

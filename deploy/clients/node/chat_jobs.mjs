@@ -8,6 +8,7 @@
  *     try {
  *       await jobs.notifications()        // after inserting into chat_notifications
  *       await jobs.attachments([12, 13])  // after inserting into message_attachments
+ *       await jobs.withdrawals(5, 1)      // after user 5 has read something in conversation 1
  *     } catch (error) {
  *       if (!(error instanceof JobsError)) throw error  // else the user's request goes on:
  *       console.error(`the sweep will do it: ${error.message}`)  // 5 s later (notifications) or 10 s (attachments)
@@ -61,6 +62,17 @@ export class ChatJobs {
    */
   attachments(attachmentIds) {
     return this.#start('attachments', { attachment_ids: attachmentIds.map(String) })
+  }
+
+  /**
+   * Take off phones what was read or deleted; no sweep does it.
+   * @param {number | bigint | string} recipientId
+   * @param {number | bigint | string} conversationId
+   * @returns {Promise<string[]>} ids of tasks
+   * @throws {NotNudgedError | RefusedError}
+   */
+  withdrawals(recipientId, conversationId) {
+    return this.#start('withdrawals', { recipient_id: String(recipientId), conversation_id: String(conversationId) })
   }
 
   /**

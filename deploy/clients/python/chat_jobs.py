@@ -9,6 +9,7 @@
     try:
         jobs.notifications()                          # after inserting into chat_notifications
         jobs.attachments([12, 13])                    # after inserting into message_attachments
+        jobs.withdrawals(5, 1)                        # after user 5 has read something in conversation 1
     except JobsError as error:                        # the user's request goes on
         log.error("the sweep will do it: %s", error)  # 5 s later (notifications) or 10 s (attachments)
 
@@ -94,6 +95,10 @@ class HttpJobs:
     def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
         """Have 1 to 100 rows of message_attachments scanned now. Raise NotNudgedError or RefusedError."""
         return self._start("attachments", {"attachment_ids": list(attachment_ids)})
+
+    def withdrawals(self, recipient_id: int, conversation_id: int) -> list[str]:
+        """Take off phones what was read or deleted; no sweep does it. Raise NotNudgedError or RefusedError."""
+        return self._start("withdrawals", {"recipient_id": recipient_id, "conversation_id": conversation_id})
 
     def _start(self, job: str, body: Mapping[str, Any]) -> list[str]:
         ends_at = time.monotonic() + self._seconds
@@ -192,6 +197,10 @@ class CeleryJobs:
     def attachments(self, attachment_ids: Sequence[int]) -> list[str]:
         """Have rows of message_attachments scanned now. Raise NotNudgedError, after which some may have been called for."""
         return [self._send("tasks.attachments.scan", "attachments", [each], expires=600) for each in attachment_ids]
+
+    def withdrawals(self, recipient_id: int, conversation_id: int) -> list[str]:
+        """Take off phones what was read or deleted; no sweep does it. Raise NotNudgedError."""
+        return [self._send("tasks.notifications.withdraw", "notifications", [recipient_id, conversation_id], expires=60)]
 
     def _send(self, task: str, queue: str, args: list[int], *, expires: int) -> str:
         from kombu.exceptions import OperationalError

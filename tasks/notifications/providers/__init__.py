@@ -26,6 +26,10 @@ class Provider(Protocol):
         """Return the push in the provider's shape, trimmed to its limit: made once for all devices of a row."""
         ...
 
+    def prepare_withdrawal(self, push: Push) -> Any:
+        """Return a push in the provider's shape that shows nothing: it sets the badge, and names what is to go."""
+        ...
+
     async def send(self, prepared: Any, device: Device, *, dry_run: bool = False) -> Outcome:
         """Send to one device and return what the answer means. `dry_run` has the provider validate without delivering."""
         ...

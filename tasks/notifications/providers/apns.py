@@ -71,6 +71,11 @@ class Apns:
         }
         return payload(fit(push.body, lambda body: len(payload(body)))), headers
 
+    def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
+        """Return a payload without an alert, and headers for it: of type alert, or iOS would let few through."""
+        payload = {"aps": {"badge": push.badge, "content-available": 1}, **push.data}
+        return orjson.dumps(payload), {**self.prepare(push)[1], "apns-priority": "5"}
+
     async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
         """POST to one device token. APNs cannot validate without delivering: a dry run ends before the request."""
         if dry_run:

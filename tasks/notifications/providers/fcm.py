@@ -55,6 +55,16 @@ class Fcm:
             raw = encode(push, body, self.app)
         return raw[:-1]
 
+    def prepare_withdrawal(self, push: Push) -> bytes:
+        """Return a message of data at normal priority, for iPhones with a badge, as `prepare` does."""
+        headers = {"apns-push-type": "alert", "apns-priority": "5", "apns-expiration": str(int(push.expires_at))}
+        message = {
+            "data": {**push.data, "badge": str(push.badge)},
+            "android": {"priority": "normal", "ttl": f"{push.ttl}s"},
+            "apns": {"headers": headers, "payload": {"aps": {"badge": push.badge, "content-available": 1}}},
+        }
+        return orjson.dumps(message)[:-1]
+
     async def send(self, prepared: bytes, device: Device, *, dry_run: bool = False) -> Outcome:
         """POST messages:send for one token. `dry_run` sets validate_only."""
         try:

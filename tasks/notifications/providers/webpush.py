@@ -82,6 +82,10 @@ class WebPush:
         }
         return text(fit(push.body, lambda body: len(text(body)), MOST_TEXT_BYTES)), headers
 
+    def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
+        """Return a text that names what is to go, and headers for it."""
+        return orjson.dumps({**push.data, "badge": push.badge}), {**self.prepare(push)[1], "urgency": "normal"}
+
     async def send(self, prepared: tuple[bytes, dict[str, str]], device: Device, *, dry_run: bool = False) -> Outcome:
         """POST to one subscription. Web Push cannot validate without delivering: a dry run ends before the request."""
         text, headers = prepared

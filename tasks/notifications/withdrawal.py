@@ -1,0 +1,95 @@
+"""The withdrawal: a push that shows nothing, and takes away what devices show of rows that were read elsewhere or deleted."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from db.rows import dicts
+from tasks import broker
+from tasks.notifications import preferences
+from tasks.notifications.delivery import Delivery
+from tasks.notifications.devices import Devices, of_lane, read_devices
+from tasks.notifications.journal import ANSWER_SECONDS
+from tasks.notifications.ledger import Ledger
+from tasks.notifications.notification import LIFETIME_SECONDS, Notification
+from tasks.notifications.outcome import Kind
+from tasks.notifications.payload import build_push
+from tasks.notifications.providers import Provider
+from tasks.notifications.queue import Queue
+
+# Of the recipient's newest rows, by the index on recipient_id. So many ids fit into every provider's 4096 bytes.
+MOST_ROWS = 300
+GONE = text(f"""
+    SELECT n.id, CONCAT(n.id, ' ', n.sent_at) AS identity, LEFT(CONVERT(n.device_tokens USING utf8mb4), 100000) AS device_tokens
+    FROM (SELECT id, conversation_id, message_id, recipient_id, sender_id, device_tokens, is_read, is_sent, sent_at
+          FROM chat_notifications IGNORE INDEX (PRIMARY)
+          WHERE recipient_id = :recipient_id ORDER BY id DESC LIMIT {MOST_ROWS}) AS n {preferences.JOINS}
+    WHERE n.is_sent AND n.sent_at > NOW() - INTERVAL 24 HOUR AND (m.id IS NULL OR m.is_deleted OR {preferences.READ})
+    ORDER BY n.id DESC
+""")  # noqa: S608 - constants of this project
+BADGE = text(f"SELECT {preferences.BADGE} FROM (SELECT :recipient_id AS recipient_id) AS n")  # noqa: S608 - as above
+
+# By recipient: what was withdrawn, and for a moment that something was.
+WITHDRAWN, HELD = "chat-workers:withdrawn:", "chat-workers:withdrawing:"
+HELD_SECONDS = 1.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Withdrawal(Delivery):
+    """The delivery of one push to all devices of a recipient."""
+
+    identities: list[str]
+    """Of all rows that are withdrawn with it or were before."""
+
+    def keep(self) -> int:
+        """Remember what was withdrawn for as long as it would be looked for; return how many devices have taken it."""
+        taken = sum(outcome is not None and outcome.kind is Kind.SENT for outcome in self.outcomes.values())
+        if taken:
+            key = f"{WITHDRAWN}{self.notification.recipient_id}"
+            _redis().set(key, orjson.dumps(self.identities), ex=LIFETIME_SECONDS)
+        return taken
+
+
+def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -> Withdrawal | None:
+    """Return what takes away what the recipient's devices show in vain, None if nothing that was not withdrawn before.
+
+    In whichever conversation: several that are read at once cost a device one push. Only apps that ask for it get one.
+    """
+    with engine.connect() as connection:
+        rows = dicts(connection, GONE, recipient_id=recipient_id)
+        badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
+    known = {*orjson.loads(_redis().get(f"{WITHDRAWN}{recipient_id}") or "[]")}
+    new = [row for row in rows if row["identity"] not in known]
+    asking = {lane for lane, provider in providers.items() if of_lane(lane)["provider"] in provider.app.withdraw}
+    devices = {d.key: d for row in new for d in read_devices(row["device_tokens"]).usable if d.lane in asking}
+    for key in Queue(engine, lease="").known_dead([*devices]):
+        del devices[key]
+    if not devices:
+        return None
+    nothing = Notification(0, 0, 0, recipient_id, 0, "SYSTEM", "", "", None, True, time.time(), badge=badge)
+    push = build_push(nothing, nothing.created_at)._replace(
+        data={"type": "WITHDRAWAL", "withdrawn": " ".join(str(row["id"]) for row in new)},
+        collapse_key=f"withdrawal-{new[0]['id']}",
+    )
+    usable = tuple(devices.values())
+    prepared = {lane: providers[lane].prepare_withdrawal(push) for lane in {device.lane for device in usable}}
+    identities = [row["identity"] for row in rows]
+    return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, identities=identities)
+
+
+def hold(recipient_id: int) -> bool:
+    """Hold other withdrawals to the recipient back for HELD_SECONDS; return False if they are held back already."""
+    return bool(_redis().set(f"{HELD}{recipient_id}", "", nx=True, px=round(HELD_SECONDS * 1000)))
+
+
+def is_held(recipient_id: int) -> bool:
+    """Return True if withdrawals to the recipient are held back."""
+    return bool(_redis().exists(f"{HELD}{recipient_id}"))
+
+
+def _redis() -> Redis:
+    return broker.shared(seconds=ANSWER_SECONDS)
