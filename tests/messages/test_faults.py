@@ -189,3 +189,19 @@ def test_a_redis_that_restarts_among_bad_messages_finds_the_same_worker(
         assert worker.runs
     finally:
         worker.kill()
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+def test_a_connection_that_redis_closes_leaves_the_worker_listening(
+    environment: dict[str, str], redis: Redis, tmp_path: Path, kind: str
+) -> None:
+    """As it does to a subscriber whose output is too long; so does a Redis that is back before the worker has looked."""
+    worker = Worker(environment, redis, tmp_path / "worker.log")
+    try:
+        worker.run()
+        assert redis.client_kill_filter(_type=kind, skipme=True)
+        worker.listen()
+        worker.run()
+        worker.run()
+    finally:
+        worker.kill()

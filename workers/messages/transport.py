@@ -95,6 +95,14 @@ class _Reading:
 
     QoS: Any = QoS
 
+    def _connparams(self: Any, asynchronous: bool = False) -> dict[str, Any]:
+        """Return the options of a connection. One that the event loop watches fails when it ends, and the worker connects anew.
+
+        redis-py would dial again by itself, and the loop then waits within the new connection for what no one sends.
+        """
+        options: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        return {**options, "retry_on_timeout": options["retry_on_timeout"] and not asynchronous}
+
     @cached_property
     def client(self: Any) -> Redis:
         """The client that waits in BRPOP, whose replies are read before kombu parses them."""
