@@ -70,7 +70,7 @@ def fresh() -> Snapshot:
 
 
 def forget() -> None:
-    for cached in (snapshot._sources, snapshot._pings, reader._engine, broker.shared):
+    for cached in (snapshot._sources, snapshot._pings, reader.engine, broker.shared):
         cached.cache_clear()
 
 

@@ -91,14 +91,14 @@ def as_worker(
     get_engine.cache_clear()
     notifications.forget_process()
     reread()
-    reader._engine.cache_clear()
+    reader.engine.cache_clear()
     yield get_engine()
     get_engine().dispose()
     monkeypatch.undo()
     get_engine.cache_clear()
     notifications.forget_process()
     reread()
-    reader._engine.cache_clear()
+    reader.engine.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,16 @@
-"""The gateway's ASGI application: the jobs' routes, and those of operators (health, metrics, status)."""
+"""The gateway's ASGI application: the jobs' routes, and those of operators (health, metrics, status, a notification)."""
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Header, Response
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.notifications.history import history
 from workers.gateway import contract, jobs, problems
 from workers.gateway.operators import Operators
 from workers.json_text import json_text
+from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
 from workers.operations.page import POLICY, page
 from workers.operations.snapshot import read_all, read_ready
@@ -60,6 +63,18 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
     if "application/json" in accept:
         return Response(json_text(snapshot.as_json()), media_type="application/json", headers=HEADERS)
     return HTMLResponse(page(snapshot, refresh=refresh == "on"), headers=HEADERS)
+
+
+@operations.get("/v1/notifications/{notification_id}", responses=contract.operations("application/json", refused=(404, 422)))
+def notification(notification_id: int) -> Response:
+    """Answer with all that is known of one notification, device by device: no content, and tokens as short hashes."""
+    try:
+        found = history(reader.engine(), notification_id)
+    except SQLAlchemyError:
+        raise HTTPException(503, "MySQL does not answer, or not in time") from None
+    if found is None:
+        raise HTTPException(404, f"There is no notification {notification_id}")
+    return Response(json_text(found), media_type="application/json", headers=HEADERS)
 
 
 def make_app() -> FastAPI:

@@ -91,7 +91,7 @@ def together(*sources: Source) -> tuple[Reading, ...]:
 
 def database() -> Connection:
     """Connect to MySQL; statements and answers have a deadline."""
-    connection = _engine().connect()
+    connection = engine().connect()
     is_mariadb = connection.dialect.is_mariadb  # type: ignore[attr-defined]
     limit = f"max_statement_time = {STATEMENT_SECONDS}" if is_mariadb else f"max_execution_time = {STATEMENT_SECONDS * 1000}"
     connection.exec_driver_sql(f"SET SESSION {limit}")
@@ -129,5 +129,6 @@ def _sentence(error: Exception) -> str:
 
 
 @cache
-def _engine() -> Engine:
+def engine() -> Engine:
+    """Return this process's engine whose answers have a deadline of seconds."""
     return create_engine(get_settings().database_url, read_seconds=READ_SECONDS)
