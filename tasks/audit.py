@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.rows import dicts
@@ -25,22 +25,22 @@ def begin(engine: Engine, who: str, what: str, arguments: Mapping[str, Any]) -> 
     """Enter an order before it is carried out; return the entry's id. None, with a log line, where that is impossible: what
     an incident calls for does not wait for a database that is away.
     """
-    entry = {"who": who[:100], "what": what[:64], "arguments": orjson.dumps(arguments, default=str).decode()}
-    try:
-        with engine.begin() as connection:
-            return int(connection.execute(BEGIN, entry).lastrowid)
-    except SQLAlchemyError as error:
-        log.warning("not in the audit", **entry, reason=str(getattr(error, "orig", error)))
-        return None
+    given = orjson.dumps(arguments, default=str).decode()
+    return _write(engine, BEGIN, {"who": who[:100], "what": what[:64], "arguments": given})
 
 
 def end(engine: Engine, entry: int, outcome: str) -> None:
     """Enter what it came to."""
+    _write(engine, END, {"id": entry, "outcome": outcome[:255]})
+
+
+def _write(engine: Engine, statement: TextClause, values: Mapping[str, Any]) -> int | None:
     try:
         with engine.begin() as connection:
-            connection.execute(END, {"id": entry, "outcome": outcome[:255]})
+            return int(connection.execute(statement, values).lastrowid)
     except SQLAlchemyError as error:
-        log.warning("outcome not in the audit", outcome=outcome, reason=str(getattr(error, "orig", error)))
+        log.warning("not in the audit", **values, reason=str(getattr(error, "orig", error)))
+        return None
 
 
 def newest(engine: Engine, what: str, limit: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from db.transactions import transact
 from tasks.notifications.devices import Device, of_lane, read_devices
 from tasks.notifications.notification import IDENTITY
+from tasks.notifications.queue import LOCK
 from tasks.notifications.results import PARKED
 from tasks.notifications.settlement import LONGEST_MESSAGE
 
@@ -37,10 +38,6 @@ CHOOSE = """
     SELECT id, {tokens} AS device_tokens FROM chat_notifications FORCE INDEX (PRIMARY)
     WHERE id IN :ids AND delivery_status = :status
 """
-LOCK = text("""
-    SELECT id FROM chat_notifications FORCE INDEX (PRIMARY)
-    WHERE id IN :ids AND delivery_status = :status FOR UPDATE SKIP LOCKED
-""")
 ENTRIES = f"""
     SELECT notification_id AS id, lease IS NOT NULL AND due_at > NOW(3) OR reason LIKE '{PARKED}%' AS held
     FROM worker_deliveries FORCE INDEX (PRIMARY) WHERE notification_id IN :ids

@@ -62,7 +62,7 @@ BY_TYPE = " UNION ALL ".join(
 )
 LOCK = text("""
     SELECT id FROM chat_notifications FORCE INDEX (PRIMARY)
-    WHERE id IN :ids AND delivery_status = 'PENDING' FOR UPDATE SKIP LOCKED
+    WHERE id IN :ids AND delivery_status = :status FOR UPDATE SKIP LOCKED
 """)
 LEASE_FRESH = text(f"""
     INSERT IGNORE INTO worker_deliveries (notification_id, lease, due_at, claims, identity)
@@ -171,7 +171,7 @@ class Queue:
 
         def lease(connection: Connection) -> list[int]:
             ids = connection.execute(_chat(self._engine), {"rows": rows}).scalars().all()
-            ids = connection.execute(LOCK, {"ids": ids}).scalars().all() if ids else ids
+            ids = connection.execute(LOCK, {"ids": ids, "status": "PENDING"}).scalars().all() if ids else ids
             return self._lease_these(connection, sorted(ids)) if ids else []
 
         return self._load(transact(self._engine, lease))

@@ -38,7 +38,7 @@ Claim = Callable[[int, tuple[str, ...]], list[Notification]]
 
 # Of each claim at most one in so many rows is a retry: a backlog must not starve the retries, nor an outage the fresh rows.
 DUE_SHARE = 4
-# Behind a backlog so much of each claim is for what people wait for, wherever it stands; the rest goes on by age.
+# Behind a backlog of SYSTEM rows this share of a claim is for what people wait for, wherever it stands; the rest goes by age.
 CHAT_SHARE = 2
 
 
@@ -76,18 +76,20 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
     """
 
     def claim_of(queue: Queue) -> Claim:
-        full, helped = False, False
+        full, helped, behind = False, False, False
 
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-            nonlocal full, helped
+            nonlocal full, helped, behind
             if full and rows > 1 and not helped:
                 helped = True
                 on_backlog()  # before the claim: were it slow, no lease would run meanwhile
             due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            chat = queue.claim_chat(rows // CHAT_SHARE) if full and rows > 1 else []
+            chat = queue.claim_chat(rows // CHAT_SHARE) if behind and rows > 1 else []
             left = rows - len(due) - len(chat)
             fresh = queue.claim_fresh(left) if left > 0 else []
             full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
+            # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
+            behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
             return due + chat + fresh
 
         return claim

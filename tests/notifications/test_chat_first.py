@@ -71,6 +71,16 @@ def test_a_message_behind_a_backlog_goes_out_with_the_first_rows_and_the_backlog
     assert len(order) == 6001
 
 
+def test_a_backlog_of_messages_goes_out_in_the_order_in_which_they_were_written(
+    api: Chat, emulator: Emulator, accepted: Accepted
+) -> None:
+    system(api, 4000)
+    api.execute("UPDATE chat_notifications SET notification_type = 'MESSAGE'")
+    last = str(api.notify())
+    run.drain()
+    assert [row for row, _ in accepted()].index(last) > 3000
+
+
 def test_db_check_recommends_the_index_and_does_not_ask_for_it(api: Chat) -> None:
     done = CliRunner().invoke(cli, ["db", "check"])
     assert (done.exit_code, f"CREATE INDEX {INDEX}" in done.stderr, INDEX in done.stdout) == (0, True, False)
