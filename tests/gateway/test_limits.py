@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.gateway.limits import MOST_KEYS, Buckets, neighbourhood
+from workers.limits import MOST_KEYS, Buckets, neighbourhood
 
 
 class Clock:

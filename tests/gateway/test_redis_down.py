@@ -1,21 +1,15 @@
 """Redis away or hanging: an answer within about a second that says what happens, and work as before when it is back."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 from redis import Redis
-from starlette.types import Receive, Scope, Send
 
 from devstack.stack import Stack
-from settings import get_settings
-from workers.gateway import tokens
-from workers.gateway.app import make_app
-from workers.gateway.broker import DEADLINE_SECONDS, MOST_WAITING
+from workers.gateway.broker import DEADLINE_SECONDS
 
 from .conftest import Gateway, Queue
 
@@ -74,38 +68,6 @@ def test_many_who_ask_a_redis_that_hangs_all_get_an_answer_and_other_pages_are_s
         stack.redis.resume()
     assert gateway.post("attachments", token, {"attachment_id": 1}).status_code == 202
     assert "Traceback" not in gateway.log.read_text()
-
-
-def test_more_requests_than_may_wait_for_redis_are_told_so_and_to_come_back_in_a_second(
-    environment: dict[str, str], stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """In this process, so that all of them are there before the first one's second is over."""
-    monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(tmp_path / "tokens"))
-    monkeypatch.setenv("ATTACHMENTS_URL", "file:///srv/uploads")
-    headers = {"Authorization": f"Bearer {tokens.issue(tmp_path / 'tokens', 'test')}"}
-    get_settings.cache_clear()
-    app = make_app()
-
-    async def scene() -> list[httpx.Response]:
-        async with app.router.lifespan_context(app) as state:
-
-            async def served(scope: Scope, receive: Receive, send: Send) -> None:
-                await app({**scope, "state": {**(state or {})}}, receive, send)
-
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://gateway") as client:
-                return await asyncio.gather(
-                    *(client.post("/v1/jobs/attachments", headers=headers, json={"key": 1}) for _ in range(MOST_WAITING + 1))
-                )
-
-    stack.redis.pause()
-    try:
-        answers = asyncio.run(scene())
-    finally:
-        stack.redis.resume()
-        get_settings.cache_clear()
-    assert {answer.status_code for answer in answers} == {503}
-    busy = [answer for answer in answers if "Too many requests are waiting for Redis" in answer.json()["detail"]]
-    assert [answer.headers["Retry-After"] for answer in busy] == ["1"]
 
 
 def test_a_connection_that_ended_while_it_was_idle_costs_no_nudge(gateway: Gateway, token: str, redis: Redis) -> None:

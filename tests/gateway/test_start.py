@@ -1,5 +1,7 @@
 """The start of the gateway and of Flower: what keeps one from listening is a sentence, and a stop comes to an end."""
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from redis import Redis
 
 from devstack.ports import free_port
-from tests.processes import Start
+from tests.processes import Process, Start, answers, wait_until
 
 from .conftest import serving
 
@@ -42,3 +44,30 @@ def test_a_stop_drops_the_repeats_that_wait(environment: dict[str, str], redis: 
         assert gateway.post("notifications", gateway.token()).status_code == 202
     assert redis.llen("notifications") == 1
     assert not [word for word in ("Traceback", "destroyed", "RuntimeError") if word in gateway.log.read_text()]
+
+
+@pytest.fixture
+def starting(start: Start) -> tuple[Process, str]:
+    """A gateway whose worker process is there, and the address at which it will answer."""
+    port = free_port()
+    gateway = start("workers.gateway", "gateway", GATEWAY_PORT=str(port))
+    gateway.wait_until(lambda: bool(gateway.children), "its worker was there")
+    return gateway, f"http://127.0.0.1:{port}/healthz"
+
+
+def ends_with(gateway: Process, worker: int) -> None:
+    assert gateway.stop() == 0
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "its worker had ended")
+
+
+def test_a_stop_in_the_first_moments_of_its_worker_ends_both(starting: tuple[Process, str]) -> None:
+    gateway, _ = starting
+    ends_with(gateway, gateway.children[0])
+
+
+def test_a_worker_that_sees_no_signal_is_ended_all_the_same(starting: tuple[Process, str]) -> None:
+    gateway, url = starting
+    gateway.wait_until(lambda: answers(url), "it answered")
+    (worker,) = gateway.children
+    os.kill(worker, signal.SIGSTOP)
+    ends_with(gateway, worker)

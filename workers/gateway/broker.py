@@ -21,8 +21,6 @@ from workers.gateway.catalogue import Arguments, Job
 from workers.messages.read import SENT_AT, Call, write
 
 THREADS = 4
-# Publications that wait for a thread or for Redis; more are refused at once.
-MOST_WAITING = 256
 DEADLINE_SECONDS = 1.0
 # Two of them fit into the deadline: to connect, and to be answered.
 SOCKET_SECONDS = 0.4
@@ -39,10 +37,9 @@ LONGEST_FOR_REPEATS = 100
 class NotPublishedError(Exception):
     """A message that is not in its queue; the text says so to the caller, `why` to the log."""
 
-    def __init__(self, text: str, *, why: str = "", retry_after: int = 5) -> None:
+    def __init__(self, text: str, why: str = "") -> None:
         super().__init__(text)
         self.why = why
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class Published:
 
 
 class Broker:
-    """The queues, for an event loop that must never wait: redis-py works in a few threads, behind a queue with an end."""
+    """The queues, for an event loop that must never wait: redis-py works in a few threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery: Celery[Any] = Celery("gateway", set_as_current=False)
@@ -63,7 +60,6 @@ class Broker:
         # A connection that ended while it was idle is found out by the next message, which gets a fresh one; once.
         self._redis.set_retry(Retry(NoBackoff(), 1, (NotConnectedError,)))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="broker")
-        self._waiting = 0
         self._repeats: dict[tuple[object, ...], asyncio.Task[None]] = {}
 
     async def publish(self, job: Job, arguments: Arguments) -> Published:
@@ -89,15 +85,9 @@ class Broker:
         del self._repeats[key]
 
     async def _put(self, queue: str, calls: list[Call], longest: int) -> None:
-        if self._waiting >= MOST_WAITING:
-            # What waits for Redis is gone within a second, one way or the other.
-            raise NotPublishedError("Too many requests are waiting for Redis", retry_after=1)
-        self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._push, queue, calls, longest)
-        work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await work
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._push, queue, calls, longest)
         except TimeoutError:
             raise _down(f"no answer within {DEADLINE_SECONDS:g} s") from None
 
@@ -106,9 +96,6 @@ class Broker:
             repeat.cancel()
         self._threads.shutdown(cancel_futures=True)
         self._redis.close()
-
-    def _done(self, _work: "asyncio.Future[None]") -> None:
-        self._waiting -= 1
 
     def _push(self, queue: str, calls: list[Call], longest: int) -> None:
         try:
@@ -120,4 +107,4 @@ class Broker:
 
 
 def _down(why: str) -> NotPublishedError:
-    return NotPublishedError("Redis does not take the message", why=why)
+    return NotPublishedError("Redis does not take the message", why)

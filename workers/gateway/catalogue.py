@@ -68,8 +68,8 @@ def _reader(body: Mapping[str, Any]) -> Arguments:
 
 
 def _id(name: str, value: object) -> int:
-    # A template such as "{{$trigger.key}}" makes a text of a number.
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+    # A template such as "{{$trigger.key}}" makes a text of a number, perhaps with a line's end.
+    if isinstance(value, str) and value.isascii() and value.strip().isdigit() and len(value) <= 20:
         value = int(value)
     # JSON knows no difference between 12 and 12.0.
     if isinstance(value, float) and value.is_integer():

@@ -42,20 +42,12 @@ _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"required": True, **_TEXT}},
     429: {**_WAIT, "WWW-Authenticate": {"description": "There, if it is about the token: waiting does not help.", **_TEXT}},
 }
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Accepted, and not looked at: a job that is started twice does no harm.",
-    "schema": {},
-}
 
 
 def request(name: str) -> dict[str, Any]:
-    """Return what is sent to a job: a header and the body."""
+    """Return what is sent to a job."""
     job = CATALOGUE[name]
-    content = {"application/json": {"schema": job.schema}}
-    return {"parameters": [_IDEMPOTENCY_KEY], "requestBody": {"required": job.body_required, "content": content}}
+    return {"requestBody": {"required": job.body_required, "content": {"application/json": {"schema": job.schema}}}}
 
 
 def responses() -> Answers:

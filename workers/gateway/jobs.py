@@ -1,10 +1,9 @@
 """`POST /v1/jobs/{job}`: admit the caller, publish the message, answer."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -65,7 +64,7 @@ async def start(name: str, request: Request) -> Response:
         raise HTTPException(
             HTTPStatus.SERVICE_UNAVAILABLE,
             f"{error}. {sweep if job.sweep_seconds else 'No sweep does it: try again, or phones show what they show.'}",
-            {"Retry-After": str(error.retry_after)},
+            {"Retry-After": "5"},
         ) from None
     log.info("nudged", job=name, token=token.name, task_ids=published.task_ids, coalesced=published.coalesced)
     answer = {"task_id": published.task_ids[0], "task_ids": published.task_ids, "job": name, "coalesced": published.coalesced}
@@ -83,17 +82,10 @@ router = APIRouter(lifespan=_lifespan, tags=["jobs"])
 bearer = HTTPBearer(auto_error=False, scheme_name="token", description=contract.TOKEN)
 
 
-def _endpoint(name: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    async def endpoint(request: Request) -> Response:
-        return await start(name, request)
-
-    return endpoint
-
-
 for _name, _job in CATALOGUE.items():
     router.add_api_route(
         f"/v1/jobs/{_name}",
-        _endpoint(_name),
+        partial(start, _name),
         methods=["POST"],
         status_code=HTTPStatus.ACCEPTED,
         operation_id=f"start_{_name}",

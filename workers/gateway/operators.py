@@ -1,26 +1,22 @@
 """Admission to the operators' routes: everyone on this machine, or whoever holds the operators' token."""
 
-import base64
 import ipaddress
 import re
 from functools import cache
 from hmac import compare_digest
 from pathlib import Path
 
-import structlog
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
 
 from settings import ConfigurationError, get_settings
-from workers.gateway.limits import Buckets, neighbourhood
-from workers.gateway.problems import wait
-
-log = structlog.get_logger(__name__)
+from workers.gateway.admission import presented, refuse
+from workers.limits import Buckets
 
 SHORTEST_TOKEN = 16
 LARGEST_FILE_BYTES = 4096
 PORT = re.compile(r":[0-9]*$")
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="chat-workers operators", charset="UTF-8"'}
+CHALLENGE = 'Basic realm="chat-workers operators", charset="UTF-8"'
 
 
 def is_loopback(address: str) -> bool:
@@ -52,8 +48,7 @@ async def admit(request: Request) -> None:
     """Let a request pass that bears the token, as Bearer (Prometheus) or as the password of any user (a browser).
 
     Without GATEWAY_OPERATIONS_TOKEN_FILE a gateway that listens on loopback is open to requests for this machine by name, and
-    one that others reach is shut. The file is read at each request: a new token holds at once. Refusals count against an
-    address; the token always opens.
+    one that others reach is shut. The file is read at each request: a new token holds at once.
     """
     settings = get_settings()
     if settings.gateway_operations_token_file is None:
@@ -69,27 +64,8 @@ async def admit(request: Request) -> None:
         token = read_token(settings.gateway_operations_token_file)
     except ConfigurationError as error:
         raise HTTPException(503, str(error)) from None
-    if not compare_digest(_presented(request.headers.get("authorization", "")).encode(), token.encode()):
-        address = neighbourhood(request.client.host if request.client else "")
-        wait(
-            _refusals(settings.gateway_refusals_per_minute).take(address),
-            "Too many requests from your address were refused: the operators' token is missing or wrong",
-            CHALLENGE,
-        )
-        log.warning("refused", address=address, path=request.url.path)
-        raise HTTPException(401, "the operators' token is needed", headers=CHALLENGE)
-
-
-def _presented(authorization: str) -> str:
-    scheme, _, credentials = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-        except ValueError:  # no base64, no UTF-8, or no ASCII
-            return ""
-    return ""
+    if not compare_digest(presented(request).encode(), token.encode()):
+        refuse(request, _refusals(settings.gateway_refusals_per_minute), "the operators' token is needed", CHALLENGE)
 
 
 # The second is for the OpenAPI document alone.

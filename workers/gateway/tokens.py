@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -106,25 +107,18 @@ def read(path: Path) -> tuple[Token, ...]:
     return tuple(tokens)
 
 
-class TokensFile:
-    """The tokens of a file as it is now."""
+def current(path: Path) -> tuple[Token, ...]:
+    """Return the tokens of a file as it is now, read again only if it has changed. Raise TokensError."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise TokensError(f"{path} cannot be read: {error.strerror}") from None
+    return _as_of(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, ...] = ()
-        self._tokens: tuple[Token, ...] = ()
 
-    def current(self) -> tuple[Token, ...]:
-        """Return the tokens; the file is read again if it has changed. Raise TokensError: without it nobody is let in."""
-        try:
-            about = self._path.stat()
-        except OSError as error:
-            raise TokensError(f"{self._path} cannot be read: {error.strerror}") from None
-        seen = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-        if seen != self._seen:
-            self._tokens = read(self._path)
-            self._seen = seen
-        return self._tokens
+@lru_cache(maxsize=1)
+def _as_of(path: Path, *_: int) -> tuple[Token, ...]:
+    return read(path)
 
 
 def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[str] | None = None) -> str:

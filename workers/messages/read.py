@@ -20,6 +20,7 @@ from kombu.utils.json import dumps
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.jobs import LONGEST_NAME, QUEUES, STARTED_BY, TASKS
+from tasks.words import printable
 
 # A nudge has some 600 bytes, Celery's own messages 1.2 KB.
 MOST_BYTES = 32 * 1024
@@ -34,6 +35,8 @@ SENT_AT = "sent_at"
 # Of beat's short ticks, which send no events (workers/ticks.py).
 QUIET = "quiet"
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
+# The headers that go with a call, and the types that they may have.
+CARRIED = {**dict.fromkeys((*TRACE_HEADERS, STARTED_BY), (str,)), SENT_AT: (int, float), QUIET: (bool,)}
 # Ids stand in log lines: no blank, no newline.
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:-]{0,254}")
 
@@ -98,14 +101,9 @@ def read(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
         raise RefusedError("eta")
     if restored > MOST_RESTORED:
         raise RefusedError("restored")
-    trace = {name: headers[name] for name in TRACE_HEADERS if isinstance(headers.get(name), str)}
-    if type(headers.get(SENT_AT)) in {int, float}:
-        trace[SENT_AT] = headers[SENT_AT]
-    by = headers.get(STARTED_BY)
-    if isinstance(by, str) and by.isprintable():
-        trace[STARTED_BY] = by[:LONGEST_NAME]
-    if headers.get(QUIET) is True:
-        trace[QUIET] = True
+    trace = {name: headers[name] for name, types in CARRIED.items() if type(headers.get(name)) in types}
+    if STARTED_BY in trace:
+        trace[STARTED_BY] = printable(trace[STARTED_BY])[:LONGEST_NAME]
     task_id = asked.get("id")
     return Call(
         task.name,

@@ -6,7 +6,6 @@ timed out. Only workers.app uses it; producers need nothing of it. Read against 
 
 from dataclasses import replace
 from functools import cached_property
-from time import monotonic
 from typing import Any, ClassVar, cast
 
 import orjson
@@ -20,6 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tasks.jobs import QUEUES
+from workers.limits import Buckets
 from workers.messages import control, rejected
 from workers.messages.read import RESTORED, RefusedError, load, part, read, write
 
@@ -30,20 +30,13 @@ LINES_A_MINUTE = 20
 BROKER = "broker"
 
 
-class _RefusalLog:
-    """A line for each refused message, but so many a minute: the counts have them all."""
-
-    began, lines = -60.0, 0
-
-    def __call__(self, queue: str, refused: RefusedError, size: int, event: str) -> None:
-        if monotonic() - self.began >= 60:
-            self.began, self.lines = monotonic(), 0
-        self.lines += 1
-        if self.lines <= LINES_A_MINUTE:
-            log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=size)
+_lines = Buckets(LINES_A_MINUTE)
 
 
-log_refusal = _RefusalLog()
+def log_refusal(queue: str, refused: RefusedError, size: int, event: str) -> None:
+    """Write a line for a refused message, but LINES_A_MINUTE: the counts have them all."""
+    if not _lines.take(""):
+        log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=size)
 
 
 class QoS(kombu_redis.QoS):
