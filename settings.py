@@ -1,15 +1,11 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
-import atexit
 import os
 import re
 import shlex
 import ssl
-import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -97,56 +93,50 @@ def _readable_by(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _base_url(value: str) -> str:
-    if not value.startswith(("https://", "http://")) or not urlsplit(value).hostname:
-        raise ValueError("is no URL; expected https://host or http://host:port")
-    return value.rstrip("/")
+def _form(pattern: str, sentence: str) -> AfterValidator:
+    """Return the validator of a text, without blanks around it or slashes at its end, that has this form."""
+
+    def check(value: str) -> str:
+        value = value.strip()
+        if not re.fullmatch(pattern, value):
+            raise ValueError(sentence)
+        return value.rstrip("/")
+
+    return AfterValidator(check)
 
 
-VAPID_SUBJECT = re.compile(r"mailto:[^\s@,<>?]+@[^\s@,<>?.]+(\.[^\s@,<>?.]+)+|https://[^\s@/?#.]+\.\S+")
-
-
-def _vapid_subject(value: str | None) -> str | None:
-    """Refuse what Apple's push service alone would refuse, with no more than 403."""
-    value = value and value.strip()
-    if value and not VAPID_SUBJECT.fullmatch(value):
-        raise ValueError("is no contact; expected mailto:ops@example.com or https://example.com")
-    return value
+BaseUrl = Annotated[str, _form(r"https?://[^/?#\s]+(/\S*)?", "is no URL; expected https://host or http://host:port")]
+S3Uri = Annotated[str, _form(r"s3://[a-z0-9.-]{3,63}(/[^/]+)*/?", "is no S3 URI; expected s3://bucket/prefix")]
+# Apple's push service alone would refuse others, with no more than 403.
+VapidSubject = Annotated[
+    str,
+    _form(
+        r"mailto:[^\s@,<>?]+@[^\s@,<>?.]+(\.[^\s@,<>?.]+)+|https://[^\s@/?#.]+\.\S+",
+        "is no contact; expected mailto:ops@example.com or https://example.com",
+    ),
+]
+Storage = Annotated[
+    str,
+    _form(
+        r"file://(/(?!\.\.(/|$))[^/]+)+/?|(https?|s3)://[^/?#\\\s@]+(/[^?#\\\s]*)?",
+        "is no storage; expected file:///folder, https://host, http://host:port or s3://bucket/prefix",
+    ),
+]
+ClamdUrl = Annotated[
+    str,
+    _form(
+        r"unix:(//)?/.+|tcp://([^/@:\s]+|\[[^]/]+\])(:\d+)?/?",
+        "is no address of clamd; expected unix:///run/clamav/clamd.ctl or tcp://host:3310",
+    ),
+]
 
 
 def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
-def _s3_uri(value: str) -> str:
-    scheme, _, rest = value.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    if scheme != "s3" or not re.fullmatch(r"[a-z0-9.-]{3,63}", bucket):
-        raise ValueError("is no S3 URI; expected s3://bucket/prefix")
-    return f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
-
-
 def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-
-def _attachments_url(value: str) -> str:
-    if value.startswith("file:"):
-        if not value.startswith("file:///") or ".." in value.split("/"):
-            raise ValueError("names no absolute folder; expected file:///srv/uploads")
-    elif not re.fullmatch(r"(https?|s3)://[^/?#\\\s@]+(/[^?#\\\s]*)?", value):
-        raise ValueError("is no storage; expected file:///folder, https://host, http://host:port or s3://bucket/prefix")
-    return value.rstrip("/")
-
-
-def _clamd_url(value: str) -> str:
-    parts = urlsplit(value)
-    if not (parts.scheme == "unix" and parts.path) and not (parts.scheme == "tcp" and parts.hostname):
-        raise ValueError("is no address of clamd; expected unix:///run/clamav/clamd.ctl or tcp://host:3310")
-    return value
-
-
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
 
 
 AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -258,7 +248,7 @@ class Settings(BaseSettings):
     apns_base_url: BaseUrl = "https://api.push.apple.com"
     apns_sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     vapid_key_file: Path | None = None
-    vapid_subject: Annotated[str | None, AfterValidator(_vapid_subject)] = None
+    vapid_subject: VapidSubject | None = None
     webpush_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = (
         "fcm.googleapis.com",
         "updates.push.services.mozilla.com",
@@ -284,7 +274,7 @@ class Settings(BaseSettings):
     """Refused while it is set: policies are in the table worker_retention_policies."""
     retention_archive_dir: Path | None = None
     """Where archived rows go before they are deleted; needed by policies with `archive`."""
-    retention_archive_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    retention_archive_s3_uri: S3Uri | None = None
     """s3://bucket/prefix: each archive file is also there before its rows are deleted."""
     batches_seconds: float = Field(default=0.1, ge=0.005, le=5)
     """Duration of one transaction of a batch job; its number of rows adapts."""
@@ -301,7 +291,7 @@ class Settings(BaseSettings):
     """Where dumps, archives and their manifests lie. It must exist: one that is made for you may hide a missing mount."""
     backup_passphrase_file: Path | None = None
     """Mode 0600. Its first line seals and signs; older passphrases may follow, a line each, and still open what they sealed."""
-    backup_s3_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    backup_s3_uri: S3Uri | None = None
     """Where archives go, s3://bucket/prefix; AWS_* say how and with whose rights."""
     backup_s3_sse: Literal["AES256", "aws:kms"] | None = None
     """Server-side encryption, beside our own; None: what the bucket does by default."""
@@ -324,7 +314,7 @@ class Settings(BaseSettings):
     """The scratch schema of drills, made and dropped by them; default: the database's name with _drill at its end."""
 
     # Attachments
-    attachments_url: Annotated[str, AfterValidator(_attachments_url)] | None = None
+    attachments_url: Storage | None = None
     """Root that file_url is resolved under."""
     attachments_token: SecretStr | None = None
     """Bearer token for attachments behind http(s), such as a Directus static token."""
@@ -342,10 +332,10 @@ class Settings(BaseSettings):
     attachments_rescan_days: int = Field(default=7, ge=0)
     """Clean attachments so young are scanned again when clamd has new signatures; 0 switches it off."""
     attachments_rescans_per_minute: int = Field(default=120, ge=1)
-    attachments_quarantine_url: Annotated[str, AfterValidator(_attachments_url)] | None = None
+    attachments_quarantine_url: Storage | None = None
     """Where infected content is put: file:///folder or s3://bucket/prefix. Not set: it stays where it is, blocked."""
     attachments_quarantine: Literal["copy", "move"] = "copy"
-    clamd_url: Annotated[str, AfterValidator(_clamd_url)] = "unix:///run/clamav/clamd.ctl"
+    clamd_url: ClamdUrl = "unix:///run/clamav/clamd.ctl"
     clamd_scan_seconds: float = Field(default=180, ge=1)
     """From the end of a file to clamd's answer: more than MaxScanTime, for clamd may be busy with other files first."""
 
@@ -412,48 +402,19 @@ def _trust(own: Path | None) -> None:
         raise ConfigurationError(f"SSL_CERT_FILE names a file without a PEM certificate: {own}")
     trusted = own or system
     if own and system and own != system and not content.startswith(MERGED):
-        # In memory where that can be: /tmp is swept of what is ten days old.
-        folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - under a name of its own
-        # Containers that share the folder have process ids of their own.
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
-        for left in folder.glob(f"chat-workers-*-{namespace}-*.pem"):  # by a process that was killed
-            if not Path("/proc", left.name.split("-")[2]).exists():
-                with suppress(OSError):
-                    left.unlink()
-        prefix = f"chat-workers-{os.getpid()}-{namespace}-"
-        with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
-            os.fchmod(merged.fileno(), 0o644)  # no secret, and read by children that are another user
-            merged.write(MERGED + system.read_bytes() + b"\n" + content)
-        trusted = Path(merged.name)
-        atexit.register(_remove, trusted, os.getpid())
+        trusted = _in_memory(MERGED + system.read_bytes() + b"\n" + content)
     if trusted:
         os.environ["SSL_CERT_FILE"] = str(trusted)  # read by OpenSSL and by TLS in Rust
         for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # by botocore and by requests
             os.environ.setdefault(variable, str(trusted))
 
 
-def _remove(path: Path, owner: int) -> None:
-    if os.getpid() == owner:
-        path.unlink(missing_ok=True)
-
-
-# Other programs' variables begin so too.
-SHARED_PREFIXES = {"AWS", "CELERY", "DATABASE", "FLOWER", "GOOGLE", "LOG", "OTEL", "REDIS", "SENTRY", "SSL"}
-
-
-def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Return which of the names look like ours and are none, perhaps misspelt, with the likeliest in brackets."""
-    known = {name.upper() for name in Settings.model_fields}
-    ours = {name for name in known if name.partition("_")[0] not in SHARED_PREFIXES}
-    prefixes = {name.partition("_")[0] for name in ours}
-    unknown = []
-    for name in sorted(set(names) - known):
-        prefix = name.partition("_")[0]
-        meant = [f"({close}?)" for close in get_close_matches(name, ours, 1, cutoff=0.8)]
-        # …_PROCESSES is the Procfile's own.
-        if prefix not in SHARED_PREFIXES and (prefix in prefixes or meant) and not name.endswith("_PROCESSES"):
-            unknown.append(" ".join([name, *meant]))
-    return unknown
+@cache
+def _in_memory(content: bytes) -> Path:
+    """Return the path of a file that ends with this process, however that ends. Its children are the same user."""
+    file = os.memfd_create("authorities")
+    os.write(file, content)
+    return Path(f"/proc/{os.getpid()}/fd/{file}")
 
 
 @cache

@@ -1,19 +1,26 @@
 """A process without a usable configuration ends with one sentence and exit code 2; one that has it tells systemd."""
 
 import os
+import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import structlog
 
-from settings import ConfigurationError, unknown_variables
+from settings import ConfigurationError, Settings
 from tasks.words import printable
 
 log = structlog.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
+# Variables that other programs, the Procfile, or Kubernetes for each of its services, may set under names like ours.
+SHARED = re.compile(
+    r"(AWS|CELERY|DATABASE|FLOWER|GOOGLE|LOG|OTEL|REDIS|SENTRY|SSL)_.*|.*_PROCESSES"
+    r"|.*_SERVICE_(HOST|PORT|PORT_.*)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
 
 
 @contextmanager
@@ -36,6 +43,19 @@ def listening_address(process: str, address: str, port: int) -> str:
         raise SystemExit(
             f"chat-workers: {process} cannot listen on {variables}: {(error.strerror or str(error)).partition(' (while')[0]}"
         ) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Return which of the names look like ours and are none, perhaps misspelt, with the likeliest in brackets."""
+    known = {name.upper() for name in Settings.model_fields}
+    ours = [name for name in known if not SHARED.fullmatch(name)]
+    prefixes = {name.partition("_")[0] for name in ours}
+    unknown = []
+    for name in sorted(name for name in {*names} - known if not SHARED.fullmatch(name)):
+        meant = [f"({close}?)" for close in get_close_matches(name, ours, 1, cutoff=0.8)]
+        if meant or name.partition("_")[0] in prefixes:
+            unknown.append(" ".join([name, *meant]))
+    return unknown
 
 
 def say_ready() -> None:
