@@ -71,7 +71,6 @@ def _beat(supervisor: int) -> NoReturn:
     from redbeat.schedulers import get_redis
 
     from workers.app import app
-    from workers.scheduler import Scheduler
 
     for name in ("celery.beat", "celery.utils.dispatch.signal"):
         logging.getLogger(name).addFilter(_without_traceback)
@@ -79,7 +78,7 @@ def _beat(supervisor: int) -> NoReturn:
         get_redis(app).ping()
         # Called after RedBeat's own receiver, which waits for the lock: it was connected when redbeat was imported.
         beat_init.connect(_say_that_it_is_our_turn, weak=False)
-        app.Beat(quiet=True, scheduler=Scheduler).run()  # type: ignore[arg-type]  # a class will do
+        app.Beat(quiet=True).run()
     except LockError as error:
         log.warning("beat ends: its lock was taken over, or Redis has lost it", reason=str(error))
         raise SystemExit(1) from None

@@ -54,6 +54,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    logging.captureWarnings(True)
     for name in (*_TICKING, *_TALKATIVE):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 

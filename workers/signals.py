@@ -2,13 +2,16 @@
 
 import gc
 import signal
+import threading
 from typing import Any
 
 import structlog
 from billiard.process import current_process
 from celery import Task, current_app
+from celery.apps import worker
 from celery.signals import (
     before_task_publish,
+    celeryd_init,
     setup_logging,
     task_failure,
     task_postrun,
@@ -43,7 +46,8 @@ def _set_up_logging(**_: Any) -> None:
 
 def _start(sender: Any, **_: Any) -> None:
     shutdown.forget()
-    sender.quiet = True  # Celery's banner is in no format of ours
+    sender.quiet = True  # Celery's banner is in no format of ours, nor is what it says of shutdowns
+    worker.safe_say = _say  # type: ignore[attr-defined]
     settings = get_settings()
     with exit_if_misconfigured():
         if "notifications" in sender.app.amqp.queues.consume_from:
@@ -55,6 +59,11 @@ def _start(sender: Any, **_: Any) -> None:
     gc.collect()
     gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
     gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
+
+
+def _say(text: str, *_: Any) -> None:
+    """Log what Celery says in a signal's handler: in a thread, for it may have cut into another line."""
+    threading.Thread(target=log.info, args=(text,)).start()
 
 
 def _start_child(**_: Any) -> None:
@@ -104,6 +113,7 @@ def _let_pass(number: int, _frame: Any) -> None:
 def connect() -> None:
     """Connect the handlers. Receiving setup_logging keeps Celery from installing its own."""
     for celery_signal, handler in (
+        (celeryd_init, _set_up_logging),  # before Celery warns of a worker that is root
         (setup_logging, _set_up_logging),
         (worker_init, _start),
         (worker_process_init, _start_child),

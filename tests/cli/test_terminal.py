@@ -164,3 +164,16 @@ def test_a_terminal_is_shown_strangers_texts_and_obeys_none(
 
     printed = terminal(*command.split(), "--json").replace("\r\n", "\n")
     assert [line for line in printed.split("\n") if not line.isprintable()] == []
+
+
+WIDE = {"age": "18000d", "hours": "22-4", "rows_per_run": 100_000_000, "minutes_per_run": 120, "batch_rows": 10_000}
+
+
+@pytest.mark.parametrize("command", ["retention policy list", "retention history", "schedule list", "status"])
+def test_a_list_fits_the_terminal(chat: Engine, redis: Redis, terminal: Callable[..., str], command: str) -> None:
+    with chat.begin() as connection:
+        for policy in POLICIES.values():
+            rules.change(connection, policy, WIDE | {"enabled": True})
+            rules.pause(connection, policy, "an.operator@a-host-with-a-long-name.example.com")
+    lines = COLOURS.sub("", terminal(*command.split())).split("\r\n")
+    assert [line for line in lines if len(line) > 80] == []

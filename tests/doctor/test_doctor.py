@@ -19,7 +19,7 @@ from devstack.stack import Stack
 from settings import get_settings
 from tests.doctor.conftest import Ask, do_as_told
 from tests.terminal import open_terminal
-from workers.doctor import secrets
+from workers.doctor import places
 from workers.doctor.questions import QUESTIONS
 from workers.doctor.report import PROCESSES, Host, Question, examine, ok
 
@@ -120,7 +120,7 @@ def test_the_command_takes_the_processes_of_this_host(environment: dict[str, str
 def test_environment_files_that_others_may_read(ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`.env` where one stands, and what the units of docs/deployment.md read."""
     here, folder = tmp_path / "here", tmp_path / "etc"
-    monkeypatch.setattr(secrets, "FOLDER", folder)
+    monkeypatch.setattr(places, "FOLDER", folder)
     files = [here / ".env", folder / "env", folder / "backups.env", folder / "firebase.json"]
     for path in files:
         path.parent.mkdir(exist_ok=True)

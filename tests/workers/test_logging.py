@@ -3,6 +3,7 @@
 import json
 import logging as standard
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from devstack.folder import PROJECT
+from devstack.ports import free_port
 from settings import get_settings
+from tests.processes import Start, answers
 from workers import logging
 
 SECRET = "a-password-in-a-variable"
@@ -87,3 +91,43 @@ def test_each_line_for_the_journal_begins_with_its_priority(
     assert said.startswith("<6>")
     assert len(failed) > 3
     assert all(line.startswith("<3>") for line in failed)
+
+
+def test_a_traceback_is_plain_where_no_person_looks(
+    environment: dict[str, str], root_logger: standard.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logging.configure(get_settings())
+    try:
+        raise RuntimeError("no colours, no boxes")
+    except RuntimeError:
+        standard.getLogger("celery").exception("it failed")
+    written = capsys.readouterr().err
+    assert written.isascii()
+    assert "\x1b" not in written
+    event, *more = written.splitlines()
+    assert "it failed" in event
+    assert more[0] == "    Traceback (most recent call last):"
+    assert more[-1] == "    RuntimeError: no colours, no boxes"
+
+
+PROCESSES = dict(re.findall(r"^(\w+): (?:python -m )?(.*)$", (PROJECT / "Procfile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_process_writes_one_format_from_its_start_to_its_end(
+    start: Start, redis: object, tmp_path: Path, name: str
+) -> None:
+    port = free_port()
+    words = re.sub(r"\$\{\w+:-(\d+)\}", r"\1", PROCESSES[name])
+    variables = {"LOG_FORMAT": "json", "FLOWER_DIR": f"{tmp_path}/flower", "FLOWER_PORT": str(port), "GATEWAY_PORT": str(port)}
+    process = start(words, name, **variables)
+
+    def is_up() -> bool:
+        if name in {"flower", "gateway"}:
+            return answers(f"http://127.0.0.1:{port}/healthcheck" if name == "flower" else f"http://127.0.0.1:{port}/healthz")
+        return process.said("this beat holds the lock" if name == "beat" else " ready.")
+
+    process.wait_until(is_up, "it was up")
+    process.stop()
+    events = [json.loads(line) for line in process.lines.splitlines()]
+    assert all({"event", "level", "logger", "timestamp"} <= event.keys() for event in events)

@@ -34,9 +34,8 @@ def group(offline: bool, only: tuple[str, ...], as_json: bool) -> None:
         if not as_json:
             _echo(finding)
     faults = sum(finding.state == "WRONG" for finding in found)
-    emit([finding._asdict() for finding in found], as_json, [f"{faults} to mend" if faults else "nothing to mend"])
-    if faults:
-        raise SystemExit(1)
+    lines = [f"{faults} to mend" if faults else "nothing to mend"]
+    emit([finding._asdict() for finding in found], as_json, lines, wrong=faults)
 
 
 def _echo(finding: Finding) -> None:

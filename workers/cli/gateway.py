@@ -57,23 +57,13 @@ def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: b
 def list_command(as_json: bool) -> None:
     """List the tokens by name. Exit code 1 if one has expired."""
     now = datetime.now(UTC)
-    rows = [
-        {
-            "name": each.name,
-            "expires": None if each.expires == NEVER else each.expires,
-            "expired": each.expires <= now,
-            "jobs": each.jobs,
-        }
-        for each in tokens.read(_file())
+    found = [(each, None if each.expires == NEVER else each.expires, each.expires <= now) for each in tokens.read(_file())]
+    rows = [{"name": each.name, "expires": ends, "expired": expired, "jobs": each.jobs} for each, ends, expired in found]
+    table = [
+        (each.name, ends or "never", ", ".join(sorted(each.jobs or ["all"])), "expired" if expired else "")
+        for each, ends, expired in found
     ]
-    table = [(r["name"], r["expires"] or "never", _names(r["jobs"]), "expired" if r["expired"] else "") for r in rows]
-    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)])
-    if any(row["expired"] for row in rows):
-        raise SystemExit(1)
-
-
-def _names(jobs: object) -> str:
-    return ", ".join(sorted(jobs)) if isinstance(jobs, frozenset) else "all"
+    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)], wrong=any(expired for *_, expired in found))
 
 
 @group.command(changes=always)

@@ -14,7 +14,6 @@ from tasks import broker
 from workers.cli.group import Group, always
 from workers.cli.output import Line, Table, as_json_option, emit
 from workers.messages import rejected
-from workers.messages.read import DEFECTS
 from workers.messages.rejected import MOST_KEPT
 
 ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -26,15 +25,13 @@ def group() -> None:
 
 
 @group.command("list")
-@click.option("--queue", help="Only those that came on this queue.")
-@click.option("--defect", type=click.Choice(list(DEFECTS)), help="Only those with this fault.")
 @click.option("--limit", type=click.IntRange(1, MOST_KEPT), default=50, show_default=True)
 @as_json_option
-def list_messages(queue: str | None, defect: str | None, limit: int, as_json: bool) -> None:
+def list_messages(limit: int, as_json: bool) -> None:
     """List kept messages, the newest first, and how many were refused in all. What is in them is not shown."""
     with _redis() as redis:
         counts = rejected.rejected_counts(redis)
-        found = [k for k in rejected.kept(redis) if queue in {None, k.queue} and defect in {None, k.defect}]
+        found = list(rejected.kept(redis))
     messages = [{name: value for name, value in asdict(kept).items() if name != "raw"} for kept in found[:limit]]
     refused = [{"queue": q, "defect": d, "count": n} for (q, d), n in sorted(counts.items())]
     rows = [(kept.id, kept.at, kept.queue, kept.size, f"{kept.defect}: {kept.detail}") for kept in found[:limit]]
@@ -59,9 +56,8 @@ def discard(ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
         chosen = [kept.id for kept in rejected.kept(redis)] if everything else list(dict.fromkeys(ids))
         results = {identity: rejected.discard(redis, identity) for identity in chosen}
     lines = [f"{identity}: {'discarded' if gone else 'it is not, or no longer, kept'}" for identity, gone in results.items()]
-    emit([{"id": identity, "discarded": gone} for identity, gone in results.items()], as_json, lines)
-    if not all(results.values()):
-        raise SystemExit(1)
+    gone = [{"id": identity, "discarded": gone} for identity, gone in results.items()]
+    emit(gone, as_json, lines, wrong=not all(results.values()))
 
 
 @contextmanager

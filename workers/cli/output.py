@@ -24,7 +24,10 @@ LONGEST_NAME = 0.4  # of the width
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header and perhaps a title. `empty` is said where there are none; on a terminal, wide cells are folded."""
+    """Rows under a header and perhaps a title. `empty` is said where there are none; on a terminal, wide cells are folded.
+
+    A cell may be a pair of a text and its style.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -39,19 +42,21 @@ Line = str | Sequence[Part] | Table
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def emit(value: object, as_json: bool, lines: Iterable[Line]) -> None:
+def emit(value: object, as_json: bool, lines: Iterable[Line], *, wrong: object = False) -> None:
     """Print the value as JSON, else the lines, which a generator need not make unless they are wanted.
 
-    For the audit it leaves the value's numbers, and how long its lists are: never words, which may be a secret.
+    End the command with exit code 1 if what was found is `wrong`. For the audit it leaves the value's numbers, and how long its
+    lists are: never words, which may be a secret.
     """
     if isinstance(value, dict) and (context := click.get_current_context(silent=True)):
         counts = {name: len(each) if isinstance(each, list) else each for name, each in value.items()}
         context.meta[CAME_TO] = {name: count for name, count in counts.items() if type(count) is int}
     if as_json:
         click.echo(json_text(value))
-        return
-    for line in lines:
+    for line in () if as_json else lines:
         say(line)
+    if wrong:
+        raise SystemExit(1)
 
 
 def say(*lines: Line, err: bool = False) -> None:
@@ -62,10 +67,12 @@ def say(*lines: Line, err: bool = False) -> None:
     for line in lines:
         if not isinstance(line, Table):
             console.print(_text(line), soft_wrap=True)
-        elif line.rows:
-            console.print(_drawn(line, console.width))
-        elif line.empty:
-            console.print(_text([(line.title, "bold"), f": {line.empty}" if line.title else line.empty]), soft_wrap=True)
+        elif line.rows or line.empty:
+            empty = "" if line.rows else f": {line.empty}" if line.title else line.empty
+            if line.title or empty:
+                console.print(_text([(line.title, "bold"), empty]), soft_wrap=True)
+            if line.rows:
+                console.print(_drawn(line, console.width))
 
 
 def _text(line: str | Sequence[Part]) -> Text:
@@ -74,8 +81,7 @@ def _text(line: str | Sequence[Part]) -> Text:
 
 
 def _drawn(shown: Table, width: int) -> table.Table:
-    title = _text([(shown.title, "bold")]) if shown.title else None
-    drawn = table.Table(title=title, title_justify="left", box=None, pad_edge=False)
+    drawn = table.Table(box=None, pad_edge=False)
     for name, cells in zip(shown.header, zip(*shown.rows, strict=True), strict=True):
         numbers = all(isinstance(cell, int | float) for cell in cells)
         # Names stand first and are read as one word: other columns are folded, unless a name is very long.
@@ -88,4 +94,6 @@ def _drawn(shown: Table, width: int) -> table.Table:
 
 
 def _cell(value: object) -> Text:
+    if isinstance(value, tuple):
+        return _text([value])
     return _text(moment(value) if isinstance(value, datetime) else "" if value is None else str(value))

@@ -46,45 +46,40 @@ def bytes_done(title: str, total: int | None) -> Iterator[Callable[[int], None]]
         yield lambda done: bars.advance(task, done)
 
 
+Show = Callable[..., None]
+"""Given a place, the rows that are done there, and perhaps a note, show them."""
+
+
 @contextmanager
-def policies_done() -> Iterator["Bars"]:
-    """Show a bar for each policy, by the share of its keys that is done."""
+def policies_done() -> Iterator[Callable[[Policy], Show]]:
+    """Show a bar for each policy, by the share of its keys that is done; yield the function that adds one."""
     rows = TextColumn("{task.fields[rows]:,} rows{task.fields[note]}", markup=False)
     with _bars(TaskProgressColumn(), rows, TimeRemainingColumn()) as bars:
-        yield Bars(bars)
+        yield lambda policy: _share(bars, policy)
 
 
-class Bars:
-    """The bars of some policies."""
+def _share(bars: Progress, policy: Policy) -> Show:
+    bar = bars.add_task(policy.name, total=1.0, rows=0, note="")
+    first: list[float] = []
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-
-    def walking(self, policy: Policy) -> Callable[[Walked], None]:
-        """Return the function that shows the progress of a run."""
-        show, began = self.counting(policy), time.monotonic()
-
-        def update(walked: Walked) -> None:
-            pace = walked.rows / max(time.monotonic() - began, 0.1)
-            note = f", waiting: {walked.held}" if walked.held else f", {pace:,.0f}/s"
-            show(walked.place, walked.rows, note)
-
-        return update
-
-    def counting(self, policy: Policy) -> Callable[..., None]:
-        """Return the function that shows the progress of a count: it is given a place, a number of rows, and perhaps a note."""
-        bar = self._bars.add_task(policy.name, total=1.0, rows=0, note="")
-        first: list[float] = []
-
-        def show(place: Place, rows: int, note: str = "") -> None:
-            if place.after is None or place.until is None:
-                return
+    def show(place: Place, rows: int, note: str = "") -> None:
+        if place.after is not None and place.until is not None:
             here, last = _number(place.after), _number(place.until)
             first[1:] = [] if first else [here]
-            share = (here - first[0]) / max(last - first[0], 1.0)
-            self._bars.update(bar, completed=min(share, 1.0), rows=rows, note=note)
+            bars.update(bar, completed=(here - first[0]) / max(last - first[0], 1.0), rows=rows, note=note)
 
-        return show
+    return show
+
+
+def with_pace(show: Show) -> Callable[[Walked], None]:
+    """Return the function that shows the progress of a run."""
+    began = time.monotonic()
+
+    def update(walked: Walked) -> None:
+        pace = walked.rows / max(time.monotonic() - began, 0.1)
+        show(walked.place, walked.rows, f", waiting: {walked.held}" if walked.held else f", {pace:,.0f}/s")
+
+    return update
 
 
 def _number(value: Value) -> float:

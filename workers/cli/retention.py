@@ -19,7 +19,7 @@ from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
-from workers.cli.progress import asked_to_stop, policies_done, who
+from workers.cli.progress import asked_to_stop, policies_done, who, with_pace
 
 T = TypeVar("T")
 POLICY = click.Choice(tuple(POLICIES))
@@ -44,7 +44,7 @@ def plan_command(policies: tuple[str, ...], seconds: float, as_json: bool) -> No
 
 def _show_plans(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
     with policies_done() as bars:
-        work = lambda each: plan(get_engine(), each, seconds=seconds, progress=bars.counting(each))  # noqa: E731
+        work = lambda each: plan(get_engine(), each, seconds=seconds, progress=bars(each))  # noqa: E731
         plans, faults = _each(_chosen(policies), work)
     emit([{**asdict(p), "seconds": p.seconds, "runs": p.runs} for p in plans] + faults, as_json, _plans(plans))
     _end(faults)
@@ -107,7 +107,7 @@ def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool, as_jso
                 break
             try:
                 reports.append(
-                    run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=bars.walking(policy))
+                    run_policy(get_engine(), policy, by=who(), any_hour=any_hour, stop=stop, progress=with_pace(bars(policy)))
                 )
             except FAILURES as error:
                 failures.append(str(error))
@@ -170,15 +170,13 @@ def history_command(policy: str | None, limit: int, as_json: bool) -> None:
         run["seconds"] = float(run["seconds"])
         if run["ended_at"] is None:
             run["ended_because"] = "running" if held.get(run["policy"]) else "died"
-    emit(runs, as_json, [Table(RUN_HEADER, [_run_row(run) for run in runs], empty="nothing has run yet")])
-
-
-RUN_HEADER = ("run", "policy", "started", "by", "rows", "batches", "took", "ended because")
+    header = ("policy", "started", "by", "rows", "took", "ended")
+    emit(runs, as_json, [Table(header, [_run_row(run) for run in runs], empty="nothing has run yet")])
 
 
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
     rows, took = f"{run['rows_done']:,}", duration(run["seconds"])
-    return (run["id"], run["policy"], run["started_at"], run["started_by"], rows, run["batches"], took, run["ended_because"])
+    return (run["policy"], run["started_at"], run["started_by"], rows, took, run["ended_because"])
 
 
 @group.group("policy")
@@ -202,16 +200,15 @@ def policy_list(as_json: bool) -> None:
 
 def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
     def marked(each: dict[str, Any], name: str, value: object) -> str:
+        if isinstance(value, int):
+            value = ("no", "yes")[value] if isinstance(value, bool) else f"{value:,}"
         return f"{value}{'*' if each['sources'][name] == 'table' else ''}"
 
-    shown = [name for name in FIELDS if name != "enabled"]  # the last column says it
-    rows = [
-        (each["policy"], *(marked(each, f, each[f]) for f in shown), marked(each, "enabled", each["now"] or "may run"))
-        for each in listed
-    ]
-    yield Table(("policy", *shown, "now"), rows)
-    for each in listed:
-        yield f"{each['policy']} {each['does']}"
+    shown = [name for name in FIELDS if name != "enabled"]  # `now` says it
+    yield Table(("policy", *shown), [(each["policy"], *(marked(each, name, each[name]) for name in shown)) for each in listed])
+    yield ""
+    now = [(each["policy"], marked(each, "enabled", each["now"] or "may run"), each["does"]) for each in listed]
+    yield Table(("policy", "now", "does"), now)
 
 
 @policy_group.command("set", changes=always)

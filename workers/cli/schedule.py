@@ -31,10 +31,9 @@ def group() -> None:
 def list_command(as_json: bool) -> None:
     """List each entry with its next and last run. Exit code 1 if one is late, or not as beat has it."""
     rows = beat.entries(client())
-    differences = [f"{row['entry']}: {row['difference']}" for row in rows if row["difference"]]
-    emit(rows, as_json, [Table(SCHEDULE.header(), SCHEDULE.cells(rows)), *differences])
-    if differences or any(map(is_late, rows)):
-        raise SystemExit(1)
+    differences = [(row["entry"], row["difference"]) for row in rows if row["difference"]]
+    lines = [Table(SCHEDULE.header(), SCHEDULE.cells(rows)), Table(("differs", "how"), differences)]
+    emit(rows, as_json, lines, wrong=differences or any(map(is_late, rows)))
 
 
 @group.command(changes=always)

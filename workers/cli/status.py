@@ -1,6 +1,5 @@
 """`chat-workers status`: how everything stands, in the terminal; also the tables of one job's own status command."""
 
-import sys
 from collections.abc import Iterable, Iterator
 
 import click
@@ -14,26 +13,24 @@ from workers.cli.output import Line, Table, as_json_option, emit
 from workers.operations.alerts import RUNBOOK
 from workers.operations.snapshot import Snapshot, read_all
 
-EXIT_TROUBLE = 1
-
 
 @click.command("status", cls=Command)
 @as_json_option
 def group(as_json: bool) -> None:
     """Show what is wrong now, then backlog, queues, workers, schedule, scans and backups. Exit code 1 if something is wrong."""
     snapshot = read_all()
-    emit(snapshot.as_json(), as_json, _lines(snapshot))
-    sys.exit(EXIT_TROUBLE if snapshot.troubles() else 0)
+    emit(snapshot.as_json(), as_json, _lines(snapshot), wrong=snapshot.troubles())
 
 
 def _lines(snapshot: Snapshot) -> Iterator[Line]:
     troubles = snapshot.troubles()
     if not troubles:
         yield (("Nothing is wrong", "green"), f" as of {moment(snapshot.at)}.")
+    rows: list[tuple[object, object]] = []
     for trouble in troubles:
         colour = "red" if trouble.severity == "critical" else "yellow"
-        yield ((trouble.severity, colour), f" {trouble.sentence}")
-        yield ((f"  {RUNBOOK}, {trouble.alert}", "dim"),)
+        rows += [((trouble.severity, colour), trouble.sentence), ("", (f"{RUNBOOK}, {trouble.alert}", "dim"))]
+    yield Table(("wrong", f"as of {moment(snapshot.at)}"), rows)
     yield from _tables(snapshot.tables())
 
 

@@ -8,9 +8,8 @@ from tasks.backups.client import DUMPERS, find_client
 from tasks.backups.errors import BackupError
 from tasks.backups.passphrases import read_passphrases
 from tasks.backups.ship import Bucket
-from workers.doctor.places import place
+from workers.doctor.places import OTHERS, place, private
 from workers.doctor.report import Answer, Host, ok, wrong
-from workers.doctor.secrets import OTHERS, private
 
 
 def backups(host: Host) -> Iterator[Answer]:

@@ -11,8 +11,8 @@ from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import Push
 from tasks.notifications.providers import Provider, configured_providers
+from workers.doctor.places import private
 from workers.doctor.report import Answer, Host, ok, wrong
-from workers.doctor.secrets import private
 
 WEBPUSH_SECONDS = 5.0
 KEYS = ("GOOGLE_APPLICATION_CREDENTIALS", "APNS_KEY_FILE", "VAPID_KEY_FILE")

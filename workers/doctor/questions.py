@@ -4,10 +4,10 @@ from tasks.jobs import QUEUES
 from workers.doctor.attachments import clamd, quarantine, uploads
 from workers.doctor.backups import backups, bucket, passphrase
 from workers.doctor.database import database
+from workers.doctor.places import environment
 from workers.doctor.push import push
 from workers.doctor.redis import redis, schedule
 from workers.doctor.report import Question
-from workers.doctor.secrets import environment
 
 QUESTIONS = (
     Question("environment", environment),

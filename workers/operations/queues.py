@@ -55,33 +55,27 @@ def _waiting(client: Redis, name: str) -> tuple[int, float]:
             pipeline.lrange(key, -LOOKED_AT, -1)
         answers = pipeline.execute()
     now = time.time()
-    ages = [now - sent for raws in answers[1::2] for raw in raws if (sent := _sent_at(raw)) is not None]
+    sent = [_within(raw, "headers", SENT_AT) for raws in answers[1::2] for raw in raws]
+    ages = [now - at for at in sent if isinstance(at, int | float)]
     return sum(answers[0::2]), max([0.0, *ages])
 
 
-def _sent_at(raw: bytes) -> float | None:
+def _within(raw: bytes, *path: str | int) -> Any:
+    """Return what lies at a path in JSON; None if nothing does, for anybody may have written it."""
     try:
-        sent = orjson.loads(raw)["headers"][SENT_AT]
+        found = orjson.loads(raw)
+        for step in path:
+            found = found[step]
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return None
-    return float(sent) if isinstance(sent, int | float) else None
+    return found
 
 
 def _unacked(client: Redis) -> "Counter[str]":
     """Count what workers have taken and not acknowledged, by queue; MOST_UNACKED messages are looked at."""
     _, found = client.hscan(Channel.unacked_key, 0, count=MOST_UNACKED)
-    return Counter(map(_queue_of, cast(dict[bytes, bytes], found).values()))
-
-
-def _queue_of(raw: bytes) -> str:
-    """Return the queue of what kombu keeps as [message, exchange, routing key], each queue having a key of its own.
-
-    What is no such entry belongs to no queue; workers take it out by themselves (workers/messages/transport.py).
-    """
-    try:
-        return str(orjson.loads(raw)[2])
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        return ""
+    # [message, exchange, routing key], and each queue has a key of its own.
+    return Counter(str(_within(raw, 2)) for raw in cast(dict[bytes, bytes], found).values())
 
 
 def _oldest_unacked(client: Redis) -> list[Row]:

@@ -289,11 +289,11 @@ def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives
     ("content", "mode", "words"),
     [
         (None, 0o600, "cannot be read"),
-        ("", 0o600, "names nobody"),
-        ("# nobody\n", 0o600, "names nobody"),
-        ("sre:short\n", 0o600, "has a line that is not user:password"),
-        ("a-password-without-its-user\n", 0o600, "has a line that is not user:password"),
-        ("anna:lang-genug-für-alle\nsre:long-enough-for-all\n", 0o600, "in ASCII"),
+        ("", 0o600, "must hold lines user:password"),
+        ("# nobody\n", 0o600, "must hold lines user:password"),
+        ("sre:short\n", 0o600, "must hold lines user:password"),
+        ("a-password-without-its-user\n", 0o600, "must hold lines user:password"),
+        ("anna:lang-genug-für-alle\nsre:long-enough-for-all\n", 0o600, "must hold lines user:password"),
         ("sre:long-enough-for-all\n", 0o644, "is open to everyone"),
     ],
 )
