@@ -99,15 +99,20 @@ class Host:
         self._process: Process | None = None
 
     def boot_emulator(self) -> None:
+        self.end_emulator()
         command = [sys.executable, "-m", "devstack.emulators", "--folder", str(self._folder), "--port", str(PORT)]
         process = Process([*self.machine.within("--net"), *command], dict(os.environ), self._folder / "emulator.log").start()
         ready = f"curl --silent --insecure --fail https://127.0.0.1:{PORT}/_control/ready"
         process.wait_until(lambda: self.machine.run(ready, check=False).returncode == 0, "the emulator answered")
         self._process = process
 
-    def end(self) -> None:
+    def end_emulator(self) -> None:
+        """End it; the one of before a reboot is in a network that is gone."""
         if self._process:
             self._process.kill()
+
+    def end(self) -> None:
+        self.end_emulator()
         self.machine.end()
 
 

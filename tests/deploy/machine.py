@@ -21,7 +21,10 @@ PACKAGES = (
 )
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
-STOP_SECONDS = 120
+# Longer than the TimeoutStopSec of any unit: one that is still going down refuses every later command.
+STOP_SECONDS = 300
+# Who had it shut down, and what is waited for.
+GOING_DOWN = "journalctl --boot --no-pager --lines 20 --grep 'Received SIG|Stopping|shutdown|reboot'; systemctl list-jobs"
 
 
 def debian(packages: str) -> Path:
@@ -78,7 +81,10 @@ class Machine:
             timeout=900,
             check=False,
         )
-        assert not check or done.returncode == 0, f"{script}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{script}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            f"{self.run(GOING_DOWN, check=False).stdout if 'destructive' in done.stderr else ''}"
+        )
         return done
 
     def says(self, script: str) -> str:
