@@ -258,6 +258,17 @@ def test_a_gateway_that_answers_nothing_is_an_alert(look: Look, promtool: str, t
 
 
 @pytest.mark.usefixtures("well")
+def test_the_worst_and_most_urgent_is_said_first(look: Look, execute: Execute, redis: Redis) -> None:
+    for cause in (unverified, old_backup, overdue_scans, old_backlog):
+        cause(execute, redis)
+    redis.delete("chat-workers:beat::lock")
+    said = [(trouble.severity, trouble.minutes) for trouble in look().troubles()]
+    assert said == sorted(said)
+    assert {severity for severity, _ in said} == {"critical", "warning"}
+    assert len({minutes for severity, minutes in said if severity == "critical"}) > 1
+
+
+@pytest.mark.usefixtures("well")
 def test_rows_of_which_the_same_is_said_share_a_sentence(look: Look, redis: Redis) -> None:
     for number in range(7):
         fleet.announce(redis, f"{number}@test", {})
