@@ -33,6 +33,7 @@ def _mysql_url(value: str) -> str:
     return value
 
 
+MySqlUrl = Annotated[str, AfterValidator(_mysql_url)]
 BROKER_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
 TLS_OPTIONS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 
@@ -135,7 +136,7 @@ def _words(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
 
-def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
+def _listed(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
@@ -216,18 +217,13 @@ def _option(field: str, value: bool | int | str) -> str:
     return f"--{field} {value}"
 
 
-def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    urls = value.split(",") if isinstance(value, str) else value
-    return tuple(_mysql_url(url.strip()) for url in urls)
-
-
 class Settings(BaseSettings):
     """The environment, typed and validated. Field names are the variables' names in lower case."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     # Shared services
-    database_url: Annotated[str, AfterValidator(_mysql_url)]
+    database_url: MySqlUrl
     celery_broker_url: Annotated[str, _readable_by(parse_broker)]
     redis_sentinel_master: str = "mymaster"
     """What the sentinels of a sentinel:// broker call the master."""
@@ -282,7 +278,7 @@ class Settings(BaseSettings):
     """Pause after each batch: its own duration times this."""
     batches_most_running: int = Field(default=25, ge=1)
     """Batch jobs wait while more threads than this are running on the server (Threads_running)."""
-    batches_replica_urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_urls)] = ()
+    batches_replica_urls: Annotated[tuple[MySqlUrl, ...], NoDecode, BeforeValidator(_listed)] = ()
     """Replicas, with commas; batch jobs wait while one is behind."""
     batches_most_lag_seconds: float = Field(default=2.0, gt=0)
 
