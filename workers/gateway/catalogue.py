@@ -82,7 +82,7 @@ def _id(name: str, value: object) -> int:
 _ID = {
     "description": "The row's id; a number, or a number as text.",
     "anyOf": [
-        {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
+        {"type": "integer", "format": "int64", "minimum": 1},
         {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     ],
 }
