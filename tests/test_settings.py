@@ -88,6 +88,12 @@ BAD = [
         ("VAPID_SUBJECT", subject, "is no contact; expected mailto:")
         for subject in ("ops@example.com", "mailto:", "mailto: x@y.example", "mailto:ops@localhost", "https:", "https://a b.eu")
     ),
+    *(
+        ("ATTACHMENTS_URL", url, "is no storage; expected file:///folder")
+        for url in ("/srv/uploads", "file://srv", "file:///", "file:///srv/../etc", "https://u:p@h", "https://h/a?b", "ftp://h")
+    ),
+    *(("BACKUP_S3_URI", uri, "is no S3 URI") for uri in ("https://s3", "s3://b", "s3://Bucket/chat", "s3://bucket//chat")),
+    *(("CLAMD_URL", url, "is no address of clamd") for url in ("/run/clamd", "unix://", "tcp://", "tcp://a b:3310")),
     ("NOTIFICATIONS_BATCH_ROWS", "0", "greater than or equal to 1"),
     ("NOTIFICATIONS_BATCH_ROWS", "2001", "less than or equal to 2000"),
     ("NOTIFICATIONS_BATCH_ROWS", "many", "valid integer"),
@@ -113,6 +119,19 @@ def test_a_bad_value_gives_one_sentence_that_names_its_variable(
     assert sentence.startswith(f"{variable} ")
     assert words in sentence
     assert "\n" not in sentence
+
+
+ADDRESSES = {
+    "ATTACHMENTS_URL": ("file:///srv/uploads/", "file:///srv/..hidden", "https://api.example.com", "s3://bucket/prefix/"),
+    "BACKUP_S3_URI": ("s3://backups/chat/", "s3://backups", "s3://backups/a/b"),
+    "CLAMD_URL": ("unix:///run/clamav/clamd.ctl", "unix:/run/clamd", "tcp://clamd:3310", "tcp://[::1]:3310", "tcp://clamd"),
+}
+
+
+@pytest.mark.parametrize(("variable", "value"), [(name, value) for name, values in ADDRESSES.items() for value in values])
+def test_an_address_is_taken_without_a_slash_at_its_end(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, f" {value} ")
+    assert getattr(get_settings(), variable.lower()) == value.rstrip("/")
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"], ids=repr)
