@@ -118,5 +118,5 @@ def test_the_command_shows_the_rest(redis: Redis) -> None:
     done = CliRunner().invoke(cli, ["status"])
     assert done.exit_code == 1
     assert "What lies in beat cannot be read" in done.stdout
-    assert "\n  docs/runbook.md, ChatWorkersCollectorDown\n" in done.stdout
+    assert "docs/runbook.md, ChatWorkersCollectorDown" in done.stdout
     assert "Queues" in done.stdout
