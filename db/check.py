@@ -60,11 +60,9 @@ WITH_STATUS = text(
 
 # Not needed, but with it a chat message behind a large backlog of other rows is always found at once.
 INDEX_BY_TYPE = text("""
-    SELECT s.index_name FROM information_schema.statistics s JOIN information_schema.statistics t
-      ON t.table_schema = s.table_schema AND t.table_name = s.table_name AND t.index_name = s.index_name
-    WHERE s.table_schema = DATABASE() AND s.table_name = 'chat_notifications' AND s.index_type = 'BTREE'
-      AND s.seq_in_index = 1 AND s.column_name = 'delivery_status'
-      AND t.seq_in_index = 2 AND t.column_name = 'notification_type' LIMIT 1
+    SELECT index_name FROM information_schema.statistics
+    WHERE table_schema = DATABASE() AND table_name = 'chat_notifications' GROUP BY index_name
+    HAVING GROUP_CONCAT(column_name ORDER BY seq_in_index) LIKE 'delivery\\_status,notification\\_type%' LIMIT 1
 """)
 RECOMMENDED = (
     "recommended, not needed: CREATE INDEX idx_status_type ON chat_notifications (delivery_status, notification_type); with it"

@@ -54,26 +54,19 @@ def _audited(ctx: click.Context) -> Iterator[None]:
 
     given = {name: value for name, value in ctx.params.items() if value not in (None, False, "", ()) and name not in UNSAID}
     entry = audit.begin(get_engine(), ctx.params.get("by") or who(), ctx.command_path.partition(" ")[2], given)
+    # Others have no sentence, and who knows what their text would hold.
+    sentences = (click.ClickException, *getattr(ctx.parent and ctx.parent.command, "errors", ()))
     outcome = "done"
     try:
         yield
     except BaseException as error:
-        outcome = f"failed{_why(ctx, error)}"
+        why = "" if isinstance(error, SystemExit) else f": {error if isinstance(error, sentences) else type(error).__name__}"
+        outcome = f"failed{why}"
         raise
     finally:
         if entry is not None:
             numbers = ", ".join(f"{name} {number}" for name, number in ctx.meta.get(CAME_TO, {}).items())
             audit.end(get_engine(), entry, f"{outcome}: {numbers}" if numbers else outcome)
-
-
-def _why(ctx: click.Context, error: BaseException) -> str:
-    """Return the sentence of an error that has one, else its name: who knows what its text would hold."""
-    if isinstance(error, SystemExit):
-        return ""
-    if isinstance(error, click.ClickException):
-        return f": {error.message}"
-    sentences = getattr(ctx.parent and ctx.parent.command, "errors", ())
-    return f": {error}" if isinstance(error, sentences) else f": {type(error).__name__}"
 
 
 class Group(click.Group):
