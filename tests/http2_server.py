@@ -35,6 +35,7 @@ class Peer(asyncio.Protocol):
         self.h2.initiate_connection()
         self.h2.update_settings(self.server.settings)
         self.flush()
+        self.server.joined(self)
 
     def data_received(self, data: bytes) -> None:
         with suppress(ProtocolError):
@@ -82,6 +83,7 @@ class Http2Server:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self.script: Callable[[Peer, int], None] = Peer.answer
+        self.joined: Callable[[Peer], None] = lambda _peer: None
         self.begun: Callable[[Peer, int], None] = lambda _peer, _stream: None
         self.read: Callable[[Peer, DataReceived], None] = acknowledge
         self.widened: Callable[[Peer], None] = lambda _peer: None
@@ -123,22 +125,22 @@ class Proxy:
     """A TCP proxy: connections made before `freeze()` carry nothing more, and are not closed; later ones work."""
 
     def __init__(self, port: int) -> None:
-        self._to, self._frozen, self._made = port, 0, 0
+        self.to, self._frozen, self.made = port, 0, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
-        self._frozen = self._made
+        self._frozen = self.made
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                self._made += 1
-                server = socket.create_connection(("127.0.0.1", self._to))
+                self.made += 1
+                server = socket.create_connection(("127.0.0.1", self.to))
                 for ends in ((client, server), (server, client)):
-                    threading.Thread(target=self._carry, args=[self._made, *ends], daemon=True).start()
+                    threading.Thread(target=self._carry, args=[self.made, *ends], daemon=True).start()
 
     def _carry(self, number: int, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):

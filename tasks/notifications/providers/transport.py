@@ -92,9 +92,7 @@ class Transport:
             path = f"{to.path}?{to.query_string}" if to.query_string else to.path
             with suppress(NotHttp2Error):
                 return Answer(*await origin.post(path, headers.items(), body))
-            self._origins[to.origin_ascii] = None
-            origin.rest()
-        return await self._by_pyreqwest(to, headers, body)
+        return await self.by_pyreqwest("POST", to, headers, body)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -115,9 +113,10 @@ class Transport:
                 self._origins[name] = Origin(url, self._trusted, seconds=self._seconds, ping_after=self._ping_after)
         return self._origins.get(name)
 
-    async def _by_pyreqwest(self, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
-        request = self._client.post(url).headers(headers).body_bytes(body).build_streamed()
+    async def by_pyreqwest(self, method: str, url: Url | str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Return the answer to one request, in this way whatever the URL is. Raise as `post` does."""
         try:
+            request = self._client.request(method, url).headers(headers).body_bytes(body).build_streamed()
             async with request as response:
                 content = await response.body_reader.read(MOST_ANSWER_BYTES)
                 return Answer(
@@ -126,7 +125,7 @@ class Transport:
                     response.get_header("retry-after"),
                     response.get_header("apns-id") or response.get_header("location") or "",
                 )
-        except BuilderError:
+        except (BuilderError, ValueError):
             raise UnusableUrlError("the URL cannot be used") from None
         except RequestTimeoutError:
             raise NoAnswerError("no answer in time") from None

@@ -1,13 +1,13 @@
 """The providers' transport against an HTTP/2 server of another hand: what is taken is answered, what is not is sent again."""
 
 import asyncio
+import math
 import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,14 +23,13 @@ from hypothesis import strategies as st
 from pyreqwest.http import Url
 
 from devstack.emulators.certificates import ensure_certificates
-from tasks.notifications.providers import http2, transport
+from tasks.notifications.providers import http2
 from tasks.notifications.providers.http2 import (
     MOST_ANSWER_BYTES,
     MOST_CONNECTIONS,
     MOST_TRIES,
     PING_SECONDS,
     Connection,
-    Exchange,
     NoAnswerError,
     Origin,
 )
@@ -132,6 +131,29 @@ def test_a_limit_of_one_stream_that_stays_is_kept_and_a_few_connections_help(ser
     assert good(client().post(*bodies(50)))
     assert max(peer.most_open for peer in server.peers) == 1
     assert len(server.peers) <= MOST_CONNECTIONS
+
+
+def test_where_no_stream_is_allowed_a_request_waits_for_one_until_its_deadline(server: Http2Server, client: Clients) -> None:
+    server.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 0}
+    caller = client(seconds=1)
+    assert failure(*caller.post(b"1")) == "no answer in time"
+    assert not server.taken
+    server.settings = {}
+    assert good(caller.post(b"2"))  # over another connection, for that one let nothing begin
+    assert len(server.peers) == 2
+
+
+def test_a_limit_of_no_stream_that_is_raised_lets_begin_what_waits(server: Http2Server, client: Clients) -> None:
+    def joined(peer: Peer) -> None:
+        server.later(partial(widen, peer), 0.2)
+
+    def widen(peer: Peer) -> None:
+        peer.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 100})
+        peer.flush()
+
+    server.settings, server.joined = {SettingCodes.MAX_CONCURRENT_STREAMS: 0}, joined
+    assert good(client().post(*bodies(10)))
+    assert len(server.peers) == 1
 
 
 def test_goaway_ends_what_was_taken_and_sends_the_rest_over_one_new_connection(server: Http2Server, client: Clients) -> None:
@@ -250,9 +272,30 @@ def test_informational_answers_padding_and_trailers_are_read_over(server: Http2S
     assert client().post(b"1", b"2") == [Answer(429, b"soon", "120")] * 2
 
 
-def test_an_endless_answer_is_cut_and_the_connection_goes_on(server: Http2Server, client: Clients) -> None:
+def test_padding_uses_up_no_window_for_good(server: Http2Server, client: Clients) -> None:
+    left = dict.fromkeys((1, 3), 1000)  # with the padding 257,000 bytes each
+
     def pour(peer: Peer) -> None:
-        for stream, state in [*peer.h2.streams.items()]:
+        for stream in left:
+            while left[stream] and peer.h2.local_flow_control_window(stream) > 256:
+                left[stream] -= 1
+                peer.h2.send_data(stream, b".", pad_length=255, end_stream=not left[stream])
+        peer.flush()
+
+    def answer(peer: Peer, stream: int) -> None:
+        peer.h2.send_headers(stream, OK)
+        if len(server.taken) == 2:
+            pour(peer)
+
+    server.script, server.widened = answer, pour
+    assert client().post(b"1", b"2") == [Answer(200, b"." * 1000)] * 2
+
+
+def test_an_endless_answer_is_cut_and_the_connection_goes_on(server: Http2Server, client: Clients) -> None:
+    begun: list[int] = []
+
+    def pour(peer: Peer) -> None:
+        for stream, state in [(stream, peer.h2.streams[stream]) for stream in begun if stream in peer.h2.streams]:
             while (room := min(peer.h2.local_flow_control_window(stream), 16_384)) > 0 and state.open:
                 peer.h2.send_data(stream, bytes(room))
         peer.flush()
@@ -260,6 +303,7 @@ def test_an_endless_answer_is_cut_and_the_connection_goes_on(server: Http2Server
     def answer(peer: Peer, stream: int) -> None:
         if stream == 1:
             peer.h2.send_headers(stream, OK)
+            begun.append(stream)
             pour(peer)
         else:
             peer.answer(stream)
@@ -396,14 +440,9 @@ def test_a_server_that_takes_connections_and_says_nothing_ends_at_the_deadline(c
         assert silent.asked == 1
 
 
-def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Origin] = []
-
-    def make(url: Url, trusted: ssl.SSLContext, **limits: float) -> Origin:
-        made.append(Origin(url, trusted, **limits))
-        return made[-1]
-
-    monkeypatch.setattr(transport, "Origin", make)
+@contextmanager
+def serving_http_1(folder: Path) -> Iterator[Proxy]:
+    """Serve what a server without HTTP/2 answers, behind a proxy that counts connections."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*ensure_certificates(folder))
     context.set_alpn_protocols(["http/1.1"])
@@ -420,11 +459,29 @@ def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clien
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 3\r\n\r\n{}")
 
     threading.Thread(target=serve, daemon=True).start()
-    caller = client(listener.getsockname()[1])
-    assert caller.post(b"1", b"2") == [Answer(200, b"{}", "3")] * 2
-    assert caller.post(b"3") == [Answer(200, b"{}", "3")]
-    assert [origin._timer.cancelled() for origin in made] == [True]
+    yield Proxy(listener.getsockname()[1])
     listener.close()
+
+
+def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clients) -> None:
+    with serving_http_1(folder) as proxy:
+        caller = client(proxy.port)
+        assert caller.post(b"1", b"2") == [Answer(200, b"{}", "3")] * 2
+        made = proxy.made
+        assert caller.post(b"3") == [Answer(200, b"{}", "3")]
+        assert proxy.made == made
+
+
+def test_a_server_that_has_learned_http2_is_asked_so_after_a_while(
+    server: Http2Server, folder: Path, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "HTTP1_SECONDS", 0.0)
+    with serving_http_1(folder) as proxy:
+        caller = client(proxy.port)
+        assert caller.post(b"1") == [Answer(200, b"{}", "3")]
+        proxy.to = server.port
+        assert good(caller.post(b"2"))
+        assert server.taken == [b"2"]
 
 
 def test_where_the_environment_names_a_proxy_requests_go_by_it(
@@ -452,15 +509,22 @@ def test_where_the_environment_names_a_proxy_requests_go_by_it(
 class Pipe(asyncio.Transport):
     """What a connection writes to, without a peer."""
 
-    closed = False
     written = b""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self.ended.is_set()
 
     def write(self, data: Any) -> None:
         assert not self.closed
         self.written += data
 
     def close(self) -> None:
-        self.closed = True
+        self.ended.set()
 
     abort = close
 
@@ -482,45 +546,37 @@ def frame(kind: int, stream: int, payload: bytes) -> bytes:
 
 
 def unconnected(seconds: float = 60.0) -> Origin:
-    return Origin(Url("https://a.example"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), seconds=seconds, ping_after=0)
+    origin = Origin(Url("https://a.example"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), seconds=seconds, ping_after=0)
+    origin.dial_at = math.inf
+    return origin
 
 
-def piped(origin: Origin) -> tuple[Connection, Pipe]:
+def piped(origin: Origin, limit: int) -> tuple[Connection, Pipe]:
     connection, pipe = Connection(origin), Pipe()
     connection.connection_made(pipe)
-    origin._connections.append(connection)
+    connection.data_received(frame(4, 0, struct.pack(">HI", SettingCodes.MAX_CONCURRENT_STREAMS, limit)))
     return connection, pipe
 
 
-def asked(began_at: float) -> Exchange:
-    return Exchange(b"", b"body", began_at, asyncio.get_running_loop().create_future())
+async def asking(origin: Origin, body: bytes) -> asyncio.Task[Any]:
+    """Return a request that has begun, or waits for a stream; what was written has been."""
+    task = asyncio.create_task(origin.post("/send", (), body))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    return task
 
 
-def test_no_request_begins_on_a_connection_that_is_found_dead() -> None:
-    async def talk() -> None:
-        origin, now = unconnected(), time.monotonic()
-        connection, _ = piped(origin)
-        connection.data_received(frame(4, 0, struct.pack(">HI", SettingCodes.MAX_CONCURRENT_STREAMS, 1)))
-        old, young = asked(now), asked(now + 10)
-        connection.start(old)
-        origin.again([young], "")
-        connection.look(now + 20, 15, 0)
-        assert failure(old.answer.exception() or Exception()) == "no answer in time"
-        assert not young.answer.done()
-        await origin.close()
-
-    asyncio.run(talk())
+async def failing(*tasks: asyncio.Task[Any]) -> list[str]:
+    return [failure(error) for error in await asyncio.gather(*tasks, return_exceptions=True)]
 
 
 def test_what_still_waits_when_the_transport_closes_got_no_answer() -> None:
     async def talk() -> None:
         origin = unconnected()
-        connection, _ = piped(origin)
-        connection.data_received(frame(4, 0, struct.pack(">HI", SettingCodes.MAX_CONCURRENT_STREAMS, 1)))
-        exchanges = [asked(time.monotonic()) for _ in range(2)]
-        origin.again(exchanges, "")
+        piped(origin, limit=1)
+        tasks = [await asking(origin, b"begun"), await asking(origin, b"waits")]
         await origin.close()
-        assert [failure(exchange.answer.exception() or Exception()) for exchange in exchanges] == ["the worker ends"] * 2
+        assert await failing(*tasks) == ["the worker ends"] * 2
         assert origin._dialing is None
 
     asyncio.run(talk())
@@ -528,12 +584,15 @@ def test_what_still_waits_when_the_transport_closes_got_no_answer() -> None:
 
 def test_what_waited_past_its_deadline_does_not_begin() -> None:
     async def talk() -> None:
-        origin = unconnected()
-        piped(origin)
-        late = asked(time.monotonic() - 61)
-        origin.again([late], "")
-        assert failure(late.answer.exception() or Exception()) == "no answer in time"
-        assert not late.tries
+        origin = unconnected(seconds=0.2)
+        connection, pipe = piped(origin, limit=1)
+        tasks = [await asking(origin, b"begun"), await asking(origin, b"waits")]
+        assert await failing(*tasks) == ["no answer in time"] * 2
+        connection.data_received(PONG)
+        await asyncio.sleep(0)
+        assert connection.room
+        assert b"begun" in pipe.written
+        assert b"waits" not in pipe.written
         await origin.close()
 
     asyncio.run(talk())
@@ -542,34 +601,33 @@ def test_what_waited_past_its_deadline_does_not_begin() -> None:
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_connection_with_a_late_request_is_asked_before_it_takes_more(*, alive: bool) -> None:
     async def talk() -> None:
-        origin, now = unconnected(), time.monotonic()
-        connection, pipe = piped(origin)
-        connection.start(asked(now - 30))
-        connection.start(young := asked(now))
-        connection.look(now + 1, 30, 0)
+        origin = unconnected(seconds=2)
+        connection, pipe = piped(origin, limit=2)
+        late = await asking(origin, b"late")
+        await failing(late)
+        young = await asking(origin, b"young")
         assert not connection.room
-        await asyncio.sleep(0)
         assert pipe.written.count(PING) == 1
         if alive:
             connection.data_received(PONG)
-            assert connection.room
-        connection.look(now + 2 + PING_SECONDS, 30, 0)
-        assert young.answer.done() is not alive
+            await asyncio.sleep(0)
+        else:
+            await pipe.ended.wait()
+        assert (b"young" in pipe.written) is alive
         await origin.close()
-        assert isinstance(young.answer.exception(), NoAnswerError)
+        await failing(young)
 
     asyncio.run(talk())
 
 
 def test_a_closing_connection_without_a_stream_is_closed() -> None:
     async def talk() -> None:
-        origin, now = unconnected(), time.monotonic()
-        connection, pipe = piped(origin)
-        connection.start(reset := asked(now))
+        origin = unconnected()
+        connection, pipe = piped(origin, limit=100)
+        reset = await asking(origin, b"")
         connection.data_received(frame(7, 0, struct.pack(">II", 1, 0)) + frame(3, 1, struct.pack(">I", 2)))
-        connection.look(now, 60, 0)
         assert pipe.closed
-        assert reset.answer.exception()
+        assert await failing(reset) == ["the provider reset the stream, code 2"]
         await origin.close()
 
     asyncio.run(talk())
@@ -579,24 +637,18 @@ def test_the_families_of_addresses_are_tried_by_turns(monkeypatch: pytest.Monkey
     tried: list[str] = []
 
     async def addresses(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        found = [
-            (999, "x"),
-            *((socket.AF_INET6, f"::{number}") for number in (1, 2, 3)),
-            (socket.AF_INET, "1"),
-            (socket.AF_INET, "2"),
-        ]
+        found = [*((socket.AF_INET6, f"::{number}") for number in (1, 2, 3)), (socket.AF_INET, "1"), (socket.AF_INET, "2")]
         return [(family, socket.SOCK_STREAM, 0, "", (address, 443)) for family, address in found]
 
-    async def connect(_: socket.socket, address: tuple[str, int]) -> None:
-        tried.append(address[0])
+    async def connect(_: object, host: str, _port: int, **__: object) -> None:
+        tried.append(host)
         raise ConnectionRefusedError
 
     async def talk() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
-        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", connect)
         origin = unconnected()
-        with pytest.raises(ConnectionRefusedError):
-            await origin._connect()
+        await origin._dial()
         await origin.close()
 
     asyncio.run(talk())
@@ -615,16 +667,14 @@ FRAMES = st.builds(
 @given(st.lists(st.lists(FRAMES, max_size=6).map(b"".join) | st.binary(max_size=100), max_size=3))
 def test_whatever_bytes_come_there_is_an_answer_or_none(pieces: list[bytes]) -> None:
     async def talk() -> None:
-        origin = unconnected(seconds=1)
-        connection = Connection(origin)
-        connection.connection_made(Pipe())
-        exchange = asked(0.0)
-        connection.start(exchange)
+        origin = unconnected()
+        connection, _ = piped(origin, limit=100)
+        task = await asking(origin, b"body")
         for piece in pieces:
             connection.data_received(piece)
         connection.connection_lost(None)
         await origin.close()
         with suppress(NoAnswerError):
-            assert len(await exchange.answer) == 3
+            assert len(await task) == 4
 
     asyncio.run(talk())
