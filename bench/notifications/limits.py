@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -26,7 +27,8 @@ from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push, build_push
-from tasks.notifications.providers.fcm import Fcm, from_settings
+from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers.fcm import Fcm
 from tasks.notifications.queue import Queue
 from tasks.notifications.settlement import Settlement
 
@@ -58,7 +60,7 @@ def _apart(field: Field, part: str, name: str, rows: int) -> Run:
 def _h2load(field: Field, rows: int) -> Run:
     """Have h2load post one of our messages again and again, over as many connections and streams as the workers use."""
     field.reset(1)
-    fcm = from_settings(get_settings())
+    fcm = cast(Fcm, configured_providers(get_settings())["fcm"])
     token = asyncio.run(fcm._token.get())
     endpoint = field.stack.fcm.pid
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +87,7 @@ def push() -> Push:
 def _client(rows: int) -> float:
     """POST `rows` finished messages, as many in flight as the workers have; return the seconds."""
     settings = get_settings()
-    fcm: Fcm = from_settings(settings)
+    fcm = cast(Fcm, configured_providers(settings)["fcm"])
 
     async def send() -> float:
         token = await fcm._token.get()

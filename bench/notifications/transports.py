@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 import aiohttp
 import httpx
@@ -23,7 +24,8 @@ from bench.notifications.field import Field
 from bench.notifications.limits import push
 from devstack.folder import PROJECT
 from settings import get_settings
-from tasks.notifications.providers.fcm import Fcm, from_settings
+from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers.fcm import Fcm
 
 IN_FLIGHT = 100
 BATCH = 500
@@ -72,7 +74,7 @@ async def _request(fcm: Fcm) -> tuple[str, dict[str, str], bytes]:
 
 
 async def _pyreqwest(messages: int) -> float:
-    fcm = from_settings(get_settings())
+    fcm = cast(Fcm, configured_providers(get_settings())["fcm"])
     _, headers, body = await _request(fcm)
 
     async def post() -> int:
@@ -82,7 +84,7 @@ async def _pyreqwest(messages: int) -> float:
 
 
 async def _aiohttp(messages: int) -> float:
-    url, headers, body = await _request(from_settings(get_settings()))
+    url, headers, body = await _request(cast(Fcm, configured_providers(get_settings())["fcm"]))
     trusted = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT, ssl=trusted)) as client:
 
@@ -95,7 +97,7 @@ async def _aiohttp(messages: int) -> float:
 
 
 async def _httpx(messages: int) -> float:
-    url, headers, body = await _request(from_settings(get_settings()))
+    url, headers, body = await _request(cast(Fcm, configured_providers(get_settings())["fcm"]))
     trusted = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
     async with httpx.AsyncClient(http2=True, verify=trusted) as client:
 

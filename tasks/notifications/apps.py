@@ -5,8 +5,7 @@ The variables for a single app are the app `default`; a file with others leaves 
 
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from settings import ConfigurationError, Settings
+from settings import ConfigurationError, Settings, VapidSubject
 from tasks.notifications.devices import APP_NAME, DEFAULT_APP
 from tasks.notifications.notification import NotificationType
 from tasks.notifications.templates import ANDROID, FIELDS, ProviderName, faults, merge
@@ -23,13 +22,6 @@ from tasks.notifications.templates import ANDROID, FIELDS, ProviderName, faults,
 # Of one type and provider: with one for ALL and the longest title there is room for a body.
 MOST_TEMPLATE_BYTES = 700
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-# The settings that credentials are taken from, and the table and key of an app that stand for each.
-CREDENTIALS: dict[str, tuple[str, str]] = {
-    "google_application_credentials": ("fcm", "service_account"),
-    **{f"apns_{key}": ("apns", key) for key in ("key_file", "key_id", "team_id", "topic", "environment")},
-    **{f"vapid_{key}": ("webpush", key) for key in ("key_file", "subject")},
-}
 
 
 class Section(BaseModel):
@@ -42,6 +34,8 @@ class FcmSection(Section):
     """`[APP.fcm]`."""
 
     service_account: Path
+    project: str | None = None
+    """Of a workload identity, whose file names none."""
     channel_id: str | None = None
     """Android's notification channel; a template may name another by type."""
     silent_channel_id: str | None = None
@@ -63,13 +57,23 @@ class WebPushSection(Section):
     """`[APP.webpush]`."""
 
     key_file: Path
-    subject: str
+    subject: VapidSubject
+
+
+VARIABLES = {
+    "fcm": {"service_account": "GOOGLE_APPLICATION_CREDENTIALS"},
+    "apns": {key: f"APNS_{key.upper()}" for key in ApnsSection.model_fields},
+    "webpush": {key: f"VAPID_{key.upper()}" for key in WebPushSection.model_fields},
+}
+"""The variables of the app `default`, by the table and key of an app in the file."""
 
 
 class App(Section):
     """One app: a table of the file, or `default` as the variables define it."""
 
     name: str = DEFAULT_APP
+    file: Path | None = None
+    """None where the variables define it."""
     fcm: FcmSection | None = None
     apns: ApnsSection | None = None
     webpush: WebPushSection | None = None
@@ -115,10 +119,9 @@ class App(Section):
                     )
         return self
 
-    @property
-    def providers(self) -> list[str]:
-        """The providers that the file gives it credentials for."""
-        return [name for name in dict(CREDENTIALS.values()) if getattr(self, name)]
+    def called(self, provider: str, key: str) -> str:
+        """Return the name of a key for an operator: its variable, or the file with table and key."""
+        return _called(self.file, self.name, provider, key)
 
 
 def fingerprint(*words: str) -> str:
@@ -130,24 +133,24 @@ DEFAULT = App()
 """As the variables define it, or with everything as it was."""
 
 
-def push_apps(settings: Settings) -> dict[str, tuple[App, Settings]]:
-    """Return each app with the settings that its providers are made from. Raise ConfigurationError naming file and key."""
-    path, apps = settings.push_apps_file, {}
+def push_apps(settings: Settings) -> dict[str, App]:
+    """Return each app. Raise ConfigurationError naming the variable, or file, table and key."""
+    path = settings.push_apps_file
     tables = _read(path) if path else {}
-    variables = [name.upper() for name in CREDENTIALS if name in settings.model_fields_set and getattr(settings, name)]
-    if variables and DEFAULT_APP in tables:
+    given = {
+        name: {key: value for key, variable in keys.items() if (value := getattr(settings, variable.lower()))}
+        for name, keys in VARIABLES.items()
+    }
+    default = {name: table for name, table in given.items() if table.keys() - {"environment"}}
+    named = [VARIABLES[name][key] for name, table in default.items() for key in table]
+    if named and DEFAULT_APP in tables:
         raise ConfigurationError(
-            f"{variables[0]} is set, and PUSH_APPS_FILE ({path}) has the app {DEFAULT_APP} too; keep one of them"
+            f"{named[0]} is set, and PUSH_APPS_FILE ({path}) has the app {DEFAULT_APP} too; keep one of them"
         )
-    if variables or path is None:
-        apps[DEFAULT_APP] = DEFAULT, settings
-    for name, table in tables.items():
-        with told_by_key(settings, name):
-            if not APP_NAME.fullmatch(name) or not isinstance(table, dict):
-                raise ConfigurationError(f"{name} is no app; expected a table with a name of up to 24 of a-z, 0-9, _ and -")
-            app = App(**table | {"name": name})
-            apps[name] = app, Settings(**settings.model_dump() | _credentials(app))
-    return apps
+    apps = {DEFAULT_APP: _app(None, DEFAULT_APP, default)} if named or path is None else {}
+    if apps and apps[DEFAULT_APP].fcm is None:  # it is what a plain token means
+        raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
+    return apps | {name: _app(path, name, table) for name, table in tables.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -157,34 +160,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"PUSH_APPS_FILE names an unusable file: {path}: {error}") from None
 
 
-def _credentials(app: App) -> dict[str, Any]:
-    """Return the settings that the app's tables stand for, and the defaults of those that it does not have."""
-    return {
-        setting: getattr(getattr(app, provider), key, Settings.model_fields[setting].default)
-        for setting, (provider, key) in CREDENTIALS.items()
-    }
-
-
-@contextmanager
-def told_by_key(settings: Settings, app: str) -> Iterator[None]:
-    """Say what is wrong with an app in the words of the file: the path, the table and the key instead of the variable."""
+def _app(path: Path | None, name: str, table: Any) -> App:
+    if not APP_NAME.fullmatch(name) or not isinstance(table, dict):
+        fault = "is no app; expected a table with a name of up to 24 of a-z, 0-9, _ and -"
+        raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {name} {fault}")
     try:
-        yield
-    except (ConfigurationError, ValidationError) as error:
-        path = settings.push_apps_file
-        if path is None or app not in _read(path):
-            raise
-        said = _sentence(app, error) if isinstance(error, ValidationError) else str(error)
-        for setting, (provider, key) in CREDENTIALS.items():
-            said = said.replace(setting.upper(), f"{app}.{provider}.{key}")
-        raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {said if said.startswith(app) else f'{app}: {said}'}") from None
+        return App(**table | {"name": name, "file": path})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {first['ctx']['error']}") from None
+        words = {"missing": "is not set", "extra_forbidden": "is no key that is known"}
+        message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
+        where = _called(path, name, *map(str, first["loc"]))
+        raise ConfigurationError(f"{where} {message[0].lower()}{message[1:]}") from None
 
 
-def _sentence(app: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    if not first["loc"]:
-        return str(first["ctx"]["error"])
-    where = ".".join(map(str, (app, *first["loc"]))) if first["loc"][0] not in CREDENTIALS else str(first["loc"][0]).upper()
-    words = {"missing": "is not set", "extra_forbidden": "is no key that is known"}
-    message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{where} {message[0].lower()}{message[1:]}"
+def _called(path: Path | None, app: str, *key: str) -> str:
+    return f"PUSH_APPS_FILE ({path}): {'.'.join((app, *key))}" if path else VARIABLES[key[0]][key[1]]

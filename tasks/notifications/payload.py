@@ -1,5 +1,6 @@
 """The content of a push for every provider: title, body, data, collapse key, badge, sound, lifetime."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -71,6 +72,12 @@ def _sound_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def encode_fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> bytes:
+    """Return what `encode` makes of the text, cut as `fit` does where needed."""
+    whole = encode(text)
+    return whole if len(whole) <= limit else encode(fit(text, lambda cut: len(encode(cut)), limit))
+
+
 def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> str:
     """Return `text`, cut at the end with an ellipsis where needed so that `size_with(text)` is at most `limit` bytes.
 
@@ -84,11 +91,5 @@ def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> 
     ends = [match.end() for match in _GRAPHEME.finditer(text[:limit])]
     if ends and ends[0] > LONGEST_CLUSTER:
         ends = [*range(1, ends[0]), *ends]
-    low, high = 0, len(ends)  # how many clusters stay: low fits (or nothing does), high does not
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if size_with(text[: ends[middle - 1]] + ELLIPSIS) <= limit:
-            low = middle
-        else:
-            high = middle
-    return text[: ends[low - 1]] + ELLIPSIS if low else ""
+    kept = bisect_right(ends, limit, key=lambda end: size_with(text[:end] + ELLIPSIS))
+    return text[: ends[kept - 1]] + ELLIPSIS if kept else ""

@@ -34,6 +34,14 @@ def _list_of(field: Field) -> Field:
     return Field(f"a list, each of it {field.kind}", lambda value: isinstance(value, list) and all(map(field.fits, value)))
 
 
+def _table_of(kind: str, needed: tuple[str, ...], fields: dict[str, Field]) -> Field:
+    def fits(value: Any) -> bool:
+        named = isinstance(value, dict) and {*needed} <= value.keys() <= fields.keys()
+        return named and all(fields[key].fits(inner) for key, inner in value.items())
+
+    return Field(kind, fits)
+
+
 def _fields(names: str, field: "Field | Fields") -> "Fields":
     return dict.fromkeys(names.split(), field)
 
@@ -53,21 +61,15 @@ DURATION = Field("seconds as in 3.5s", lambda value: isinstance(value, str) and 
 LABEL = Field(
     "up to 50 of letters, digits and -_.~%", lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9\-_.~%]{1,50}", v)
 )
-ACTION = Field(
-    "a table of action, title and icon",
-    lambda v: (
-        isinstance(v, dict)
-        and {"action", "title"} <= v.keys() <= {"action", "title", "icon"}
-        and all(isinstance(word, str) for word in v.values())
-    ),
-)
+ACTION = _table_of("a table of action, title and icon", ("action", "title"), dict.fromkeys(("action", "title", "icon"), TEXT))
+CRITICAL = _table_of("a table of critical, name and volume", (), {"critical": ONE, "name": TEXT, "volume": SHARE})
 ANALYTICS: Fields = {"analytics_label": LABEL}
 APS: Fields = {
     "alert": {
         **_fields("title subtitle body launch-image title-loc-key subtitle-loc-key loc-key", TEXT),
         **_fields("title-loc-args subtitle-loc-args loc-args", _list_of(TEXT)),
     },
-    "sound": Field("a text, or a table of critical, name and volume", lambda v: isinstance(v, str) or _is_critical(v)),
+    "sound": Field(f"a text, or {CRITICAL.kind}", lambda value: isinstance(value, str) or CRITICAL.fits(value)),
     **_fields("category target-content-id filter-criteria", TEXT),
     **_fields("mutable-content content-available", ONE),
     "interruption-level": _one_of("passive active time-sensitive critical"),
@@ -114,12 +116,6 @@ FIELDS: dict[ProviderName, Fields] = {
     "apns": {"aps": APS, "*": TEXT},
     "webpush": {**WEB_NOTIFICATION, "link": TEXT, "data": {"*": TEXT}},
 }
-
-
-def _is_critical(value: Any) -> bool:
-    """Return True for the sound of a critical alert, as a table."""
-    fields = {"critical": ONE, "name": TEXT, "volume": SHARE}
-    return isinstance(value, dict) and value.keys() <= fields.keys() and all(fields[k].fits(v) for k, v in value.items())
 
 
 def faults(table: Mapping[str, Any], fields: Fields, path: str) -> Iterator[str]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from settings import Settings
-from tasks.notifications.apps import App, push_apps, told_by_key
+from tasks.notifications.apps import App, push_apps
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import Push
@@ -15,7 +14,7 @@ from workers.doctor.places import private
 from workers.doctor.report import Answer, Host, ok, wrong
 
 WEBPUSH_SECONDS = 5.0
-KEYS = ("GOOGLE_APPLICATION_CREDENTIALS", "APNS_KEY_FILE", "VAPID_KEY_FILE")
+KEYS = {"fcm": "service_account", "apns": "key_file", "webpush": "key_file"}
 HARMLESS = Push("Test", "Test", {}, collapse_key="test", thread="test", badge=None, sound=False, expires_at=0, ttl=0)
 # FCM validates without delivering; APNs cannot, but no phone has such a token.
 NOBODY = {"fcm": ("nobody", True), "apns": (64 * "0", False)}
@@ -32,26 +31,26 @@ def push(host: Host) -> Iterator[Answer]:
     """Look at the credentials of every app, and send each provider something harmless."""
     settings = host.settings
     apps = push_apps(settings)
-    for app, own in apps.values():
-        with told_by_key(settings, app.name):
-            for variable in KEYS:
-                if (path := getattr(own, variable.lower())) is not None:
-                    private(variable, path, f"install -m 600 YOUR-KEY {path}")
+    for app in apps.values():
+        for provider, key in KEYS.items():
+            if section := getattr(app, provider):
+                path = getattr(section, key)
+                private(app.called(provider, key), path, f"install -m 600 YOUR-KEY {path}")
     providers = configured_providers(settings)
     yield ok(f"the keys of {', '.join(providers)} can be read{_collapsing(apps)}")
     if host.offline:
         yield "not tried", "the providers were not asked (--offline)"
         return
-    for lane, provider in providers.items():
+    for lane, made in providers.items():
         if (name := of_lane(lane)["provider"]) in NOBODY:
-            yield asyncio.run(_ask(lane, provider, *NOBODY[name]))
+            yield asyncio.run(_ask(lane, made, *NOBODY[name]))
     if any(of_lane(lane)["provider"] == "webpush" for lane in providers):
         yield from map(_answers, [name for name in settings.webpush_hosts if not name.startswith(".")])
 
 
-def _collapsing(apps: dict[str, tuple[App, Settings]]) -> str:
+def _collapsing(apps: dict[str, App]) -> str:
     """Return a recommendation where an app's Android pushes are of the kind that Google collapses."""
-    names = [app.name for app, own in apps.values() if app.android == "notification" and own.google_application_credentials]
+    names = [app.name for app in apps.values() if app.android == "notification" and app.fcm]
     advice = f'; an Android phone that is offline keeps one push of {", ".join(names)}: see android = "data" in docs/apps.md'
     return advice if names else ""
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol
 
 from settings import Settings
-from tasks.notifications.apps import App, push_apps, told_by_key
+from tasks.notifications.apps import App, push_apps
 from tasks.notifications.devices import Device, lane_of, of_lane
 from tasks.notifications.outcome import Kind, Outcome
 from tasks.notifications.payload import Push
-from tasks.notifications.providers import apns, fcm, webpush
+from tasks.notifications.providers.apns import Apns
+from tasks.notifications.providers.fcm import Fcm
+from tasks.notifications.providers.webpush import WebPush
 
 
 class Provider(Protocol):
@@ -43,11 +45,8 @@ class Provider(Protocol):
         ...
 
 
-PROVIDERS: dict[str, Callable[[Settings, App], Provider | None]] = {
-    "fcm": fcm.from_settings,
-    "apns": apns.from_settings,
-    "webpush": webpush.from_settings,
-}
+PROVIDERS: dict[str, Callable[[Settings, App, Any], Provider]] = {"fcm": Fcm, "apns": Apns, "webpush": WebPush}
+"""Each is made from the settings, an app and the app's table of credentials."""
 
 
 def configured_providers(settings: Settings) -> dict[str, Provider]:
@@ -55,12 +54,12 @@ def configured_providers(settings: Settings) -> dict[str, Provider]:
 
     Raise ConfigurationError where one is half configured or its credentials are unusable.
     """
-    made = {}
-    for app, own in push_apps(settings).values():
-        with told_by_key(settings, app.name):
-            for name in app.providers or PROVIDERS:
-                made[lane_of(name, app.name)] = PROVIDERS[name](own, app)
-    return {lane: provider for lane, provider in made.items() if provider is not None}
+    return {
+        lane_of(name, app.name): make(settings, app, section)
+        for app in push_apps(settings).values()
+        for name, make in PROVIDERS.items()
+        if (section := getattr(app, name))
+    }
 
 
 def absent(lane: str) -> Outcome:

@@ -1,16 +1,15 @@
 """Apple Push Notification service: token credentials, one HTTP/2 connection."""
 
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
 
-from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App, fingerprint
+from settings import Settings
+from tasks.notifications.apps import ApnsSection, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import Push, fit
+from tasks.notifications.payload import Push, encode_fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 from tasks.notifications.templates import merge
@@ -20,48 +19,29 @@ TOKEN_SECONDS = 45 * 60
 TOKEN_OLDEST_SECONDS = 20 * 60
 
 
-def from_settings(settings: Settings, app: App = DEFAULT) -> "Apns | None":
-    """Return the provider, None where APNs is not configured. Raise ConfigurationError where it is half configured."""
-    key_file, topic = settings.apns_key_file, settings.apns_topic
-    key_id, team_id = settings.apns_key_id, settings.apns_team_id
-    if key_file and key_id and team_id and topic:
-        return Apns(settings, key_file, key_id=key_id, team_id=team_id, topic=topic, app=app)
-    wanted = {"APNS_KEY_FILE": key_file, "APNS_KEY_ID": key_id, "APNS_TEAM_ID": team_id, "APNS_TOPIC": topic}
-    if any(wanted.values()):
-        missing = [name for name, value in wanted.items() if not value]
-        raise ConfigurationError(f"{missing[0]} is not set, but APNs needs all of {', '.join(wanted)}")
-    return None
-
-
 class Apns:
     """Sends to APNs device tokens. One instance per process."""
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
-    def __init__(
-        self, settings: Settings, key_file: Path, *, key_id: str, team_id: str, topic: str, app: App = DEFAULT
-    ) -> None:
+    def __init__(self, settings: Settings, app: App, section: ApnsSection) -> None:
         """Read the key; raise ConfigurationError where it is unusable."""
         self.app = app
         self._token = SignedToken(
-            read_key(key_file, "APNS_KEY_FILE"),
-            lambda now: {"iss": team_id, "iat": now},
+            read_key(section.key_file, app.called("apns", "key_file")),
+            lambda now: {"iss": section.team_id, "iat": now},
             seconds=TOKEN_SECONDS,
-            headers={"kid": key_id},
+            headers={"kid": section.key_id},
         )
         hosts = {"production": settings.apns_base_url, "sandbox": settings.apns_sandbox_url}
         self._urls = {environment: f"{host}/3/device/" for environment, host in hosts.items()}
-        self._environment = settings.apns_environment
-        self._topic = topic
-        self.identity = fingerprint(team_id, topic, self._environment)
+        self._environment = section.environment
+        self._topic = section.topic
+        self.identity = fingerprint(section.team_id, section.topic, section.environment)
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return the payload, its body trimmed to 4096 bytes, and the headers that go with it."""
-
-        def payload(body: str) -> bytes:
-            return orjson.dumps(_payload(push, body, self.app))
-
         headers = {
             "apns-topic": self._topic,
             "apns-push-type": "alert",
@@ -69,7 +49,7 @@ class Apns:
             "apns-expiration": str(int(push.expires_at)),
             "apns-collapse-id": push.collapse_key,
         }
-        return payload(fit(push.body, lambda body: len(payload(body)))), headers
+        return encode_fit(push.body, lambda body: orjson.dumps(_payload(push, body, self.app))), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a payload without an alert, and headers for it: of type alert, or iOS would let few through."""

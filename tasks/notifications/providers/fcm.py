@@ -1,17 +1,16 @@
 """Firebase Cloud Messaging, HTTP v1: our own message, access tokens and transport."""
 
 import re
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import orjson
 from pyreqwest.http import Url
 
-from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App, fingerprint
+from settings import Settings
+from tasks.notifications.apps import DEFAULT, App, FcmSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, fit
+from tasks.notifications.payload import MOST_BYTES, Push, encode_fit
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
 from tasks.notifications.templates import merge
@@ -24,35 +23,24 @@ OF_ANOTHER_APP = {"BadDeviceToken", "DeviceTokenNotForTopic"}
 DURATION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s")
 
 
-def from_settings(settings: Settings, app: App = DEFAULT) -> "Fcm":
-    """Return the provider. FCM is what a plain token means, so it is always configured: raise ConfigurationError else."""
-    if settings.google_application_credentials is None:
-        raise ConfigurationError("GOOGLE_APPLICATION_CREDENTIALS is not set; it names the service-account JSON for FCM")
-    return Fcm(settings, settings.google_application_credentials, app)
-
-
 class Fcm:
     """Sends to FCM registration tokens. One instance per process; its connection is shared by all sends."""
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
-    def __init__(self, settings: Settings, service_account: Path, app: App = DEFAULT) -> None:
+    def __init__(self, settings: Settings, app: App, section: FcmSection) -> None:
         """Read the credentials; raise ConfigurationError where they are unusable."""
         self.app = app
-        self._token = AccessToken(service_account)
+        self._token = AccessToken(section.service_account, app.called("fcm", "service_account"), section.project)
         self.identity = fingerprint(self._token.project_id)
         self._url = Url(f"{settings.fcm_base_url}/v1/projects/{self._token.project_id}/messages:send")
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        raw = encode(push, push.body, self.app)
-        if len(raw) > MOST_BYTES:
-            body = fit(push.body, lambda body: len(encode(push, body, self.app)))
-            if not body:
-                # The title is in it three times in style `data`.
-                push = push._replace(title=fit(push.title, lambda title: len(encode(push._replace(title=title), "", self.app))))
-            raw = encode(push, body, self.app)
+        raw = encode_fit(push.body, lambda body: encode(push, body, self.app))
+        if len(raw) > MOST_BYTES:  # without a body: the title is in it three times in style `data`
+            raw = encode_fit(push.title, lambda title: encode(push._replace(title=title), "", self.app))
         return raw[:-1]
 
     def prepare_withdrawal(self, push: Push) -> bytes:

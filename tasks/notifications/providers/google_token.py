@@ -3,15 +3,27 @@
 import asyncio
 import math
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from firebase_admin import credentials
-from google.auth import jwt
+from google.auth import identity_pool, jwt
+from google.auth.exceptions import GoogleAuthError
 
 from settings import ConfigurationError
-from tasks.notifications.providers.token_endpoint import CredentialsError, Token, TokenEndpoint
+from tasks.notifications.outcome import provider_words
+from tasks.notifications.providers.token_endpoint import (
+    CALL_SECONDS,
+    LONGEST_REASON,
+    Credentials,
+    CredentialsError,
+    Token,
+    TokenEndpoint,
+    usable,
+)
 
 __all__ = ["AccessToken", "CredentialsError"]
 
@@ -24,6 +36,12 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_SECONDS = 3600
 
 
+def _see_texts(account: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(account.get(name), str):
+            raise ValueError(f'it has no "{name}"')
+
+
 class ServiceAccount:
     """A service account, read by firebase-admin, that signs for its token.
 
@@ -32,12 +50,9 @@ class ServiceAccount:
 
     def __init__(self, account: dict[str, Any]) -> None:
         """Raise ValueError unless this is the JSON of a service account."""
-        for name in ("project_id", "token_uri"):
-            if not isinstance(account.get(name), str):
-                raise ValueError(f'it has no "{name}"')
+        _see_texts(account, "token_uri")
         certificate = credentials.Certificate(account)
         self._email, self._signer = certificate.service_account_email, certificate.signer
-        self.project_id: str = account["project_id"]
         self._token_uri: str = account["token_uri"]
 
     async def fetch(self, endpoint: TokenEndpoint) -> Token:
@@ -47,19 +62,56 @@ class ServiceAccount:
         return await endpoint.ask(self._token_uri, {"grant_type": GRANT_TYPE, "assertion": assertion})
 
 
+class WorkloadIdentity:
+    """An external account: google-auth exchanges the token of a file or URL, with our client for its calls.
+
+    https://google.aip.dev/auth/4117
+    """
+
+    def __init__(self, account: dict[str, Any]) -> None:
+        """Raise ValueError unless this is the JSON of an external account, and its token comes from a file or URL."""
+        source = account.get("credential_source")
+        if not isinstance(source, dict) or source.keys().isdisjoint(("file", "url")):
+            raise ValueError('its "credential_source" has neither "file" nor "url"; make one that has')
+        _see_texts(account, "audience", "subject_token_type", "token_url")
+        try:
+            self._account = identity_pool.Credentials.from_info(account, scopes=[SCOPE])  # type: ignore[no-untyped-call]
+        except GoogleAuthError as error:
+            raise ValueError(error) from None
+
+    async def fetch(self, endpoint: TokenEndpoint) -> Token:
+        loop = asyncio.get_running_loop()
+
+        def request(url: str, method: str = "GET", body: bytes | None = None, headers: Any = None, **_: object) -> Any:
+            asked = endpoint.transport.by_pyreqwest(method, url, headers or {}, body or b"")
+            answer = asyncio.run_coroutine_threadsafe(asked, loop).result(CALL_SECONDS)
+            return SimpleNamespace(status=answer.status, headers={}, data=answer.body)
+
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                await asyncio.to_thread(self._account.refresh, request)
+            left = self._account.expiry - datetime.now(UTC).replace(tzinfo=None)
+            return usable({"access_token": self._account.token, "expires_in": left.total_seconds()})
+        except Exception as error:  # noqa: BLE001 - google-auth raises what it stumbles over
+            raise CredentialsError(provider_words(str(error) or "no answer in time", LONGEST_REASON)) from None
+
+
 class AccessToken:
     """Access tokens by the credentials in a file; of a service account, its `token_uri` is honoured."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the credentials; raise ConfigurationError where they are none."""
+    def __init__(self, path: Path, called: str = "GOOGLE_APPLICATION_CREDENTIALS", project: str | None = None) -> None:
+        """Read the credentials; raise ConfigurationError, with the name that they are called by, where they are none."""
         try:
             account = orjson.loads(path.read_bytes())
             if not isinstance(account, dict):
                 raise ValueError("it is no JSON object")
-            self._credentials = ServiceAccount(account)
+            external = account.get("type") == "external_account"
+            self._credentials: Credentials = WorkloadIdentity(account) if external else ServiceAccount(account)
+            self.project_id: str = project or account.get("project_id", "")
+            if not self.project_id or not isinstance(self.project_id, str):
+                raise ValueError('it has no "project_id"; name the project beside it, as the app\'s fcm.project')
         except (OSError, ValueError, TypeError) as error:  # TypeError: a key under a password
-            raise ConfigurationError(f"GOOGLE_APPLICATION_CREDENTIALS names an unusable file: {error}") from None
-        self.project_id = self._credentials.project_id
+            raise ConfigurationError(f"{called} names an unusable file: {error}") from None
         self._endpoint = TokenEndpoint()
         self._refreshing = asyncio.Lock()
         self._token, self._good_until = "", -math.inf
@@ -68,14 +120,11 @@ class AccessToken:
     async def get(self) -> str:
         """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
         now = time.monotonic()
-        if now < self._good_until - REFRESH_AHEAD_SECONDS:
-            return self._token
-        if now < self._good_until and self._refreshing.locked():
-            return self._token
-        async with self._refreshing:
-            if time.monotonic() < self._good_until - REFRESH_AHEAD_SECONDS:
-                return self._token
-            await self._refresh()
+        ahead = 0 if self._refreshing.locked() else REFRESH_AHEAD_SECONDS
+        if now >= self._good_until - ahead:
+            async with self._refreshing:
+                if time.monotonic() >= self._good_until - REFRESH_AHEAD_SECONDS:
+                    await self._refresh()
         return self._token
 
     def reject(self, token: str) -> None:

@@ -41,12 +41,12 @@ class TokenEndpoint:
     """Asks token endpoints, over connections of its own: one that hangs holds nothing else."""
 
     def __init__(self) -> None:
-        self._transport = Transport(in_flight=1, seconds=CALL_SECONDS)
+        self.transport = Transport(in_flight=1, seconds=CALL_SECONDS)
 
     async def ask(self, url: str, form: Mapping[str, str]) -> Token:
         """Return the token that is given for a grant. Raise CredentialsError."""
         try:
-            answer = await self._transport.post(url, HEADERS, urlencode(form).encode())
+            answer = await self.transport.by_pyreqwest("POST", url, HEADERS, urlencode(form).encode())
         except (NoAnswerError, UnusableUrlError) as error:
             raise CredentialsError(f"the token endpoint gave no answer: {error}") from None
         try:
@@ -55,14 +55,15 @@ class TokenEndpoint:
             given = None
         if not isinstance(given, dict) or answer.status != 200:
             raise CredentialsError(f"the token endpoint answered {answer.status}{_reason(given)}")
-        return _token(given)
+        return usable(given)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._transport.close()
+        await self.transport.close()
 
 
-def _token(given: dict[str, Any]) -> Token:
+def usable(given: dict[str, Any]) -> Token:
+    """Return the token of an answer. Raise CredentialsError where it has none that can be used."""
     bearer, seconds = given.get("access_token"), given.get("expires_in")
     if not isinstance(bearer, str) or not BEARER.fullmatch(bearer):
         raise CredentialsError("the token endpoint's answer holds no token")

@@ -5,7 +5,6 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import http_ece
@@ -14,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyreqwest.http import Url
 
-from settings import ConfigurationError, Settings
-from tasks.notifications.apps import DEFAULT, App, fingerprint
+from settings import Settings
+from tasks.notifications.apps import App, WebPushSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, fit
+from tasks.notifications.payload import MOST_BYTES, Push, encode_fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
 from tasks.notifications.templates import merge
@@ -39,29 +38,19 @@ OF_OUR_TOKEN = re.compile("UnauthorizedRegistration|BadJwtToken")
 LONGEST_PAGE, LONGEST_WORDS = 2000, 120
 
 
-def from_settings(settings: Settings, app: App = DEFAULT) -> "WebPush | None":
-    """Return the provider, None where it is not configured. Raise ConfigurationError where it is half configured."""
-    if settings.vapid_key_file and settings.vapid_subject:
-        return WebPush(settings, settings.vapid_key_file, settings.vapid_subject, app)
-    if settings.vapid_key_file or settings.vapid_subject:
-        missing = "VAPID_SUBJECT" if settings.vapid_key_file else "VAPID_KEY_FILE"
-        raise ConfigurationError(f"{missing} is not set, but Web Push needs both VAPID_KEY_FILE and VAPID_SUBJECT")
-    return None
-
-
 class WebPush:
     """Sends to browser subscriptions: `token` is the endpoint, `options` holds `p256dh` and `auth`."""
 
     channel: ClassVar[Literal["mobile", "desktop"]] = "desktop"
 
-    def __init__(self, settings: Settings, key_file: Path, subject: str, app: App = DEFAULT) -> None:
+    def __init__(self, settings: Settings, app: App, section: WebPushSection) -> None:
         """Read the VAPID key; raise ConfigurationError where it is unusable."""
         self.app = app
-        self._key = read_key(key_file, "VAPID_KEY_FILE")
+        self._key = read_key(section.key_file, app.called("webpush", "key_file"))
         public = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self._public_key = urlsafe_b64encode(public).rstrip(b"=").decode()
         self.identity = fingerprint(self._public_key)
-        self._subject = subject
+        self._subject = section.subject
         self._hosts = settings.webpush_hosts
         self._answered: set[str] = set()
         self._token_for = lru_cache(MOST_TOKENS)(self._make_token)
@@ -69,10 +58,6 @@ class WebPush:
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return the text to encrypt for each device, trimmed to fit, and the headers that go with it."""
-
-        def text(body: str) -> bytes:
-            return orjson.dumps(_text(push, body, self.app))
-
         headers = {
             "ttl": str(push.ttl),
             "urgency": "high",
@@ -80,7 +65,7 @@ class WebPush:
             "content-encoding": "aes128gcm",
             "content-type": "application/octet-stream",
         }
-        return text(fit(push.body, lambda body: len(text(body)), MOST_TEXT_BYTES)), headers
+        return encode_fit(push.body, lambda body: orjson.dumps(_text(push, body, self.app)), MOST_TEXT_BYTES), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a text that names what is to go, and headers for it."""

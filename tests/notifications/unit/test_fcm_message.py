@@ -16,7 +16,8 @@ from devstack.emulators.fcm_message import violations_of
 from settings import ConfigurationError, Settings
 from tasks.notifications.notification import Notification
 from tasks.notifications.payload import ELLIPSIS, MOST_BYTES, build_push
-from tasks.notifications.providers.fcm import Fcm, from_settings
+from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers.fcm import Fcm
 
 from .made import CLUSTERS, NOW, a_notification
 
@@ -49,7 +50,9 @@ def service_account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fcm(service_account: Path) -> Fcm:
-    return from_settings(configured(service_account))
+    made = configured_providers(configured(service_account))["fcm"]
+    assert isinstance(made, Fcm)
+    return made
 
 
 def prepared(fcm: Fcm, notification: Notification) -> tuple[dict[str, Any], int]:
@@ -203,7 +206,7 @@ def test_any_row_becomes_a_message_that_the_reference_allows(fcm: Fcm, ttl_from:
 
 def test_missing_credentials_are_named_by_their_variable() -> None:
     with pytest.raises(ConfigurationError, match=r"^GOOGLE_APPLICATION_CREDENTIALS is not set; "):
-        from_settings(configured(None))
+        configured_providers(configured(None))
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"type": "service_account"}', "\x00"], ids=repr)
@@ -212,4 +215,4 @@ def test_a_credentials_file_that_is_none_is_named_by_its_variable(tmp_path: Path
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=r"^GOOGLE_APPLICATION_CREDENTIALS names an unusable file: "):
-        from_settings(configured(path))
+        configured_providers(configured(path))

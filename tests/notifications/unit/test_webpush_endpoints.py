@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pyreqwest.http import Url
 
 from settings import Settings
+from tasks.notifications.apps import DEFAULT, WebPushSection
 from tasks.notifications.devices import read_devices
 from tasks.notifications.outcome import Kind
 from tasks.notifications.providers import webpush
@@ -46,7 +47,8 @@ def web_push(tmp_path_factory: pytest.TempPathFactory) -> WebPush:
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     limits = {"notifications_in_flight": 1, "notifications_request_seconds": 1.0, "notifications_ping_seconds": 0}
     settings = SimpleNamespace(webpush_hosts=HOSTS, notifications_transport="own", **limits)
-    return WebPush(cast(Settings, settings), key_file, "mailto:ops@example.com")
+    section = WebPushSection(key_file=key_file, subject="mailto:ops@example.com")
+    return WebPush(cast(Settings, settings), DEFAULT, section)
 
 
 def send(
