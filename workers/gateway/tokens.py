@@ -30,7 +30,7 @@ LARGEST_BYTES = 1024 * 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HASH = re.compile(r"[0-9a-f]{64}")
 HEADER = (
-    "# name, SHA-256 of the token, expires=, jobs=. `chat-workers gateway token NAME` adds a line, `… revoke` takes it out.\n"
+    "# name, SHA-256 of the token, expires=, jobs=. `chat-workers gateway token NAME` adds a line, `… revoke` takes it out."
 )
 
 
@@ -50,7 +50,7 @@ class Token:
     def line(self) -> str:
         expires = f" expires={self.expires.isoformat()}" if self.expires != NEVER else ""
         jobs = f" jobs={','.join(sorted(self.jobs))}" if self.jobs is not None else ""
-        return f"{self.name} {self.digest.hex()}{expires}{jobs}\n"
+        return f"{self.name} {self.digest.hex()}{expires}{jobs}"
 
 
 NOBODY = Token("nobody", bytes(32), expires=datetime.min.replace(tzinfo=UTC))
@@ -125,47 +125,40 @@ def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[s
     """Add a token to the file, which is made with its folder if it is not there; return it. Raise TokensError."""
     if not NAME.fullmatch(name):
         raise TokensError(f"{name!r} is no name: letters, digits, dots, dashes and underscores, 64 at most")
-    with suppress(OSError):  # _locked says why it is not there
+    with suppress(OSError):  # _editing says why it is not there
         path.parent.mkdir(mode=0o700, exist_ok=True)
-    with _locked(path):
-        if name in {token.name for token in (read(path) if path.exists() else ())}:
+    with _editing(path) as lines:
+        if path.exists() and name in {token.name for token in read(path)}:
             raise TokensError(f"{name} has a token already; give the new one another name, and revoke the old one later")
         token = f"cw_{secrets.token_urlsafe(32)}"
-        old = path.read_text(errors="surrogateescape") if path.exists() else HEADER
-        gap = "" if old.endswith("\n") else "\n"
-        _replace(path, old + gap + Token(name, sha256(token.encode()).digest(), expires, jobs).line())
+        lines.append(Token(name, sha256(token.encode()).digest(), expires, jobs).line())
     return token
 
 
 def revoke(path: Path, name: str) -> None:
     """Take a token out of the file; a running gateway refuses it from the next request on. Raise TokensError."""
-    with _locked(path):
+    with _editing(path) as lines:
         if name not in {token.name for token in read(path)}:
             raise TokensError(f"{path} has no token called {name}")
-        lines = path.read_text(errors="surrogateescape").splitlines(keepends=True)
-        _replace(path, "".join(line for line in lines if line.split()[:1] != [name]))
+        lines[:] = [line for line in lines if line.split()[:1] != [name]]
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other writers of this folder out; the lock ends with the process."""
+def _editing(path: Path) -> Iterator[list[str]]:
+    """Yield a file's lines, then put them in place whole, with its mode and owner. Other writers wait meanwhile."""
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise TokensError(f"{path.parent} cannot be opened: {error.strerror}") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _replace(path: Path, content: str) -> None:
-    """Put a new file in place whole, with the mode and owner of the old one."""
-    try:
         about = path.stat() if path.exists() else None
+        lines = path.read_text(errors="surrogateescape").splitlines() if about else [HEADER]
+        yield lines
         mode, owner = (stat.S_IMODE(about.st_mode), (about.st_uid, about.st_gid)) if about else (0o600, (-1, -1))
         with files.replacing(path, mode, owner=owner) as file:
-            file.write(content.encode(errors="surrogateescape"))
+            file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
     except OSError as error:
         raise TokensError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        os.close(folder)
