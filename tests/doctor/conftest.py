@@ -10,7 +10,7 @@ import pytest
 
 from devstack.folder import PROJECT
 from settings import get_settings
-from workers.doctor.questions import QUESTIONS
+from workers.doctor import QUESTIONS
 from workers.doctor.report import PROCESSES, Host, State, examine
 
 Said = list[tuple[State, str]]

@@ -19,8 +19,7 @@ from devstack.stack import Stack
 from settings import get_settings
 from tests.doctor.conftest import Ask, do_as_told
 from tests.terminal import open_terminal
-from workers.doctor import places
-from workers.doctor.questions import QUESTIONS
+from workers.doctor import QUESTIONS, places
 from workers.doctor.report import PROCESSES, Host, Question, examine, ok
 
 

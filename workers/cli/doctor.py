@@ -8,7 +8,7 @@ import click
 from settings import get_settings
 from workers.cli.group import Command
 from workers.cli.output import as_json_option, emit, say
-from workers.doctor.questions import QUESTIONS
+from workers.doctor import QUESTIONS
 from workers.doctor.report import PROCESSES, Finding, Host, examine
 
 MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red")}
