@@ -126,7 +126,7 @@ Storage = Annotated[
 ClamdUrl = Annotated[
     str,
     _form(
-        r"unix:(//)?/.+|tcp://([^/@:\s]+|\[[^]/]+\])(:\d+)?/?",
+        r"unix:(//)?/[^/].*|tcp://([^/@:\s]+|\[[^]/]+\])(:\d+)?/?",
         "is no address of clamd; expected unix:///run/clamav/clamd.ctl or tcp://host:3310",
     ),
 ]
