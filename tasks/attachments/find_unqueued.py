@@ -30,7 +30,9 @@ COLUMNS = f"""
     SELECT a.id, a.file_url, COALESCE(a.scanned_for_virus, 0) AS scanned, COALESCE(a.is_safe, 1) AS safe,
            COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, s.attachment_id IS NULL AS unknown,
            s.due_at IS NULL AS settled, s.verdict, s.file_url AS scanned_url,
-           a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE) AS historic, a.created_at <= :trusted AS trusted
+           a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE)
+             AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))
+             AS historic, a.created_at <= :trusted AS trusted
     FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
 """  # noqa: S608 - a constant of this project
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
