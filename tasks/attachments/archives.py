@@ -3,15 +3,17 @@
 import bz2
 import lzma
 import re
+import struct
 import tempfile
 import zlib
+from binascii import a2b_base64, a2b_qp
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
 from tasks.attachments import seven_zip, zips
-from tasks.attachments.formats import EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, is_tar, types
+from tasks.attachments.formats import ANYWHERE, EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, is_tar, types
 from tasks.attachments.verdicts import FaultError, Kind
 
 Data = bytes | mmap
@@ -52,6 +54,15 @@ OLE2_MARKS = {
     MACROS: "_VBA_PROJECT".encode("utf-16-le"),
     EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
 }
+# Each line bounded, and as many of them: a stranger's mail is searched.
+MIME_BODY = re.compile(
+    rb"\nContent-Transfer-Encoding:[ \t]{0,99}([bq])(?:ase64|uoted-printable)[^\n]{0,998}\n"
+    rb"(?:[^\r\n][^\n]{0,998}\n){0,99}+\r?\n",
+    re.IGNORECASE,
+)
+NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
+DATA_URI = re.compile(rb"base64,([A-Za-z0-9+/]++)")
+PDF_STREAM = re.compile(rb"stream\r?\n")
 # A string in the inner dictionary of a stream, such as an attachment's checksum: over it clamd 1.4 loses the stream's filter.
 PDF_INNER_STRING = re.compile(rb"/\w{1,100}+\s{0,20}+<<[^<>]{0,2000}+<[0-9A-Fa-f\s]{1,500}+>", re.DOTALL)
 
@@ -78,7 +89,7 @@ class _Inside:
         """Add the types of this content, and of what is in it where that can be unpacked here."""
         if depth > MOST_DEPTH:
             raise FaultError(Kind.OVER_LIMIT, f"archives in archives, more than {MOST_DEPTH} deep")
-        found = types(data[:HEAD_BYTES])
+        found = types(data[:HEAD_BYTES]) | {name for name, mark in ANYWHERE.items() if data.find(mark) >= 0}
         self.types |= found
         if "zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :]):
             raise FaultError(Kind.BROKEN, "a zip behind other bytes")
@@ -143,7 +154,7 @@ class _Inside:
                 self.types.add(MACROS)
             if member.flags & zips.ENCRYPTED or member.method not in {0, *ZIP_MEMBERS}:
                 continue  # the first is clamd's to say, the second is opened by none
-            begin, stop = member.content.start, member.content.stop
+            begin, stop = member.begin, member.begin + member.packed_bytes
             make = ZIP_MEMBERS.get(member.method)
             content = _expanded("a zip's member", make(), data, begin, stop) if make else _pieces(data, begin, stop)
             if member.name == ODF_MANIFEST:
@@ -153,11 +164,31 @@ class _Inside:
                 content = iter([text])
             self._member(content, depth)
 
-    def _seven_zip(self, data: Data, _depth: int) -> None:
-        try:
-            self.types |= {f"7z {method}" for method in seven_zip.methods(data, self._count_directory)}
-        except ValueError:
-            raise FaultError(Kind.BROKEN, "a 7z without its directory: cut short, or packed in an unusual way") from None
+    def _seven_zip(self, data: Data, depth: int) -> None:
+        at = data.find(ANYWHERE["7z"])
+        while at >= 0:
+            self._count(1)
+            if not at or seven_zip.begins(data, at):  # else it is a constant of a program
+                try:
+                    for folder in seven_zip.folders(data, at, self._count_directory):
+                        self._folder(data, folder, depth)
+                except (ValueError, IndexError, struct.error, lzma.LZMAError, EOFError):
+                    raise FaultError(Kind.BROKEN, "a 7z that does not expand: cut short, or packed unusually") from None
+            at = data.find(ANYWHERE["7z"], at + 1)
+
+    def _folder(self, data: Data, folder: seven_zip.Folder, depth: int) -> None:
+        self.types |= {f"7z {method}" for method, _ in folder.coders}
+        if sum(folder.sizes) > self._bytes:
+            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
+        chunks = seven_zip.expanded(data, folder)
+        if chunks is None:
+            self.types.add("7z of another packing")
+            return
+        with stored(self._counted(chunks)) as content:
+            at = 0
+            for size in folder.sizes:
+                self._member(_pieces(content, at, at + size), depth)
+                at += size
 
     def _count_directory(self, size: int) -> None:
         self._count(size // DIRECTORY_BYTES + 1)
@@ -167,7 +198,22 @@ class _Inside:
             raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
 
-    def _pdf(self, data: Data, _depth: int) -> None:
+    def _mail(self, data: Data, depth: int) -> None:
+        for found in MIME_BODY.finditer(data):
+            end = data.find(b"\n--", found.end())
+            body = data[found.end() : end if end >= 0 else len(data)]
+            self._member([a2b_qp(body) if found[1] in b"Qq" else _from_base64(body)], depth)
+
+    def _html(self, data: Data, depth: int) -> None:
+        for found in DATA_URI.finditer(data):
+            self._member([_from_base64(found[1])], depth)
+
+    def _pdf(self, data: Data, depth: int) -> None:
+        for begin in PDF_STREAM.finditer(data):
+            self._count(1)
+            with stored(self._counted(_inflated(data, begin.end()))) as content:
+                if content:
+                    self.look(content, depth + 1)
         stream = end = -1
         for found in PDF_INNER_STRING.finditer(data):
             stream = stream if stream > found.end() else data.find(b"stream", found.end())
@@ -185,6 +231,8 @@ WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {
     "7z": _Inside._seven_zip,
     "ole2": _Inside._ole2,
     "pdf": _Inside._pdf,
+    "mail": _Inside._mail,
+    "html": _Inside._html,
 }
 WALKED = frozenset({*STREAMS, *WALKS})
 """The types that a look is worth keeping the content for."""
@@ -225,6 +273,17 @@ def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Gener
         if found:
             yield found
     return at - len(expander.unused_data)
+
+
+def _from_base64(text: bytes) -> bytes:
+    letters = NO_BASE64.sub(b"", text)
+    return a2b_base64(letters[: len(letters) - (len(letters) % 4 == 1)] + b"==")
+
+
+def _inflated(data: Data, at: int) -> Iterator[bytes]:
+    """Yield a stream of a PDF as far as it expands: what is packed otherwise is clamd's alone."""
+    with suppress(FaultError):
+        yield from _expanded("a stream", zlib.decompressobj(), data, at, len(data))
 
 
 def _pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:

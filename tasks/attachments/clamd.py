@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -47,10 +47,6 @@ class AnsweredEarlyError(Exception):
         self.reply = reply
 
 
-class _ClosedError(Exception):
-    """clamd has closed its end."""
-
-
 class Version(NamedTuple):
     """`database` is the version of the signatures, 0 where clamd does not tell it: without a daily database."""
 
@@ -80,29 +76,22 @@ class Stream:
 
     def send(self, chunk: memoryview) -> None:
         """Send content. Raise AnsweredEarlyError if clamd wants no more of it, which is how it reports its size limit."""
-        try:
-            with _step("take the content", BrokeOffError):
-                self._put(struct.pack(">I", len(chunk)))
-                self._put(chunk)
-        except _ClosedError:
+        if not self._put(struct.pack(">I", len(chunk)), chunk):
             # The answer was sent before the close and is still there to be read.
-            raise AnsweredEarlyError(_read_reply(self._connection, COMMAND_SECONDS)) from None
+            raise AnsweredEarlyError(_read_reply(self._connection, COMMAND_SECONDS))
 
     def finish(self) -> bytes:
         """End the stream and return clamd's reply; b"" if it closed without one."""
-        try:
-            with _step("take the content", BrokeOffError):
-                self._put(END_OF_STREAM)
-        except _ClosedError:
-            return _read_reply(self._connection, COMMAND_SECONDS)
-        return _read_reply(self._connection, self._scan_seconds)
+        return _read_reply(self._connection, self._scan_seconds if self._put(END_OF_STREAM) else COMMAND_SECONDS)
 
-    def _put(self, data: bytes | memoryview) -> None:
+    def _put(self, *parts: bytes | memoryview) -> bool:
+        """Send these; return False if clamd has closed its end."""
         self._connection.settimeout(STALL_SECONDS)
-        try:
-            self._connection.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            raise _ClosedError from None
+        with _step("take the content", BrokeOffError), suppress(BrokenPipeError, ConnectionResetError):
+            for part in parts:
+                self._connection.sendall(part)
+            return True
+        return False
 
 
 class Clamd:
@@ -198,19 +187,10 @@ def _read_reply(connection: socket.socket, seconds: float) -> bytes:
     reply = b""
     while len(reply) < LONGEST_REPLY and not reply.endswith((b"\0", b"\n")):
         connection.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
-            with _step("answer", BrokeOffError):
-                part = _receive(connection, LONGEST_REPLY - len(reply))
-        except _ClosedError:
-            break
+        part = b""
+        with _step("answer", BrokeOffError), suppress(ConnectionResetError):
+            part = connection.recv(LONGEST_REPLY - len(reply))
         if not part:
             break
         reply += part
     return reply
-
-
-def _receive(connection: socket.socket, most: int) -> bytes:
-    try:
-        return connection.recv(most)
-    except ConnectionResetError:
-        raise _ClosedError from None

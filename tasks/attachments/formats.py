@@ -35,8 +35,9 @@ TYPES = {
         "pdf":        rb".{0,1024}%PDF-",
         "rtf":        rb"\s*\{\\rt",
         "html":       rb"(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->)*+<(?:!doctype html|html|head|body|script|iframe|title|meta|a\s)",
-        "mail":       rb"(?:\xef\xbb\xbf)?\s*(?:From |[a-z][a-z0-9-]{0,60}:).{0,8000}?\n"
+        "mail":       rb"(?:\xef\xbb\xbf)?\s*(?:From |[a-z][a-z0-9-]{0,60}:).{0,32000}?\n"
                       rb"(?:MIME-Version|Content-Type|Received|Message-ID|Return-Path|From|To|Subject):",
+        "tnef":       rb"\x78\x9f\x3e\x22",
         # Opened by no clamd.
         "zst":        rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
         "lz":         rb"LZIP\x01",

@@ -32,8 +32,8 @@ class Quarantine:
                 self._storage.put(_name(attachment), content, attachment.sha256 or "", mode=FOR_OPERATORS)
                 if not content.still_is(attachment.sha256 or ""):
                     return scan_again(attachment)
-            if self._move:
-                uploads.remove(attachment.file_url)
+                if self._move:
+                    content.remove()
         except MissingError:
             return self._taken(attachment)
         except (ChangedError, RefusedError):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError
 from tasks.attachments.verdicts import Kind, read_reply
@@ -44,7 +43,7 @@ class Fault:
     fatal: bool
 
 
-class UnfitError(Exception):
+class UnfitError(ClamdUnavailableError):
     """clamd's OK means nothing by its configuration: nothing is scanned."""
 
 
@@ -62,24 +61,21 @@ class Fitness:
 
 def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
     """Return clamd's faults for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
-    kinds = (Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED)
     if ask(clamd, iter([EICAR])) is not Kind.INFECTED:
         return [Fault("clamd does not know the EICAR test file: it has no signatures; run freshclam and look at its log", True)]
     found = []
-    if ask(clamd, iter([_nested()])) not in kinds:
+    if ask(clamd, iter([_nested()])) not in {Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED}:
         found.append(Fault('clamd says OK for what exceeds its limits; set "AlertExceedsMax yes" in clamd.conf', True))
     if ask(clamd, iter([ENCRYPTED_ZIP])) is not Kind.ENCRYPTED:
         found.append(Fault('clamd says OK for encrypted files; set "AlertEncrypted yes" in clamd.conf', True))
     if found:
         return found
-    largest = ask(clamd, padded(largest_bytes))
-    if largest is not Kind.INFECTED:
-        lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
+    lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
+    if (largest := ask(clamd, padded(largest_bytes))) is not Kind.INFECTED:
         text = f"clamd does not scan files as large as ATTACHMENTS_LARGEST_BYTES ({largest_bytes}); set {lines} in clamd.conf"
         # Where it says that it could not look, nothing slips through: such files are blocked.
         found.append(Fault(text, fatal=largest not in {Kind.TOO_LARGE, Kind.OVER_LIMIT}))
     if ask(clamd, _bomb()) is Kind.CLEAN:
-        lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
         text = f"clamd says OK for archives that it scans only the beginning of: MaxFileSize is below MaxScanSize; set {lines}"
         found.append(Fault(text, fatal=True))
     return found
@@ -142,11 +138,15 @@ def _reply(clamd: Clamd, chunks: Iterator[bytes], seconds: float | None) -> byte
 def _nested() -> bytes:
     content, name = EICAR, "eicar.com"
     for level in range(DEPTH):
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr(name, content)
-        content, name = archive.getvalue(), f"{level}.zip"
+        content, name = _zipped(name, content, zipfile.ZIP_DEFLATED), f"{level}.zip"
     return content
+
+
+def _zipped(name: str, content: bytes, method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
 
 
 def padded(size: int) -> Iterator[bytes]:
@@ -155,8 +155,9 @@ def padded(size: int) -> Iterator[bytes]:
         padding = zipfile.ZipInfo("padding")
         padding.CRC = 0
         file.write(padding.FileHeader())
-        file.truncate(size - _with_eicar(io.BytesIO()))
-        _with_eicar(file)
+        file.truncate(size - len(_zipped("eicar.com", EICAR, zipfile.ZIP_STORED)))
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("eicar.com", EICAR)
         file.seek(0)
         while chunk := file.read(CHUNK):
             yield chunk
@@ -179,11 +180,3 @@ def _bomb() -> Iterator[bytes]:
         file.filelist.append(member)
         file.writestr("end", b"")
     yield from (archive.getbuffer()[at : at + CHUNK].tobytes() for at in range(0, len(archive.getbuffer()), CHUNK))
-
-
-def _with_eicar(file: IO[bytes]) -> int:
-    """Append a zip with EICAR to the file; return by how many bytes the file has grown."""
-    before = file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("eicar.com", EICAR)
-    return file.seek(0, io.SEEK_END) - before

@@ -7,6 +7,7 @@ content than it shows to who opens it; what is as APPNOTE.TXT says, from the fir
 import struct
 from collections.abc import Iterator
 from mmap import mmap
+from operator import attrgetter
 from typing import NamedTuple
 
 from tasks.attachments.verdicts import FaultError, Kind
@@ -23,6 +24,8 @@ ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
 
 ENCRYPTED, SIZE_FOLLOWS = 1 << 0, 1 << 3
+# Those two, the deflater's effort, and names in UTF-8.
+KNOWN_FLAGS = 0x080F
 METHODS = {0: "stored", 8: "Deflate", 9: "Deflate64", 12: "BZip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd", 99: "AES"}
 ELSEWHERE = 0xFFFFFFFF
 """In place of a member's size: it stands in a zip64 field, which clamd does not read."""
@@ -33,13 +36,15 @@ MOST_MEMBERS = 20_000
 
 
 class Member(NamedTuple):
-    """A file in a zip; `content` is where its packed bytes lie."""
+    """A file in a zip, as the directory lists it; its packed bytes lie from `begin` on."""
 
     name: bytes
     flags: int
     method: int
+    packed_bytes: int
     unpacked_bytes: int
-    content: slice
+    header: int
+    begin: int = 0
 
 
 def ends_as_zip(tail: bytes) -> bool:
@@ -65,9 +70,9 @@ def members(data: Data, most_inside: int) -> list[Member]:
     found = _directory(data[offset:directory_end])
     if len(found) != count:
         raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
-    if sum(inflated for *_, inflated, _, _ in found) > most_inside:
+    if sum(member.unpacked_bytes for member in found) > most_inside:
         raise FaultError(Kind.OVER_LIMIT, f"a zip of more than {most_inside} bytes inside")
-    return list(_tiled(data, sorted(found, key=lambda entry: entry[5]), offset))
+    return list(_tiled(data, sorted(found, key=attrgetter("header")), offset))
 
 
 def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
@@ -79,13 +84,12 @@ def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
     return ZIP64_END.size if same else 0
 
 
-def _directory(directory: bytes) -> list[tuple[bytes, int, int, int, int, int]]:
-    """Return name, flags, method, packed and unpacked size and offset of each entry."""
-    found, at = [], 0
+def _directory(directory: bytes) -> list[Member]:
+    found, at = list[Member](), 0
     while directory.startswith(MEMBER_MAGIC, at) and at + MEMBER.size <= len(directory):
         _, flags, method, packed, unpacked, name, extra, comment, offset = MEMBER.unpack_from(directory, at)
         at += MEMBER.size
-        found.append((directory[at : at + name], flags, method, packed, unpacked, offset))
+        found.append(Member(directory[at : at + name], flags, method, packed, unpacked, offset))
         at += name + extra + comment
         if ELSEWHERE in {packed, unpacked, offset}:
             raise FaultError(Kind.BROKEN, "a zip with sizes that clamd does not read")
@@ -96,10 +100,11 @@ def _directory(directory: bytes) -> list[tuple[bytes, int, int, int, int, int]]:
     return found
 
 
-def _tiled(data: Data, entries: list[tuple[bytes, int, int, int, int, int]], directory: int) -> Iterator[Member]:
+def _tiled(data: Data, members: list[Member], directory: int) -> Iterator[Member]:
     """Yield the members in their order, if nothing but they lies before the directory and their own headers agree with it."""
     end, follows = 0, False
-    for name, flags, method, packed, unpacked, offset in entries:
+    for member in members:
+        _, flags, method, packed, _, offset, _ = member
         _check_gap(data[end:offset], end, offset, follows=follows)
         if data[offset : offset + 4] != LOCAL_MAGIC or offset + LOCAL.size > directory:
             raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
@@ -107,9 +112,11 @@ def _tiled(data: Data, entries: list[tuple[bytes, int, int, int, int, int]], dir
         begin = offset + LOCAL.size + name_bytes + extra
         end, follows = begin + packed, bool(own_flags & SIZE_FOLLOWS)
         same_size = own_packed == packed or (follows and not own_packed)
+        if (flags | own_flags) & ~KNOWN_FLAGS:
+            raise FaultError(Kind.BROKEN, "a zip with flags over which clamd leaves members out")
         if own_method != method or (own_flags ^ flags) & ENCRYPTED or not same_size or end > directory:
             raise FaultError(Kind.BROKEN, "a zip whose members' own headers say another size or method than its directory")
-        yield Member(name, flags, method, unpacked, slice(begin, end))
+        yield member._replace(begin=begin)
     gap = data[end:directory]
     signed = gap.endswith(APK_SIGNATURES) and LOCAL_MAGIC not in gap
     if not signed:

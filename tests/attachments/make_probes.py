@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 
 from tasks.attachments.scannable import EICAR, PROBES
-from tests.attachments.samples import mail, ole2, pdf, rar3, rar5, tarred
+from tests.attachments.samples import mail, ole2, pdf, rar3, rar5, tarred, tnef
 
 METHODS = ("Copy", "LZMA", "LZMA2", "BZip2", "Deflate", "Deflate64", "PPMd")
 FILTERS = {"BCJ": "BCJ", "ARM": "ARM", "ARMT": "ARMT", "PPC": "PowerPC", "Delta:4": "Delta"}
@@ -76,6 +76,7 @@ def probes() -> dict[str, bytes]:
         + (struct.pack("<3L8s8xL", 0x501, 2, 8, b"Package", len(native)) + native).hex().encode()
         + b"}}}",
         "mail": mail(EICAR),
+        "tnef": tnef(EICAR),
         "html": b'<html><a href="data:application/octet-stream;base64,' + base64.b64encode(EICAR) + b'">x</a></html>',
     }
 

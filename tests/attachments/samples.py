@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -96,6 +97,36 @@ def rar3(content: bytes, name: bytes = b"eicar.com") -> bytes:
     return b"Rar!\x1a\x07\0" + block(0x73, 0, bytes(6)) + block(0x74, 0x8000, fields + name) + content + block(0x7B, 0x4000)
 
 
+def seven_zip(*contents: bytes) -> bytes:
+    """A 7z of these files, packed as one by LZMA2 (7zFormat.txt of the LZMA SDK)."""
+
+    def number(value: int) -> bytes:
+        return b"\xff" + struct.pack("<Q", value)
+
+    whole, count = b"".join(contents), number(len(contents))
+    packed = lzma.compress(whole, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 16}])
+    names = b"\0" + b"".join(f"{place}.bin\0".encode("utf-16-le") for place in range(len(contents)))
+    streams = b"\6" + number(0) + b"\1\x09" + number(len(packed)) + b"\0"
+    streams += b"\7\x0b\1\0\1\x21\x21\1\x08\x0c" + number(len(whole)) + b"\0"
+    streams += (
+        b"\x08\x0d" + count + b"\x09" * (len(contents) > 1) + b"".join(number(len(each)) for each in contents[:-1]) + b"\0"
+    )
+    directory = b"\1\4" + streams + b"\0\5" + count + b"\x11" + number(len(names)) + names + b"\0\0"
+    start = struct.pack("<QQL", len(packed), len(directory), zlib.crc32(directory))
+    return b"7z\xbc\xaf\x27\x1c\0\4" + struct.pack("<L", zlib.crc32(start)) + start + packed + directory
+
+
+def tnef(content: bytes) -> bytes:
+    """What Outlook calls winmail.dat ([MS-OXTNEF]) with the content attached."""
+
+    def attribute(level: int, tag: int, data: bytes) -> bytes:
+        return struct.pack("<BLL", level, tag, len(data)) + data + struct.pack("<H", sum(data) & 0xFFFF)
+
+    version, begin = attribute(1, 0x00089006, struct.pack("<L", 0x10000)), attribute(2, 0x00069002, struct.pack("<HL8x", 1, 0))
+    name, attached = attribute(2, 0x00018010, b"eicar.com\0"), attribute(2, 0x0006800F, content)
+    return struct.pack("<LH", 0x223E9F78, 1) + version + begin + name + attached
+
+
 def _variable(number: int) -> bytes:
     return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80]) + _variable(number >> 7)
 
@@ -128,6 +159,8 @@ CLEAN = {
     "a tar.gz": gzip.compress(tarred(b"hello")),
     "two gzip members": gzip.compress(b"one") + gzip.compress(b"two"),
     "a PDF": pdf(b"hello"),
+    "a 7z": seven_zip(b"hello " * 999, b"", PNG, zipped(b"hello")),
+    "a mail": mail(zipped(b"hello")),
 }
 UNSCANNABLE = {
     "an encrypted zip": (ENCRYPTED_ZIP, "Heuristics.Encrypted.Zip"),

@@ -15,7 +15,7 @@ from tasks.attachments import archives
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
-from .samples import tarred, zipped
+from .samples import mail, tarred, zipped
 
 LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
 
@@ -76,6 +76,13 @@ def with_another_size() -> bytes:
     return content[:18] + bytes(4) + content[22:]
 
 
+def with_flags(flags: int) -> bytes:
+    content = bytearray(zipped(EICAR))
+    struct.pack_into("<H", content, 6, flags)
+    struct.pack_into("<H", content, content.index(b"PK\x01\x02") + 8, flags)
+    return bytes(content)
+
+
 def with_zip64_field(content: bytes, at: int) -> bytes:
     """Return a zip whose last member has its number at `at` of the directory's entry in a zip64 field instead."""
     changed = bytearray(content)
@@ -134,6 +141,7 @@ def fault(content: bytes) -> FaultError | None:
         "in a zip": zipped(b"hello" + streamed()),
         "compressed by its own header as clamd cannot": with_another_method(),
         "empty by its own header": with_another_size(),
+        "with masked headers by its flags": with_flags(1 << 13),
         "a size that clamd does not read": with_zip64_field(streamed(), 20),
         "an offset that clamd does not read": with_zip64_field(streamed(), 42),
         "the same in a directory of 100 kB": with_zip64_field(streamed(members=2000), 20),
@@ -221,7 +229,7 @@ def seven(directory: bytes) -> bytes:
 
 def test_a_7z_with_a_directory_that_is_long_to_read_is_over_a_limit_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = b"\1\1\0"  # one coder, whose method is one byte, 00: Copy
-    whole = seven(b"\1\4\7\x0b" + bytes([100, 0]) + folder * 100 + b"\x0c")
+    whole = seven(b"\1\4\7\x0b" + bytes([100, 0]) + folder * 100 + b"\x0c" + bytes(100) + b"\0\0")
     assert fault(whole) is None
     many = fault(seven(b"\1\4\7\x0b\1\0\x21" + folder[1:] * 33 + b"\x0c"))
     assert many is not None
@@ -230,3 +238,17 @@ def test_a_7z_with_a_directory_that_is_long_to_read_is_over_a_limit_or_broken(mo
     found = fault(whole)
     assert found is not None
     assert found.kind is Kind.OVER_LIMIT
+
+
+def test_a_7z_whose_members_are_larger_than_their_folder_is_broken() -> None:
+    directory = b"\1\4\6\0\1\x09\5\0\7\x0b\1\0\1\1\0\x0c\5\0\x08\x0d\2\x09\xff" + b"\x7f" * 8 + b"\0\0"
+    found = fault(seven(directory) + b"hello")
+    assert found is not None
+    assert found.kind is Kind.BROKEN
+
+
+def test_encoded_text_that_is_cut_anywhere_is_read_as_far_as_it_goes() -> None:
+    page = b"<html><a href='data:;base64,"
+    for length in range(9):
+        assert fault(page + b"A" * length + b"'>") is None
+        assert fault(mail(b"hello")[: -30 - length]) is None

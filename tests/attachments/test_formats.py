@@ -1,5 +1,6 @@
 """No format is called clean that this clamd does not look into, whatever its set-up: EICAR in it is found, or blocked."""
 
+import base64
 import bz2
 import gzip
 import io
@@ -18,7 +19,7 @@ from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads, reread
-from .samples import PNG, ole2, pdf, rar3, rar5, tarred, zipped
+from .samples import PNG, mail, ole2, pdf, rar3, rar5, seven_zip, tarred, zipped
 
 SET_UPS: dict[str, dict[str, str]] = {
     "Debian's default": {},
@@ -48,6 +49,14 @@ HIDDEN = {
     "a RAR in a tar.gz in a zip": zipped(gzip.compress(tarred(rar5(EICAR))), "a.tar.gz"),
     "a RAR in a bz2": bz2.compress(rar5(EICAR)),
     "a RAR in an xz": lzma.compress(rar3(EICAR)),
+    "a RAR behind a picture in a zip": zipped(PNG + bytes(100) + rar5(EICAR), "a.png"),
+    "a 7z with BZip2 behind a picture": PNG + bytes(100) + PROBES["7z BZip2"],
+    "a 7z with Delta behind another in a tar": tarred(PROBES["7z Copy"] + PROBES["7z Delta"]),
+    "a RAR in a 7z": seven_zip(b"hello", rar5(EICAR)),
+    "a zst in a 7z in a mail": mail(seven_zip(UNOPENED["zst"])),
+    "a 7z with BZip2 in a mail": mail(PROBES["7z BZip2"]),
+    "a RAR in a PDF": pdf(rar3(EICAR)),
+    "a RAR in a page": b'<html><a href="data:;base64,' + base64.b64encode(rar5(EICAR)) + b'">x</a></html>',
     "a zst in a zip": zipped(UNOPENED["zst"], "a.zst"),
 }
 
@@ -123,6 +132,8 @@ ENCRYPTED = {
     "docx in a zip": zipped(ole2("EncryptedPackage", bytes(100)), "a.docx"),
     "xls in a tar.gz": gzip.compress(tarred(excel(encrypted=True))),
     "odt in a zip": zipped(opendocument(encrypted=True), "a.odt"),
+    "docx in a 7z": seven_zip(b"hello", ole2("EncryptedPackage", bytes(100))),
+    "ppt in a mail": mail(powerpoint(0xF3D1C4DF)),
 }
 OPEN = {
     "doc": word(0),

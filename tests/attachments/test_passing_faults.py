@@ -16,11 +16,13 @@ from click.testing import CliRunner
 from redis import Redis
 
 from devstack.s3 import BUCKET
+from settings import get_settings
 from tasks import counters
 from tasks.attachments import find_unqueued, run
 from tasks.attachments.clamd import Version
 from tasks.attachments.facts import SCANS
 from tasks.attachments.scannable import EICAR
+from tasks.attachments.storage import open_storage
 from workers.cli import cli
 
 from .conftest import Uploads, reread
@@ -305,6 +307,24 @@ def test_a_versioned_bucket_keeps_no_old_version_of_a_moved_virus(
 
     assert len(list(vault.iterdir())) == 1
     assert "Versions" not in client.list_object_versions(Bucket="versioned", Prefix="files/bad")
+
+
+def test_what_was_uploaded_since_the_check_is_not_removed_with_the_virus(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="replaced")
+    client.put_bucket_versioning(Bucket="replaced", VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setenv("ATTACHMENTS_URL", "s3://replaced")
+    reread()
+    client.put_object(Bucket="replaced", Key="files/1", Body=EICAR)
+
+    with open_storage(get_settings()).open("/files/1") as content:
+        client.put_object(Bucket="replaced", Key="files/1", Body=PNG)
+        content.remove()
+
+    assert client.get_object(Bucket="replaced", Key="files/1")["Body"].read() == PNG
+    assert len(client.list_object_versions(Bucket="replaced", Prefix="files/1")["Versions"]) == 1
 
 
 def test_signatures_that_come_without_a_version_have_their_effect_on_an_explicit_scan(uploads: Uploads, scanners: Any) -> None:

@@ -1,7 +1,11 @@
 """The interface of a storage: content in chunks, the identity of a version, and whether it is still the same."""
 
+import hashlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
+
+CHUNK = 1 << 18
 
 # Any other word, or none, leaves the bytes as they are for all clients.
 COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
@@ -40,6 +44,9 @@ class Content(Protocol):
     def still_is(self, sha256: str) -> bool:
         """Return whether that which file_url leads to now is the content that was read, whose hash is given."""
 
+    def remove(self) -> None:
+        """Delete the content: of a versioned bucket this version alone. Raise what `Storage.open` raises."""
+
 
 class Storage(Protocol):
     """Where attachments lie. Every call has its deadlines; nothing outside the root is ever opened."""
@@ -53,8 +60,14 @@ class Storage(Protocol):
         Raise ChangedError if its hash is another, and what `open` raises.
         """
 
-    def remove(self, file_url: str) -> None:
-        """Delete the content. Raise what `open` raises."""
+
+def sha256_of(content: Content, take: Callable[[memoryview], object] = len) -> str:
+    """Read the content to its end, each piece of it given to `take`; return its SHA-256. Raise StorageUnavailableError."""
+    sha256, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    while length := content.read_into(buffer):
+        sha256.update(buffer[:length])
+        take(buffer[:length])
+    return sha256.hexdigest()
 
 
 def is_compressed(content_encoding: str) -> bool:

@@ -1,18 +1,16 @@
 """Attachments in a folder: opened segment by segment below the root, never through a link, identified by inode and times."""
 
 import errno
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from tasks import files
 from tasks.attachments.storage.address import segments
-from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import ChangedError, Content, MissingError, RefusedError, StorageUnavailableError, sha256_of
 
 # O_NONBLOCK, so that a FIFO is refused instead of awaited.
 LEAF = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -21,19 +19,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The kernel stamps files by a clock that ticks each 1-10 ms. A file younger than this could be written once more within one
 # tick, without a trace in its times.
 TICK_SECONDS = 0.05
-CHUNK = 1 << 20
 
 NO_PLAIN_FILE = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG}
-
-
-def copy(content: Content, file: IO[bytes]) -> str:
-    """Write the content to the file; return its SHA-256."""
-    sha256 = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
-    while length := content.read_into(buffer):
-        sha256.update(buffer[:length])
-        file.write(buffer[:length])
-    return sha256.hexdigest()
 
 
 class FileContent:
@@ -43,10 +30,10 @@ class FileContent:
         self._storage = storage
         self._file_url = file_url
         self._handle = handle
-        self._opened = os.fstat(handle)
-        self._may_hide_a_write = time.time() - self._opened.st_ctime < TICK_SECONDS
-        self.size: int | None = self._opened.st_size
-        self.identity = _identity(self._opened)
+        opened = os.fstat(handle)
+        self._may_hide_a_write = time.time() - opened.st_ctime < TICK_SECONDS
+        self.size: int | None = opened.st_size
+        self.identity = f"{opened.st_dev:x}:{opened.st_ino:x} {opened.st_size} {opened.st_mtime_ns} {opened.st_ctime_ns}"
 
     def read_into(self, buffer: memoryview) -> int:
         try:
@@ -55,24 +42,14 @@ class FileContent:
             raise StorageUnavailableError(f"reading the file failed: {error.strerror}") from None
 
     def still_is(self, sha256: str) -> bool:
-        if _identity(os.fstat(self._handle)) != self.identity or not self._is_where_it_was():
-            return False
-        return not self._may_hide_a_write or self._hash() == sha256
-
-    def _is_where_it_was(self) -> bool:
         try:
             with self._storage.open(self._file_url) as found:
-                return found.identity == self.identity
+                return found.identity == self.identity and (not self._may_hide_a_write or sha256_of(found) == sha256)
         except (MissingError, RefusedError):
             return False
 
-    def _hash(self) -> str:
-        sha256 = hashlib.sha256()
-        offset = 0
-        while chunk := os.pread(self._handle, CHUNK, offset):
-            sha256.update(chunk)
-            offset += len(chunk)
-        return sha256.hexdigest()
+    def remove(self) -> None:
+        self._storage.remove(self._file_url)
 
 
 class FileStorage:
@@ -98,12 +75,13 @@ class FileStorage:
         with self._folder_of(file_url) as (folder, name):
             try:
                 with files.replacing(Path(name), mode, folder=folder) as file:
-                    if copy(content, file) != sha256:
+                    if sha256_of(content, file.write) != sha256:
                         raise ChangedError
             except OSError as error:
                 raise StorageUnavailableError(f"writing the copy failed: {error.strerror}") from None
 
     def remove(self, file_url: str) -> None:
+        """Delete the file. Raise what `open` raises."""
         with self._folder_of(file_url) as (folder, name):
             try:
                 os.unlink(name, dir_fd=folder)
@@ -140,7 +118,3 @@ def _open(name: str, flags: int, folder: int) -> int:
         if error.errno in NO_PLAIN_FILE:
             raise RefusedError("file_url leads through a link, or to what is no plain file") from None
         raise StorageUnavailableError(f"the file cannot be opened: {error.strerror}") from None
-
-
-def _identity(found: os.stat_result) -> str:
-    return f"{found.st_dev:x}:{found.st_ino:x} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

@@ -1,6 +1,5 @@
 """Attachments behind HTTP, such as Directus assets: one host, no redirects, a checked address, the bytes as stored."""
 
-import hashlib
 import ipaddress
 import re
 import socket
@@ -8,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
@@ -15,7 +15,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from tasks.attachments.storage.address import url_segments
-from tasks.attachments.storage.base import Content, MissingError, RefusedError, StorageUnavailableError, is_compressed
+from tasks.attachments.storage.base import (
+    Content,
+    MissingError,
+    RefusedError,
+    StorageUnavailableError,
+    is_compressed,
+    sha256_of,
+)
 from tasks.deadline import Deadline, OverdueError, Watched
 
 CONNECT_SECONDS = 5.0
@@ -23,7 +30,6 @@ STALL_SECONDS = 30.0
 """The longest silence within a transfer; all of it, from connecting on, has its deadline."""
 
 MOST_ADDRESSES = 4
-CHUNK = 1 << 18
 NOT_MODIFIED = 304
 LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 LENGTH = re.compile(r"[0-9]{1,18}")
@@ -52,14 +58,6 @@ class _Connection(Watched, HTTPConnection):
 
 class _TlsConnection(Watched, HTTPSConnection):
     pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
 
 
 class HttpContent:
@@ -100,23 +98,16 @@ class HttpContent:
 
     def still_is(self, sha256: str) -> bool:
         try:
-            if self.identity:
-                with self._storage.request(self._file_url, known=self.identity) as (response, within):
-                    if response.status == NOT_MODIFIED or _identity(response) == self.identity:
-                        return True
-                    # Two servers behind one address may have ETags of their own for the same bytes.
-                    return HttpContent(self._storage, self._file_url, response, within).hash() == sha256
-            with self._storage.open(self._file_url) as again:
-                return again.hash() == sha256
+            with self._storage.request(self._file_url, known=self.identity) as (response, within):
+                if self.identity and (response.status == NOT_MODIFIED or _identity(response) == self.identity):
+                    return True
+                # Two servers behind one address may have ETags of their own for the same bytes.
+                return sha256_of(HttpContent(self._storage, self._file_url, response, within)) == sha256
         except (MissingError, RefusedError):
             return False
 
-    def hash(self) -> str:
-        """Return the SHA-256 of what has not been read yet."""
-        sha256 = hashlib.sha256()
-        while part := self._read(CHUNK):
-            sha256.update(part)
-        return sha256.hexdigest()
+    def remove(self) -> None:
+        raise StorageUnavailableError("over HTTP the API's files are only read")
 
 
 class HttpStorage:
@@ -146,9 +137,6 @@ class HttpStorage:
             yield HttpContent(self, file_url, response, within)
 
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
-        raise StorageUnavailableError("over HTTP the API's files are only read")
-
-    def remove(self, file_url: str) -> None:  # noqa: ARG002 - nothing is done
         raise StorageUnavailableError("over HTTP the API's files are only read")
 
     @contextmanager
@@ -208,7 +196,7 @@ class HttpStorage:
             raise StorageUnavailableError(f"the host of ATTACHMENTS_URL has no address: {error.strerror}") from None
         addresses = list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))[:MOST_ADDRESSES]
         # Who writes an address into the setting means it; a name may come to point elsewhere by someone else's hand.
-        meant = self._private_network or host == "localhost" or _is_address(host)
+        meant = self._private_network or host == "localhost" or any(str(address) == host for address in addresses)
         for address in addresses:
             check_address(address, private_network=meant)
         return addresses
@@ -216,21 +204,15 @@ class HttpStorage:
     def _pool(self, address: Address) -> HTTPConnectionPool:
         with self._lock:
             if address not in self._pools:
-                timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
-                # Always named: without one, http.client takes the end of an IPv6 address for it.
-                port = self._url.port or (443 if self._url.scheme == "https" else 80)
-                if self._url.scheme == "https":
-                    self._pools[address] = _TlsPool(
-                        str(address),
-                        port,
-                        timeout=timeout,
-                        maxsize=self._connections,
-                        ssl_context=ssl.create_default_context(),
-                        server_hostname=self._url.hostname,
-                        assert_hostname=self._url.hostname,
-                    )
-                else:
-                    self._pools[address] = _Pool(str(address), port, timeout=timeout, maxsize=self._connections)
+                # The port is always named: without one, http.client takes the end of an IPv6 address for it.
+                tls, name = self._url.scheme == "https", self._url.hostname
+                made: dict[str, Any] = {"host": str(address), "port": self._url.port or (443 if tls else 80)}
+                made |= {"maxsize": self._connections, "timeout": Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)}
+                if tls:
+                    made |= {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
+                pool = HTTPSConnectionPool(**made) if tls else HTTPConnectionPool(**made)
+                pool.ConnectionCls = _TlsConnection if tls else _Connection
+                self._pools[address] = pool
             return self._pools[address]
 
 
@@ -288,14 +270,6 @@ def _identity(response: BaseHTTPResponse) -> str:
     tag = response.headers.get("ETag", "")
     # A weak ETag promises no equal bytes (RFC 9110, 8.8.1), and Last-Modified has whole seconds.
     return tag if tag.startswith('"') else ""
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _said(error: Exception | None) -> str:

@@ -15,8 +15,8 @@ from tasks.attachments.storage.base import (
     RefusedError,
     StorageUnavailableError,
     is_compressed,
+    sha256_of,
 )
-from tasks.attachments.storage.files import copy
 from tasks.deadline import Deadline, OverdueError
 
 ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
@@ -32,6 +32,7 @@ class S3Content:
         self._within = within
         self.size: int | None = answer["ContentLength"]
         self.identity = _identity(answer)
+        self._version: str | None = answer.get("VersionId")
 
     def read_into(self, buffer: memoryview) -> int:
         filled = 0
@@ -49,6 +50,9 @@ class S3Content:
             return self._storage.identity(self._file_url) == self.identity
         except MissingError:
             return False
+
+    def remove(self) -> None:
+        self._storage.remove(self._file_url, self._version)
 
 
 class S3Storage:
@@ -84,18 +88,16 @@ class S3Storage:
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - S3 has no modes
         # Through a file: an object is either put whole or not at all, and only if its hash is right.
         with tempfile.TemporaryFile() as file:
-            if copy(content, file) != sha256:
+            if sha256_of(content, file.write) != sha256:
                 raise ChangedError
             file.seek(0)
             with self._deadline():
                 self._call("put_object", file_url, Body=file)
 
-    def remove(self, file_url: str) -> None:
+    def remove(self, file_url: str, version: str | None) -> None:
+        """Delete the object; of a versioned bucket this version, whatever was uploaded since."""
         with self._deadline():
-            version = self._call("head_object", file_url).get("VersionId", "null")
-            self._call("delete_object", file_url)
-            if version != "null":  # a versioned bucket has only hidden it
-                self._call("delete_object", file_url, VersionId=version)
+            self._call("delete_object", file_url, **({"VersionId": version} if version else {}))
 
     def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
         key = "/".join((*filter(None, [self._prefix]), *segments(self._own(file_url), self._root_url)))
