@@ -5,16 +5,16 @@ each sweep, all of it page by page behind that, and back from the newest once fo
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import orjson
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 
 from db.transactions import transact
 from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW
 from tasks.attachments.clamd import Version
-from tasks.attachments.queue import RESCANS, UPLOADS
+from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
 
 log = structlog.get_logger(__name__)
@@ -24,34 +24,42 @@ PAGE = 2000
 RESCAN_PAGE = 500
 BEFORE_ALL = 2**62
 
-# A row calls for a scan if nobody has an entry for it; if its flags were reset after a verdict; if it names another file than
-# the one that was scanned; or if it is served without a verdict of ours, and newer than the workers.
+# A row calls for a scan if nobody has an entry for it, or its flags were reset after a verdict. It is blocked, too, if it names
+# another file than the one that was scanned (names may differ by a letter's case alone), or is served without a verdict of
+# ours: a client wrote its flags. What is older than the workers and served is dealt with as an operator has chosen.
+HISTORIC = """a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE)
+          AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
-    SELECT a.id, a.file_url, COALESCE(a.scanned_for_virus, 0) AS scanned, COALESCE(a.is_safe, 1) AS safe,
-           COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, s.attachment_id IS NULL AS unknown,
-           s.due_at IS NULL AS settled, s.verdict, s.file_url AS scanned_url,
-           a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE)
-             AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))
-             AS historic, a.created_at <= :trusted AS trusted
+    SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
+      WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY)) THEN 'block'
+      WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
+        WHEN s.attachment_id IS NULL AND {HISTORIC}
+          THEN IF(:choice AND a.created_at <= :trusted, 'trust', ELT(:choice + 1, 'ask', 'scan', 'block'))
+        WHEN s.verdict IN ('clean', 'released') OR (s.verdict = 'waiting' AND {HISTORIC}) THEN ''
+        ELSE 'block' END
+      WHEN a.scanned_for_virus THEN ''
+      WHEN s.attachment_id IS NULL THEN 'scan'
+      WHEN s.due_at IS NULL AND (COALESCE(a.is_safe, 1) OR s.verdict NOT IN ('unscannable', 'unverified')) THEN 'scan'
+      ELSE '' END AS todo
     FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
-"""  # noqa: S608 - a constant of this project
+"""  # noqa: S608 - constants of this module
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
 ONWARD = text(f"{COLUMNS} WHERE a.id > :after ORDER BY a.id LIMIT :rows")
 
 # What had a file that was tried or scanned is scanned for true.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, lane, due_at, of_row)
-    SELECT a.id, :lane, NOW(3), {OF_ROW} FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS missed
-    STRAIGHT_JOIN message_attachments a ON a.id = missed.id
+    SELECT a.id, :lane, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id IN :ids
     ON DUPLICATE KEY UPDATE
+      of_row = VALUES(of_row),
       attempts = IF(lease IS NULL, 0, attempts), claims = IF(lease IS NULL, 0, claims),
       verdict = IF(lease IS NULL, 'waiting', verdict),
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
-""")  # noqa: S608 - a constant of this project
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 TRUST = text(f"""
-    INSERT IGNORE INTO worker_scans (attachment_id, of_row, verdict, reason, file_url, scanned_at)
-    SELECT a.id, {OF_ROW}, 'released', 'from before the workers, trusted by an operator', a.file_url, NOW(3)
+    INSERT IGNORE INTO worker_scans (attachment_id, verdict, reason, file_url, scanned_at, of_row)
+    SELECT a.id, 'released', 'from before the workers, trusted by an operator', a.file_url, NOW(3), {OF_ROW}
     FROM message_attachments a WHERE a.id IN :ids
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 BLOCK = text("""
@@ -65,24 +73,28 @@ START_WALK = text("""
 """)
 WALK = text("""
     SELECT position, database_version, LEAST(60, GREATEST(0, TIMESTAMPDIFF(MICROSECOND, moved_at, NOW(3)) / 1000000)) AS elapsed
-    FROM worker_scan_walks WHERE walk = :walk
+    FROM worker_scan_walks WHERE walk = :walk FOR UPDATE
 """)
 MOVE = text("""
-    UPDATE worker_scan_walks SET position = :position, database_version = :database, moved_at = NOW(3)
-    WHERE walk = :walk AND position = :was AND database_version = :was_database
+    UPDATE worker_scan_walks SET position = :position, database_version = :database, moved_at = NOW(3) WHERE walk = :walk
 """)
 
 # What was there before the workers, as far as no dump has brought its records along: its last id, and the time. The choice is 0
 # until an operator has made one, for rows of then that are served: only the walks look for them, page by page.
 ASKED, SCAN, BLOCK_FIRST = 0, 1, 2
 BEGIN_HISTORY = text("""
-    INSERT IGNORE INTO worker_scan_walks (walk, position, database_version, moved_at)
+    REPLACE INTO worker_scan_walks (walk, position, database_version, moved_at)
     SELECT 'history', COALESCE(MAX(id), 0), MAX(id) IS NULL, NOW(3) FROM message_attachments
 """)
 READ_HISTORY = text("""
-    SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice, t.moved_at AS trusted
+    SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice, t.moved_at AS trusted,
+           EXISTS (SELECT 1 FROM worker_scan_walks WHERE walk = 'records') AS were_records,
+           EXISTS (SELECT 1 FROM worker_scans) AS are_records
     FROM worker_scan_walks h LEFT JOIN worker_scan_walks t ON t.walk = 'trusted' WHERE h.walk = 'history'
 """)
+# There are records; where they are gone, all at once, they were lost: a new host, a restore without them.
+RECORDED = text("INSERT IGNORE INTO worker_scan_walks (walk, position, moved_at) VALUES ('records', 0, NOW(3))")
+LOST = text("DELETE FROM worker_scan_walks WHERE walk IN ('records', 'trusted')")
 
 # Entries by their primary key, newest first; what is too old ends the walk. A row that the API deleted says nothing of its age.
 RECENT = text("""
@@ -103,7 +115,8 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
         with engine.connect() as connection:
             rows = connection.execute(NEWEST, {"before": before, "rows": page, **past._mapping}).all()
         # The newest ids are new, whatever time a client has written into them.
-        found += _enqueue(engine, [row for row in rows if row.young or before == BEFORE_ALL], UPLOADS, past)
+        new = [row for row in rows if row.young or before == BEFORE_ALL]
+        found += transact(engine, partial(_enqueue, new, UPLOADS))
         if len(rows) < page or not any(row.young for row in rows):
             return found
         before = rows[-1].id
@@ -111,12 +124,15 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
 
 def find_older(engine: Engine, *, page: int = PAGE) -> int:
     """Enqueue older attachments without a verdict, one page of the table at each call, round and round; return how many."""
-    walk, past = _walk(engine, OLDER), history(engine)
-    with engine.connect() as connection:
-        rows = connection.execute(ONWARD, {"after": walk.position, "rows": page, **past._mapping}).all()
-    found = _enqueue(engine, rows, RESCANS, past)
-    _move(engine, OLDER, walk, rows[-1].id if len(rows) == page else 0, 0)
-    return found
+    past = history(engine)
+
+    def walk(connection: Connection) -> int:
+        after = _walk(connection, OLDER).position
+        rows = connection.execute(ONWARD, {"after": after, "rows": page, **past._mapping}).all()
+        _move(connection, OLDER, rows[-1].id if len(rows) == page else 0, 0)
+        return _enqueue(rows, RESCANS, connection)
+
+    return transact(engine, walk)
 
 
 def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute: int) -> int:
@@ -124,96 +140,74 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
 
     No more than `per_minute` over all workers, and only what was uploaded within `days`.
     """
-    if not version.database or not days:
-        return 0
-    walk = _walk(engine, RESCAN)
-    # Another clamd with older signatures changes nothing: two that differ would send the walk back for ever.
-    position = BEFORE_ALL if version.database > walk.database_version else walk.position
-    room = int(per_minute * float(walk.elapsed) / 60)
-    if not position or not room:
-        return 0
-    database = max(version.database, walk.database_version)
-    parameters = {"before": position, "rows": RESCAN_PAGE, "days": days, "database": database, "served": sorted(SERVED_NAMES)}
-    with engine.connect() as connection:
-        rows = connection.execute(RECENT, parameters).all()
-    ids: list[int] = []
-    for row in rows:
-        if len(ids) == room:
-            break
-        position = row.id
-        if row.recent and row.due:
-            ids.append(row.id)
-    ended = len(ids) < room and (len(rows) < RESCAN_PAGE or all(row.recent == 0 for row in rows))
-    # The walk is moved first: if the next line never runs, these few stay under their old signatures until the next database.
-    if not _move(engine, RESCAN, walk, 0 if ended else position, database):
-        return 0
-    if ids:
-        transact(engine, lambda connection: connection.execute(MAKE_DUE, {"ids": ids, "lane": RESCANS}))
-    return len(ids)
+
+    def walk(connection: Connection) -> int:
+        at = _walk(connection, RESCAN)
+        # Another clamd with older signatures changes nothing: two that differ would send the walk back for ever.
+        position = BEFORE_ALL if version.database > at.database_version else at.position
+        room = int(per_minute * float(at.elapsed) / 60)
+        if not position or not room:
+            return 0
+        database = max(version.database, at.database_version)
+        parameters = {"before": position, "days": days, "database": database, "served": sorted(SERVED_NAMES)}
+        rows = connection.execute(RECENT, {"rows": RESCAN_PAGE, **parameters}).all()
+        ids: list[int] = []
+        for row in rows:
+            if len(ids) == room:
+                break
+            position = row.id
+            if row.recent and row.due:
+                ids.append(row.id)
+        ended = len(ids) < room and (len(rows) < RESCAN_PAGE or all(row.recent == 0 for row in rows))
+        _move(connection, RESCAN, 0 if ended else position, database)
+        if ids:
+            connection.execute(MAKE_DUE, {"ids": ids, "lane": RESCANS})
+        return len(ids)
+
+    return transact(engine, walk) if version.database and days else 0
 
 
 def history(engine: Engine) -> "Row[Any]":
-    """Return what was there before the workers, and what was chosen for it. Its boundary is drawn at the first call."""
-    with engine.connect() as connection:
-        if found := connection.execute(READ_HISTORY).one_or_none():
-            return found
-    transact(engine, lambda connection: connection.execute(BEGIN_HISTORY))
-    with engine.connect() as connection:
-        return connection.execute(READ_HISTORY).one()
+    """Return what was there before the workers, and what was chosen for it.
 
-
-def _enqueue(engine: Engine, rows: "Sequence[Row[Any]]", lane: int, past: "Row[Any]") -> int:
-    old = {row.id: row for row in rows if row.historic and row.unknown and row.scanned and row.safe}
-    trusted = [row.id for row in old.values() if row.trusted and past.choice]
-    if old and past.choice == ASKED:
-        log.warning(f"{len(old)} attachments or more are served unscanned, from before the workers; {CHOOSE}")
-    # Under no choice they are left alone; else they are trusted, scanned while they are served, or blocked like new ones.
-    served = [key for key in old if key not in trusted] if past.choice == SCAN else []
-    rows = [row for row in rows if row.id not in old or (past.choice == BLOCK_FIRST and row.id not in trusted)]
-    false = [row.id for row in rows if _has_false_flags(row)]
-    ids = [row.id for row in rows if _is_missed(row) and row.id not in false] + false + served
-
-    def write(connection: Connection) -> None:
-        if trusted:
-            connection.execute(TRUST, {"ids": trusted})
-        if false:
-            connection.execute(BLOCK, {"ids": false, "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
-        if ids:
-            connection.execute(ENTER, {"ids": orjson.dumps(ids).decode(), "lane": lane})
-
-    if ids or trusted:
-        transact(engine, write)
-    return len(ids)
-
-
-def _is_missed(row: "Row[Any]") -> bool:
-    if row.scanned:
-        return False
-    # A settled row that is neither scanned nor blocked was reset by the API; so was one with a verdict that means scanned.
-    return bool(row.unknown) or bool(row.settled and (row.safe or row.verdict not in {"unscannable", "unverified"}))
-
-
-def _has_false_flags(row: "Row[Any]") -> bool:
-    """Return True if a row names another file than the one tried or scanned, or is served without a verdict that says so.
-
-    A client wrote its flags, or a restored dump put them back. What is older than the workers may be served while it waits.
+    Its boundary is drawn at the first call, and anew where all records were lost: an operator is asked again, of all rows.
     """
-    served = row.scanned and row.safe and row.verdict not in SERVED_NAMES
-    excused = row.historic and row.verdict == "waiting"
-    return bool((served and not excused) or (row.scanned_url and row.scanned_url != row.file_url))
 
-
-def _walk(engine: Engine, walk: str) -> "Row[Any]":
     def read(connection: Connection) -> "Row[Any]":
-        connection.execute(START_WALK, {"walk": walk})
-        return connection.execute(WALK, {"walk": walk}).one()
+        found = connection.execute(READ_HISTORY).one_or_none()
+        if found is None or (found.were_records and not found.are_records):
+            connection.execute(LOST)
+            connection.execute(BEGIN_HISTORY)
+            return connection.execute(READ_HISTORY).one()
+        if found.are_records and not found.were_records:
+            connection.execute(RECORDED)
+        return found
 
     return transact(engine, read)
 
 
-def _move(engine: Engine, walk: str, was: "Row[Any]", position: int, database: int) -> bool:
-    """Move the walk on, unless another sweep has; return whether this one has."""
-    parameters = {
-        "walk": walk, "position": position, "database": database, "was": was.position, "was_database": was.database_version
-    }  # fmt: skip
-    return transact(engine, lambda connection: connection.execute(MOVE, parameters).rowcount) == 1
+def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> int:
+    todo: dict[str, list[int]] = {"ask": [], "trust": [], "block": [], "scan": [], "": []}
+    for row in rows:
+        todo[row.todo].append(row.id)
+    if todo["ask"]:
+        log.warning(f"{len(todo['ask'])} attachments or more are served unscanned, from before the workers; {CHOOSE}")
+    due = todo["scan"] + todo["block"]
+    if due or todo["trust"]:
+        connection.execute(DROP_OTHERS, {"ids": due + todo["trust"]})
+    if todo["trust"]:
+        connection.execute(TRUST, {"ids": todo["trust"]})
+    if todo["block"]:
+        connection.execute(BLOCK, {"ids": todo["block"], "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
+    if due:
+        connection.execute(ENTER, {"ids": due, "lane": lane})
+    return len(due)
+
+
+def _walk(connection: Connection, walk: str) -> "Row[Any]":
+    connection.execute(START_WALK, {"walk": walk})
+    return connection.execute(WALK, {"walk": walk}).one()
+
+
+def _move(connection: Connection, walk: str, position: int, database: int) -> None:
+    connection.execute(MOVE, {"walk": walk, "position": position, "database": database})

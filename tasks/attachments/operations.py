@@ -10,7 +10,7 @@ from db.transactions import transact
 from tasks.attachments import find_unqueued
 from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW, Attachment
 from tasks.attachments.quarantine import Quarantine
-from tasks.attachments.queue import RESCANS, UPLOADS
+from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage
 
 LIST = text("""
@@ -21,9 +21,9 @@ LIST = text("""
 """)
 RECORD = text(f"""
     SELECT s.* FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE s.attachment_id = :id AND NOT (a.id IS NOT NULL AND {IS_ANOTHERS})
+    WHERE s.attachment_id = :id AND (a.id IS NULL OR NOT {IS_ANOTHERS})
 """)  # noqa: S608 - a constant of this project
-ROW = text("""
+SHARED = text("""
     SELECT id, message_id, uploaded_by_id, file_name, file_url, file_size, file_type, file_extension, created_at,
            scanned_for_virus, is_safe
     FROM message_attachments WHERE id = :id
@@ -35,17 +35,18 @@ HISTORY = text(f"""
 """)  # noqa: S608 - a constant of this project
 
 FORCE = text(f"""
-    INSERT INTO worker_scans (attachment_id, of_row, due_at, forced, lane)
-    SELECT a.id, {OF_ROW}, NOW(3), TRUE, :lane FROM message_attachments a WHERE a.id IN :ids
-    ON DUPLICATE KEY UPDATE forced = TRUE, lane = :lane, attempts = 0, claims = IF(lease IS NULL, 0, claims),
-      due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
+    INSERT INTO worker_scans (attachment_id, due_at, forced, lane, of_row)
+    SELECT a.id, NOW(3), TRUE, :lane, {OF_ROW} FROM message_attachments a WHERE a.id IN :ids
+    ON DUPLICATE KEY UPDATE of_row = VALUES(of_row), forced = TRUE, lane = :lane, attempts = 0,
+      claims = IF(lease IS NULL, 0, claims), due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 OF_VERDICT = text("""
     SELECT attachment_id FROM worker_scans
     WHERE verdict = :verdict AND attachment_id > :after ORDER BY attachment_id LIMIT :rows
 """)
-PAGE = 1000
+PAGE, HISTORY_PAGE = 1000, 10_000
+ENDS = ((min, "oldest"), (max, "newest"))
 
 RELEASE = text("""
     INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES (:sha256, :who, :reason)
@@ -54,7 +55,7 @@ RELEASE = text("""
 # All rows of these bytes, by idx_sha256.
 HELD_BACK = text(f"""
     SELECT a.id, a.file_url, s.quarantine FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after AND NOT {IS_ANOTHERS}
+    WHERE NOT {IS_ANOTHERS} AND s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after
     ORDER BY s.attachment_id LIMIT :rows
 """)  # noqa: S608 - a constant of this project
 DUE_AGAIN = text("""
@@ -62,12 +63,15 @@ DUE_AGAIN = text("""
     WHERE attachment_id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
 
-OLD = text("""
-    SELECT COUNT(*) AS attachments, MIN(a.created_at) AS oldest, MAX(a.created_at) AS newest, SUM(a.file_size) AS bytes
-    FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
-    WHERE a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE) AND a.scanned_for_virus AND a.is_safe
-      AND s.attachment_id IS NULL
-""")
+# Page by page of the primary key.
+OLD = text(f"""
+    SELECT MAX(id) AS last, SUM(old) AS attachments, SUM(IF(old, COALESCE(file_size, 0), 0)) AS bytes,
+           MIN(IF(old, created_at, NULL)) AS oldest, MAX(IF(old, created_at, NULL)) AS newest
+    FROM (SELECT a.id, a.file_size, a.created_at, s.attachment_id IS NULL AND COALESCE(a.created_at <= :since, TRUE)
+                 AND COALESCE(a.scanned_for_virus AND a.is_safe, FALSE) AS old
+          FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
+          WHERE a.id > :after AND a.id <= :boundary ORDER BY a.id LIMIT :rows) AS page
+""")  # noqa: S608 - a constant of this project
 CHOOSE = text("UPDATE worker_scan_walks SET database_version = :choice WHERE walk = 'history'")
 TRUST_UNTIL = text("""
     INSERT INTO worker_scan_walks (walk, position, moved_at) VALUES ('trusted', 0, :until)
@@ -88,7 +92,7 @@ def of_verdict(engine: Engine, verdict: str, rows: int) -> list[dict[str, Any]]:
 def show(engine: Engine, attachment_id: int) -> dict[str, Any]:
     """Return an attachment's row, its record and its history. Raise NotPossibleError if there is neither row nor record."""
     with engine.connect() as connection:
-        row, record, history = (dicts(connection, query, id=attachment_id) for query in (ROW, RECORD, HISTORY))
+        row, record, history = (dicts(connection, query, id=attachment_id) for query in (SHARED, RECORD, HISTORY))
     if not row and not record:
         raise NotPossibleError(f"there is no attachment {attachment_id}")
     return {"attachment": row[0] if row else None, "scan": record[0] if record else None, "events": history}
@@ -98,6 +102,7 @@ def rescan(engine: Engine, ids: list[int]) -> int:
     """Have these attachments scanned now, known or not; return how many exist."""
 
     def write(connection: Connection) -> int:
+        connection.execute(DROP_OTHERS, {"ids": ids})
         connection.execute(FORCE, {"ids": ids, "lane": UPLOADS if len(ids) == 1 else RESCANS})
         return int(connection.execute(EXISTING, {"ids": ids}).scalar_one())
 
@@ -126,7 +131,7 @@ def release(
     """
     with engine.connect() as connection:
         record = connection.execute(RECORD, {"id": attachment_id}).mappings().one_or_none()
-        row = connection.execute(ROW, {"id": attachment_id}).mappings().one_or_none()
+        row = connection.execute(SHARED, {"id": attachment_id}).mappings().one_or_none()
     if record is None or row is None:
         raise NotPossibleError(f"there is no attachment {attachment_id} that was scanned")
     if record["verdict"] not in {"infected", "unscannable"} or record["sha256"] is None:
@@ -160,11 +165,16 @@ def _restore(row: dict[str, Any], sha256: str, uploads: Storage, quarantine: Qua
 
 def history(engine: Engine) -> dict[str, Any]:
     """Return what is served from before the workers without a scan, and what was chosen for it."""
-    past = find_unqueued.history(engine)
-    with engine.connect() as connection:
-        (left,) = dicts(connection, OLD, boundary=past.boundary, since=past.since)
-    chosen = (None, "scan", "block")[past.choice]
-    return {**left, "bytes": int(left["bytes"] or 0), "choice": chosen, "trusted_until": past.trusted}
+    past, pages, after = find_unqueued.history(engine), list[dict[str, Any]](), -1
+    while after is not None:
+        with engine.connect() as connection:
+            pages += dicts(connection, OLD, boundary=past.boundary, since=past.since, after=after, rows=HISTORY_PAGE)
+        after = pages[-1]["last"]
+    attachments, size = (sum(int(page[key] or 0) for page in pages) for key in ("attachments", "bytes"))
+    oldest, newest = (pick((page[key] for page in pages if page[key]), default=None) for pick, key in ENDS)
+    choice = (None, "scan", "block")[past.choice]
+    left = {"attachments": attachments, "bytes": size, "oldest": oldest, "newest": newest}
+    return {**left, "choice": choice, "trusted_until": past.trusted}
 
 
 def choose(engine: Engine, choice: str, trusted_until: datetime | None) -> None:

@@ -5,6 +5,7 @@ is nothing to do. Times are the database's. The shared row is written only when 
 """
 
 from dataclasses import replace
+from operator import attrgetter
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, text
@@ -25,11 +26,16 @@ SETTLE_PATIENCE_SECONDS = 25
 UPLOADS, RESCANS = 0, 1
 LANES = {"uploads": UPLOADS, "re-scans": RESCANS}
 
+# By primary keys: records of rows that are gone, whose ids have come back, and what an earlier version wrote.
+DROP_OTHERS = text(f"""
+    DELETE s FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id IN :ids AND {IS_ANOTHERS}
+""").bindparams(bindparam("ids", expanding=True))
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, due_at, of_row)
     SELECT a.id, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id = :id
-    ON DUPLICATE KEY UPDATE attachment_id = worker_scans.attachment_id
+    ON DUPLICATE KEY UPDATE of_row = VALUES(of_row)
 """)  # noqa: S608 - a constant of this project
 CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
@@ -52,14 +58,14 @@ RENEW = text("""
 LOAD = text(f"""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
            s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.file_size,
-           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh, a.id IS NULL OR {IS_ANOTHERS} AS gone,
-           {OF_ROW} AS of_row,
+           COALESCE({OF_ROW}, '') AS of_row, COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh,
+           a.id IS NULL OR {IS_ANOTHERS} AS gone,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id <= h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     LEFT JOIN worker_scan_walks h ON h.walk = 'history'
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - constants of this project
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text("""
@@ -116,10 +122,11 @@ KNOWN = text("""
     ORDER BY verdict DESC LIMIT 1
 """)
 # Infected rows alone, by idx_verdict: another row of the same file, whose content was moved away.
-MOVED = text("""
-    SELECT signature, sha256, size, quarantine FROM worker_scans FORCE INDEX (idx_verdict)
-    WHERE verdict = 'infected' AND file_url = :file_url AND quarantine LIKE '%://%' ORDER BY attachment_id DESC LIMIT 1
-""")
+MOVED = text(f"""
+    SELECT s.signature, s.sha256, s.size FROM worker_scans s FORCE INDEX (idx_verdict)
+    JOIN message_attachments a ON a.id = s.attachment_id AND a.file_url = s.file_url AND NOT {IS_ANOTHERS}
+    WHERE s.verdict = 'infected' AND s.file_url = :file_url AND s.quarantine LIKE '%://%' ORDER BY s.attachment_id DESC LIMIT 1
+""")  # noqa: S608 - a constant of this project
 UNSCANNED = text("""
     SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
     WHERE a.id = :id AND s.attachment_id IS NULL
@@ -139,12 +146,12 @@ class Queue:
         """Lease this attachment, whatever its record says; return an empty list if it is gone or another run has it."""
 
         def lease(connection: Connection) -> list[int]:
+            connection.execute(DROP_OTHERS, {"ids": [attachment_id]})
             connection.execute(ENTER, {"id": attachment_id})
             return self._write_lease(connection, [row.id for row in connection.execute(CLAIM_ONE, {"id": attachment_id})])
 
-        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known. The first load may
-        # have forgotten another row's record.
-        found = self._load(transact(self._engine, lease)) or self._load(transact(self._engine, lease))
+        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known.
+        found = self._load(transact(self._engine, lease))
         return [replace(each, forced=each.forced or (each.scanned_url != "" and not each.fresh)) for each in found]
 
     def claim_due(self, rows: int, idle: bool) -> list[Attachment]:
@@ -192,8 +199,9 @@ class Queue:
         def write(connection: Connection) -> list[Settlement]:
             held = {row.id for row in connection.execute(HELD, parameters)}
             rows = {tuple(row) for row in connection.execute(URLS, parameters)}
-            scanned = [each.attachment for each in settlements]
-            same = {each.id for each in scanned if (each.id, each.file_url, each.of_row) in rows}
+            same = {
+                each.id for each in map(attrgetter("attachment"), settlements) if (each.id, each.file_url, each.of_row) in rows
+            }
             true = [each for each in settlements if each.attachment.id in held & same]
             self._write(connection, true)
             if held - same:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tasks.attachments import find_unqueued
+from tasks.attachments import find_unqueued, operations
 from tasks.attachments.scannable import EICAR
 from workers.cli import cli
 
@@ -85,6 +85,40 @@ def test_they_may_be_trusted_up_to_a_date(uploads: Uploads) -> None:
 
     assert (uploads.flags(trusted), uploads.flags(later)) == ((1, 1), (1, 0))
     assert (uploads.record(trusted).verdict, uploads.record(later).verdict) == ("released", "infected")
+
+
+def test_where_all_records_were_lost_the_operator_is_asked_before_any_row_is_touched(uploads: Uploads) -> None:
+    uploads.sweep()
+    old = [uploads.add(content) for content in (PNG, EICAR)]
+    for _ in range(2):
+        uploads.sweep()
+    assert history()["choice"] == "scan"  # of an empty table: there was nothing to choose
+
+    uploads.execute("DELETE FROM worker_scans")
+    for _ in range(2):
+        uploads.sweep()
+
+    assert [uploads.flags(each) for each in old] == [(1, 1), (1, 0)]
+    assert (history()["attachments"], history()["choice"]) == (1, None)
+    forged = uploads.add(EICAR + b"\n", **SERVED, created_at="2030-01-01 00:00:00")
+    history("--scan")
+    for _ in range(2):
+        uploads.sweep()
+    assert [uploads.flags(each) for each in (*old, forged)] == [(1, 1), (1, 0), (1, 0)]
+
+
+def test_what_is_from_before_the_workers_is_counted_page_by_page(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "HISTORY_PAGE", 2)
+    old = [uploads.add(PNG, **SERVED, file_size=10, created_at=f"2020-01-0{day} 00:00:00") for day in range(1, 6)]
+    uploads.execute("UPDATE message_attachments SET is_safe = 0 WHERE id = :id", id=old[0])
+    uploads.sweep()
+    found = history()
+    assert (found["attachments"], found["bytes"], found["oldest"][:10], found["newest"][:10]) == (
+        4,
+        40,
+        "2020-01-02",
+        "2020-01-05",
+    )
 
 
 def test_where_nothing_is_older_nothing_is_asked(uploads: Uploads) -> None:

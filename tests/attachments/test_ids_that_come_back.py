@@ -65,3 +65,30 @@ def test_neither_history_nor_a_release(uploads: Uploads) -> None:
     assert (told["attachment"]["id"], told["scan"], told["events"]) == (1, None, [])
     refused = CliRunner().invoke(cli, ["attachments", "release", "1", "--reason", "it is a test"])
     assert "there is no attachment 1 that was scanned" in refused.output
+
+
+def test_no_lease_of_a_run_that_scans_the_other_row(uploads: Uploads) -> None:
+    uploads.add(PNG, id=1)
+    uploads.sweep()
+    uploads.execute("UPDATE worker_scans SET attempts = 30, lease = 'dead', due_at = NOW(3) + INTERVAL 1 DAY")
+    take_id_again(uploads, EICAR, file_url="/files/new")
+    uploads.scan(1)
+    assert (uploads.record(1).attempts, uploads.flags(1)) == (0, (1, 0))
+
+
+def test_a_row_that_takes_the_place_of_one_that_is_due_has_its_turn_at_the_next_sweep(uploads: Uploads) -> None:
+    uploads.add(PNG, id=1)
+    uploads.sweep()
+    uploads.execute("UPDATE worker_scans SET due_at = NOW(3)")
+    take_id_again(uploads, EICAR, file_url="/files/new")
+    for _ in range(2):
+        uploads.sweep()
+    assert uploads.flags(1) == (1, 0)
+
+
+def test_records_of_the_version_before_are_any_rows(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.sweep()
+    uploads.execute("UPDATE worker_scans SET of_row = ''")
+    uploads.sweep()
+    assert uploads.flags(attachment) == (1, 1)
