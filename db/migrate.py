@@ -47,9 +47,16 @@ def revision_fault(connection: Connection) -> str | None:
     )
 
 
-def migrate(engine: Engine) -> tuple[str | None, str]:
+def has_tables(engine: Engine) -> bool:
+    """Return whether the schema has worker-owned tables of some revision."""
+    with engine.connect() as connection:
+        return current_revision(connection) is not None
+
+
+def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
     """Bring the worker-owned tables to the newest revision; return the revisions before and after.
 
+    With `anew` all migrations are run once more: a table may have come back as it was at an earlier one.
     Two at once wait for each other on a named lock; raise MigrationBusyError after LOCK_SECONDS. MySQL commits each DDL
     statement by itself, so every migration is written to be run again after a kill in its middle.
     """
@@ -61,6 +68,8 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
             before = current_revision(connection)
             config = _config()
             config.attributes["connection"] = connection
+            if anew:
+                command.stamp(config, "base")
             command.upgrade(config, "head")
             after = current_revision(connection)
             connection.commit()  # before the lock is free: who waits for it must see this revision

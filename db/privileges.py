@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
 from db.migrate import VERSION_TABLE
-from db.models import CHAT_TABLES
+from db.models import DUMPED_TABLES
 from db.needs import COLUMNS
 from db.transactions import error_code
 from settings import ConfigurationError
@@ -81,7 +81,7 @@ def needs(account: Account) -> list[Need]:
     if account == "deploy":
         return [Need(right, table, "db migrate") for table in (VERSION_TABLE, *own) for right in TO_MIGRATE]
     if account == "backup":
-        chat = [Need(right, table, "backups") for table in CHAT_TABLES for right in TO_DUMP]
+        chat = [Need(right, table, "backups") for table in DUMPED_TABLES for right in TO_DUMP]
         audit = [Need(right, "worker_audit", "backups") for right in TO_AUDIT]
         return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD), *audit]
     # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.

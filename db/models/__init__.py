@@ -14,6 +14,7 @@ from db.models.typing_indicators import TypingIndicator
 
 __all__ = [
     "CHAT_TABLES",
+    "DUMPED_TABLES",
     "Base",
     "Bid",
     "ChatNotification",
@@ -42,3 +43,5 @@ CHAT_TABLES = (
     "conversation_settings",
     "chat_notifications",
 )
+# What a dump holds: without the verdicts on its attachments a restored chat would not know one of them.
+DUMPED_TABLES = (*CHAT_TABLES, "worker_scans", "worker_scan_releases")

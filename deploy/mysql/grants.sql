@@ -44,6 +44,8 @@ GRANT SELECT, TRIGGER ON `truck2_db`.`chat_participants` TO 'chat_backup'@'%';
 GRANT SELECT, TRIGGER ON `truck2_db`.`typing_indicators` TO 'chat_backup'@'%';
 GRANT SELECT, TRIGGER ON `truck2_db`.`conversation_settings` TO 'chat_backup'@'%';
 GRANT SELECT, TRIGGER ON `truck2_db`.`chat_notifications` TO 'chat_backup'@'%';
+GRANT SELECT, TRIGGER, CREATE ON `truck2_db`.`worker_scans` TO 'chat_backup'@'%';
+GRANT SELECT, TRIGGER, CREATE ON `truck2_db`.`worker_scan_releases` TO 'chat_backup'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON `truck2_db`.`worker_backup_runs` TO 'chat_backup'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON `truck2_db`.`worker_audit` TO 'chat_backup'@'%';
 GRANT ALL PRIVILEGES ON `truck2\_db\_drill`.* TO 'chat_backup'@'%';

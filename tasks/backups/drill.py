@@ -28,7 +28,7 @@ def drill(engine: Engine, backup: Backup, passphrases: list[bytes], scratch: str
     """
     expected = backup.signed.manifest.tables
     with scratch_schema(engine, scratch) as target:
-        restore.restore(target, backup, passphrases, tick, triggers=False)  # which need rights that a drill has not
+        restore.restore(target, backup, passphrases, tick, expected, triggers=False)  # which need rights that a drill has not
         counted = restore.count_rows(target, expected)
         for name, table in expected.items():
             if counted[name] != table.rows:
@@ -37,7 +37,7 @@ def drill(engine: Engine, backup: Backup, passphrases: list[bytes], scratch: str
                 )
         client = find_client(DUMPERS[server_family(engine)])
         scan = DumpScan()
-        for _ in dump.dump_text(target, client, scan, tick):
+        for _ in dump.dump_text(target, client, scan, tick, expected):
             pass
         if differing := [name for name, table in dump.tables_of(scan).items() if table != expected.get(name)]:
             same = client.version == backup.signed.manifest.client

@@ -5,7 +5,7 @@ import hashlib
 import os
 import select
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import zstandard
 from sqlalchemy import Engine, bindparam, text
 
-from db.models import CHAT_TABLES
+from db.models import CHAT_TABLES, DUMPED_TABLES
 from tasks.backups import folder, manifest
 from tasks.backups.client import (
     DUMP_FLAGS,
@@ -145,9 +145,11 @@ def tables_of(scan: DumpScan) -> dict[str, Table]:
     return {name: Table(rows=seen.rows, sha256=seen.digest.hexdigest()) for name, seen in scan.tables.items()}
 
 
-def dump_text(engine: Engine, client: Client, scan: DumpScan, tick: Tick) -> Iterator[bytes]:
+def dump_text(
+    engine: Engine, client: Client, scan: DumpScan, tick: Tick, tables: Collection[str] = DUMPED_TABLES
+) -> Iterator[bytes]:
     """Return a dump's text as it comes, shown to `scan` too. Raise BackupError at its end unless it is complete."""
-    arguments = (*DUMP_FLAGS, *FAMILY_DUMP_FLAGS[client.family], engine.url.database or "", *CHAT_TABLES)
+    arguments = (*DUMP_FLAGS, *FAMILY_DUMP_FLAGS[client.family], engine.url.database or "", *tables)
     with running(client, arguments, engine.url, writes=True) as child:
         for chunk in _output(child, tick):
             scan.feed(chunk)
@@ -155,7 +157,7 @@ def dump_text(engine: Engine, client: Client, scan: DumpScan, tick: Tick) -> Ite
         child.finish("dumping", EXIT_CODES)
     if not scan.complete:
         raise BackupError(f"{Path(client.program).name} ended without its closing line, so the dump is cut off")
-    if missing := [table for table in CHAT_TABLES if table not in scan.tables]:
+    if missing := [table for table in tables if table not in scan.tables]:
         raise BackupError(f"the dump lacks {', '.join(missing)}")
 
 
@@ -188,12 +190,12 @@ def _expected_bytes(engine: Engine, into: Path) -> int:
 
 def _sizes(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
-        return {name: int(size) for name, size in connection.execute(SIZES, {"names": CHAT_TABLES})}
+        return {name: int(size) for name, size in connection.execute(SIZES, {"names": DUMPED_TABLES})}
 
 
 def _lowest_ids(engine: Engine) -> Mapping[str, int | None]:
     present = _sizes(engine)
-    if missing := [table for table in CHAT_TABLES if table not in present]:
+    if missing := [table for table in DUMPED_TABLES if table not in present]:
         raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
     with engine.connect() as connection:
         return {row.name: row.id for row in connection.execute(LOWEST_IDS)}

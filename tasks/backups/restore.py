@@ -113,7 +113,9 @@ def check(
 ) -> None:
     """Raise BackupError if the dump is not what its manifest says, or the target's account or server cannot load it."""
     if unknown := set(tables) - set(backup.signed.manifest.tables):
-        raise BackupError(f"{backup.name} has no table {', '.join(sorted(unknown))}; it has {', '.join(CHAT_TABLES)}")
+        raise BackupError(
+            f"{backup.name} has no table {', '.join(sorted(unknown))}; it has {', '.join(backup.signed.manifest.tables)}"
+        )
     check_bytes(backup, passphrases, tick)
     _check_loadable(target, only_tables(plain(backup, tick), tables, triggers=triggers), backup.name)
 

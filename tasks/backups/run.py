@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from db.migrate import has_tables, migrate
+from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, results, rotate, seal, source
 from tasks.backups.errors import BackupError
@@ -162,6 +164,8 @@ class Backups:
         with self._working(Run("restore")) as (run, into):
             known = self.known_passphrases
             with source.unpacked(found, known, into, tick, name=name) as backup:
+                # Earlier versions dumped no records of scans.
+                tables = [table for table in tables if table in {*CHAT_TABLES, *backup.signed.manifest.tables}] or tables
                 restore.check(target, backup, known, tick, tables, triggers=triggers)
                 if "chat_notifications" not in tables and results.are_aside(target):
                     raise BackupError("an earlier restore has not given notifications their results: add chat_notifications")
@@ -170,6 +174,8 @@ class Backups:
                         results.set_aside(target, backup.signed.manifest.created_at)
                     if done := restore.load(target, backup, tick, tables, triggers=triggers):
                         run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
+                    if not {*tables} <= {*CHAT_TABLES} and has_tables(target):
+                        migrate(target, anew=True)  # the dump may be of a version that knew less of them
                     if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
                         run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
                     restore.finish(target)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from db.models import CHAT_TABLES
+from db.models import DUMPED_TABLES
 
 END = b";\n"
 TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
@@ -106,7 +106,7 @@ class DumpScan:
         for statement in self._statements.feed(chunk):
             insert = INSERT.match(statement)
             named = insert or CREATE.match(statement)
-            if named and (name := named["table"].decode(errors="replace")) in CHAT_TABLES:
+            if named and (name := named["table"].decode(errors="replace")) in DUMPED_TABLES:
                 table = self.tables.setdefault(name, TableScan())
                 if insert:
                     self._count(statement, *insert.span("values"), table)

@@ -9,7 +9,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
-from db.models import CHAT_TABLES
+from db.models import DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
 from tasks.backups import folder, ledger, months, restore, verify
@@ -120,7 +120,7 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--into", metavar="DATABASE", help="The schema to restore into; made if it is not there. Default: the chat's own."
 )
-@click.option("--tables", metavar="A,B", help="Only these tables. Default: all nine.")
+@click.option("--tables", metavar="A,B", help="Only these tables. Default: all.")
 @click.option("--dump", "dump_name", metavar="NAME", help="Which dump of an archive. Default: its newest.")
 @click.option("--triggers/--no-triggers", default=True, help="Without: what this account may not make is left out.")
 @click.option("--push", is_flag=True, help="Send what the dump has unsettled, though it may have been sent since.")
@@ -140,9 +140,9 @@ def restore_command(
 
     Into the chat's own schema it pauses the sending until it is done. Notifications keep the results that they have now.
     """
-    chosen = tuple(table.strip() for table in tables.split(",")) if tables else CHAT_TABLES
-    if unknown := [table for table in chosen if table not in CHAT_TABLES]:
-        raise click.UsageError(f"no backup has a table {', '.join(unknown)}; there are {', '.join(CHAT_TABLES)}")
+    chosen = tuple(table.strip() for table in tables.split(",")) if tables else DUMPED_TABLES
+    if unknown := [table for table in chosen if table not in DUMPED_TABLES]:
+        raise click.UsageError(f"no backup has a table {', '.join(unknown)}; there are {', '.join(DUMPED_TABLES)}")
     backups = _backups()
     found = backups.find(name)
     schema = into or str(backups.engine.url.database)

@@ -1,0 +1,101 @@
+"""The verdicts on attachments are dumped with the chat: a lost host neither blocks every file nor forgets what was blocked."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine, inspect, text
+
+from db.migrate import migrate
+from db.models import CHAT_TABLES, DUMPED_TABLES
+from settings import get_settings
+from tasks.attachments import find_unqueued, operations
+from tasks.backups import dump
+from tasks.backups.run import Backups
+from tests.backups.conftest import FEW_ITERATIONS, quiet, wait_for_midnight_if_it_is_near
+from workers.cli import cli
+
+SERVED, INFECTED, RELEASED = (1, 1), (1, 0), "ab" * 32
+ROWS = (
+    "INSERT INTO message_attachments (id, message_id, uploaded_by_id, file_name, file_url, scanned_for_virus, is_safe)"
+    " VALUES (7, 1, 1, 'a', '/files/7', 1, 1), (8, 1, 1, 'b', '/files/8', 1, 0)",
+    "INSERT INTO worker_scans (attachment_id, verdict, file_url) VALUES (7, 'clean', '/files/7'), (8, 'infected', '/files/8')",
+    f"INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES ('{RELEASED}', 'ana', 'ours')",
+)
+
+
+@pytest.fixture
+def scanned(chat: Engine, into: Path, monkeypatch: pytest.MonkeyPatch) -> Backups:
+    """Backups of a chat with a clean attachment and an infected one, of which this process's commands know too."""
+    wait_for_midnight_if_it_is_near(chat)
+    monkeypatch.setenv("BACKUP_DIR", str(into))
+    monkeypatch.delenv("BACKUP_S3_URI", raising=False)
+    get_settings.cache_clear()
+    with chat.begin() as connection:
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
+        for statement in ROWS:
+            connection.execute(text(statement))
+        connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
+    return Backups(chat, get_settings(), FEW_ITERATIONS)
+
+
+def swept(engine: Engine) -> list[tuple[int, int]]:
+    """Let the sweep look for attachments, twice; return their flags."""
+    for _ in range(2):
+        find_unqueued.find_recent(engine)
+        find_unqueued.find_older(engine)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text("SELECT scanned_for_virus, is_safe FROM message_attachments"))]
+
+
+def test_a_new_host_knows_the_verdicts_and_releases_of_the_dump(scanned: Backups, other: Engine) -> None:
+    name = scanned.daily(quiet).artefact
+    scanned.restore(scanned.find(name), other, DUMPED_TABLES, quiet)
+    migrate(other)
+
+    assert swept(other) == [SERVED, INFECTED]
+    assert operations.history(other)["attachments"] == 0
+    with other.connect() as connection:
+        verdicts = connection.execute(text("SELECT verdict FROM worker_scans ORDER BY attachment_id")).scalars().all()
+        assert verdicts == ["clean", "infected"]
+        assert connection.execute(text("SELECT sha256 FROM worker_scan_releases")).scalar_one() == RELEASED
+
+
+def test_a_new_host_that_has_none_asks_before_it_touches_a_row(scanned: Backups, other: Engine) -> None:
+    name = scanned.daily(quiet).artefact
+    scanned.restore(scanned.find(name), other, CHAT_TABLES, quiet)
+    migrate(other)
+
+    assert swept(other) == [SERVED, INFECTED]
+    found = operations.history(other)
+    assert (found["attachments"], found["choice"]) == (1, None)
+    operations.choose(other, "block", None)
+    assert swept(other) == [(0, 0), INFECTED]
+
+
+def test_a_dump_of_an_earlier_version_is_brought_to_this_ones_tables(scanned: Backups) -> None:
+    with scanned.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE worker_scans DROP COLUMN of_row"))
+    name = scanned.daily(quiet).artefact
+    migrate(scanned.engine, anew=True)
+
+    done = CliRunner().invoke(cli, ["backups", "restore", name, "--yes"])
+
+    assert done.exit_code == 0, done.output
+    assert "of_row" in {column["name"] for column in inspect(scanned.engine).get_columns("worker_scans")}
+    assert swept(scanned.engine) == [SERVED, INFECTED]
+
+
+def test_a_dump_without_records_leaves_those_of_the_live_chat(scanned: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(dump, "dump_text", partial(dump.dump_text, tables=CHAT_TABLES))
+        name = scanned.daily(quiet).artefact
+
+    done = CliRunner().invoke(cli, ["backups", "restore", name, "--yes"])
+
+    assert done.exit_code == 0, done.output
+    assert swept(scanned.engine) == [SERVED, INFECTED]
+    assert operations.history(scanned.engine)["attachments"] == 0
+    refused = CliRunner().invoke(cli, ["backups", "restore", name, "--yes", "--tables", "worker_scans"])
+    assert "has no table worker_scans" in refused.output
