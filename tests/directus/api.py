@@ -27,5 +27,11 @@ class Api:
     def create(self, collection: str, item: Any) -> Any:
         return self.data("POST", f"/items/{collection}", item)
 
+    def upload(self, name: str, content: bytes) -> str:
+        """Store a file; return its id."""
+        answer = self._client.post("/files", files={"file": (name, content)})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return str(answer.json()["data"]["id"])
+
     def item(self, collection: str, key: object) -> Any:
         return self.data("GET", f"/items/{collection}/{key}")

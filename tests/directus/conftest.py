@@ -154,6 +154,8 @@ def directus(
         pytest.fail("Directus is not installed; run these tests with `make test-directus`")
     home = folder / "directus"
     home.mkdir()
+    shutil.copytree(DEPLOY / "extensions", home / "extensions")
+    (home / "package.json").write_text("{}")  # without one no extension is loaded
     port = free_port()
     owner = database.url
     token = chat_workers(workers_environment, "gateway", "token", "directus-test").strip()

@@ -1,0 +1,117 @@
+"""Directus as the file store: who is refused what, and what becomes of an infected file."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine, text
+
+from devstack.folder import PROJECT
+from tasks.attachments.scannable import EICAR
+from tests.processes import wait_until
+
+from .api import Api
+
+HELLO = b"a shipping label"
+SCANNER_TOKEN, CLIENT_TOKEN = "the-static-token-of-the-scanner", "the-static-token-of-a-client"
+# The hook's schedule is cron's, by the minute.
+HOOK_SECONDS = 100
+
+
+def make_user(api: Api, name: str, token: str, collection: str) -> None:
+    """Make a user whose one right is to read a collection."""
+    policy = api.data("POST", "/policies", {"name": name})["id"]
+    api.data("POST", "/permissions", {"policy": policy, "collection": collection, "action": "read", "fields": ["*"]})
+    user = {"email": f"{name}@example.com", "password": token, "token": token, "policies": [{"policy": policy}]}
+    api.data("POST", "/users", user)
+
+
+@pytest.fixture(scope="module")
+def users(api: Api) -> None:
+    make_user(api, "scanner", SCANNER_TOKEN, "directus_files")
+    make_user(api, "client", CLIENT_TOKEN, "message_attachments")
+
+
+@pytest.fixture(scope="module")
+def attach(api: Api, database: Engine) -> Iterator[Callable[[bytes], tuple[str, int]]]:
+    """Store a file in Directus and write its attachment past it, so that no nudge comes; return the ids of both."""
+    keys = []
+
+    def attach(content: bytes) -> tuple[str, int]:
+        key = api.upload("photo.html", content)
+        keys.append(key)
+        with database.begin() as connection:
+            done = connection.execute(
+                text(
+                    "INSERT INTO message_attachments (message_id, uploaded_by_id, file_name, file_url)"
+                    " VALUES (450, 2, 'photo.html', :url)"
+                ),
+                {"url": f"/{key}"},
+            )
+        return key, int(done.lastrowid)
+
+    yield attach
+    for key in keys:
+        api.request("DELETE", f"/files/{key}")
+
+
+@pytest.fixture(scope="module")
+def scan(api: Api, workers_environment: dict[str, str]) -> Callable[[int], None]:
+    """Scan an attachment as a worker does that reads its files from Directus."""
+    store = {"ATTACHMENTS_URL": f"{api.url}/assets", "ATTACHMENTS_TOKEN": SCANNER_TOKEN}
+
+    def scan(attachment: int) -> None:
+        command = [sys.executable, "-c", f"from tasks.attachments import run; run.scan_one({attachment})"]
+        environment = {**workers_environment, **store}
+        subprocess.run(command, env=environment, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+
+    return scan
+
+
+def get(api: Api, path: str, token: str = "") -> httpx.Response:
+    return httpx.get(f"{api.url}{path}", headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=30)
+
+
+def test_a_file_is_served_by_the_gate_alone_once_it_was_scanned(
+    api: Api, users: None, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
+) -> None:
+    key, attachment = attach(HELLO)
+    for token in ("", CLIENT_TOKEN):
+        assert get(api, f"/assets/{key}", token).status_code == 403
+        assert get(api, f"/chat-files/{attachment}", token).status_code == 403
+    assert get(api, f"/assets/{key}", SCANNER_TOKEN).content == HELLO
+    assert get(api, "/items/message_attachments", SCANNER_TOKEN).status_code == 403
+
+    scan(attachment)
+
+    served = get(api, f"/chat-files/{attachment}", CLIENT_TOKEN)
+    assert (served.status_code, served.content) == (200, HELLO)
+    assert served.headers["Content-Type"] == "application/octet-stream"
+    assert served.headers["Content-Disposition"] == 'attachment; filename="photo.html"'
+    assert get(api, f"/chat-files/{attachment}").status_code == 403
+    assert get(api, f"/assets/{key}", CLIENT_TOKEN).status_code == 403
+
+
+def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
+    api: Api, users: None, folder: Path, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
+) -> None:
+    clean, _ = attach(HELLO)
+    key, attachment = attach(EICAR)
+    scan(attachment)
+    row = api.item("message_attachments", attachment)
+    assert (bool(row["scanned_for_virus"]), bool(row["is_safe"])) == (True, False)
+    assert get(api, f"/chat-files/{attachment}", CLIENT_TOKEN).status_code == 403
+
+    stored = folder / "directus" / "uploads"
+    assert [path for path in stored.iterdir() if path.name.startswith(clean)]
+    wait_until(
+        lambda: not [path for path in stored.iterdir() if path.name.startswith(key)], "its bytes were gone", HOOK_SECONDS
+    )
+    assert [path for path in stored.iterdir() if path.name.startswith(clean)]
+    assert get(api, f"/assets/{key}", SCANNER_TOKEN).status_code == 403
+    scan(attachment)
+    row = api.item("message_attachments", attachment)
+    assert not row["is_safe"]
