@@ -17,7 +17,8 @@ from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Settlement
 from tasks.attachments.verdicts import Finding, Flags, Kind
 
-# A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS.
+# A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS, four times as
+# many with each worker that died of one: five in a row block a file for good, and workers may die for another reason.
 LEASE_SECONDS = 60
 HEARTBEAT_SECONDS = 10
 SETTLE_PATIENCE_SECONDS = 25
@@ -48,10 +49,12 @@ CLAIM_DUE = text("""
 """)
 LEASE = text("""
     UPDATE worker_scans
-    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1 WHERE attachment_id IN :ids
+    SET lease = :lease, due_at = NOW(3) + INTERVAL (:seconds * LEAST(64, POW(4, claims))) SECOND, claims = claims + 1
+    WHERE attachment_id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
 RENEW = text("""
-    UPDATE worker_scans SET due_at = NOW(3) + INTERVAL :seconds SECOND WHERE attachment_id IN :ids AND lease = :lease
+    UPDATE worker_scans SET due_at = NOW(3) + INTERVAL (:seconds * LEAST(64, POW(4, claims - 1))) SECOND
+    WHERE attachment_id IN :ids AND lease = :lease
 """).bindparams(bindparam("ids", expanding=True))
 
 # The fields of an Attachment, by primary keys, without locks.

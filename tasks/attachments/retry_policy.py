@@ -26,10 +26,11 @@ HOUR, DAY = 3600, 86_400
 
 #   try after    1    2     3     4      5      6 ...
 #   STORAGE     5 s  10 s  20 s  40 s   80 s  160 s  up to a day
+#   FAILED      5 s  50 s  8 min  1 h                 five of them block a file for good: no fault of an hour may be that
 #   MISSING     5 s  20 s  80 s  5 min  21 min       up to a day: a file may still be on its way, or its volume away
 LADDERS = {
     Kind.CLAMD: Ladder(first=5, growth=2, cap=HOUR, blocks=8),
-    Kind.FAILED: Ladder(first=5, growth=2, cap=HOUR, blocks=8),
+    Kind.FAILED: Ladder(first=5, growth=10, cap=HOUR, blocks=8),
     Kind.STORAGE: Ladder(first=5, growth=2, cap=DAY, blocks=8),
     Kind.MISSING: Ladder(first=5, growth=4, cap=DAY, blocks=6),
     Kind.CHANGED: Ladder(first=2, growth=2, cap=DAY, blocks=6),

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from click.testing import CliRunner
 from redis import Redis
+from sqlalchemy import text
 
 from devstack.s3 import BUCKET
 from settings import get_settings
@@ -21,8 +22,12 @@ from tasks import counters
 from tasks.attachments import find_unqueued, run
 from tasks.attachments.clamd import Version
 from tasks.attachments.facts import SCANS
+from tasks.attachments.queue import LEASE_SECONDS, Queue
+from tasks.attachments.retry_policy import delay
+from tasks.attachments.scan import MOST_CLAIMS
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.storage import open_storage
+from tasks.attachments.verdicts import Kind
 from workers.cli import cli
 
 from .conftest import Uploads, reread
@@ -138,6 +143,23 @@ def test_a_file_that_may_end_clamd_is_scanned_when_nothing_else_is(
     assert {uploads.flags(each) for each in [suspect, *others]} == {(1, 1)}
     assert fake.beside_the_suspect == 0
     fake.close()
+
+
+def test_the_tries_that_block_a_file_for_good_take_longer_than_a_fault_of_an_hour(uploads: Uploads) -> None:
+    assert sum(delay(Kind.FAILED, tries) for tries in range(1, MOST_CLAIMS)) > 3600
+    attachment = uploads.add(PNG)
+    uploads.execute("INSERT INTO worker_scans (attachment_id, due_at) VALUES (:id, NOW(3))", id=attachment)
+    queue, seconds = Queue(uploads.engine, "a" * 32), []
+    for _ in range(MOST_CLAIMS):
+        uploads.make_due()
+        queue.claim_due(1, True)  # and the worker dies
+        queue.renew([attachment])
+        with uploads.engine.connect() as connection:
+            seconds.append(
+                connection.execute(text("SELECT TIMESTAMPDIFF(SECOND, NOW(), due_at) FROM worker_scans")).scalar_one()
+            )
+    assert seconds[0] <= LEASE_SECONDS
+    assert sum(seconds) > 3600
 
 
 def test_a_maintenance_page_and_an_empty_volume_cost_what_they_last(uploads: Uploads, server: Server) -> None:
