@@ -199,9 +199,10 @@ class _Inside:
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
 
     def _mail(self, data: Data, depth: int) -> None:
-        for found in MIME_BODY.finditer(data):
-            end = data.find(b"\n--", found.end())
-            body = data[found.end() : end if end >= 0 else len(data)]
+        bodies = list(MIME_BODY.finditer(data))
+        for found, stop in zip(bodies, (*(body.start() for body in bodies[1:]), len(data)), strict=False):
+            end = data.find(b"\n--", found.end(), stop)
+            body = data[found.end() : end if end >= 0 else stop]
             self._member([a2b_qp(body) if found[1] in b"Qq" else _from_base64(body)], depth)
 
     def _html(self, data: Data, depth: int) -> None:

@@ -24,7 +24,7 @@ from tasks.attachments.quarantine import Quarantine, open_quarantine
 from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
 from tasks.attachments.scan import Scanner, StoppedError, scan
 from tasks.attachments.scannable import Fitness, UnfitError
-from tasks.attachments.settlement import Settlement, settle
+from tasks.attachments.settlement import AT_ONCE, Settlement, settle
 from tasks.attachments.storage import open_storage
 from tasks.attachments.verdicts import Finding, Kind
 from tasks.shutdown import stop_requested
@@ -109,8 +109,6 @@ def scan_one(attachment_id: int) -> Summary:
     run = _Run(connections=1)
     if run.may_scan():
         run.work(lambda _room, _idle: run.queue.claim_one(attachment_id), once=True)
-        if run.quarantine_is_pending:
-            run.work(lambda _room, _idle: run.queue.claim_one(attachment_id), once=True)
     return run.summary
 
 
@@ -139,7 +137,7 @@ class _Run:
         self._clamd_is_away = False
         self._not_asked = ""
         self._paused, self._looked_at = False, -math.inf
-        self.quarantine_is_pending = False
+        self._more_at_once = False
         self.version: Version | None = None
         """The version of clamd that was asked, and is fit."""
 
@@ -175,7 +173,7 @@ class _Run:
             while claiming or under_way:
                 alone = alone and bool(under_way)
                 if claiming and not alone and len(under_way) <= self._connections * AHEAD // 2:
-                    self.quarantine_is_pending = False
+                    self._more_at_once = False
                     idle = not under_way
                     claimed = claim(self._connections * AHEAD - len(under_way), idle)
                     alone = any(attachment.claims > 1 for attachment in claimed)
@@ -185,8 +183,8 @@ class _Run:
                 done, _ = wait(under_way, timeout=TOGETHER_SECONDS)
                 self._settle([(under_way.pop(future), future) for future in done])
                 # What was settled may have more to be done at once, after the queue seemed empty.
-                claiming = claiming or (self.quarantine_is_pending and not once)
-                over = time.monotonic() > ends_at and not once
+                claiming = claiming or self._more_at_once
+                over = time.monotonic() > ends_at
                 if over or stop_requested() or self._clamd_is_away or self._is_paused():
                     self.summary.more |= over and claiming
                     claiming = False
@@ -235,7 +233,7 @@ class _Run:
             for verdict, attachments in Counter(each.verdict for each in settled if each.is_new).items():
                 counters.add(SCANS, verdict, amount=attachments)
             counters.flush()
-            self.quarantine_is_pending |= any(settlement.quarantine == PENDING for settlement in settlements)
+            self._more_at_once |= any(settlement.wait == AT_ONCE for settlement in settlements)
         if stopped:
             self._release(stopped)
 
