@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,22 @@ def test_a_worker_that_sees_no_signal_is_ended_all_the_same(starting: tuple[Proc
     (worker,) = gateway.children
     os.kill(worker, signal.SIGSTOP)
     ends_with(gateway, worker)
+
+
+def test_more_connections_than_there_is_room_for_wait_in_the_kernel_and_are_served_in_their_turn(
+    starting: tuple[Process, str],
+) -> None:
+    gateway, url = starting
+    gateway.wait_until(lambda: answers(url), "it answered")
+    port = int(url.split(":")[2].partition("/")[0])
+
+    def not_accepted() -> int:
+        """The receive queue of a listening socket: proc_net_tcp.rst."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        return next(int(line[4].split(":")[1], 16) for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A")
+
+    with ExitStack() as held:
+        for _ in range(512 + 40):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        gateway.wait_until(lambda: not_accepted() >= 30, "as many were open as there may be")
+    gateway.wait_until(lambda: answers(url), "it answered again")
