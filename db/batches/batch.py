@@ -25,8 +25,8 @@ STATEMENT_ROWS = 1000
 # statement is undone.
 REFERENCED = {1451, 1217}
 
-# Called in the transaction of a batch with the place behind it and its number of rows.
-Record = Callable[[Connection, Place, int], None]
+# Called in the transaction of a batch with its number of rows.
+Record = Callable[[Connection, int], None]
 
 
 class Keeper(Protocol):
@@ -87,7 +87,7 @@ class Batch:
         looked = not at_once or self.keeper is not None or self.referenced
         skipped = target.still_there(connection, self.before.after, place.after, place.cutoff) if looked and rows < tried else 0
         if self.record:
-            self.record(connection, place, rows)
+            self.record(connection, rows)
         return Written(rows, skipped, tried, place)
 
     def _write(self, connection: Connection, where: str, at_once: bool) -> int:

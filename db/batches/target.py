@@ -33,15 +33,6 @@ class Key:
         """Return how many keys there can be between two places."""
         return int((until - after) / self.step)  # type: ignore[operator,arg-type]
 
-    def dump(self, value: Value | None) -> str | None:
-        """Return a place as it is stored."""
-        return None if value is None else str(value)
-
-    def load(self, stored: str | None) -> Value | None:
-        if stored is None:
-            return None
-        return int(stored) if isinstance(self.step, int) else datetime.fromisoformat(stored)
-
 
 ID = Key("id", 1, 20_000)
 MINUTE = Key("minute", timedelta(minutes=1), 240, unique=False)

@@ -17,8 +17,6 @@ from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
 HOLD_SECONDS = 0.25
-# How often the place is stored while nothing is found.
-RECORD_SECONDS = 1.0
 # While one key in so many matches, batches are ranges of keys, which need not be read before they are written: that saves half
 # the reading in the first purge of a table. Elsewhere a list keeps the write from touching, and locking, rows that stay.
 DENSE = 2
@@ -76,11 +74,11 @@ def walk(
 ) -> Walked:
     """Write the target's rows from `place` on, batch by batch; return how it ended.
 
-    `record` is called in the transaction of each batch, so what it stores is true whenever the process dies. `halt` is asked
+    `record` is called in the transaction of each batch, so what it counts is true whenever the process dies. `halt` is asked
     between batches and names a reason to end. Raise LockLostError when another run may have taken over; no batch is written
     then.
     """
-    began = recorded_at = time.monotonic()
+    began = time.monotonic()
     state = Progress(0, 0, place)
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
     dense = False
@@ -100,9 +98,6 @@ def walk(
         else:
             keys, behind = find(engine, target, state.place, rows)
         if keys == []:
-            if record and time.monotonic() - recorded_at > RECORD_SECONDS:
-                transact(engine, lambda connection, to=behind: record(connection, to, 0))  # type: ignore[misc]
-                recorded_at = time.monotonic()
             state = replace(state, place=behind)
             progress(state)
             continue
@@ -111,8 +106,7 @@ def walk(
         batch = Batch(target, keys, state.place, behind, limits.batch_seconds, lock, record, keeper)
         started = time.monotonic()
         written = transact(engine, batch.write)
-        recorded_at = time.monotonic()
-        took = recorded_at - started
+        took = time.monotonic() - started
         dense = written.rows * DENSE >= target.key.steps(state.place.after, written.place.after)
         state = replace(
             state,

@@ -1,17 +1,11 @@
-"""The ledger of runs: who ran what, when, how many rows, why it ended; and the place where the next run goes on."""
+"""The ledger of runs: who ran what, when, how many rows, why it ended."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
-from db.batches.place import Place
-from db.batches.target import Target
 from tasks.retention.policies import Policy
-
-# A walk that was cut short longer ago than this begins anew: its cutoff is out of date.
-CONTINUE_WITHIN = timedelta(days=7)
 
 CUTOFF = text("SELECT NOW() - INTERVAL :seconds SECOND")
 # Runs without an end while the lock is ours were killed.
@@ -19,27 +13,15 @@ BURY = text("""
     UPDATE worker_retention_runs SET ended_at = touched_at, ended_because = 'died'
     WHERE policy = :policy AND ended_at IS NULL
 """)
-LATEST = text("""
-    SELECT rule, cutoff, after_key, until_key, started_at > NOW() - INTERVAL :seconds SECOND AS recent
-    FROM worker_retention_runs WHERE policy = :policy ORDER BY id DESC LIMIT 1
-""")
 # No other run has the lock, and those that were killed are buried: one still open is our own, whose commit's answer was lost.
 FORGET = text("DELETE FROM worker_retention_runs WHERE policy = :policy AND ended_at IS NULL")
-OPEN = text("""
-    INSERT INTO worker_retention_runs (policy, started_by, rule, cutoff, after_key, until_key)
-    VALUES (:policy, :by, :rule, :cutoff, :after, :until)
-""")
-MOVE = text("""
-    UPDATE worker_retention_runs
-    SET cutoff = :cutoff, after_key = :after, until_key = :until, touched_at = NOW(3) WHERE id = :run
-""")
+# `rule` and two more columns are those of an earlier version, which went on from a place in the table.
+OPEN = text("INSERT INTO worker_retention_runs (policy, started_by, cutoff, rule) VALUES (:policy, :by, :cutoff, '')")
 RECORD = text("""
-    UPDATE worker_retention_runs
-    SET rows_done = rows_done + :rows, batches = batches + :batches, after_key = :after, touched_at = NOW(3) WHERE id = :run
+    UPDATE worker_retention_runs SET rows_done = rows_done + :rows, batches = batches + 1, touched_at = NOW(3) WHERE id = :run
 """)
 CLOSE = text("""
-    UPDATE worker_retention_runs
-    SET ended_at = NOW(3), ended_because = :why, held_seconds = :held, after_key = COALESCE(:after, after_key) WHERE id = :run
+    UPDATE worker_retention_runs SET ended_at = NOW(3), ended_because = :why, held_seconds = :held WHERE id = :run
 """)
 DONE = text("SELECT rows_done FROM worker_retention_runs WHERE id = :run")
 # The window began at the hour, today or yesterday. A run that failed, died or was stopped is made again within it.
@@ -67,58 +49,31 @@ PACE = text("""
 LONGEST_WHY = 255
 
 
-def rule_of(target: Target, age: timedelta) -> str:
-    """Return the hash of what a walk does: one cut short is continued only by a run that does the same."""
-    return hashlib.sha256(repr((target, age)).encode()).hexdigest()[:16]
-
-
 def cutoff(connection: Connection, age: timedelta) -> object:
     """Return the moment so long ago, by the database's clock, in UTC and whole seconds."""
     return connection.execute(CUTOFF, {"seconds": int(age.total_seconds())}).scalar_one()
 
 
-def unfinished(connection: Connection, policy: Policy, rule: str) -> Place | None:
-    """Return where the policy's last run was cut short, if it did the same as `rule` and lately. Bury runs that were killed.
-
-    Call it while holding the policy's lock.
-    """
+def bury(connection: Connection, policy: Policy) -> None:
+    """Write the end of runs that were killed. Call it while holding the policy's lock."""
     connection.execute(BURY, {"policy": policy.name})
-    seconds = int(CONTINUE_WITHIN.total_seconds())
-    row = connection.execute(LATEST, {"policy": policy.name, "seconds": seconds}).one_or_none()
-    if row is None or row.rule != rule or not row.recent:
-        return None
-    key = policy.target.key
-    place = Place(row.cutoff, key.load(row.after_key), key.load(row.until_key))
-    return None if place.finished else place
 
 
 class Entry:
     """The ledger's entry of one run; its counts are written with the batches that they count. Made again, it is still one."""
 
-    def __init__(self, connection: Connection, policy: Policy, by: str, rule: str, place: Place) -> None:
-        parameters = {"policy": policy.name, "by": by, "rule": rule, **_stored(policy, place)}
+    def __init__(self, connection: Connection, policy: Policy, by: str, age: timedelta) -> None:
+        self.cutoff = cutoff(connection, age)
         connection.execute(FORGET, {"policy": policy.name})
-        self.run = int(connection.execute(OPEN, parameters).lastrowid)
-        self._policy = policy
+        self.run = int(connection.execute(OPEN, {"policy": policy.name, "by": by, "cutoff": self.cutoff}).lastrowid)
 
-    def move(self, place: Place, connection: Connection) -> None:
-        """Begin another walk in the same run."""
-        connection.execute(MOVE, {"run": self.run, **_stored(self._policy, place)})
+    def record(self, connection: Connection, rows: int) -> None:
+        connection.execute(RECORD, {"run": self.run, "rows": rows})
 
-    def record(self, connection: Connection, place: Place, rows: int) -> None:
-        after = _stored(self._policy, place)["after"]
-        connection.execute(RECORD, {"run": self.run, "rows": rows, "batches": int(rows > 0), "after": after})
-
-    def close(self, connection: Connection, why: str, held_seconds: float, place: Place | None) -> int:
+    def close(self, connection: Connection, why: str, held_seconds: float) -> int:
         """Write the end; return the rows that the ledger counted."""
-        after = _stored(self._policy, place)["after"] if place else None
-        connection.execute(CLOSE, {"run": self.run, "why": why[:LONGEST_WHY], "held": held_seconds, "after": after})
+        connection.execute(CLOSE, {"run": self.run, "why": why[:LONGEST_WHY], "held": held_seconds})
         return int(connection.execute(DONE, {"run": self.run}).scalar_one())
-
-
-def _stored(policy: Policy, place: Place) -> dict[str, object]:
-    key = policy.target.key
-    return {"cutoff": place.cutoff, "after": key.dump(place.after), "until": key.dump(place.until)}
 
 
 def is_due(connection: Connection, policy: Policy, hour: int) -> bool:

@@ -15,9 +15,8 @@ FIELDS = tuple(PolicySettings.model_fields)
 
 READ = text(
     f"SELECT {', '.join(FIELDS)}, paused_at, paused_by, HOUR(NOW()) AS hour"  # noqa: S608 - constants of this project
-    f" FROM {TABLE} WHERE name = :name"
+    f" FROM (SELECT 1) AS always LEFT JOIN {TABLE} ON name = :name"
 )
-HOUR = text("SELECT HOUR(NOW())")
 PAUSE = text(f"""
     INSERT INTO {TABLE} (name, paused_at, paused_by) VALUES (:name, NOW(3), :by)
     ON DUPLICATE KEY UPDATE paused_by = IF(paused_at IS NULL, VALUES(paused_by), paused_by),
@@ -72,11 +71,8 @@ def in_hours(hour: int, window: tuple[int, int]) -> bool:
 
 def read(connection: Connection, policy: Policy) -> Rules:
     """Return the policy's rules now. Raise RuleError if an operator's value cannot be used: then nothing is deleted at all."""
-    row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one_or_none() or {})
-    hour = row.pop("hour", None)
-    if hour is None:
-        hour = connection.execute(HOUR).scalar_one()
-    paused_at, paused_by = row.pop("paused_at", None), row.pop("paused_by", None)
+    row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one())
+    hour, paused_at, paused_by = (row.pop(name) for name in ("hour", "paused_at", "paused_by"))
     given = validated(policy, row, f"{TABLE}, row {policy.name}").model_dump(exclude_none=True)
     values = policy.defaults.model_dump() | given
     return Rules(

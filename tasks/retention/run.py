@@ -4,15 +4,13 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.batches.batch import Keeper
-from db.batches.place import Place, start
+from db.batches.place import start
 from db.batches.throttle import CHECK_SECONDS, Throttle
 from db.batches.walk import Limits, Progress, Walked, walk
 from db.locks import Lock, LockedError, LockLostError, hold
@@ -77,8 +75,7 @@ def run_policy(
 
     `if_due`: not if this day's run, which is due from the first of the policy's hours on, was made.
 
-    Of two runs at once the second returns at once. A run first ends the walk that an earlier one left unfinished, with that
-    one's cutoff, and then makes a walk of its own: "finished" means that every row was looked at since this run began.
+    Of two runs at once the second returns at once. Each begins at the first row, so one that is "finished" has looked at all.
     """
     try:
         with engine.connect() as connection:
@@ -126,82 +123,53 @@ class _Run:
 
     def run(self) -> Report:
         began = time.monotonic()
-        rule = ledger.rule_of(self.policy.target, self.rules.age)
-        left_over = transact(self.engine, lambda c: ledger.unfinished(c, self.policy, rule))
+        transact(self.engine, lambda c: ledger.bury(c, self.policy))
+        entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, self.rules.age))
         try:
-            place = left_over or self._fresh()
-        except SQLAlchemyError as error:  # behind an ALTER of the API, say
-            entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, self._nowhere(c)))
-            self._close(entry, f"failed: {_reason(error)}", None)
-            raise
-        entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, rule, place))
-        keeper = self._archive(entry.run) if self.rules.archive else None
-        limits = self._limits()
-        rows = batches = 0
-        try:
-            while True:
-                spent = replace(limits, rows=limits.rows - rows, seconds=limits.seconds - (time.monotonic() - began))
-                walked = self._walk(place, spent, entry, keeper)
-                rows, batches = rows + walked.progress.rows, batches + walked.progress.batches
-                place = walked.progress.place
-                if walked.why != "finished" or left_over is None:
-                    break
-                left_over, place = None, self._fresh()
-                transact(self.engine, partial(entry.move, place))
+            walked = self._walk(entry)
         except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
             reason = f"failed: {_reason(error)}"
-            self._close(entry, reason, None)
+            self._close(entry, reason)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
-        skipped = walked.progress.skipped  # by the last walk; what an earlier one skipped, this one has looked at again
+        done, skipped = walked.progress, walked.progress.skipped
         why = f"{walked.why}; locked or referred to, left for the next run: {skipped:,}" if skipped else walked.why
-        done = self._close(entry, why, place)
+        counted = self._close(entry, why)
         return Report(
             policy=self.policy.name,
             started=True,
             why=why,
             finished=walked.why == "finished",
             run=entry.run,
-            rows=rows if done is None else done,
+            rows=done.rows if counted is None else counted,
             skipped=skipped,
-            batches=batches,
+            batches=done.batches,
             seconds=time.monotonic() - began,
             held_seconds=self._held,
-            cutoff=place.cutoff,
+            cutoff=entry.cutoff,
         )
 
-    def _fresh(self) -> Place:
-        with self.engine.connect() as connection:
-            cutoff = ledger.cutoff(connection, self.rules.age)
-        return start(self.engine, self.policy.target, cutoff)
-
-    def _nowhere(self, connection: Connection) -> Place:
-        return Place(ledger.cutoff(connection, self.rules.age), None, None)
-
-    def _archive(self, run: int) -> Archive:
-        s3_uri = get_settings().retention_archive_s3_uri
-        return Archive(self.engine, self.policy, run, destination(self.policy), s3_uri)
-
-    def _limits(self) -> Limits:
-        settings = get_settings()
-        return Limits(
+    def _walk(self, entry: ledger.Entry) -> Walked:
+        settings, target = get_settings(), self.policy.target
+        limits = Limits(
             rows=self.rules.rows_per_run,
             seconds=min(self.rules.minutes_per_run * 60, self.seconds),
             batch_rows=self.rules.batch_rows,
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
         )
-
-    def _walk(self, place: Place, limits: Limits, entry: ledger.Entry, keeper: Keeper | None) -> Walked:
-        held_before = self._held
+        keeper = None
+        if self.rules.archive:
+            place = destination(self.policy)
+            keeper = Archive(self.engine, self.policy, entry.run, place, settings.retention_archive_s3_uri)
 
         def progress(now: Progress) -> None:
-            self._held = held_before + now.held_seconds
+            self._held = now.held_seconds
             self.progress(now)
 
         return walk(
             self.engine,
-            self.policy.target,
-            place,
+            target,
+            start(self.engine, target, entry.cutoff),
             limits,
             self.lock,
             self.throttle,
@@ -223,10 +191,10 @@ class _Run:
             self._asked_at = time.monotonic()
         return self._answer
 
-    def _close(self, entry: ledger.Entry, why: str, place: Place | None) -> int | None:
+    def _close(self, entry: ledger.Entry, why: str) -> int | None:
         """Write the end; return the ledger's rows, or None if the database is away: then the next run buries this one."""
         try:
-            return transact(self.engine, lambda c: entry.close(c, why, self._held, place))
+            return transact(self.engine, lambda c: entry.close(c, why, self._held))
         except DBAPIError as error:
             log.warning("end of the run not written", policy=self.policy.name, run=entry.run, error=str(error.orig))
             return None

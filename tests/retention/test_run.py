@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from db.batches.place import Place
 from db.locks import hold, is_held
 from settings import get_settings
 from tasks.retention import ledger, rules
@@ -88,35 +88,11 @@ def test_the_second_of_two_runs_says_so_and_leaves(full: Engine) -> None:
     assert len(ids(full, "chat_notifications")) == 10
 
 
-def test_a_run_that_reached_its_rows_is_continued_by_the_next(full: Engine) -> None:
+def test_a_run_that_reached_its_rows_leaves_the_rest_to_the_next(full: Engine) -> None:
     set_rule(full, rows_per_run=700)
     assert run_policy(full, POLICY, by="t").why == "its rows per run are done"
-    with full.connect() as connection:
-        place = ledger.unfinished(connection, POLICY, ledger.rule_of(POLICY.target, rules.read(connection, POLICY).age))
-    assert place is not None
-    assert place.after == 700
     assert [run_policy(full, POLICY, by="t").rows for _ in range(3)] == [700, 600, 0]
     assert ids(full, "chat_notifications") == list(range(2001, 2011))
-
-
-def test_rows_behind_the_place_that_match_by_now_are_found_by_the_same_run(full: Engine) -> None:
-    with full.begin() as connection:
-        connection.execute(text("UPDATE chat_notifications SET is_read = 0 WHERE id = 5"))
-    set_rule(full, rows_per_run=700)
-    run_policy(full, POLICY, by="t")
-    with full.begin() as connection:
-        connection.execute(text("UPDATE chat_notifications SET is_read = 1 WHERE id = 5"))
-    set_rule(full, rows_per_run=None)
-    assert run_policy(full, POLICY, by="t").rows == 1300
-    assert ids(full, "chat_notifications") == list(range(2001, 2011))
-
-
-def test_a_changed_age_begins_anew(full: Engine) -> None:
-    set_rule(full, rows_per_run=700)
-    run_policy(full, POLICY, by="t")
-    set_rule(full, rows_per_run=None, age="120d")
-    assert run_policy(full, POLICY, by="t").rows == 0
-    assert len(ids(full, "chat_notifications")) == 1310
 
 
 def test_a_pause_ends_a_run_between_batches_and_keeps_others_from_starting(full: Engine) -> None:
@@ -157,11 +133,10 @@ def test_a_row_that_the_api_holds_waits_for_the_next_run_which_says_so(full: Eng
 
 
 def test_an_entry_whose_commits_answer_was_lost_is_made_once(full: Engine) -> None:
-    place = Place("2025-01-01", 0, 10)
     with hold(full, lock_of(POLICY)):
         for _ in range(2):
             with full.begin() as connection:
-                ledger.Entry(connection, POLICY, "t", "rule", place)
+                ledger.Entry(connection, POLICY, "t", timedelta(days=90))
     with full.connect() as connection:
         assert len(ledger.history(connection, POLICY.name, 10)) == 1
 

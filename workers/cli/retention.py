@@ -92,7 +92,7 @@ def _plan_row(each: Plan) -> tuple[object, ...]:
 @click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
 @as_json_option
 def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
-    """Run policies now, within their limits. Ctrl-C ends cleanly after the batch under way; the next run goes on from there.
+    """Run policies now, within their limits. Ctrl-C ends cleanly after the batch under way; the next run does the rest.
 
     Exit code 1 if a run failed, or if a policy that you named did not run.
     """
