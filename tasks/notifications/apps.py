@@ -170,7 +170,7 @@ def _app(path: Path | None, name: str, table: Any) -> App:
         first = error.errors()[0]
         if not first["loc"]:
             raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {first['ctx']['error']}") from None
-        words = {"missing": "is not set", "extra_forbidden": "is no key that is known"}
+        words = {"missing": f"is not set, and {first['loc'][0]} needs it", "extra_forbidden": "is no key that is known"}
         message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
         where = _called(path, name, *map(str, first["loc"]))
         raise ConfigurationError(f"{where} {message[0].lower()}{message[1:]}") from None
