@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.notifications import contestants, growth, latency, limits, memory, plots, report, transports
+from bench.notifications import contestants, growth, latency, limits, memory, plots, report, rounds, transports
 from bench.notifications.field import Field
 from devstack import programs
 from devstack.stack import Stack
@@ -15,6 +15,7 @@ from settings import get_settings
 RESULTS = Path(__file__).parents[1] / "results"
 STEM = "notifications"
 PARTS = ("throughput", "latency", "growth", "memory", "transports")
+ALONE = "rounds"
 SMALL = 10_000
 MOST_SECONDS = 60
 
@@ -23,7 +24,7 @@ MOST_SECONDS = 60
 @click.option("--rows", default=60_000, show_default=True, help="Rows of the contest; slow contestants get a part of them.")
 @click.option("--quick", is_flag=True, help="A look at everything in a few minutes; its figures mean little.")
 @click.option("--full", is_flag=True, help="Growth to five million rows and memory over a million; ten minutes more.")
-@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this part; may be given again.")
+@click.option("--part", "parts", type=click.Choice((*PARTS, ALONE)), multiple=True, help="Only this part; may be given again.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the results.")
 def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Path) -> None:
     """Measure push delivery: against what users would pick instead, latency, growth, memory and transports."""
@@ -32,7 +33,7 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
     found = report.Results(report.machine())
     programs.ensure(["bench"])
     chosen = parts or PARTS
-    if "throughput" in chosen:
+    if {"throughput", ALONE} & {*chosen}:
         contestants.install_node_peers()
     with Stack("bench-notifications", ["mariadb", "redis", "fcm"]) as stack:
         field = Field(stack, rows)
@@ -41,6 +42,9 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
         # The limits and the growth run our own code in this process.
         os.environ.update(field.environment)
         get_settings.cache_clear()
+        results.mkdir(parents=True, exist_ok=True)
+        if ALONE in chosen:
+            click.echo(rounds.write(rounds.measure(field, rows, MOST_SECONDS), found.machine, results))
         if "throughput" in chosen:
             for contestant in contestants.contestants(rows):
                 run = field.run(contestant, MOST_SECONDS)
@@ -60,7 +64,8 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
             click.echo(f"growth to {big:,} rows …", err=True)
             found.sizes = (SMALL, big)
             found.costs, found.plans = growth.measure(field, SMALL, big)
-    results.mkdir(parents=True, exist_ok=True)
+    if {*chosen} <= {ALONE}:
+        return
     shown = report.text(found)
     click.echo(shown)
     (results / f"{STEM}.txt").write_text(shown)
