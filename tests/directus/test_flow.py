@@ -68,10 +68,12 @@ def test_attachments_are_scanned_created_alone_and_in_bulk(api: Api, files: Path
 
 
 def test_while_the_gateway_is_down_creation_works_and_the_sweep_delivers(
-    api: Api, gateway: Process, folder: Path, files: Path, emulator: Emulator, request: pytest.FixtureRequest
+    api: Api, gateway: Process, fleet: Process, folder: Path, files: Path, emulator: Emulator, request: pytest.FixtureRequest
 ) -> None:
     (files / "later.txt").write_bytes(b"hello")
     gateway.stop()
+    fleet.stop()  # with its second look for the rows of nudges that came before
+    fleet.start().wait_ready()
     row = api.create("chat_notifications", {**NOTIFICATION, "device_tokens": ["token_sweep"]})
     scan = api.create("message_attachments", attachment("later.txt"))
     log = folder / "directus" / "directus.log"
