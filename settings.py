@@ -289,6 +289,10 @@ class Settings(BaseSettings):
     """Mode 0600. Its first line seals and signs; older passphrases may follow, a line each, and still open what they sealed."""
     backup_s3_uri: S3Uri | None = None
     """Where archives go, s3://bucket/prefix; AWS_* say how and with whose rights."""
+    backup_s3_ship: Literal["monthly", "weekly", "daily"] = "monthly"
+    """What leaves the host: an archive a month, or besides each archive, or also each dump, sealed, as soon as it is made."""
+    backup_s3_lock_days: int = Field(default=0, ge=0)
+    """For so long nobody may delete or replace what was shipped, if the bucket was made with object lock; 0: not locked."""
     backup_s3_sse: Literal["AES256", "aws:kms"] | None = None
     """Server-side encryption, beside our own; None: what the bucket does by default."""
     backup_s3_kms_key_id: str | None = None

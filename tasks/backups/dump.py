@@ -6,12 +6,13 @@ import os
 import select
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import zstandard
 from sqlalchemy import Engine, bindparam, text
+from sqlalchemy.exc import DBAPIError
 
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from tasks.backups import folder, manifest
@@ -27,7 +28,7 @@ from tasks.backups.client import (
 )
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
-from tasks.backups.manifest import Manifest, Table
+from tasks.backups.manifest import Binlog, Manifest, Table
 from tasks.backups.passphrases import ITERATIONS
 from tasks.backups.scan import DumpScan
 
@@ -57,17 +58,11 @@ SIZES = text(
     "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
     " WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(bindparam("names", expanding=True))
-SERVER = text("SELECT VERSION() AS version, UTC_TIMESTAMP() AS now, @@GLOBAL.read_only AS read_only")
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """A dump that went through: sizes in bytes, and what was seen of each table."""
-
-    bytes: int
-    sha256: str
-    plain_bytes: int
-    tables: dict[str, Table]
+SERVER = text(
+    "SELECT VERSION() AS version, UTC_TIMESTAMP() AS now, @@GLOBAL.read_only AS read_only, @@GLOBAL.log_bin AS log_bin"
+)
+# MySQL's place in its binary log, by its newer and its older name; both need REPLICATION CLIENT.
+PLACES = ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS")
 
 
 def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, iterations: int = ITERATIONS) -> Backup:
@@ -86,23 +81,29 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     folder.check_space(into, _expected_bytes(engine, into))
     client = find_client(DUMPERS[family_of(server.version)])
     before = _lowest_ids(engine)
+    mysql = family_of(server.version) == "MySQL"
     with folder.making(into / name) as partial:
-        stream = write_dump(engine, client, partial, tick)
-        _check_not_empty(before, _lowest_ids(engine), stream.tables)
-        if folder.file_sha256(partial, lambda _: tick(0)) != stream.sha256:
+        place = _place(engine) if server.log_bin and mysql else None
+        flags = ("--master-data=2",) if server.log_bin and not mysql and client.family == "MariaDB" else ()
+        scan = DumpScan()
+        size, sha256 = write_dump(engine, client, scan, partial, tick, flags)
+        tables = tables_of(scan)
+        _check_not_empty(before, _lowest_ids(engine), tables)
+        if folder.file_sha256(partial, lambda _: tick(0)) != sha256:
             raise BackupError(f"the disk of {into} returns other bytes than were written; the dump was removed")
         made = Manifest(
             kind="daily",
             name=name,
             created_at=server.now.isoformat() + "Z",
-            bytes=stream.bytes,
-            sha256=stream.sha256,
-            plain_bytes=stream.plain_bytes,
+            bytes=size,
+            sha256=sha256,
+            plain_bytes=scan.bytes,
             milliseconds=round((time.monotonic() - started) * 1000),
             database=engine.url.database or "",
             server=server.version,
             client=client.version,
-            tables=stream.tables,
+            tables=tables,
+            binlog=place or (Binlog(file=scan.place[0], position=scan.place[1], gtid=scan.gtid) if scan.place else None),
         )
         folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
     return folder.load(into, name)
@@ -120,24 +121,37 @@ def today(engine: Engine) -> date:
     return now(engine).date()
 
 
-def write_dump(engine: Engine, client: Client, path: Path, tick: Tick) -> Stream:
-    """Write a compressed dump to `path` and return what it holds. Raise BackupError, leaving no file, if it is not complete."""
+def _place(engine: Engine) -> Binlog | None:
+    """Return where a MySQL's binary log stands now, None where this account may not know."""
+    for question in PLACES:
+        with suppress(DBAPIError), engine.connect() as connection:
+            row = connection.execute(text(question)).one()
+            return Binlog(file=row[0], position=row[1], gtid=row[4].replace("\n", ""))
+    return None
+
+
+def write_dump(
+    engine: Engine, client: Client, scan: DumpScan, path: Path, tick: Tick, flags: tuple[str, ...] = ()
+) -> tuple[int, str]:
+    """Write a compressed dump to `path`, shown to `scan` too; return its size and SHA-256.
+
+    Raise BackupError, leaving no file, if it is not complete.
+    """
     digest, size = hashlib.sha256(), 0
     compressor = zstandard.ZstdCompressor(
         compression_params=zstandard.ZstdCompressionParameters.from_level(
             LEVEL, window_log=WINDOW_LOG, write_checksum=True, threads=1
         )
     ).compressobj()
-    scan = DumpScan()
     with folder.writing(path) as file:
-        for chunk in dump_text(engine, client, scan, tick):
+        for chunk in dump_text(engine, client, scan, tick, flags=flags):
             if packed := compressor.compress(chunk):
                 size += file.write(packed)
                 digest.update(packed)
         packed = compressor.flush()
         size += file.write(packed)
         digest.update(packed)
-    return Stream(size, digest.hexdigest(), scan.bytes, tables_of(scan))
+    return size, digest.hexdigest()
 
 
 def tables_of(scan: DumpScan) -> dict[str, Table]:
@@ -146,10 +160,15 @@ def tables_of(scan: DumpScan) -> dict[str, Table]:
 
 
 def dump_text(
-    engine: Engine, client: Client, scan: DumpScan, tick: Tick, tables: Collection[str] = DUMPED_TABLES
+    engine: Engine,
+    client: Client,
+    scan: DumpScan,
+    tick: Tick,
+    tables: Collection[str] = DUMPED_TABLES,
+    flags: tuple[str, ...] = (),
 ) -> Iterator[bytes]:
     """Return a dump's text as it comes, shown to `scan` too. Raise BackupError at its end unless it is complete."""
-    arguments = (*DUMP_FLAGS, *FAMILY_DUMP_FLAGS[client.family], engine.url.database or "", *tables)
+    arguments = (*DUMP_FLAGS, *FAMILY_DUMP_FLAGS[client.family], *flags, engine.url.database or "", *tables)
     with running(client, arguments, engine.url, writes=True) as child:
         for chunk in _output(child, tick):
             scan.feed(chunk)

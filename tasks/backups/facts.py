@@ -43,7 +43,9 @@ def _backups(connection: Connection) -> list[Row]:
     made = [_row(*key, latest.get((*key, "done")), latest.get((*key, "failed"))) for key in sorted(known)]
     now, installed = map(float, connection.execute(NOW).one())
     pace = parse_age(get_settings().backup_every).total_seconds()
-    for job, most in {**MOST_SECONDS, "daily": pace + LATE_SECONDS}.items():
+    shipped = {"daily": pace + LATE_SECONDS, "weekly": MOST_SECONDS["weekly"]}.get(get_settings().backup_s3_ship)
+    limits = {**MOST_SECONDS, "daily": pace + LATE_SECONDS, **({"ship": shipped} if shipped else {})}
+    for job, most in limits.items():
         if own := [row for row in made if row["backup"] == job]:
             newest = max(own, key=lambda row: row[LAST])
             age = now - (newest[LAST] or installed)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,10 +22,14 @@ from tasks.backups.manifest import Kind, Signed
 Tick = Callable[[int], None]
 """Told of each step's bytes, 0 while waiting; raises StoppedError to end the work there."""
 
-FORMS: dict[Kind, tuple[str, str]] = {"daily": ("backup_chat_", ".sql.zst"), "weekly": ("backup_chat_week_", ".tar.enc")}
+FORMS: dict[Kind, tuple[str, str]] = {
+    "daily": ("backup_chat_", ".sql.zst"),
+    "weekly": ("backup_chat_week_", ".tar.enc"),
+    "day": ("backup_chat_day_", ".tar.enc"),
+}
 """The day stands between; a second one of a day has the time behind the day."""
 NAMES = {kind: re.compile(f"{start}([0-9]{{8}})(?:_[0-9]{{6}})?{re.escape(end)}") for kind, (start, end) in FORMS.items()}
-PARTIAL = ".partial"
+PARTIAL, UPLOAD = ".partial", ".upload"
 LOCK = ".lock"
 CHUNK = 1 << 20
 
@@ -109,6 +113,15 @@ def names(folder: Path, kind: Kind, until: date = date.max) -> list[str]:
     return sorted(name for name in found if kind_of(name) == kind and day_of(name) <= until)
 
 
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Delete artefacts, and what lies beside them."""
+    for name in names:
+        # In this order a run cut off between the two leaves a manifest alone, which counts as nothing and goes next time.
+        for suffix in ("", manifest.SUFFIX, UPLOAD):
+            (folder / (name + suffix)).unlink(missing_ok=True)
+    files.sync(folder)
+
+
 def ahead(folder: Path, kind: Kind, today: date) -> list[str]:
     """Return a sentence about each artefact that is dated after today: a clock was wrong, and it counts as nothing."""
     past = names(folder, kind, today)
@@ -149,7 +162,7 @@ def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> bytes |
     been cut off. Return the passphrase that signed it.
     """
     made = backup.signed.manifest
-    signer = manifest.check_signature(backup.signed, passphrases) if passphrases or made.kind == "weekly" else None
+    signer = manifest.check_signature(backup.signed, passphrases) if passphrases or made.kind != "daily" else None
     if file_sha256(backup.path, tick) != made.sha256:
         raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
     return signer

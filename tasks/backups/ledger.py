@@ -31,6 +31,7 @@ LAST = text("""
 AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
 LONGEST_DETAIL = 1000
+DID = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped", "ship": "shipped", "drill": "drilled"}
 
 
 @dataclass(slots=True)
@@ -64,13 +65,17 @@ def recorded(engine: Engine, run: Run) -> Iterator[None]:
     """
     started = time.monotonic()
     try:
-        with _as_sentences(engine):
-            yield
+        yield
     except (BusyError, StoppedError):
         raise
-    except BackupError as error:
-        _record(engine, run, started, "failed", str(error))
-        raise
+    except (BackupError, DBAPIError, OSError) as error:
+        sentence = str(error)
+        if isinstance(error, DBAPIError):
+            sentence = f"the database {engine.url.host}/{engine.url.database} failed: {error.orig}"
+        elif isinstance(error, OSError):
+            sentence = f"{error.filename or 'the disk'}: {error.strerror or error}"
+        _record(engine, run, started, "failed", sentence)
+        raise BackupError(sentence) from error
     if run.artefact:
         _record(engine, run, started, "done", "")
 
@@ -103,13 +108,3 @@ def _record(engine: Engine, run: Run, started: float, outcome: str, detail: str)
     except DBAPIError as error:
         # The backup itself is none the worse for it, and what failed is raised by the caller.
         log.error("run not recorded", job=run.job, outcome=outcome, reason=str(error.orig))
-
-
-@contextmanager
-def _as_sentences(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        raise BackupError(f"the database {engine.url.host}/{engine.url.database} failed: {error.orig}") from error
-    except OSError as error:
-        raise BackupError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error

@@ -19,7 +19,8 @@ from tasks.backups.passphrases import ITERATIONS, MOST_ITERATIONS, derive
 SUFFIX = ".manifest"
 LONGEST = 1_000_000  # bytes
 
-Kind = Literal["daily", "weekly"]
+Kind = Literal["daily", "weekly", "day"]
+"""A dump, an archive of a week's, or of one on its way to S3."""
 Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -51,6 +52,14 @@ class Encryption(_Strict):
     iterations: int = Field(default=ITERATIONS, ge=1, le=MOST_ITERATIONS)
 
 
+class Binlog(_Strict):
+    """Where the server's binary log stood when the dump's snapshot began, or on MySQL just before; replay goes on there."""
+
+    file: str
+    position: int = Field(ge=0)
+    gtid: str = ""
+
+
 class Manifest(_Strict):
     """What a backup holds. Sizes are in bytes; numbers are whole, so that every JSON tool writes them alike."""
 
@@ -67,6 +76,7 @@ class Manifest(_Strict):
     server: str = ""
     client: str = ""
     tables: dict[str, Table] = {}
+    binlog: Binlog | None = None
     members: tuple[Member, ...] = ()
     parts_sha256: str = ""
     """S3's checksum of an archive that is uploaded in parts (`parts`); empty in those made before it was kept."""
@@ -161,4 +171,4 @@ def _keys(passphrase: bytes, salt: bytes, iterations: int) -> tuple[bytes, str]:
 
 
 def _line(model: BaseModel) -> bytes:
-    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(model.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":")).encode() + b"\n"

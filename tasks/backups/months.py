@@ -1,4 +1,4 @@
-"""Which archives in the bucket count for their month: genuine ones, made in it or up to seven days before it.
+"""Which archives in the bucket count for their month (genuine ones, made in it or up to seven days before it) or their day.
 
 Who may write to the bucket chooses keys; what decides is the archive's name, which its manifest's signature covers.
 """
@@ -37,24 +37,24 @@ def fitting(shipped: Iterable[Shipped], today: date) -> Months:
 
 
 def misfit(archive: Shipped, today: date) -> str | None:
-    """Return why an archive cannot count for its month, None if it can."""
+    """Return why an archive cannot count for its month, or its day, None if it can."""
     day = folder.day_of(archive.name)
-    if day > today or archive.month > f"{today:%Y-%m}":
+    if day > today or archive.period > str(today):
         return "is dated after today"
-    if archive.month not in {f"{day:%Y-%m}", f"{day + BEFORE:%Y-%m}"}:
+    if archive.tier == "monthly" and archive.month not in {f"{day:%Y-%m}", f"{day + BEFORE:%Y-%m}"}:
         return f"was made on {day}, neither in that month nor in the seven days before it"
     return None
 
 
 def genuine(bucket: Bucket, archives: list[Shipped], most: int, passphrases: list[bytes], tick: Tick | None = None) -> Months:
-    """Return an archive for each of the newest `most` months that have one which is what its signed manifest says.
+    """Return an archive for each of the newest `most` months, or days, that have one which is what its signed manifest says.
 
     S3's own checksum of the object tells. Where S3 keeps none, the object is read, unless no `tick` is given to be told of it:
     then its size and what was written down beside it are believed.
     """
     found = Months([], [])
     for archive in reversed(archives):
-        if found.counted and archive.month == found.counted[0].month:
+        if found.counted and archive.period == found.counted[0].period:
             continue
         if len(found.counted) == most or len(found.ignored) == MOST_FALSE:
             break

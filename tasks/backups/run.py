@@ -75,7 +75,7 @@ class Backups:
                 _enter(run, backup)
         if run.artefact:
             run.ignored += self._rotate("daily", tick).ignored
-        return run
+        return self._shipped("daily", run, tick)
 
     def weekly(self, tick: Tick, *, force: bool = False) -> Run:
         """Seal the week's dumps unless the newest archive is less than seven days behind the newest dump."""
@@ -84,12 +84,14 @@ class Backups:
             today = dump.today(self.engine)
             last, newest = folder.newest(into, "weekly", today), folder.newest(into, "daily", today)
             if force or last is None or newest is None or newest.day - last.day >= seal.WEEK:
-                for each in seal.week(into, today):
+                week = seal.week(into, today)
+                for each in week:
                     manifest.check_signature(each.signed, known)
-                _enter(run, seal.seal(into, today, known[0], tick, self.iterations))
+                name = folder.fresh_name(into, "weekly", week[-1].day, dump.now(self.engine))
+                _enter(run, seal.seal(into, name, week, known[0], tick, self.iterations))
         if run.artefact:
             run.ignored += self._rotate("weekly", tick).ignored
-        return run
+        return self._shipped("weekly", run, tick)
 
     def monthly(self, tick: Tick, *, force: bool = False) -> Run:
         """Ship the newest archive unless this month, by the database's clock, has a genuine one in the bucket."""
@@ -111,6 +113,50 @@ class Backups:
         if run.artefact:
             run.ignored = self._rotate("monthly", tick).ignored
         return run
+
+    def _shipped(self, tier: str, run: Run, tick: Tick) -> Run:
+        """Ship what of a tier is owed to the bucket, if it is to be; return `run`, or the shipment's if that did nothing."""
+        if tier not in self._shipped_tiers:
+            return run
+        shipment = self.ship(tier, tick)
+        run.ignored += shipment.ignored
+        return run if run.artefact else shipment
+
+    def ship(self, tier: str, tick: Tick) -> Run:
+        """Ship the dumps, each sealed, or the archives that are newer than the newest in the bucket, oldest first; then rotate.
+
+        The first time it is the newest alone.
+        """
+        known, bucket, names = self.passphrases, self._needed_bucket(), dict[str, Backup]()
+        with self._working(Run("ship", tier)) as (run, into):
+            today = dump.today(self.engine)
+            there = [archive for archive in bucket.shipped() if archive.tier == tier]
+            fitting, run.ignored = months.fitting(there, today)
+            genuine, false = months.genuine(bucket, fitting, 1, known)
+            run.ignored += false
+            for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
+                names[seal.name_of(backup)] = backup
+            last = genuine[-1].name if genuine else ""
+            owed = sorted(name for name in names if name > last)
+            for name in owed if last else owed[-1:]:
+                archive = self._sealed(into, name, names[name], known, tick)
+                folder.check_bytes(archive, known, tick)
+                bucket.ship(archive, tier, tick)
+                _enter(run, archive)
+                folder.remove(into, folder.names(into, "day"))  # this one, and one that was never finished
+        if run.artefact:
+            run.ignored += [why for why in self._rotate(f"S3 {tier}", tick).ignored if why not in run.ignored]
+        return run
+
+    def _sealed(self, into: Path, name: str, backup: Backup, known: list[bytes], tick: Tick) -> Backup:
+        """Return an archive as it is, a dump sealed into one: that which an upload was cut off of, if there is one."""
+        if name == backup.name:
+            return backup
+        try:
+            return folder.load(into, name)
+        except BackupError:
+            manifest.check_signature(backup.signed, known)
+            return seal.seal(into, name, [backup], known[0], tick, self.iterations)
 
     def drill(self, tick: Tick, *, tier: str | None = None, if_due: bool = False) -> Run:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest.
@@ -192,8 +238,13 @@ class Backups:
         return {tier: self._rotate(tier, tick) for tier in self._kept_tiers}
 
     @property
+    def _shipped_tiers(self) -> tuple[str, ...]:
+        """The tiers that are shipped as soon as they are made."""
+        return TIERS[TIERS.index(self.settings.backup_s3_ship) : 2] if self.settings.backup_s3_uri else ()
+
+    @property
     def _kept_tiers(self) -> tuple[str, ...]:
-        return TIERS if self.settings.backup_s3_uri else TIERS[:2]
+        return (*TIERS, *(f"S3 {tier}" for tier in self._shipped_tiers)) if self.settings.backup_s3_uri else TIERS[:2]
 
     def _rotate(self, tier: str, tick: Tick) -> Plan:
         with self._working(Run("prune", tier)) as (_run, into):
@@ -201,18 +252,20 @@ class Backups:
 
     def _expired(self, tier: str, into: Path, tick: Tick, *, delete: bool) -> Plan:
         known, keep, today = self.known_passphrases, self.settings, dump.today(self.engine)
-        if tier == "monthly":
-            return rotate.rotate_months(self._needed_bucket(), keep.backup_keep_monthly, today, known, tick, delete=delete)
-        kind: Kind = "weekly" if tier == "weekly" else "daily"
-        days = keep.backup_keep_weekly if tier == "weekly" else keep.backup_keep_daily
-        return rotate.rotate_local(into, kind, days, today, known, tick, delete=delete)
+        place, _, name = tier.rpartition(" ")
+        most = {"daily": keep.backup_keep_daily, "weekly": keep.backup_keep_weekly, "monthly": keep.backup_keep_monthly}[name]
+        if place or name == "monthly":
+            return rotate.rotate_shipped(self._needed_bucket(), name, most, today, known, tick, delete=delete)
+        kind: Kind = "weekly" if name == "weekly" else "daily"
+        thin = kind == "daily" and parse_age(keep.backup_every) < DAY
+        return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
 
     def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
         """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""
         today = dump.today(self.engine)
         if tier == "monthly":
             bucket = self._needed_bucket()
-            if counted := months.fitting(bucket.shipped(), today).counted:
+            if counted := sorted(months.fitting(bucket.shipped(), today).counted, key=lambda each: folder.day_of(each.name)):
                 return (bucket, counted[-1]), counted[:-1]
         elif backup := folder.newest(into, "weekly" if tier == "weekly" else "daily", today):
             return backup, []

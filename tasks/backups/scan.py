@@ -24,7 +24,10 @@ ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 # Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
 INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
 CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `(?P<table>[^`\n]+)`")
-SECTION = re.compile(rb"\n*--\n-- Table structure for table `([^`\n]+)`\n")
+SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([^`\n]+)`\n")
+# As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID.
+PLACE = re.compile(rb"(?:\n|--[^\n]*+\n)*+-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
+GTID = re.compile(rb"(?:\n|--[^\n]*+\n)*+-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
 DELIMITER = b"\nDELIMITER "
 """Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
 FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
@@ -91,6 +94,9 @@ class DumpScan:
     def __init__(self, longest: int = sys.maxsize) -> None:
         self.tables: dict[str, TableScan] = {}
         self.bytes = 0
+        self.place: tuple[str, int] | None = None
+        """The file of the server's binary log and the position in it at which the snapshot stands, if the dump says."""
+        self.gtid = ""
         self._tail = b""
         self._statements = Statements(longest)
 
@@ -110,6 +116,10 @@ class DumpScan:
                 table = self.tables.setdefault(name, TableScan())
                 if insert:
                     self._count(statement, *insert.span("values"), table)
+            elif place := PLACE.match(statement):
+                self.place = self.place or (place[1].decode(errors="replace"), int(place[2]))
+            elif gtid := GTID.match(statement):
+                self.gtid = gtid[1].decode(errors="replace")
 
     def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
         with memoryview(statement) as view:

@@ -1,4 +1,4 @@
-"""Seal a week's dumps into one archive that stock OpenSSL opens, and open it, never before it is verified.
+"""Seal dumps into one archive that stock OpenSSL opens, and open it, never before it is verified.
 
 The file is what `tar cf - … | openssl enc -aes-256-cbc -pbkdf2 -iter N` writes: `Salted__`, 8 bytes of salt, AES-256-CBC. That
 mode alone notices neither a flipped bit nor, in time, a missing end, so nothing is decrypted before the signed manifest and
@@ -31,8 +31,8 @@ WEEK = timedelta(days=7)
 
 
 def week(into: Path, today: date) -> list[Backup]:
-    """Return the dumps to seal, oldest first: those of the seven days that end with the newest until today, and those since the
-    newest archive if that is older.
+    """Return the dumps to seal, oldest first: the last of each of the seven days that end with the newest until today, and of
+    those since the newest archive if that is older.
 
     Raise BackupError if there are none, or if a day has only one that is not whole.
     """
@@ -41,28 +41,24 @@ def week(into: Path, today: date) -> list[Backup]:
         raise BackupError(f"there is no daily backup in {into} to seal; make one with: chat-workers backups create daily")
     archive = folder.newest(into, "weekly", today)
     since = min(last.day - WEEK, archive.day) if archive else last.day - WEEK
-    dumps, faults = [], {}
+    dumps, faults = dict[date, Backup](), {}
     for name in folder.names(into, "daily", today):
         if (day := folder.day_of(name)) > since:
             try:
-                dumps.append(folder.load(into, name))
+                dumps[day] = folder.load(into, name)
             except BackupError as error:
                 faults[day] = error
-    for dump in dumps:
-        faults.pop(dump.day, None)
-    if faults:
+    if faults := {day: error for day, error in faults.items() if day not in dumps}:
         raise BackupError(f"the week is not sealed, since {min(faults.items())[1]}; move that dump away to seal without it")
-    return dumps
+    return [*dumps.values()]
 
 
-def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
-    """Make an archive of the week's dumps, named by the newest one's day, and return it. The caller holds the folder's lock.
+def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
+    """Make an archive of this name of some dumps, and return it. The caller holds the folder's lock.
 
     Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
     """
     started, now = time.monotonic(), datetime.now(UTC).replace(microsecond=0)
-    dumps = week(into, today)
-    name = folder.fresh_name(into, "weekly", dumps[-1].day, now)
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
     with folder.making(into / name) as partial:
         with folder.writing(partial) as file:
@@ -73,7 +69,7 @@ def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int
         if sha256 != writer.digest.hexdigest():
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
         made = Manifest(
-            kind="weekly",
+            kind=folder.kind_of(name) or "weekly",
             name=name,
             created_at=now,
             bytes=writer.bytes,
@@ -89,6 +85,14 @@ def seal(into: Path, today: date, passphrase: bytes, tick: Tick, iterations: int
     return folder.load(into, name)
 
 
+def name_of(backup: Backup) -> str:
+    """Return the name under which a backup leaves the host: an archive's own, or that of the archive of a dump."""
+    if backup.signed.manifest.kind != "daily":
+        return backup.name
+    (start, end), (start_of_day, end_of_day) = folder.FORMS["daily"], folder.FORMS["day"]
+    return start_of_day + backup.name.removeprefix(start).removesuffix(end) + end_of_day
+
+
 def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[Member, ...]:
     members = []
     with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.GNU_FORMAT, bufsize=folder.CHUNK) as tar:
@@ -102,7 +106,7 @@ def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[
                     tar.addfile(entry, cast(IO[bytes], source))
                 members.append(Member(name=path.name, bytes=entry.size, sha256=source.digest.hexdigest()))
             if members[-2].sha256 != dump.signed.manifest.sha256:
-                raise BackupError(f"{dump.name} was changed after it was made, so the week is not sealed; move it away")
+                raise BackupError(f"{dump.name} was changed after it was made, so it is not sealed; move it away")
     return tuple(members)
 
 

@@ -1,23 +1,24 @@
-"""Ship archives to S3 under PREFIX/YYYY-MM/ and fetch them back: multipart, resumable, and never over another object.
+"""Ship archives to S3 under PREFIX/YYYY-MM/, PREFIX/daily/ and PREFIX/weekly/, and fetch them back: multipart, resumable, and
+never over another object.
 
 The manifest is uploaded last, as the mark that the archive is whole. Each part carries its SHA-256, which S3 checks on
 arrival; of all of them it keeps one checksum (`parts`). The whole file's is in the object's metadata.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from settings import Settings
-from tasks import s3
+from tasks import files, s3
 from tasks.backups import folder, manifest, parts
 from tasks.backups.errors import BackupError, StoppedError
-from tasks.backups.folder import PARTIAL, Backup, Tick
+from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Signed
 from tasks.deadline import Deadline
 from tasks.s3 import S3Error
@@ -29,14 +30,18 @@ FETCH_TRIES = 5
 
 UNKNOWN = {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"}
 """What servers of other makers say to what they do not know."""
+FOLDERS: dict[str, manifest.Kind] = {"daily": "day", "weekly": "weekly"}
+"""Beside the months, for what BACKUP_S3_SHIP has shipped as soon as it is made, with the kind that counts there."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
-STATE = ".upload"
 MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """An archive in the bucket, by its key alone. It is whole (`committed`) once its manifest is there too."""
+    """An archive in the bucket, by its key alone: `month` is YYYY-MM or one of FOLDERS.
+
+    It is whole (`committed`) once its manifest is there too.
+    """
 
     month: str
     name: str
@@ -45,6 +50,15 @@ class Shipped:
 
     def __str__(self) -> str:
         return f"{self.month}/{self.name}" if self.month else self.name
+
+    @property
+    def tier(self) -> str:
+        return self.month if self.month in FOLDERS else "monthly"
+
+    @property
+    def period(self) -> str:
+        """What rotation counts: the month that it lies under, or the day of one that lies beside the months."""
+        return str(folder.day_of(self.name)) if self.month in FOLDERS else self.month
 
 
 class Bucket:
@@ -59,6 +73,9 @@ class Bucket:
         self._extra = {key: value for key, value in extra.items() if value}
         self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
         self._plain = settings.backup_s3_plain
+        self._lock_days = settings.backup_s3_lock_days
+        self._versions: dict[str, str] = {}
+        """Of locked objects, by key: the oldest, which nobody can have put over another or hidden behind a delete marker."""
         self._s3 = s3.make_client()
 
     def try_upload(self) -> None:
@@ -83,7 +100,7 @@ class Bucket:
         return {} if self._plain else parameters
 
     def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
-        """Upload an archive and then its manifest under `month` (YYYY-MM); what is there already is not sent again.
+        """Upload an archive and then its manifest under `month`, or one of FOLDERS; what is there already is not sent again.
 
         Parts that arrived before a run was cut off are kept. Raise BackupError if another object has that key, or if S3
         does not take it.
@@ -95,25 +112,31 @@ class Bucket:
                 raise BackupError(f"{self._uri(key)} is not there after its upload")
         text = backup.path.with_name(backup.name + manifest.SUFFIX).read_bytes()
         self._put_manifest(self._key(month, backup.name + manifest.SUFFIX), text)
+        for locked in (key, key + manifest.SUFFIX) if self._lock_days else ():
+            until = {"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=self._lock_days)}
+            with self._asking(f"locking {locked} (s3:PutObjectRetention, in a bucket with object lock)"):
+                self._s3.put_object_retention(Bucket=self.bucket, Key=locked, Retention=until)
         return Shipped(month, backup.name, backup.signed.manifest.bytes, committed=True)
 
     def shipped(self) -> list[Shipped]:
         """Return the archives in the bucket, oldest first."""
         sizes: dict[tuple[str, str], int] = {}
         with self._asking("listing it") as within:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._root)
+            listing, entries = ("list_object_versions", "Versions") if self._lock_days else ("list_objects_v2", "Contents")
+            pages = self._s3.get_paginator(listing).paginate(Bucket=self.bucket, Prefix=self._root)
             for number, page in enumerate(pages, 1):
                 if number > MOST_PAGES:
                     raise BackupError(f"{self.uri} holds more than {MOST_PAGES * 1000:,} objects; give it a prefix of its own")
                 within.extend(PAGE_SECONDS)
-                for entry in page.get("Contents", ()):
+                for entry in page.get(entries, ()):  # of versions the newest first
+                    self._versions[entry["Key"]] = entry.get("VersionId", "")
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
-                    if MONTH.fullmatch(month):
+                    if month in FOLDERS or MONTH.fullmatch(month):
                         sizes[month, name] = entry["Size"]
         return [
             Shipped(month, name, size, committed=(month, name + manifest.SUFFIX) in sizes)
             for (month, name), size in sorted(sizes.items())
-            if folder.kind_of(name) == "weekly"
+            if folder.kind_of(name) == FOLDERS.get(month, "weekly")
         ]
 
     def check(self, shipped: Shipped, passphrases: list[bytes]) -> bool:
@@ -146,12 +169,24 @@ class Bucket:
             file.write(text)
         return folder.load(into, shipped.name)
 
-    def delete(self, shipped: Shipped) -> None:
-        """Delete an archive and then its manifest: cut off between the two, it no longer counts and is known to be gone."""
+    def delete(self, shipped: Shipped) -> bool:
+        """Delete an archive and then its manifest: cut off between the two, it no longer counts and is known to be gone.
+
+        Return whether they are gone; they stay while they are locked.
+        """
         for name in (shipped.name, shipped.name + manifest.SUFFIX):
             key = self._key(shipped.month, name)
-            with self._asking(f"deleting {key}"):
-                self._s3.delete_object(Bucket=self.bucket, Key=key)
+            deleted = False
+            with self._asking(f"deleting {key}", but={"AccessDenied"} if self._lock_days else ()):
+                self._s3.delete_object(Bucket=self.bucket, Key=key, **self._version(key))
+                deleted = True
+            if not deleted:
+                return False
+        return True
+
+    def _version(self, key: str) -> dict[str, str]:
+        """Return which version of an object is meant, where that is known."""
+        return {"VersionId": version} if (version := self._versions.get(key)) else {}
 
     def _manifest(self, shipped: Shipped, passphrases: list[bytes]) -> tuple[Signed, bytes]:
         """Return the manifest of an archive, its signature checked, and its text."""
@@ -161,7 +196,7 @@ class Bucket:
         return signed, text
 
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
-        state = backup.path.with_name(backup.name + STATE)
+        state = backup.path.with_name(backup.name + folder.UPLOAD)
         upload = self._begun(state, key, backup)
         arrived = self._arrived(key, upload) if upload else None
         if upload is None or arrived is None:
@@ -192,12 +227,8 @@ class Bucket:
 
     def _begun(self, state: Path, key: str, backup: Backup) -> str | None:
         """Return the upload that an earlier run began for these same bytes."""
-        try:
-            begun = json.loads(state.read_bytes())
-            same = begun["sha256"] == backup.signed.manifest.sha256 and begun["key"] == self._uri(key)
-            return str(begun["upload"]) if same else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+        begun, _, upload = (state.read_text() if state.exists() else "").partition("\n")
+        return upload if begun == f"{backup.signed.manifest.sha256} {self._uri(key)}" else None
 
     def _begin(self, state: Path, key: str, backup: Backup) -> str:
         sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage}
@@ -205,10 +236,8 @@ class Bucket:
             upload = self._s3.create_multipart_upload(
                 Bucket=self.bucket, Key=key, Metadata={"sha256": sha256}, **options, **self._known(ChecksumAlgorithm="SHA256")
             )["UploadId"]
-        waiting = state.with_name(state.name + PARTIAL)
-        with folder.writing(waiting) as file:
-            file.write(json.dumps({"upload": upload, "sha256": sha256, "key": self._uri(key)}).encode())
-        waiting.rename(state)
+        with files.replacing(state) as file:
+            file.write(f"{sha256} {self._uri(key)}\n{upload}".encode())
         return str(upload)
 
     def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]] | None:
@@ -225,7 +254,9 @@ class Bucket:
         """
         made = signed.manifest
         with self._asking(f"looking for {key}", but=ABSENT):
-            head = self._s3.head_object(Bucket=self.bucket, Key=key, **self._known(ChecksumMode="ENABLED"))
+            head = self._s3.head_object(
+                Bucket=self.bucket, Key=key, **self._version(key), **self._known(ChecksumMode="ENABLED")
+            )
             told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
             known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
             if (
@@ -257,7 +288,7 @@ class Bucket:
     def _chunks(self, key: str, most: int) -> Iterator[bytes]:
         """Return an object's bytes, at most so many; a connection that is cut is taken up where it broke."""
         at, end, tries = 0, most, 0
-        condition: dict[str, str] = {}
+        condition = self._version(key)
         with self._asking(f"fetching {key}") as within:
             while at < end:
                 try:
@@ -270,7 +301,7 @@ class Bucket:
                             while at < end and (chunk := body.read(min(folder.CHUNK, end - at))):
                                 within.check()
                                 at, tries = at + len(chunk), 0
-                                condition = {"IfMatch": answer["ETag"], "Range": f"bytes={at}-"}
+                                condition |= {"IfMatch": answer["ETag"], "Range": f"bytes={at}-"}
                                 yield chunk
                     if at < end:
                         raise S3Error(f"it was cut off at byte {at:,} of {end:,}")

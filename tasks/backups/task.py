@@ -9,7 +9,7 @@ from celery import shared_task
 from db.engine import get_engine
 from settings import ConfigurationError, get_settings
 from tasks.backups.errors import BackupError, BusyError, StoppedError
-from tasks.backups.ledger import Run
+from tasks.backups.ledger import DID, Run
 from tasks.backups.run import Backups
 from tasks.shutdown import stop_requested
 
@@ -22,28 +22,28 @@ TIME_LIMIT_SECONDS = 3 * 3600
 @shared_task(name="tasks.backups.daily", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def daily() -> str:
     """Dump the chat tables unless there is a dump since it was last due."""
-    return _run("dumped", Backups.daily)
+    return _run(Backups.daily)
 
 
 @shared_task(name="tasks.backups.weekly", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def weekly() -> str:
     """Seal the week's dumps into one encrypted archive unless the last seven days have one."""
-    return _run("sealed", Backups.weekly)
+    return _run(Backups.weekly)
 
 
 @shared_task(name="tasks.backups.monthly", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def monthly() -> str:
     """Ship the newest archive to S3 unless this month has one."""
-    return _run("shipped", Backups.monthly)
+    return _run(Backups.monthly)
 
 
 @shared_task(name="tasks.backups.drill", time_limit=TIME_LIMIT_SECONDS, throws=(BackupError, ConfigurationError))
 def drill() -> str:
     """Restore the newest backup of the tier least recently drilled into a scratch schema, once a day, compare, and drop it."""
-    return _run("drilled", partial(Backups.drill, if_due=True))
+    return _run(partial(Backups.drill, if_due=True))
 
 
-def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> str:
+def _run(work: Callable[[Backups, Callable[[int], None]], Run]) -> str:
     try:
         run = work(Backups(get_engine(), get_settings()), _tick)
     except (StoppedError, BusyError) as error:
@@ -57,8 +57,8 @@ def _run(event: str, work: Callable[[Backups, Callable[[int], None]], Run]) -> s
     if not run.artefact:
         return "not due"
     some = {name: value for name, value in (("tier", run.tier), ("rows", run.rows)) if value}
-    log.info(event, artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)
-    return f"{event} {run.artefact}"
+    log.info(DID[run.job], artefact=run.artefact, bytes=run.bytes, seconds=run.milliseconds / 1000, **some)
+    return f"{DID[run.job]} {run.artefact}"
 
 
 def _tick(_bytes: int) -> None:

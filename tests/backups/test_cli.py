@@ -69,6 +69,13 @@ def test_runs_that_are_dated_after_now_count_as_none_and_are_named(run: Command,
     assert "the run of drill in worker_backup_runs is dated after now" in listed.stderr
 
 
+def test_show_says_what_a_dump_holds(run: Command, backups: Backups) -> None:
+    made = backups.daily(quiet)
+    assert run("show", made.artefact).stdout.startswith(f"{made.artefact}: ")
+    assert json.loads(run("show", made.artefact, "--json").stdout)["tables"]["message_reactions"]["rows"] == 100
+    assert run("show", "backup_chat_19990101.sql.zst").exit_code == 1
+
+
 def test_verify_names_the_damaged_one(run: Command, backups: Backups) -> None:
     name = backups.daily(quiet).artefact
     assert run("verify").stdout == f"{name}: as its manifest says\n"

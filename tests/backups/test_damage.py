@@ -128,10 +128,10 @@ def test_a_missing_artefact_and_a_missing_manifest(whole: Backups) -> None:
 
 
 def test_a_damaged_dump_is_not_sealed(whole: Backups) -> None:
-    path = first(whole, "daily")
+    path = whole.folder / folder.names(whole.folder, "daily")[-1]
     flip(path, 5000)
     before = sorted(whole.folder.iterdir())
-    with pytest.raises(BackupError, match="was changed after it was made, so the week is not sealed"):
+    with pytest.raises(BackupError, match="was changed after it was made, so it is not sealed"):
         whole.weekly(quiet, force=True)
     assert sorted(whole.folder.iterdir()) == before
 
@@ -139,7 +139,8 @@ def test_a_damaged_dump_is_not_sealed(whole: Backups) -> None:
 def test_a_damaged_backup_is_refused_before_the_schema_is_touched(whole: Backups, other: Engine) -> None:
     with other.begin() as connection:
         connection.execute(text("CREATE TABLE messages (id INT)"))
-    for kind in folder.NAMES:
+    kinds: tuple[manifest.Kind, ...] = ("daily", "weekly")
+    for kind in kinds:
         path = first(whole, kind)
         flip(path, 5000)
         with pytest.raises(BackupError, match="SHA-256"):
@@ -181,10 +182,8 @@ def test_tables_without_end_are_not_kept() -> None:
     assert list(scan.tables) == ["messages"]
 
 
-@pytest.mark.parametrize("change", [lambda packed: packed[:-5], lambda packed: packed + b"x", lambda packed: packed + packed])
-def test_what_is_no_single_whole_frame_is_named(into: Path, change: Callable[[bytes], bytes]) -> None:
-    path = into / DUMP
+def test_a_frame_without_its_end_is_named(into: Path) -> None:
     backup = bomb(into, 300_000_000)
-    path.write_bytes(change(path.read_bytes()))
+    backup.path.write_bytes(backup.path.read_bytes()[:-5])
     with pytest.raises(BackupError, match="is cut off"):
-        next(verify.plain(backup, quiet))
+        list(verify.plain(backup, quiet))

@@ -175,8 +175,8 @@ def attacker(bucket: Bucket) -> Attacker:
 
 def pruned(bucket: Bucket, keep: int, passphrase: bytes = PASSPHRASE) -> tuple[list[str], list[str]]:
     """Rotate, look that all was done that was planned; return the months that went and what was ignored, by its key."""
-    plan = rotate.rotate_months(bucket, keep, TODAY, [passphrase], quiet, delete=False)
-    assert rotate.rotate_months(bucket, keep, TODAY, [passphrase], quiet, delete=True) == plan
+    plan = rotate.rotate_shipped(bucket, "monthly", keep, TODAY, [passphrase], quiet, delete=False)
+    assert rotate.rotate_shipped(bucket, "monthly", keep, TODAY, [passphrase], quiet, delete=True) == plan
     assert not {str(entry) for entry in plan.expired} & {str(entry) for entry in bucket.shipped()}
     return [entry.month for entry in plan.expired], [sentence.partition(" ")[0] for sentence in plan.ignored]
 

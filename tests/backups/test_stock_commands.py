@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "backups.md"
 
 def blocks() -> list[str]:
     """Return the shell blocks of the chapter, without the first, which sets the names that the test sets itself."""
-    chapter = DOCS.read_text().partition("## Restore without us")[2]
+    chapter = DOCS.read_text().partition("## Restore without us")[2].partition("## To the second")[0]
     return re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL)[1:]
 
 

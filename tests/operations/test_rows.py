@@ -99,6 +99,24 @@ def test_a_stale_backup_says_how_old_it_is(look: Look, execute: Execute, backups
     assert value(read, "backup_last_success_duration_seconds", backup="daily", tier="none") == 1.5
 
 
+@pytest.mark.usefixtures("well", "backups_are_set_up")
+def test_dumps_each_hour_and_their_shipment_are_overdue_after_three(
+    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKUP_EVERY", "1h")
+    monkeypatch.setenv("BACKUP_S3_SHIP", "daily")
+    get_settings.cache_clear()
+    for job, tier in (("daily", ""), ("weekly", ""), ("monthly", ""), ("drill", "daily"), ("ship", "daily")):
+        execute(
+            "INSERT INTO worker_backup_runs (job, tier, outcome, milliseconds, ended_at)"
+            " VALUES (%(job)s, %(tier)s, 'done', 1, NOW(3) - INTERVAL 4 HOUR)",
+            job=job,
+            tier=tier,
+        )
+    (stale,) = [t.sentence for t in look().troubles() if t.alert == "ChatWorkersBackupStale"]
+    assert stale == "Backups or drills are overdue: daily, ship, last done 4 h ago."
+
+
 @pytest.mark.usefixtures("well")
 def test_a_backup_from_the_future_does_not_hide_that_none_is_made(
     look: Look, execute: Execute, backups_are_set_up: None

@@ -16,14 +16,14 @@ from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.ledger import Run
+from tasks.backups.manifest import Manifest
 from tasks.backups.run import TIERS, Backups
 from tasks.backups.source import Source
-from tasks.words import duration, size
+from tasks.words import duration, moment, size
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import bytes_done, who
 
-MADE = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped"}
 Listed = tuple[str, str, int, int | None, datetime | None, bool]
 """Tier, name, bytes, rows, when it was made, whether it is signed."""
 
@@ -39,10 +39,10 @@ def group() -> None:
 @as_json_option
 def create(tier: str, if_due: bool, as_json: bool) -> None:
     """Make a backup now: dump (daily), seal the week's dumps (weekly) or ship the newest archive to S3 (monthly)."""
-    with bytes_done(f"{tier} backup", _expected(tier)) as tick:
+    with bytes_done(f"{tier} backup", None) as tick:
         run = getattr(_backups(), tier)(tick, force=not if_due)
     rows = f", {run.rows:,} rows" if run.rows else ""
-    made = f"{MADE[tier]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
+    made = f"{ledger.DID[run.job]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
     emit(run, as_json, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
     _warn(run.ignored)
 
@@ -64,7 +64,7 @@ def list_command(as_json: bool) -> None:
     try:
         if bucket := backups.bucket:
             counted, ignored = months.fitting(bucket.shipped(), today)
-            rows += [("monthly", str(entry), entry.bytes, None, None, True) for entry in counted]
+            rows += [(f"S3 {entry.tier}", str(entry), entry.bytes, None, None, True) for entry in counted]
             complaints += ignored
     except BackupError as error:
         complaints.append(str(error))
@@ -88,6 +88,25 @@ def _list(rows: list[Listed], last: dict[str, datetime | None], empty: str) -> I
     ]
     yield Table(("tier", "name", "size", "rows", "made at", ""), shown, empty=empty)
     yield Table(("job", "last done"), [(job, done or "never, though tried") for job, done in last.items()])
+
+
+@group.command()
+@click.argument("name")
+@as_json_option
+def show(name: str, as_json: bool) -> None:
+    """Show what a backup of the folder holds, and where the server's binary logs go on from it."""
+    made = folder.load(_backups().folder, name).signed.manifest
+    emit(made.model_dump(mode="json"), as_json, _shown(made))
+
+
+def _shown(made: Manifest) -> Iterator[Line]:
+    yield f"{made.name}: {size(made.bytes)}, made at {moment(made.created_at)} of {made.database} by {made.client or 'us'}"
+    yield Table(("table", "rows"), [(table, f"{seen.rows:,}") for table, seen in made.tables.items()])
+    yield from (member.name for member in made.members)
+    if made.binlog:
+        yield "To go on from it to a given second, with these in the blocks of docs/backups.md, To the second:"
+        yield f'BINLOGS="{made.binlog.file} …" POSITION={made.binlog.position} FROM={made.database}'
+        yield f"(GTID {made.binlog.gtid or 'not in use'})"
 
 
 @group.command("verify")
@@ -222,14 +241,6 @@ def _ask() -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
     click.confirm("Replace them?", abort=True, err=True)
-
-
-def _expected(tier: str) -> int | None:
-    """Return about how many bytes a run will go through, None where nothing tells."""
-    last = folder.newest(_backups().folder, "daily" if tier == "daily" else "weekly")
-    if last is None or tier == "weekly":
-        return None
-    return last.signed.manifest.plain_bytes if tier == "daily" else 2 * last.signed.manifest.bytes
 
 
 def _took(run: Run) -> str:

@@ -1,0 +1,146 @@
+"""A dump says where its snapshot stands in the server's binary log, and a restored one goes on from there to any second."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from db.create import create_shared_schema
+from db.engine import create_engine
+from db.migrate import migrate
+from db.models import CHAT_TABLES
+from devstack import stack as stacks
+from devstack.chat import load_chat
+from devstack.mariadb import MariaDB
+from devstack.stack import SERVICES, Stack
+from tasks.backups import folder
+from tasks.backups.client import server_family
+from tasks.backups.run import Backups
+from tests.backups.conftest import checksums, quiet
+from tests.backups.test_stock_commands import DOCS
+from tests.processes import wait_until
+
+
+@pytest.fixture(scope="module")
+def logged() -> Iterator[Stack]:
+    """A server that keeps a binary log."""
+    kind = SERVICES[MariaDB.name]
+
+    class Logging(kind):  # type: ignore[misc,valid-type]
+        def command(self) -> list[str]:
+            words = [word for word in super().command() if word != "--skip-log-bin"]
+            return [*words, "--log-bin=binlog", "--server-id=7", "--binlog-format=ROW"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stacks.SERVICES, MariaDB.name, Logging)
+        with Stack(f"binlog-{os.getpid()}", ["mariadb"]) as stack:
+            yield stack
+
+
+def test_a_dump_notes_its_place_in_the_binary_log(logged: Stack, backups: Backups) -> None:
+    """Of the snapshot on MariaDB; on MySQL from before it, which takes a right more."""
+    engine = create_engine(logged.mariadb.url())
+    create_shared_schema(engine)
+    migrate(engine)
+    mysql = server_family(engine) == "MySQL"
+    made = Backups(engine, backups.settings, backups.iterations)
+
+    if mysql:
+        first = folder.load(made.folder, made.daily(quiet).artefact)
+        assert first.signed.manifest.binlog is None
+        with logged.mariadb.root() as cursor:
+            cursor.execute("GRANT REPLICATION CLIENT ON *.* TO chat_workers@'127.0.0.1'")
+        engine.dispose()  # for new sessions alone
+    written = False
+
+    def write(size: int) -> None:
+        nonlocal written
+        if size and not written:
+            written = True
+            with engine.begin() as connection:
+                connection.execute(text("INSERT INTO users (id, first_name) VALUES (1, 'a')"))
+
+    before = place(logged, mysql=mysql)
+    backup = folder.load(made.folder, made.daily(write, force=True).artefact)
+    found = backup.signed.manifest.binlog
+    assert found
+    assert (found.file, found.position) == before
+    assert place(logged, mysql=mysql) > before
+    if not mysql:
+        with engine.connect() as connection:
+            assert found.gtid
+            assert (
+                connection.execute(text("SELECT BINLOG_GTID_POS(:f, :p)"), {"f": before[0], "p": before[1]}).scalar()
+                == found.gtid
+            )
+    engine.dispose()
+
+
+def place(stack: Stack, *, mysql: bool) -> tuple[str, int]:
+    with stack.mariadb.root() as cursor:
+        cursor.execute("SHOW BINARY LOG STATUS" if mysql else "SHOW MASTER STATUS")
+        row = cursor.fetchone()
+        assert row
+        return str(row[0]), int(row[1])
+
+
+def test_the_printed_blocks_go_on_from_a_restored_dump_to_a_given_second(
+    logged: Stack, backups: Backups, tmp_path: Path
+) -> None:
+    source = create_engine(logged.mariadb.create_database("test_source"))
+    mysql = server_family(source) == "MySQL"
+    create_shared_schema(source)
+    migrate(source)
+    with logged.mariadb.root() as cursor:
+        if mysql:
+            cursor.execute("GRANT REPLICATION CLIENT ON *.* TO chat_workers@'127.0.0.1'")
+    with source.begin() as connection:
+        load_chat(connection, users=20, conversations=20, notifications=50)
+    made = Backups(source, backups.settings, backups.iterations)
+    name = made.daily(quiet, force=True).artefact
+    binlog = folder.load(made.folder, name).signed.manifest.binlog
+    assert binlog
+    with source.begin() as connection:
+        for statement in (
+            "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 1, 'said since')",
+            "INSERT INTO message_reads (message_id, conversation_id, reader_id) SELECT MAX(id), 1, 2 FROM messages",
+            "UPDATE chat_notifications SET delivery_status = 'SENT', is_sent = 1 ORDER BY id LIMIT 10",
+            "DELETE FROM chat_notifications ORDER BY id DESC LIMIT 5",
+        ):
+            connection.execute(text(statement))
+    wanted = checksums(source)
+    with source.connect() as connection:
+        stop = connection.execute(text("SELECT UTC_TIMESTAMP() + INTERVAL 1 SECOND")).scalar_one()
+        wait_until(
+            lambda: connection.execute(text("SELECT UTC_TIMESTAMP() > :stop"), {"stop": stop}).scalar() == 1, "it is later"
+        )
+    with source.begin() as connection:
+        connection.execute(text("DELETE FROM message_reads"))
+        connection.execute(text("DELETE FROM chat_notifications"))
+
+    target = create_engine(logged.mariadb.create_database("test_target"))
+    create_shared_schema(target)
+    migrate(target)
+    with target.begin() as connection:  # their owner's backup
+        for parent in ("users", "shipments", "bids"):
+            connection.execute(text(f"INSERT INTO {parent} SELECT * FROM test_source.{parent}"))
+    made.restore(made.find(name), target, CHAT_TABLES, quiet, push=True)
+    assert checksums(target) != wanted
+    server = logged.mariadb
+    (tmp_path / "my.cnf").touch(mode=0o600)
+    (tmp_path / "my.cnf").write_text(f"[client]\nuser=root\npassword={server._root_password}\nsocket={server.socket}\n")
+    blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text().partition("## To the second")[2], re.DOTALL)
+    variables = (
+        f"set -euo pipefail\nBINLOGS={server._tables / binlog.file}\nPOSITION={binlog.position}\nSTOP='{stop}'\n"
+        f'FROM=test_source\nDATABASE=test_target\nCLIENT="{"mysql" if mysql else "mariadb"} --defaults-extra-file=my.cnf"\n'
+    )
+    command = ["bash", "-c", variables + blocks[2 if mysql else 1]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert checksums(target) == wanted
+    source.dispose()
+    target.dispose()

@@ -1,0 +1,201 @@
+"""What BACKUP_S3_SHIP has shipped at once: sealed, in order, only if genuine, rotated there, and all that a restore needs."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import Engine, text
+
+from db.models import CHAT_TABLES
+from devstack.stack import Stack
+from tasks.backups import dump, folder, manifest
+from tasks.backups.errors import BackupError
+from tasks.backups.run import Backups
+from tasks.backups.ship import Bucket
+from tests.backups.conftest import checksums, quiet
+from tests.backups.test_rotate import put
+
+
+@pytest.fixture
+def shipping(backups: Backups) -> Backups:
+    """Backups that ship each dump as soon as it is made."""
+    return replace(backups, settings=backups.settings.model_copy(update={"backup_s3_ship": "daily"}))
+
+
+def shipped(backups: Backups) -> list[str]:
+    return [str(entry) for entry in Bucket(backups.settings).shipped() if entry.committed]
+
+
+def older(backups: Backups, days: int) -> str:
+    """Put a dump of so many days ago beside today's; return under which name it is shipped."""
+    day = dump.today(backups.engine) - timedelta(days=days)
+    put(backups.folder, f"backup_chat_{day:%Y%m%d}.sql.zst", signed=True)
+    return f"daily/backup_chat_day_{day:%Y%m%d}.tar.enc"
+
+
+def test_a_dump_is_sealed_and_shipped_as_soon_as_it_is_made(shipping: Backups) -> None:
+    name = shipping.daily(quiet).artefact
+    day = name.removeprefix("backup_chat_").removesuffix(".sql.zst")
+    assert shipped(shipping) == [f"daily/backup_chat_day_{day}.tar.enc"]
+    assert sorted(path.name for path in shipping.folder.iterdir()) == [".lock", name, name + manifest.SUFFIX]
+    week = shipping.weekly(quiet).artefact
+    assert shipped(shipping)[1:] == [f"weekly/{week}"]
+    assert shipping.daily(quiet).artefact == shipping.weekly(quiet).artefact == ""
+
+
+def test_what_could_not_be_shipped_is_shipped_in_order_once_the_bucket_is_back(
+    shipping: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = older(shipping, 4)
+    shipping.ship("daily", quiet)
+    names = [first, *(older(shipping, days) for days in (3, 2, 1))]
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+        away.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(BackupError, match="failed while listing it"):
+            replace(shipping).daily(quiet)
+    made = folder.names(shipping.folder, "daily")[-1]
+    assert folder.load(shipping.folder, made).signed.manifest.rows  # the dump is none the worse for it
+    assert shipped(shipping) == names[:1]
+    shipping.daily(quiet)
+    assert shipped(shipping)[:4] == names
+    assert len(shipped(shipping)) == 5
+
+
+def test_the_first_time_the_newest_alone_is_shipped(shipping: Backups) -> None:
+    names = [older(shipping, days) for days in (3, 2, 1)]
+    shipping.ship("daily", quiet)
+    assert shipped(shipping) == names[-1:]
+
+
+def test_what_is_not_genuine_in_the_bucket_keeps_no_dump_from_being_shipped(shipping: Backups, stack: Stack) -> None:
+    name = older(shipping, 1)
+    shipping.ship("daily", quiet)
+    day = dump.today(shipping.engine)
+    prefix = str(shipping.settings.backup_s3_uri).removeprefix("s3://backups/")
+    for suffix in ("", manifest.SUFFIX):
+        key = f"{prefix}/daily/backup_chat_day_{day:%Y%m%d}_999999.tar.enc{suffix}"
+        boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups").put_object(Key=key, Body=b"junk")
+    run = shipping.daily(quiet)
+    assert "counts as nothing" in " ".join(run.ignored)
+    assert [entry for entry in shipped(shipping) if "999999" not in entry] == [
+        name,
+        f"daily/backup_chat_day_{day:%Y%m%d}.tar.enc",
+    ]
+
+
+def test_a_genuine_archive_in_another_folder_than_its_own_counts_as_nothing(shipping: Backups, stack: Stack) -> None:
+    """Who may put objects copies an archive of a week among those of the days, whose names come before it."""
+    name = older(shipping, 1)
+    shipping.ship("daily", quiet)
+    shipping.daily(quiet, force=True)
+    week = shipping.weekly(quiet).artefact
+    prefix = str(shipping.settings.backup_s3_uri).removeprefix("s3://backups/")
+    for suffix in ("", manifest.SUFFIX):
+        content = (shipping.folder / (week + suffix)).read_bytes()
+        for other in ("daily", f"{dump.today(shipping.engine):%Y-%m}"):
+            copied = week if other == "daily" else shipped(shipping)[1].partition("/")[2]
+            bucket = boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups")
+            bucket.put_object(Key=f"{prefix}/{other}/{copied}{suffix}", Body=content)
+    assert shipped(shipping)[0] == name
+    assert [entry.partition("/")[0] for entry in shipped(shipping)] == ["daily", "daily", "weekly"]
+    assert shipping.monthly(quiet).artefact == week
+
+
+def test_the_bucket_is_rotated_by_the_same_days(shipping: Backups) -> None:
+    names = []
+    for days in range(9, 0, -1):
+        names.append(older(shipping, days))
+        shipping.ship("daily", quiet)
+    kept = replace(shipping, settings=shipping.settings.model_copy(update={"backup_keep_daily": 7}))
+    kept.daily(quiet)
+    assert shipped(kept)[:-1] == names[3:]
+
+
+def test_of_many_dumps_a_day_the_last_stays_once_two_days_are_over(backups: Backups) -> None:
+    hourly = replace(backups, settings=backups.settings.model_copy(update={"backup_every": "1h"}))
+    for days in (3, 2, 1):
+        older(hourly, days)
+        name = folder.names(hourly.folder, "daily")[-1]
+        put(hourly.folder, name.replace(".sql", "_130000.sql"), signed=True)
+    hourly.daily(quiet)
+    left = [name.partition(".")[0][-7:] for name in folder.names(hourly.folder, "daily")]
+    assert [end == "_130000" for end in left] == [True, True, False, True, False]
+
+
+def test_a_restore_from_the_bucket_alone_brings_back_the_newest_dump(shipping: Backups, other: Engine, into: Path) -> None:
+    """The host is lost, and with it the folder; another one has the passphrase and the bucket's address."""
+    shipping.daily(quiet)
+    before = checksums(shipping.engine)
+    with shipping.engine.begin() as connection:
+        connection.execute(text("DELETE FROM message_reads"))
+    shutil.rmtree(into)
+    into.mkdir(mode=0o700)
+    newest = shipped(shipping)[-1]
+    shipping.restore(shipping.find(newest), other, CHAT_TABLES, quiet, push=True)
+    assert checksums(other) == before
+    assert shipping.drill(quiet, tier="monthly").rows
+
+
+@pytest.fixture
+def locked(backups: Backups, stack: Stack) -> Backups:
+    """Backups in a bucket that was made with object lock, which moto enforces."""
+    name = f"locked-{uuid4().hex[:12]}"
+    boto3.client("s3", endpoint_url=stack.s3.url).create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    own = {"backup_s3_uri": f"s3://{name}/chat", "backup_s3_lock_days": 30, "backup_s3_ship": "daily"}
+    return replace(backups, settings=backups.settings.model_copy(update=own))
+
+
+def thief(backups: Backups, stack: Stack) -> Any:
+    """The bucket in the hands of one who has stolen its credentials."""
+    name = str(backups.settings.backup_s3_uri).removeprefix("s3://").partition("/")[0]
+    return boto3.resource("s3", endpoint_url=stack.s3.url).Bucket(name)
+
+
+def test_a_bucket_whose_credentials_were_stolen_keeps_its_archives(
+    locked: Backups, other: Engine, stack: Stack, into: Path
+) -> None:
+    locked.daily(quiet)
+    (name,) = shipped(locked)
+    bucket = thief(locked, stack)
+    for version in [*bucket.object_versions.all()]:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            version.delete()
+    for entry in [*bucket.objects.all()]:
+        entry.put(Body=b"pay us")
+        entry.delete()
+    assert not [*bucket.objects.all()]
+    assert shipped(locked) == [name]
+    shutil.rmtree(into)
+    into.mkdir(mode=0o700)
+    locked.restore(locked.find(name), other, CHAT_TABLES, quiet, push=True)
+    assert checksums(other) == checksums(locked.engine)
+    assert locked.drill(quiet, tier="monthly").rows
+
+
+def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(locked: Backups, stack: Stack) -> None:
+    names = []
+    for days in range(9, 1, -1):
+        names.append(older(locked, days))
+        locked.ship("daily", quiet)
+    kept = replace(locked, settings=locked.settings.model_copy(update={"backup_keep_daily": 7}))
+    plan = kept.prune(quiet)["S3 daily"]
+    assert (plan.expired, [sentence.partition(" ")[0] for sentence in plan.ignored]) == ([], names[:1])
+    assert "stays, for S3 denies its deletion" in plan.ignored[0]
+    assert shipped(kept) == names
+    for version in thief(kept, stack).object_versions.all():
+        over = datetime.now(UTC) - timedelta(days=1)  # as time has it
+        version.meta.client.put_object_retention(
+            Bucket=version.bucket_name,
+            Key=version.object_key,
+            VersionId=version.id,
+            Retention={"Mode": "COMPLIANCE", "RetainUntilDate": over},
+        )
+    assert [str(entry) for entry in kept.prune(quiet)["S3 daily"].expired] == names[:1]
+    assert not [version for version in thief(kept, stack).object_versions.all() if names[0] in version.object_key]
