@@ -16,6 +16,7 @@ from typing import Any
 import click
 from sqlalchemy import Engine, text
 
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -179,7 +180,10 @@ def main(files: int, rounds: int) -> None:
 
 def report(found: dict[str, Any]) -> None:
     """Print the table and write it beside the figures."""
-    lines = [f"{found['files']} files, {found['bytes'] / MIB:.0f} MiB, best of {len(found['seconds']['worker'])}"]
+    lines = [
+        f"measured: {place()}",
+        f"{found['files']} files, {found['bytes'] / MIB:.0f} MiB, best of {len(found['seconds']['worker'])}",
+    ]
     for name, taken in found["seconds"].items():
         best, cpu = min(taken)
         files, mebibytes = found["files"] / best, found["bytes"] / MIB / best

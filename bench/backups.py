@@ -15,6 +15,7 @@ from statistics import median
 import click
 from sqlalchemy import Engine, text
 
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -162,7 +163,7 @@ def main(rows: int, rounds: int) -> None:
             fill(engine, size)
             results[size] = compare(environment, work, rounds)
         engine.dispose()
-    report = table(results)
+    report = f"measured: {place()}\n{table(results)}"
     click.echo(report)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "backups.txt").write_text(report + "\n")

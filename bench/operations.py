@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from sqlalchemy import Engine, text
 
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import get_engine
 from db.migrate import migrate
@@ -61,7 +62,7 @@ def main(rows: int) -> None:
         _load(engine, rows)
         found = {"rows": rows, "milliseconds": _scrapes() | _plain(engine), "counting": _counting(stack.redis.url)}
         engine.dispose()
-    lines = [f"{rows:,} notifications, {rows // 10:,} entries, {rows:,} scans; median of {SCRAPES}, ms"]
+    lines = [f"measured: {place()}", f"{rows:,} notifications, {rows // 10:,} entries, {rows:,} scans; median of {SCRAPES}, ms"]
     lines += [f"  {name:32} {value:10.1f}" for name, value in found["milliseconds"].items()]
     lines += ["counting"] + [f"  {name:32} {value:10.2f}" for name, value in found["counting"].items()]
     print("\n".join(lines))

@@ -18,6 +18,7 @@ import pymysql
 from sqlalchemy import text
 
 from bench.live_chat import Latency, Sample, latency, live_traffic
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -290,7 +291,7 @@ def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
     results = [_result(name, tries) for name, tries in zip(chosen, zip(*all_rounds, strict=True), strict=True)]
     # One baseline for all: the traffic before each contestant is the same traffic.
     baseline = latency(sample for tries in all_rounds for each in tries for sample in each.before)
-    table = _table(results, baseline)
+    table = f"measured: {place()}\n{_table(results, baseline)}"
     click.echo(table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "retention.txt").write_text(table + "\n")

@@ -8,6 +8,7 @@ import click
 
 from bench.notifications import contestants, growth, latency, limits, memory, plots, report, rounds, transports
 from bench.notifications.field import Field
+from bench.place import place
 from devstack import programs
 from devstack.stack import Stack
 from settings import get_settings
@@ -30,7 +31,7 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
     """Measure push delivery: against what users would pick instead, latency, growth, memory and transports."""
     rows = min(rows, 12_000) if quick else rows
     big, drained = (5_000_000, 1_000_000) if full else (100_000, 20_000) if quick else (1_000_000, 200_000)
-    found = report.Results(report.machine())
+    found = report.Results(place())
     programs.ensure(["bench"])
     chosen = parts or PARTS
     if {"throughput", ALONE} & {*chosen}:
@@ -44,7 +45,7 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
         get_settings.cache_clear()
         results.mkdir(parents=True, exist_ok=True)
         if ALONE in chosen:
-            click.echo(rounds.write(rounds.measure(field, rows, MOST_SECONDS), found.machine, results))
+            click.echo(rounds.write(rounds.measure(field, rows, MOST_SECONDS), found.place, results))
         if "throughput" in chosen:
             for contestant in contestants.contestants(rows):
                 run = field.run(contestant, MOST_SECONDS)

@@ -1,10 +1,7 @@
 """What the run found, as text: the table of ratios, the goals beside what was reached, and plots made of characters."""
 
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.notifications import contestants as c
@@ -21,7 +18,7 @@ BAR = 44
 class Results:
     """All that one run of the benchmark measured; a part that was not asked for is empty."""
 
-    machine: str
+    place: str
     runs: list[Run] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
@@ -51,16 +48,6 @@ class Goal:
     aim: str
     reached: str
     met: bool
-
-
-def machine() -> str:
-    """Return which machine this is: processor, cores, memory, kernel, load when the run began."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    system = f"Linux {platform.release()}, Python {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}, load at the start {load}"
 
 
 def goals(found: Results) -> list[Goal]:
@@ -112,7 +99,7 @@ def memory_ends(samples: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 def text(found: Results) -> str:
     """Return the whole report."""
-    parts = [f"machine: {found.machine}"]
+    parts = [f"measured: {found.place}"]
     if found.runs:
         parts += [_throughput(found), _bars("rows a second", [(_name(run), run.rate) for run in found.runs]), _endpoint(found)]
     if found.latencies:

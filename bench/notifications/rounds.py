@@ -1,7 +1,6 @@
 """`python -m bench.notifications --part rounds`: this project and Node's batches by turns, in the same minutes."""
 
 import json
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -11,7 +10,6 @@ import click
 from bench.notifications import limits
 from bench.notifications.contestants import NODE, OURS, contestants
 from bench.notifications.field import Field, Run
-from devstack.folder import PROJECT
 
 ROUNDS = 3
 
@@ -30,10 +28,9 @@ def measure(field: Field, rows: int, most_seconds: float) -> list[list[Run]]:
     return rounds
 
 
-def write(rounds: list[list[Run]], machine: str, results: Path) -> str:
+def write(rounds: list[list[Run]], place: str, results: Path) -> str:
     """Return what was found, and write it as text and as data."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=True)
-    lines = [f"commit: {commit.stdout.strip()}", f"machine: {machine}", "", "CPU in microseconds a row", ""]
+    lines = [f"measured: {place}", "", "CPU in microseconds a row", ""]
     lines += [f"{'round':<6}{'contestant':<34}{'processes':>9}{'rows/s':>9}{'own':>6}{'MariaDB':>9}{'endpoint':>10}"]
     for number, runs in enumerate(rounds, 1):
         for run in runs:
@@ -49,6 +46,6 @@ def write(rounds: list[list[Run]], machine: str, results: Path) -> str:
         lines.append(f"{processes} processes, ours against Node's: {each}; own CPU, median {median(costs):.2f}")
     shown = "\n".join(lines) + "\n"
     (results / "rounds.txt").write_text(shown)
-    data = {"commit": commit.stdout.strip(), "machine": machine, "rounds": [[asdict(run) for run in runs] for runs in rounds]}
+    data = {"place": place, "rounds": [[asdict(run) for run in runs] for runs in rounds]}
     (results / "rounds.json").write_text(json.dumps(data, indent=1) + "\n")
     return shown
