@@ -15,7 +15,7 @@ EXECUTABLE, MACROS = "executable", "macros"
 """The latter is a document's that has them, which only a look inside tells."""
 
 TYPES = {
-    name: re.compile(pattern, re.DOTALL | re.IGNORECASE if name in {"html", "svg", "mail", "script"} else re.DOTALL)
+    name: re.compile(pattern, re.DOTALL | re.IGNORECASE if name in {"html", "svg", "mail", "mime", "script"} else re.DOTALL)
     for name, pattern in {
         # Opened by clamd, as far as its samples are found.
         "zip":        rb"PK(?:\x03\x04|\x05\x06)",
@@ -38,7 +38,8 @@ TYPES = {
         "mail":       rb"(?:\xef\xbb\xbf)?\s*(?:From |[a-z][a-z0-9-]{0,60}:).{0,32000}?\n"
                       rb"(?:MIME-Version|Content-Type|Received|Message-ID|Return-Path|From|To|Subject):",
         "tnef":       rb"\x78\x9f\x3e\x22",
-        # Opened by no clamd.
+        # Opened by no clamd; the first is a mail's part alone.
+        "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n",
         "zst":        rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
         "lz":         rb"LZIP\x01",
         "lzma":       rb"\x5d\0\0(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\0|.[\x01-\x08])(?:\xff{8}|.{5}\0{3})",

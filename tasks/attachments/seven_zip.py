@@ -164,7 +164,7 @@ class _Reader:
         if (kind := self.number()) != END:
             self._checksums(kind, count)
             kind = self.number()
-        found, sizes = [], self._sizes([size for size, *_ in unpacked])
+        found, sizes = [], self._sizes([max(each) for each in unpacked])
         for (coders, used, _), each in zip(coded, sizes, strict=True):
             found.append(Folder(coders, begin, each))
             begin, packs = begin + sum(packs[:used]), packs[used:]

@@ -40,6 +40,7 @@ UNOPENED = {
     "ar": b"!<arch>\neicar.com/      0           0     0     644     68        `\n" + EICAR,
     "rpm": b"\xed\xab\xee\xdb" + bytes(92),
     "rare archive": b"\x1f\x9d\x90" + bytes(60),
+    "mime": b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(EICAR),
     "disk image": b"QFI\xfb" + bytes(60),
 }
 HIDDEN = {
