@@ -216,7 +216,16 @@ OTHERS = {
     "gateway token",
     "gateway tokens",
 }
-OTHERS |= {"messages discard", "messages list", "ping", "schedule list", "schedule pause", "schedule resume", "schedule run"}
+OTHERS |= {
+    "backups show",
+    "messages discard",
+    "messages list",
+    "ping",
+    "schedule list",
+    "schedule pause",
+    "schedule resume",
+    "schedule run",
+}
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
