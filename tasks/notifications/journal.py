@@ -16,7 +16,7 @@ from sqlalchemy import Connection, TextClause, text
 from db.rows import json_arrays
 from tasks import broker, counters
 from tasks.notifications.devices import Device, of_lane
-from tasks.notifications.facts import DELIVERIES, SEND_SECONDS
+from tasks.notifications.facts import DELIVERED_SECONDS, DELIVERIES, SEND_SECONDS
 from tasks.notifications.ledger import Ledger, State
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.outcome import Kind, Outcome
@@ -150,11 +150,13 @@ def announce(attempts: list[Attempt]) -> None:
         log.warning("dead devices not announced; they are in worker_dead_devices", devices=len(dead), error=str(error))
 
 
-def count(lane: str, outcome: Outcome, seconds: float) -> None:
-    """Count one message for the metrics, and how long its answer took."""
+def count(lane: str, outcome: Outcome, seconds: float, age: float) -> None:
+    """Count one message for the metrics, how long its answer took and, if it was accepted, how old its row was."""
     name = lane if of_lane(lane)["provider"] in PROVIDERS else "other"
     counters.add(DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
     counters.observe(SEND_SECONDS, name, seconds=seconds)
+    if outcome.kind is Kind.SENT:
+        counters.observe(DELIVERED_SECONDS, name, seconds=max(age, 0.0))
 
 
 def label(reason: str) -> str:

@@ -73,7 +73,7 @@ class Senders:
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
         tried_as = f"{device.options.get('environment') or ANY}:{provider.identity}"
         outcome = self.gate.note(lane, outcome, device.key, tried_as)
-        journal.count(lane, outcome, time.monotonic() - began)
+        journal.count(lane, outcome, time.monotonic() - began, self.now() - delivery.notification.created_at)
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")
         return outcome

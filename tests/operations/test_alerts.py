@@ -17,7 +17,7 @@ from devstack.folder import PROJECT
 from devstack.programs import ensure, find
 from tasks import counters
 from tasks.attachments.facts import SCANS
-from tasks.notifications.facts import SEND_SECONDS
+from tasks.notifications.facts import DELIVERED_SECONDS, SEND_SECONDS
 from tests.operations.conftest import NOTIFICATION, Execute, Look
 from workers.messages import rejected
 from workers.messages.read import DEFECTS, RefusedError
@@ -174,6 +174,11 @@ def slow_answers(_execute: Execute, _redis: Redis) -> None:
         counters.observe(SEND_SECONDS, "fcm", seconds=4.0)
 
 
+def late_pushes(_execute: Execute, _redis: Redis) -> None:
+    for _ in range(20):
+        counters.observe(DELIVERED_SECONDS, "fcm", seconds=8.0)
+
+
 def failing_tasks(_execute: Execute, _redis: Redis) -> None:
     counters.add(RUNS, "tasks.backups.daily", "failed", amount=3)
 
@@ -204,6 +209,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersDeliveryPaused": (paused_delivery, "paused the sending to all for 3 h: ana@ops, wrong link."),
     "ChatWorkersDeliveriesFailing": (failing_deliveries, "40% of the messages of ten minutes to fcm failed."),
     "ChatWorkersSendSlow": (slow_answers, "One answer in twenty of fcm takes longer than 4.9 s."),
+    "ChatWorkersDeliveryLate": (late_pushes, "One message in twenty reaches fcm later than 9.8 s after its row."),
     "ChatWorkersQueueWithoutWorker": (no_consumer, "No worker takes from the queue notifications; 0 waiting in it."),
     "ChatWorkersQueueStuck": (stuck_queue, "A message has waited in the queue notifications for 15 min; 1 waiting in it."),
     "ChatWorkersStrayMessages": (stray_message, "which nobody reads, for a producer names no queue: 1."),

@@ -111,7 +111,7 @@ def test_a_reason_is_cut_where_it_begins_to_vary(text: str, label: str) -> None:
 
 
 def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -> None:
-    journal.count("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1)
+    journal.count("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1, 0.1)
     counters.flush(at_once=True)
     assert ("chat_workers_deliveries_total", ("other", "refused", "no")) in shown(redis)
 

@@ -56,6 +56,7 @@ def test_what_the_processes_counted_adds_up(deployment: Deployment) -> None:
     assert sent >= settled
     tried = sum(n for (name, labels), n in found.items() if name.endswith("deliveries_total") and ("provider", "fcm") in labels)
     assert value(found, "delivery_send_seconds_count", provider="fcm") == tried
+    assert value(found, "delivery_since_created_seconds_count", provider="fcm") == sent
     assert (value(found, "tasks_total", task="tasks.notifications.drain", outcome="succeeded") or 0) >= 1
     assert (value(found, "task_queued_seconds_count", queue="notifications") or 0) >= 1
     assert value(found, "queue_consumers", queue="notifications") == 1
