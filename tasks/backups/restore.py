@@ -58,7 +58,9 @@ MAKE_PROGRESS = text(
     " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sha256, name))"
 )
 NOTE = f"\nINSERT INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
-RESTORED = text(f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 AND at > NOW() - INTERVAL 1 DAY ORDER BY at")  # noqa: S608
+RESTORED = text(
+    f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 AND at > NOW() - INTERVAL 1 DAY ORDER BY at"  # noqa: S608 - ours
+)
 
 
 @dataclass(frozen=True, slots=True)
