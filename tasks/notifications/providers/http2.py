@@ -29,6 +29,7 @@ HEAR_TURNS = 3  # of the loop: TCP's end is told to TLS in one, and to us in the
 MOST_TRIES = 3
 MOST_CONNECTIONS = 8
 MOST_ANSWER_BYTES = MOST_HEADER_BYTES = 64 * 1024
+MOST_UNSENT_BYTES = 8 * 2**20
 OUR_WINDOW, FIRST_WINDOW, FRAME_BYTES, MOST = 2**24, 65_535, 16_384, 2**31 - 1
 HEAD, SETTING, CODES = struct.Struct(">IBI"), struct.Struct(">HI"), struct.Struct(">II")
 END_STREAM = ACK = 0x1
@@ -197,6 +198,9 @@ class Connection(asyncio.Protocol):
         frames, self._unsent = self._unsent, []
         if frames and not self._transport.is_closing():
             self._transport.write(b"".join(frames))
+            # A peer that asks for answers and reads none would have this process keep them all.
+            if self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+                self._transport.abort()
 
     def _send_body(self, stream: int, exchange: Exchange) -> None:
         while (left := len(exchange.body) - exchange.sent) > 0:

@@ -28,6 +28,7 @@ from tasks.notifications.providers.http2 import (
     MOST_ANSWER_BYTES,
     MOST_CONNECTIONS,
     MOST_TRIES,
+    MOST_UNSENT_BYTES,
     PING_SECONDS,
     Connection,
     NoAnswerError,
@@ -461,6 +462,31 @@ def serving_http_1(folder: Path) -> Iterator[Proxy]:
     threading.Thread(target=serve, daemon=True).start()
     yield Proxy(listener.getsockname()[1])
     listener.close()
+
+
+def test_a_server_that_pings_and_reads_nothing_is_left_before_its_answers_fill_the_memory(
+    folder: Path, client: Clients
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ensure_certificates(folder))
+    context.set_alpn_protocols(["h2"])
+    pings, left = (struct.pack(">IBI", 8 << 8 | 6, 0, 0) + bytes(8)) * 4096, threading.Event()
+
+    def flood(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as peer:
+            peer.sendall(struct.pack(">IBI", 4, 0, 0))
+            try:
+                for _ in range(8 * MOST_UNSENT_BYTES // len(pings)):
+                    peer.sendall(pings)
+            except OSError:
+                left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=flood, args=[listener], daemon=True)
+        thread.start()
+        assert "the connection ended" in failure(*client(listener.getsockname()[1], seconds=60).post(b"1"))
+        thread.join()
+    assert left.is_set()
 
 
 def test_a_server_without_http2_is_asked_over_http_1(folder: Path, client: Clients) -> None:
