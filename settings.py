@@ -1,10 +1,13 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
+import atexit
 import os
 import re
 import shlex
 import ssl
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -402,19 +405,34 @@ def _trust(own: Path | None) -> None:
         raise ConfigurationError(f"SSL_CERT_FILE names a file without a PEM certificate: {own}")
     trusted = own or system
     if own and system and own != system and not content.startswith(MERGED):
-        trusted = _in_memory(MERGED + system.read_bytes() + b"\n" + content)
+        trusted = _in_shared_memory(MERGED + system.read_bytes() + b"\n" + content)
     if trusted:
+        atexit.register(_remove, trusted)
         os.environ["SSL_CERT_FILE"] = str(trusted)  # read by OpenSSL and by TLS in Rust
         for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # by botocore and by requests
             os.environ.setdefault(variable, str(trusted))
 
 
 @cache
-def _in_memory(content: bytes) -> Path:
-    """Return the path of a file that ends with this process, however that ends. Its children are the same user."""
-    file = os.memfd_create("authorities")
-    os.write(file, content)
-    return Path(f"/proc/{os.getpid()}/fd/{file}")
+def _in_shared_memory(content: bytes) -> Path:
+    """Return the path of a file that lasts as long as this process, through an exec too; children of any user may read it."""
+    # In memory where that can be: /tmp is swept of what is ten days old.
+    folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - under a name of its own
+    namespace = Path("/proc/self/ns/pid").stat().st_ino  # containers that share the folder have process ids of their own
+    for left in folder.glob(f"chat-workers-*-{namespace}-*.pem"):  # by a process that was killed
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            with suppress(OSError):
+                left.unlink()
+    prefix = f"chat-workers-{os.getpid()}-{namespace}-"
+    with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
+        merged.write(content)
+        os.fchmod(merged.fileno(), 0o644)  # certificates are public
+    return Path(merged.name)
+
+
+def _remove(path: Path) -> None:
+    if path.name.startswith(f"chat-workers-{os.getpid()}-"):
+        path.unlink(missing_ok=True)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tasks import s3
 from tasks.attachments.storage.base import StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage
 from tasks.notifications.providers.transport import NoAnswerError, Transport
+from tests.processes import Process
 
 AUTHORITIES = ("system", "company", "stranger")
 
@@ -124,13 +126,40 @@ def test_a_client_trusts_the_system_and_the_company_and_nobody_else(
         ask(servers["stranger"])
 
 
-def test_the_merged_authorities_are_the_childrens_too_and_leave_no_file(tmp_path: Path) -> None:
+def test_the_merged_file_ends_with_its_process_and_a_killed_ones_with_the_next(tmp_path: Path) -> None:
     ensure_certificates(tmp_path)
     required = {"DATABASE_URL": "mysql+pymysql://u:p@db.example/chat", "CELERY_BROKER_URL": "redis://redis.example"}
     environment = {**os.environ, **required, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-    child = "import os, settings; settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
-    program = f"{child}; import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=PROJECT, stdout=PIPE, text=True, timeout=180)
-    merged, same = done.stdout.splitlines()
-    assert merged == same
-    assert not Path(merged).exists()
+    program = "settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {f'import os, settings; {program}'!r}])"
+
+    def run(*more: str, first: str = "pass") -> list[Path]:
+        command = [sys.executable, "-c", "; ".join(["import os, pathlib, settings", first, program, *more])]
+        done = subprocess.run(command, env=environment, cwd=PROJECT, stdout=PIPE, text=True, timeout=180, check=False)
+        return [Path(line) for line in done.stdout.splitlines()]
+
+    killed, childs = run(child, "os.kill(os.getpid(), 9)")
+    assert childs == killed
+    assert killed.stat().st_mode & 0o777 == 0o644  # for a child that is another user
+    _, _, process, namespace, end = killed.name.split("-")
+    other = killed.with_name(f"chat-workers-{process}-{int(namespace) + 1}-{end}")
+    ended, still_there = run("other.unlink()", "print(True)", first=f"other = pathlib.Path({str(other)!r}); other.touch()")
+    assert ended != killed
+    assert not ended.exists()
+    assert not killed.exists()
+    assert still_there
+
+
+def test_a_worker_that_sighup_restarts_trusts_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
+    ensure_certificates(tmp_path)
+    celery = str(Path(sys.executable).with_name("celery"))
+    program = [celery, "-A", "workers.app", "worker", "-Q", "notifications", "-c", "1"]
+    given = {**os.environ, **environment, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    worker = Process(program, given, tmp_path / "worker.log").start().wait_ready()
+    try:
+        worker.send(signal.SIGHUP)
+        worker.wait_until(lambda: worker.said(" ready.", times=2), "it was ready again")
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+    assert not [*Path("/dev/shm").glob(f"chat-workers-{worker.pid}-*")]
