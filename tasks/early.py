@@ -14,10 +14,11 @@ from tasks.jobs import AGAIN, STARTED_BY, WORKER
 from tasks.shutdown import stop_requested
 
 SECONDS, EACH_SECONDS = 2.0, 0.2
-# Threads of a process; the sweep finds what more would look for.
+# Threads of a process for each task; the sweep finds what more would look for.
 MOST = 100
 
 _until: dict[tuple[object, ...], float] = {}
+_lock = threading.Lock()
 
 
 def is_direct(task: "Task[..., str]") -> bool:
@@ -30,21 +31,34 @@ def is_repeat(task: "Task[..., str]") -> bool:
     return (task.request.id or "").endswith(AGAIN)
 
 
-def look_again(task: "Task[..., str]", come: Callable[[], bool], *arguments: int) -> None:
-    """Send the task anew once `come` returns True. This process's other tasks wait for it no longer than for a query."""
+def look_again(task: "Task[..., str]", come: Callable[[], bool], *arguments: int, each: float = EACH_SECONDS) -> None:
+    """Send the task anew once `come`, asked `each` so many seconds, returns True. This process's other tasks wait for it no
+    longer than for a query.
+    """
     key = (task.name, *arguments)
-    is_new = key not in _until
-    if not is_new or len(_until) < MOST:
+    with _lock:
+        is_new = key not in _until
+        if is_new and sum(name == task.name for name, *_ in _until) >= MOST:
+            return
         _until[key] = time.monotonic() + SECONDS
-    if is_new and key in _until:
-        threading.Thread(target=_look, args=(key, task, come, arguments), daemon=True).start()
+        if is_new:
+            try:
+                threading.Thread(target=_look, args=(task, come, arguments, each), daemon=True).start()
+            except RuntimeError:  # the system has no thread left: the sweep does it
+                del _until[key]
 
 
-def _look(key: tuple[object, ...], task: "Task[..., str]", come: Callable[[], bool], arguments: tuple[int, ...]) -> None:
-    with suppress(SQLAlchemyError, RedisError, OperationalError):  # the sweep does it
-        while time.monotonic() < _until[key] and not stop_requested():
-            if come():
-                task.apply_async(arguments, expires=60, headers={STARTED_BY: WORKER})
-                break
-            time.sleep(EACH_SECONDS)
-    del _until[key]
+def _look(task: "Task[..., str]", come: Callable[[], bool], arguments: tuple[int, ...], each: float) -> None:
+    key, until = (task.name, *arguments), 0.0
+    try:
+        with suppress(SQLAlchemyError, RedisError, OperationalError):  # the sweep does it
+            while (until := _until[key]) > time.monotonic() and not stop_requested():
+                time.sleep(each)
+                if come():
+                    task.apply_async(arguments, expires=60, headers={STARTED_BY: WORKER})
+                    break
+    finally:
+        with _lock:
+            asked_meanwhile = _until.pop(key) > until
+    if asked_meanwhile:
+        look_again(task, come, *arguments, each=each)

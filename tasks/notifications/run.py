@@ -158,14 +158,16 @@ def try_out(entry: Mapping[str, Any], *, dry_run: bool) -> Outcome:
 
 
 def withdraw(recipient_id: int) -> int | None:
-    """Take away what a recipient's devices show in vain; return how many were told, None if others were a moment ago.
+    """Take away what a recipient's devices show in vain; return how many were told. Raise RedisError.
 
-    Raise RedisError.
+    None calls for another look: others were told a moment ago, or nothing is found that a push in flight may bring.
     """
     runner, providers = _process()
+    if not withdrawal.asking(providers):
+        return 0
     found = withdrawal.find(get_engine(), recipient_id, providers)
     if not found or not withdrawal.hold(recipient_id):
-        return None if found else 0
+        return None
     gate = _gate(get_engine(), providers)
 
     async def send() -> None:
@@ -177,6 +179,12 @@ def withdraw(recipient_id: int) -> int | None:
 
     runner.run(send(), context=contextvars.copy_context())
     return found.keep()
+
+
+def can_withdraw(recipient_id: int) -> bool:
+    """Return True if there is something to withdraw and no hold on it."""
+    _, providers = _process()
+    return not withdrawal.is_held(recipient_id) and withdrawal.find(get_engine(), recipient_id, providers) is not None
 
 
 def _peek(notification_id: int) -> Notification:

@@ -1,5 +1,7 @@
 """Celery's entry points of push delivery."""
 
+from functools import partial
+
 import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
@@ -7,7 +9,7 @@ from kombu.exceptions import OperationalError
 from db.engine import get_engine
 from tasks import early
 from tasks.jobs import STARTED_BY, WORKER
-from tasks.notifications import run, withdrawal
+from tasks.notifications import run
 from tasks.notifications.drain import Summary
 from tasks.notifications.nudges import take_waiting
 from tasks.notifications.queue import has_unclaimed
@@ -20,6 +22,8 @@ log = structlog.get_logger(__name__)
 TIME_LIMIT_SECONDS = 200
 # A nudge that no worker took for so long has been overtaken by beat's.
 NUDGE_EXPIRES_SECONDS = 60
+# A look for something to withdraw reads 300 rows.
+WITHDRAWALS_EACH_SECONDS = 1.0
 
 
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
@@ -51,11 +55,14 @@ def retry_failed() -> str:
 def withdraw(recipient_id: int, conversation_id: int) -> str:
     """Take away what a recipient's devices show of messages that were read elsewhere or deleted. Called by the API.
 
-    There is no sweep: a message that is lost leaves what is shown as it is.
+    There is no sweep: a message that is lost leaves what is shown as it is. Rows that wait for their push are sent first.
     """
+    if has_unclaimed(get_engine()):
+        drain()
     told = run.withdraw(recipient_id)
     if told is None:
-        early.look_again(withdraw, lambda: not withdrawal.is_held(recipient_id), recipient_id, conversation_id)
+        come = partial(run.can_withdraw, recipient_id)
+        early.look_again(withdraw, come, recipient_id, conversation_id, each=WITHDRAWALS_EACH_SECONDS)
     return did("withdrawn", devices=told)
 
 

@@ -1,10 +1,10 @@
 """The withdrawal: a push that shows nothing, and takes away what devices show of rows that were read elsewhere or deleted."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import orjson
 from redis import Redis
 from sqlalchemy import Engine, text
 
@@ -35,6 +35,8 @@ BADGE = text(f"SELECT {preferences.BADGE} FROM (SELECT :recipient_id AS recipien
 
 # By recipient: what was withdrawn, and for a moment that something was.
 WITHDRAWN, HELD = "chat-workers:withdrawn:", "chat-workers:withdrawing:"
+# Of the hash that is kept in place of an identity: Redis holds 300 of them for each recipient.
+MARK_BYTES = 6
 HELD_SECONDS = 1.5
 
 
@@ -42,16 +44,20 @@ HELD_SECONDS = 1.5
 class Withdrawal(Delivery):
     """The delivery of one push to all devices of a recipient."""
 
-    identities: list[str]
+    marks: bytes
     """Of all rows that are withdrawn with it or were before."""
 
     def keep(self) -> int:
         """Remember what was withdrawn for as long as it would be looked for; return how many devices have taken it."""
         taken = sum(outcome is not None and outcome.kind is Kind.SENT for outcome in self.outcomes.values())
         if taken:
-            key = f"{WITHDRAWN}{self.notification.recipient_id}"
-            _redis().set(key, orjson.dumps(self.identities), ex=LIFETIME_SECONDS)
+            _redis().set(f"{WITHDRAWN}{self.notification.recipient_id}", self.marks, ex=LIFETIME_SECONDS)
         return taken
+
+
+def asking(providers: Mapping[str, Provider]) -> set[str]:
+    """Return the lanes whose app asks for withdrawals."""
+    return {lane for lane, provider in providers.items() if of_lane(lane)["provider"] in provider.app.withdraw}
 
 
 def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -> Withdrawal | None:
@@ -61,15 +67,18 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
     """
     with engine.connect() as connection:
         rows = dicts(connection, GONE, recipient_id=recipient_id)
-        badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
-    known = {*orjson.loads(_redis().get(f"{WITHDRAWN}{recipient_id}") or "[]")}
-    new = [row for row in rows if row["identity"] not in known]
-    asking = {lane for lane, provider in providers.items() if of_lane(lane)["provider"] in provider.app.withdraw}
-    devices = {d.key: d for row in new for d in read_devices(row["device_tokens"]).usable if d.lane in asking}
+    marks = [hashlib.sha256(row["identity"].encode()).digest()[:MARK_BYTES] for row in rows]
+    kept = _redis().get(f"{WITHDRAWN}{recipient_id}") or b""
+    known = {kept[at : at + MARK_BYTES] for at in range(0, len(kept), MARK_BYTES)}
+    new = [row for row, mark in zip(rows, marks, strict=True) if mark not in known]
+    lanes = asking(providers)
+    devices = {d.key: d for row in new for d in read_devices(row["device_tokens"]).usable if d.lane in lanes}
     for key in Queue(engine, lease="").known_dead([*devices]):
         del devices[key]
     if not devices:
         return None
+    with engine.connect() as connection:
+        badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
     nothing = Notification(0, 0, 0, recipient_id, 0, "SYSTEM", "", "", None, True, time.time(), badge=badge)
     push = build_push(nothing, nothing.created_at)._replace(
         data={"type": "WITHDRAWAL", "withdrawn": " ".join(str(row["id"]) for row in new)},
@@ -77,8 +86,7 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
     )
     usable = tuple(devices.values())
     prepared = {lane: providers[lane].prepare_withdrawal(push) for lane in {device.lane for device in usable}}
-    identities = [row["identity"] for row in rows]
-    return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, identities=identities)
+    return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, marks=b"".join(marks))
 
 
 def hold(recipient_id: int) -> bool:

@@ -50,6 +50,13 @@ def test_the_last_nudge_of_a_burst_is_repeated_twice_and_each_attachment_s(
     wait_until(lambda: sorted(attachments.repeats()) == sorted((scans[0] + scans[2]) * 2), "each attachment's was")
 
 
+def test_a_withdrawal_is_not_repeated(gateway: Gateway, token: str, notifications: Queue) -> None:
+    gateway.post("withdrawals", token, {"recipient_id": 5, "conversation_id": 1})
+    nudge = gateway.post("notifications", token).json()["task_id"]
+    wait_until(lambda: len(notifications.repeats()) >= 2, "the nudge after it was repeated")
+    assert set(notifications.repeats()) == {nudge}
+
+
 def test_no_repeat_makes_a_queue_longer_that_workers_are_behind_with(
     gateway: Gateway, token: str, notifications: Queue, attachments: Queue
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from sqlalchemy import event
 
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
@@ -55,7 +56,8 @@ def test_what_is_read_or_deleted_goes_and_the_rest_stays(api: Chat, emulator: Em
     assert run.withdraw(2) == 2
     assert withdrawn(emulator) == sorted([IPHONE, "phone"])
     assert [shown["tag"] for shown in emulator.come_back("phone")] == [f"notification-{stays}"]
-    assert run.withdraw(2) == 0
+    assert run.withdraw(2) is None
+    assert not run.can_withdraw(2)
 
 
 def test_one_push_a_device_takes_all_away_and_a_second_within_a_moment_waits(
@@ -69,9 +71,12 @@ def test_one_push_a_device_takes_all_away_and_a_second_within_a_moment_waits(
     assert run.withdraw(2) == 1
     api.execute("UPDATE chat_notifications SET is_read = TRUE")
     assert run.withdraw(2) is None
+    assert not run.can_withdraw(2)
     let_hold_pass(redis)
+    assert run.can_withdraw(2)
     assert run.withdraw(2) == 1
     assert withdrawn(emulator) == ["phone", "phone"]
+    assert redis.strlen(f"{withdrawal.WITHDRAWN}2") == 3 * 6
 
 
 def test_nothing_is_withdrawn_unless_the_app_asks(api: Chat, emulator: Emulator, apps: Apps) -> None:
@@ -79,8 +84,10 @@ def test_nothing_is_withdrawn_unless_the_app_asks(api: Chat, emulator: Emulator,
     api.notify(PHONE, APPLE, "plain")
     run.drain()
     api.execute("UPDATE chat_notifications SET is_read = TRUE")
+    asked: list[object] = []
+    event.listen(api.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
     assert run.withdraw(2) == 0
-    assert withdrawn(emulator) == []
+    assert withdrawn(emulator) == asked == []
 
 
 def test_one_that_failed_or_was_held_back_is_tried_at_the_next_call(
@@ -165,3 +172,42 @@ def test_real_workers_withdraw_after_the_api_s_update(
     api.execute("UPDATE chat_notifications SET is_read = TRUE")
     send("tasks.notifications.withdraw", 2, 1)
     wait_until(lambda: len(withdrawn(emulator)) == 4, "the second was withdrawn, once the first was a moment ago")
+
+
+def test_one_that_comes_while_the_push_is_in_flight_is_looked_at_again(
+    api: Chat,
+    emulator: Emulator,
+    apps: Apps,
+    redis: Redis,
+    start_worker: Callable[..., Process],
+    send: Send,
+    nudge: Callable[[], None],
+) -> None:
+    apps(ASKED)
+    start_worker()
+    emulator.inject(Fault(kind="slow", latency=1))
+    api.notify(PHONE)
+    nudge()
+    wait_until(lambda: emulator.stats().in_flight > 0, "the push was on its way")
+    api.execute("UPDATE chat_notifications SET is_read = TRUE")
+    send("tasks.notifications.withdraw", 2, 1)
+    wait_until(lambda: withdrawn(emulator) == ["phone"], "it was withdrawn")
+
+
+def test_no_push_waits_behind_a_heap_of_withdrawals(
+    api: Chat,
+    emulator: Emulator,
+    apps: Apps,
+    redis: Redis,
+    start_worker: Callable[..., Process],
+    send: Send,
+    nudge: Callable[[], None],
+) -> None:
+    apps(ASKED)
+    for recipient in range(1000):
+        send("tasks.notifications.withdraw", recipient, 1)
+    api.notify(PHONE)
+    nudge()
+    start_worker(processes=1, wait=False)
+    wait_until(lambda: bool(list(emulator.accepted())), "the push was sent", every=0.01)
+    assert redis.llen("notifications") > 500

@@ -28,7 +28,8 @@ SOCKET_SECONDS = 0.4
 LONGEST_QUEUE = 10_000
 
 # A nudge may come before its row's commit, so that it is sent again after these pauses, unless the same comes meanwhile. A
-# repeat makes no queue longer than this: what waits there is not yet done with.
+# repeat makes no queue longer than this: what waits there is not yet done with. What has no sweep, a withdrawal, has no row to
+# be early for: its worker looks again by itself.
 REPEAT_PAUSES = (0.5, 1.5)
 MOST_REPEATED = 1_000
 LONGEST_FOR_REPEATS = 100
@@ -72,7 +73,7 @@ class Broker:
         key = (job.task, *arguments)
         if earlier := self._repeats.pop(key, None):
             earlier.cancel()
-        if len(self._repeats) < MOST_REPEATED:
+        if job.sweep_seconds and len(self._repeats) < MOST_REPEATED:
             self._repeats[key] = asyncio.create_task(self._repeat(key, job.queue, calls))
         return Published(tuple(call.id for call in calls))
 
