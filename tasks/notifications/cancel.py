@@ -16,10 +16,14 @@ from tasks.notifications.notification import IDENTITY
 from tasks.notifications.queue import LOCK
 from tasks.notifications.results import PARKED
 from tasks.notifications.settlement import LONGEST_MESSAGE
+from tasks.notifications.sweep import adopt_strays, enter_queue
+from tasks.words import printable
 
 CANCELLED = "cancelled:"
 BATCH = 1000
 SHOWN = 20
+# A million rows without a status are entered in one or two of them.
+MOST_SWEEPS = 100
 
 # By status, what may wait with it: PENDING rows by the index on delivery_status, in id order; those to be tried again by the
 # primary key of their entries.
@@ -87,8 +91,12 @@ class Cancelled:
 def cancel(engine: Engine, chosen: Chosen, why: str | None, stop: Callable[[], bool] = lambda: False) -> Cancelled:
     """Settle the chosen rows as BOUNCED (SENT, if a device has it) and `cancelled: why`; where that is None, only count them.
 
-    `stop` is asked before each batch.
+    `stop` is asked before each batch. Rows without a status, and FAILED ones that no worker knows of, are entered first: else a
+    sweep would bring them in later.
     """
+    for _ in range(MOST_SWEEPS if why is not None else 0):
+        if stop() or not enter_queue(engine) + adopt_strays(engine):
+            break
     done = Cancelled()
     for status in QUEUES:
         after: int | None = 0
@@ -114,7 +122,7 @@ def _batch(
         held = {entry.id for entry in entries if entry.held}
         free = [each for each in free if each not in held]
     if free and why is not None:
-        connection.execute(SETTLE, {"ids": free, "why": f"{CANCELLED} {why}"[:LONGEST_MESSAGE]})
+        connection.execute(SETTLE, {"ids": free, "why": f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE]})
         connection.execute(RECORD, {"ids": free})
         connection.execute(FORGET, {"ids": free})
     return free, len(meant) - len(free), page[-1] if len(page) == BATCH else None

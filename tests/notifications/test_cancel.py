@@ -75,6 +75,15 @@ def test_options_narrow_the_choice(api: Chat, arguments: tuple[str, ...], tokens
     assert {name for name, row in rows.items() if api.status(row)[0] == "BOUNCED"} == tokens
 
 
+def test_everything_holds_rows_that_no_worker_has_entered_yet(api: Chat, accepted: Accepted) -> None:
+    rows = [api.notify(delivery_status=status) for status in (None, "FAILED")]
+    assert cancelled("--everything", "--yes", "--why", "\udcff")["cancelled"] == 2
+    run.adopt()
+    run.drain()
+    assert [api.status(row) for row in rows] == [("BOUNCED", 0, r"cancelled: \udcff")] * 2
+    assert accepted() == []
+
+
 def test_it_asks_which_rows(api: Chat) -> None:
     done = CliRunner().invoke(cli, ["notifications", "cancel", *WHY, "--yes"])
     assert (done.exit_code, "--everything" in done.output) == (2, True)
