@@ -25,7 +25,10 @@ def begin(engine: Engine, who: str, what: str, arguments: Mapping[str, Any]) -> 
     """Enter an order before it is carried out; return the entry's id. None, with a log line, where that is impossible: what
     an incident calls for does not wait for a database that is away.
     """
-    given = orjson.dumps(arguments, default=str).decode()
+    try:
+        given = orjson.dumps(arguments, default=str).decode()
+    except TypeError:  # an integer over 64 bits, or a byte that is no UTF-8
+        given = orjson.dumps({name: ascii(value) for name, value in arguments.items()}).decode()
     return _write(engine, BEGIN, {"who": who[:100], "what": what[:64], "arguments": given})
 
 

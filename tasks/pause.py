@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from tasks.facts import Column, Fact, Table
-from tasks.words import moment
+from tasks.words import moment, printable
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for pauses: what it has claimed may take it several seconds."""
@@ -36,7 +36,7 @@ def pause(connection: Connection, what: Collection[str], by: str, why: str, last
     """Pause these (as `of_pushes` names them, or SCANS), or all pushes if none is named, until resumed or `lasting` is over."""
     for each in what or (ALL,):
         seconds = lasting and lasting.total_seconds()
-        connection.execute(PAUSE, {"what": each, "by": by[:100], "why": why[:255], "seconds": seconds})
+        connection.execute(PAUSE, {"what": each, "by": by[:100], "why": printable(why)[:255], "seconds": seconds})
 
 
 def resume(connection: Connection, what: Collection[str]) -> list[str]:

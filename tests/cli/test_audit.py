@@ -70,6 +70,19 @@ def test_an_order_stands_there_with_its_arguments_and_its_outcome(chat: Engine) 
     assert "sender_id 7" in CliRunner().invoke(cli, ["audit", "list", "--what", "notifications"]).stdout
 
 
+def test_odd_arguments_stop_no_order_and_its_giver_has_one_name(chat: Engine) -> None:
+    huge = CliRunner().invoke(cli, ["attachments", "rescan", "99999999999999999999"])
+    assert "1 of them do not exist" in huge.output
+    odd = CliRunner().invoke(cli, ["notifications", "pause", "--why", "\udcff"])
+    assert (odd.exit_code, odd.output) == (0, "paused all until: chat-workers notifications resume\n")
+    run("attachments", "release", "1", "--reason", "harmless", "--by", "someone else")
+    assert [(each["who"], each["arguments"]) for each in entries()] == [
+        (who(), {"attachment_id": 1, "reason": "harmless", "by": "someone else"}),
+        (who(), {"why": "'\\udcff'"}),
+        (who(), {"attachment_ids": "(99999999999999999999,)"}),
+    ]
+
+
 def test_no_secret_stands_there(chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(tmp_path / "tokens"))
     from settings import get_settings
