@@ -5,16 +5,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, bindparam, text
+from sqlalchemy import Connection, bindparam, text
 
 from db.rows import dicts
 from tasks.notifications.devices import read_devices
 from tasks.notifications.notification import ENTRIES, IDENTITY
+from tasks.notifications.queue import LONGEST_DOCUMENT
 
-NOTIFICATION = text("""
+NOTIFICATION = text(f"""
     SELECT id, conversation_id, message_id, recipient_id, sender_id, notification_type, is_sent, is_read, sent_at, read_at,
-           delivery_status, error_message, created_at, device_tokens FROM chat_notifications WHERE id = :id
-""")
+           delivery_status, error_message, created_at,
+           LEFT(CONVERT(device_tokens USING utf8mb4), {LONGEST_DOCUMENT}) AS device_tokens
+    FROM chat_notifications WHERE id = :id
+""")  # noqa: S608 - a constant of this project
 ENTRY = text(f"""
     SELECT d.lease, d.due_at, d.waiting_on, d.claims, d.reason, d.devices FROM {ENTRIES} WHERE d.notification_id = :id
 """)  # noqa: S608 - a constant of this project
@@ -39,18 +42,17 @@ class History:
     """One entry for each time that it was settled with problems."""
 
 
-def history(engine: Engine, notification_id: int) -> History | None:
+def history(connection: Connection, notification_id: int) -> History | None:
     """Return the history of a row, None where there is no such row."""
-    with engine.connect() as connection:
-        found = dicts(connection, NOTIFICATION, id=notification_id)
-        if not found:
-            return None
-        notification = found[0]
-        read = read_devices(notification.pop("device_tokens"))
-        entries = dicts(connection, ENTRY, id=notification_id)
-        settled = dicts(connection, SETTLED, id=notification_id)
-        keys = [device.key for device in read.usable]
-        dead = {row["device_key"]: row for row in dicts(connection, DEAD, keys=keys)} if keys else {}
+    found = dicts(connection, NOTIFICATION, id=notification_id)
+    if not found:
+        return None
+    notification = found[0]
+    read = read_devices(notification.pop("device_tokens"))
+    entries = dicts(connection, ENTRY, id=notification_id)
+    settled = dicts(connection, SETTLED, id=notification_id)
+    keys = [device.key for device in read.usable]
+    dead = {row["device_key"]: row for row in dicts(connection, DEAD, keys=keys)} if keys else {}
     waiting = entries[0] if entries else None
     ledger = orjson.loads(waiting.pop("devices") or "{}") if waiting else {}
     for row in settled:

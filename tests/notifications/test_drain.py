@@ -372,7 +372,8 @@ def test_an_id_that_comes_back_inherits_nothing(api: Chat, emulator: Emulator, a
         run.drain()
     assert [api.status(row) for row in after] == [("SENT", 1, None), ("SENT", 1, None)]
     assert accepted() == [(str(before[0]), "phone"), (str(before[1]), "tablet"), (str(before[0]), "phone")]
-    found = history(api.engine, before[1])
+    with api.engine.connect() as connection:
+        found = history(connection, before[1])
     assert found is not None
     assert found.history == []
 

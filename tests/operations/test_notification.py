@@ -1,10 +1,13 @@
 """`GET /v1/notifications/ID`: the story of one row, for operators."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from fastapi.testclient import TestClient
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
 from tests.notifications.conftest import Chat, api
+from tests.processes import wait_until
 
 __all__ = ["api"]
 
@@ -31,3 +34,17 @@ def test_a_row_that_is_not_there_is_a_sentence(api: Chat, gateway: TestClient) -
 
 def test_it_is_shut_to_other_names(gateway: TestClient) -> None:
     assert gateway.get("/v1/notifications/1", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_a_third_request_does_not_wait_while_mysql_lets_two_wait(api: Chat, gateway: TestClient) -> None:
+    waiting = "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE state LIKE '%metadata lock%'"
+    with api.engine.connect() as holder, ThreadPoolExecutor(2) as others:
+        holder.exec_driver_sql("LOCK TABLES chat_notifications WRITE")
+        try:
+            asked = [others.submit(gateway.get, "/v1/notifications/1") for _ in range(2)]
+            wait_until(lambda: api.rows(waiting)[0]["n"] == 2, "two waited for MySQL")
+            refused = gateway.get("/v1/notifications/1")
+        finally:
+            holder.exec_driver_sql("UNLOCK TABLES")
+    assert (refused.status_code, refused.json()["detail"]) == (503, "Others are being read: ask again in a moment")
+    assert [each.result().status_code for each in asked] == [404, 404]

@@ -56,10 +56,16 @@ def status(as_json: bool) -> None:
 @as_json_option
 def show(notification_id: int, as_json: bool) -> None:
     """Show all that is known of one row, device by device; tokens as short hashes, no content."""
-    found = read_history(get_engine(), notification_id)
+    found = _history(notification_id)
+    emit(found, as_json, _show(found))
+
+
+def _history(notification_id: int) -> History:
+    with get_engine().connect() as connection:
+        found = read_history(connection, notification_id)
     if found is None:
         raise click.ClickException(f"there is no notification {notification_id}")
-    emit(found, as_json, _show(found))
+    return found
 
 
 def _show(found: History) -> Iterator[Line]:
@@ -155,9 +161,7 @@ def send(notification_id: int, dry_run: bool, as_json: bool) -> None:
         _validate(notification_id, as_json)
         return
     summary = run.deliver(notification_id)
-    found = read_history(get_engine(), notification_id)
-    if found is None:
-        raise click.ClickException(f"there is no notification {notification_id}")
+    found = _history(notification_id)
     if not summary.rows:
         raise click.ClickException("nothing was sent: it is settled, not due yet, held by a worker, or its provider is held")
     result = {key: found.notification[key] for key in ("id", "delivery_status", "error_message")}

@@ -1,5 +1,6 @@
 """The gateway's ASGI application: the jobs' routes, and those of operators (health, metrics, status, a notification)."""
 
+from threading import BoundedSemaphore
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Response
@@ -24,6 +25,8 @@ HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
+# So many threads may wait for MySQL with a history; the others answer /readyz and /metrics.
+_histories = BoundedSemaphore(2)
 AWAY: contract.Answers = {503: {"description": "A dependency is away.", "content": {"text/plain": {}}}}
 
 
@@ -68,10 +71,15 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
 @operations.get("/v1/notifications/{notification_id}", responses=contract.operations("application/json", refused=(404, 422)))
 def notification(notification_id: int) -> Response:
     """Answer with all that is known of one notification, device by device: no content, and tokens as short hashes."""
+    if not _histories.acquire(blocking=False):
+        raise HTTPException(503, "Others are being read: ask again in a moment")
     try:
-        found = history(reader.engine(), notification_id)
+        with reader.database() as connection:
+            found = history(connection, notification_id)
     except SQLAlchemyError:
         raise HTTPException(503, "MySQL does not answer, or not in time") from None
+    finally:
+        _histories.release()
     if found is None:
         raise HTTPException(404, f"There is no notification {notification_id}")
     return Response(json_text(found), media_type="application/json", headers=HEADERS)
