@@ -16,6 +16,9 @@ METADATA_WAIT_SECONDS = 10
 # A host that vanishes within a transaction keeps its locks until the server misses it: eight hours, unless a session says so.
 SILENT_SECONDS = 120
 
+# `read_only` of a primary; from MariaDB 12.0 on it is text, with ON and two more (MDEV-36425).
+READ_WRITE = (0, "OFF")
+
 # The database's clock decides (UTC on both sides), and a value that does not fit is an error, never cut in silence.
 SESSION = (
     "SET SESSION time_zone = '+00:00',"

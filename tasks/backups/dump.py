@@ -14,6 +14,7 @@ import zstandard
 from sqlalchemy import Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
+from db.engine import READ_WRITE
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from tasks.backups import folder, manifest
 from tasks.backups.client import (
@@ -73,7 +74,7 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     started = time.monotonic()
     with engine.connect() as connection:
         server = connection.execute(SERVER).one()
-    if server.read_only:
+    if server.read_only not in READ_WRITE:
         raise BackupError(
             f"{engine.url.host} is read-only, as a replica is, and records no backup: DATABASE_URL must name the primary"
         )

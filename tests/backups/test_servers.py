@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from db.engine import create_engine
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from devstack.stack import Stack
-from tasks.backups import folder, restore, verify
+from tasks.backups import dump, folder, restore, verify
 from tasks.backups.client import DUMPERS, SHELLS, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
@@ -142,6 +142,16 @@ def test_a_replica_that_could_not_record_the_dump_is_refused(backups: Backups, s
     with globally(stack, read_only=1), pytest.raises(BackupError, match="is read-only, as a replica is"):
         backups.daily(quiet)
     assert folder.names(backups.folder, "daily") == []
+
+
+@pytest.mark.parametrize("value", ["OFF", "ON", "NO_LOCK", "NO_LOCK_NO_ADMIN"])
+def test_a_server_that_spells_read_only_out_is_dumped_if_it_is_off(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """As MariaDB 12.0.1 and later do: https://jira.mariadb.org/browse/MDEV-36425."""
+    monkeypatch.setattr(dump, "SERVER", text(str(dump.SERVER).replace("@@GLOBAL.read_only", f"'{value}'")))
+    with nullcontext() if value == "OFF" else pytest.raises(BackupError, match="is read-only, as a replica is"):
+        assert backups.daily(quiet).rows
 
 
 def test_a_servers_bound_on_queries_ends_no_dump(backups: Backups, stack: Stack) -> None:

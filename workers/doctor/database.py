@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from db.check import check_shared_schema, server_difference
-from db.engine import LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, create_engine
+from db.engine import LOCK_WAIT_SECONDS, METADATA_WAIT_SECONDS, READ_WRITE, create_engine
 from db.migrate import revision_fault
 from db.privileges import Account, missing
 from tasks.jobs import owner
@@ -43,7 +43,7 @@ def database(host: Host) -> Iterator[Answer]:
                 return
             yield ok(f"{version} at {url.host}:{url.port or 3306}/{url.database}, schema and rights of {account} as needed")
             yield from _sessions(connection)
-            if connection.execute(text("SELECT @@GLOBAL.read_only")).scalar():
+            if connection.execute(text("SELECT @@GLOBAL.read_only")).scalar() not in READ_WRITE:
                 yield wrong(f"{url.host} is read-only: nothing that is done or backed up can be recorded; name the primary")
             yield from _rights(connection, account)
             if account == "workers":
