@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 VERSION_TABLE = "worker_alembic_version"
 LOCK = "chat-workers:migrate"
@@ -48,9 +48,8 @@ def revision_fault(connection: Connection) -> str | None:
 
 
 def has_tables(engine: Engine) -> bool:
-    """Return whether the schema has worker-owned tables of some revision."""
-    with engine.connect() as connection:
-        return current_revision(connection) is not None
+    """Return whether worker-owned tables were ever made in the schema, also if a migration ended before it set a revision."""
+    return inspect(engine).has_table(VERSION_TABLE)
 
 
 def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:

@@ -14,8 +14,8 @@ from tasks.words import moment, printable
 LOOK_SECONDS = 0.5
 """How often a worker looks for pauses: what it has claimed may take it several seconds."""
 ALL, RESTORE, SCANS = "", "*", "attachments"
-# '' pauses all pushes, '*' for as long as a restore takes, whatever operators do meanwhile. One that is past its end pauses
-# nobody, and stays until it is resumed or made anew.
+# '' pauses all pushes, '*' these and the scans while a restore lasts, whatever operators do meanwhile. One that is past
+# its end pauses nobody, and stays until it is resumed or made anew.
 IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
 PAUSE = text("""
     INSERT INTO worker_pauses (what, paused_by, why, paused_until)
@@ -49,18 +49,19 @@ def resume(connection: Connection, what: Collection[str]) -> list[str]:
 
 
 def paused(engine: Engine) -> frozenset[str]:
-    """Return what is paused now; ALL and RESTORE stand for all pushes."""
+    """Return what is paused now; ALL and RESTORE stand for all pushes, RESTORE for the scans besides."""
     with engine.connect() as connection:
         return frozenset(connection.execute(PAUSED).scalars())
 
 
 def table(name: str, title: str, fact: Fact, *, scans: bool) -> Table:
     """Return the table of the pauses in force, of pushes by what people call them or of scans; `fact` is for how long."""
+    of_these = f"what IN ('{SCANS}', '{RESTORE}')" if scans else f"what <> '{SCANS}'"
     read = text(f"""
         SELECT CASE WHEN what = '' THEN 'all' WHEN what = '*' THEN 'all, for a restore'
                     WHEN what LIKE '.%' THEN CONCAT('app ', SUBSTR(what, 2)) ELSE what END AS provider,
                paused_by, why, paused_until, TIMESTAMPDIFF(SECOND, paused_at, NOW(3)) AS {fact.name}
-        FROM worker_pauses WHERE ({IN_FORCE}) AND (what = '{SCANS}') = {int(scans)} ORDER BY what LIMIT 20
+        FROM worker_pauses WHERE ({IN_FORCE}) AND {of_these} ORDER BY what LIMIT 20
     """)  # noqa: S608 - constants of this project
     until = Column("until", lambda row: moment(row["paused_until"]) if row["paused_until"] else "it is resumed")
     by, why = Column("by", lambda row: row["paused_by"]), Column("why", lambda row: row["why"] or "-")
@@ -73,7 +74,7 @@ UNDER_WAY = text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL
 
 @contextmanager
 def held(engine: Engine, by: str, what: str) -> Iterator[None]:
-    """Send nothing while the block lasts: pause all, wait until nothing is under way, and resume if the block went well.
+    """Send and scan nothing while the block lasts: pause all, wait until no push is under way, and resume if it went well.
 
     Operators' own pauses stay as they are. A database without our tables has nobody who sends.
     """

@@ -116,6 +116,8 @@ def sweep() -> Summary:
     """Scan all attachments that are due: uploads that no one enqueued, next tries, rows whose worker died, and re-scans."""
     settings, engine = get_settings(), get_engine()
     run = _Run(connections=settings.attachments_connections)
+    if pause.RESTORE in pause.paused(engine):  # records that are gone for a moment are not lost
+        return run.summary
     find_unqueued.find_recent(engine)
     find_unqueued.find_older(engine)
     if run.may_scan():
@@ -142,7 +144,7 @@ class _Run:
         """The version of clamd that was asked, and is fit."""
 
     def may_scan(self) -> bool:
-        """Return False if an operator has paused the scans or, with a log line, clamd's OK means nothing by its configuration.
+        """Return False if the scans are paused or, with a log line, clamd's OK means nothing by its configuration.
 
         A clamd that is away is no reason: some attachments then have a try without a verdict. But this run does not ask it
         again: it may come back at any moment, with a configuration that nobody has tested.
@@ -194,11 +196,11 @@ class _Run:
                     renewed_at = time.monotonic()
 
     def _is_paused(self) -> bool:
-        """Return whether an operator has paused the scans, as MySQL said at the last look."""
+        """Return whether an operator or a restore has paused the scans, as MySQL said at the last look."""
         if time.monotonic() - self._looked_at > pause.LOOK_SECONDS:
             self._looked_at = time.monotonic()
             try:
-                self._paused = pause.SCANS in pause.paused(get_engine())
+                self._paused = not {pause.SCANS, pause.RESTORE}.isdisjoint(pause.paused(get_engine()))
             except DBAPIError as error:
                 log.warning("pauses cannot be read", reason=str(error.orig))
         return self._paused

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
 from db.models import CHAT_TABLES, Base
+from tasks.attachments.attachment import IS_ANOTHERS
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick, check_bytes
@@ -33,7 +34,7 @@ KEYS = text(
 
 PARENT_TABLES = sorted(set(Base.metadata.tables) - set(CHAT_TABLES))  # users, shipments, bids
 NEEDS = (
-    "Stop the API and beat first: they would work on tables that are being replaced; the sending is paused by the restore."
+    "Stop the API and beat first: they would work on tables that are being replaced; the restore pauses pushes and scans."
     f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
     " same moment. Until then rows that name a missing one can be read, but a write to them fails with error 1452."
 )
@@ -57,10 +58,20 @@ MAKE_PROGRESS = text(
     f"CREATE TABLE IF NOT EXISTS {PROGRESS} (sha256 CHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,"
     " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sha256, name))"
 )
-NOTE = f"\nINSERT INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
+NOTE = f"\nREPLACE INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
+# Of another dump, which has replaced these tables since or before, or too old.
+STALE = f"FROM {PROGRESS} WHERE sha256 <> :sha256 OR at <= NOW() - INTERVAL 1 DAY"
+ANY_STALE, FORGET = text(f"SELECT COUNT(*) {STALE}"), text(f"DELETE {STALE}")
 RESTORED = text(
     f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 AND at > NOW() - INTERVAL 1 DAY ORDER BY at"  # noqa: S608 - ours
 )
+
+# What is known to be bad of the rows that came back; by the index on the verdict. The sweep comes round to them much later.
+BLOCK_BAD = text(f"""
+    UPDATE message_attachments a JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
+    SET a.scanned_for_virus = (s.verdict = 'infected'), a.is_safe = 0
+    WHERE s.verdict IN ('infected', 'unscannable', 'unverified')
+""")  # noqa: S608 - a constant of this project
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +136,17 @@ def check(
 def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *, triggers: bool) -> list[str]:
     """Load these tables of a checked dump in place of the target's; `finish` is to follow.
 
-    Go on where a load of the same dump stopped within a day, and return the tables that it had restored, which are left alone.
-    Raise BackupError, with how to go on, if the server does not take all of it.
+    Go on where a load of the same dump stopped within a day, and return the tables that it had restored, which are left alone
+    if they still have as many rows. Raise BackupError, with how to go on, if the server does not take all of it.
     """
     client, sha256 = find_client(SHELLS[server_family(target)]), backup.signed.manifest.sha256
     with target.begin() as connection:
         connection.execute(MAKE_PROGRESS)
-    done = _restored(target, sha256)
+        if connection.execute(ANY_STALE, {"sha256": sha256}).scalar():
+            connection.execute(FORGET, {"sha256": sha256})
+        present = connection.execute(PRESENT).scalars().all()
+    counts = count_rows(target, [name for name in _restored(target, sha256) if name in present])
+    done = [name for name, count in counts.items() if count == backup.signed.manifest.tables[name].rows]
     text = only_tables(plain(backup, tick), {*tables} - {*done}, triggers=triggers)
     try:
         load_text(target, client, _noting(text, sha256), backup.name)
@@ -150,13 +165,22 @@ def finish(target: Engine) -> None:
         connection.execute(text(f"DROP TABLE IF EXISTS {PROGRESS}"))
 
 
+def block_bad(target: Engine) -> None:
+    """Block the attachments that the target's own records know to be infected, or not to be told safe."""
+    with target.connect() as connection:
+        connection.detach()  # from the pool, for what is set here
+        connection.execute(text("SET SESSION foreign_key_checks = 0"))  # users may be missing yet
+        connection.execute(BLOCK_BAD)
+        connection.commit()
+
+
 def _restored(target: Engine, sha256: str) -> list[str]:
     with target.connect() as connection:
         return [*connection.execute(RESTORED, {"sha256": sha256}).scalars()]
 
 
 def _noting(statements: Iterable[bytes], sha256: str) -> Iterator[bytes]:
-    """Return the statements with a note behind those of each table."""
+    """Return the statements with a note behind those of each table. The records of scans come back whole or not at all."""
     table = ""
     for statement in statements:
         section = SECTION.match(statement)
@@ -165,6 +189,8 @@ def _noting(statements: Iterable[bytes], sha256: str) -> Iterator[bytes]:
             table = ""
         if section:
             table = section[1].decode()
+            if table not in CHAT_TABLES:  # whose rows, if there are any, are taken for the schema's own by the next restore
+                yield b"\nSET autocommit = 0;"
         yield statement
 
 

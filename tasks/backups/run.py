@@ -220,8 +220,9 @@ class Backups:
                         results.set_aside(target, backup.signed.manifest.created_at)
                     if done := restore.load(target, backup, tick, tables, triggers=triggers):
                         run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
-                    if not {*tables} <= {*CHAT_TABLES} and has_tables(target):
+                    if has_tables(target):
                         migrate(target, anew=True)  # the dump may be of a version that knew less of them
+                        restore.block_bad(target)
                     if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
                         run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
                     restore.finish(target)

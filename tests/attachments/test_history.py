@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
+from tasks import pause
 from tasks.attachments import find_unqueued, operations
 from tasks.attachments.scannable import EICAR
 from workers.cli import cli
@@ -105,6 +107,22 @@ def test_where_all_records_were_lost_the_operator_is_asked_before_any_row_is_tou
     for _ in range(2):
         uploads.sweep()
     assert [uploads.flags(each) for each in (*old, forged)] == [(1, 1), (1, 0), (1, 0)]
+
+
+def test_records_that_are_gone_while_a_restore_lasts_are_not_lost(uploads: Uploads) -> None:
+    scanned, waiting = uploads.add(PNG), uploads.add(PNG, file_url="/files/waiting")
+    uploads.scan(scanned)
+    for _ in range(2):
+        find_unqueued.history(uploads.engine)
+    with pause.held(uploads.engine, "ana@ops", "a restore"):
+        uploads.execute("DELETE FROM worker_scans")
+        uploads.sweep()
+        uploads.scan(waiting)
+        with uploads.engine.connect() as connection:
+            assert "records" in connection.execute(text("SELECT walk FROM worker_scan_walks")).scalars().all()
+    assert (uploads.flags(scanned), uploads.flags(waiting)) == ((1, 1), (0, 1))
+    uploads.sweep()
+    assert uploads.flags(waiting) == (1, 1)
 
 
 def test_what_is_from_before_the_workers_is_counted_page_by_page(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The verdicts on attachments are dumped with the chat: a lost host neither blocks every file nor forgets what was blocked."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, inspect, text
 
-from db.migrate import migrate
+from db.migrate import VERSION_TABLE, migrate, revision_fault
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks.attachments import find_unqueued, operations
-from tasks.backups import dump
+from tasks.backups import dump, folder, restore, verify
+from tasks.backups.client import SHELLS, find_client, server_family
+from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
+from tasks.backups.scan import only_tables
 from tests.backups.conftest import FEW_ITERATIONS, quiet, wait_for_midnight_if_it_is_near
 from workers.cli import cli
 
@@ -82,12 +86,47 @@ def test_a_dump_of_an_earlier_version_is_brought_to_this_ones_tables(scanned: Ba
         connection.execute(text("ALTER TABLE worker_scans DROP COLUMN of_row"))
     name = scanned.daily(quiet).artefact
     migrate(scanned.engine, anew=True)
+    with scanned.engine.begin() as connection:
+        connection.execute(text("DELETE FROM worker_scans"))  # one that has records keeps them
+        connection.execute(text(f"DELETE FROM {VERSION_TABLE}"))  # as a restore has it that is killed while it migrates
 
     done = CliRunner().invoke(cli, ["backups", "restore", name, "--yes"])
 
     assert done.exit_code == 0, done.output
+    with scanned.engine.connect() as connection:
+        assert revision_fault(connection) is None
     assert "of_row" in {column["name"] for column in inspect(scanned.engine).get_columns("worker_scans")}
     assert swept(scanned.engine) == [SERVED, INFECTED]
+
+
+def test_a_file_that_was_found_infected_since_the_dump_stays_blocked(scanned: Backups) -> None:
+    name = scanned.daily(quiet).artefact
+    with scanned.engine.begin() as connection:
+        connection.execute(text("UPDATE message_attachments SET is_safe = 0"))
+        connection.execute(text("UPDATE worker_scans SET verdict = 'infected'"))
+
+    done = CliRunner().invoke(cli, ["backups", "restore", name, "--yes"])
+
+    assert done.exit_code == 0, done.output
+    assert "keeps its own worker_scans, worker_scan_releases" in done.output
+    with scanned.engine.connect() as connection:
+        assert connection.execute(text("SELECT is_safe FROM message_attachments")).scalars().all() == [0, 0]
+    assert swept(scanned.engine) == [INFECTED, INFECTED]
+
+
+def test_records_that_a_restore_was_cut_off_in_are_not_taken_for_the_schemas_own(scanned: Backups, other: Engine) -> None:
+    made = folder.load(scanned.folder, scanned.daily(quiet).artefact)
+
+    def cut() -> Iterator[bytes]:
+        for statement in restore._noting(only_tables(verify.plain(made, quiet), ("worker_scans",)), ""):
+            yield statement
+            if b"INSERT INTO `worker_scans`" in statement:
+                yield b"\nthis is no SQL;"
+
+    with pytest.raises(BackupError, match="error in your SQL syntax"):
+        restore.load_text(other, find_client(SHELLS[server_family(other)]), cut(), made.name)
+    assert inspect(other).has_table("worker_scans")
+    assert restore.filled_tables(other, ("worker_scans",)) == []
 
 
 def test_a_dump_without_records_leaves_those_of_the_live_chat(scanned: Backups, monkeypatch: pytest.MonkeyPatch) -> None:

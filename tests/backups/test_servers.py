@@ -96,6 +96,47 @@ def test_a_restore_that_stops_says_where_and_goes_on_from_there(backups: Backups
     assert checksums(other) == checksums(backups.engine)
 
 
+def stopped(backups: Backups, name: str, other: Engine) -> None:
+    """Begin a restore that stops behind the messages."""
+    with other.begin() as connection:
+        connection.execute(text("CREATE VIEW message_reads AS SELECT 1 AS id"))
+    with pytest.raises(BackupError, match="restored: conversations, messages"):
+        backups.restore(backups.find(name), other, CHAT_TABLES, quiet)
+    with other.begin() as connection:
+        connection.execute(text("DROP VIEW message_reads"))
+
+
+def test_a_restore_that_stopped_two_days_ago_begins_anew(backups: Backups, other: Engine) -> None:
+    name = backups.daily(quiet).artefact
+    stopped(backups, name, other)
+    with other.begin() as connection:
+        connection.execute(text(f"UPDATE {restore.PROGRESS} SET at = NOW() - INTERVAL 2 DAY"))
+    assert not backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True).ignored
+    assert checksums(other) == checksums(backups.engine)
+
+
+def test_two_dumps_whose_restores_stopped_by_turns_are_not_mixed(backups: Backups, other: Engine) -> None:
+    first, expected = backups.daily(quiet).artefact, checksums(backups.engine)
+    with backups.engine.begin() as connection:
+        connection.execute(text("UPDATE messages SET message_text = 'written since'"))
+    second = backups.daily(quiet, force=True).artefact
+    for name in (first, second):
+        stopped(backups, name, other)
+    backups.restore(backups.find(first), other, CHAT_TABLES, quiet, push=True)
+    assert checksums(other) == expected
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM messages LIMIT 1", "DROP TABLE conversations"])
+def test_a_restored_table_that_lost_rows_meanwhile_is_restored_again(backups: Backups, other: Engine, change: str) -> None:
+    name = backups.daily(quiet).artefact
+    stopped(backups, name, other)
+    with other.begin() as connection:
+        connection.execute(text("SET foreign_key_checks = 0"))
+        connection.execute(text(change))
+    assert "which had restored" in backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True).ignored[0]
+    assert checksums(other) == checksums(backups.engine)
+
+
 def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: Engine, tmp_path: Path) -> None:
     """It waits for someone who holds its note of the second table, and is killed meanwhile."""
     made = folder.load(backups.folder, backups.daily(quiet).artefact)
@@ -111,7 +152,7 @@ def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: En
         restoring.send(signal.SIGKILL)
         restoring.wait()
     assert restoring.start().wait(60) == 0, restoring.lines
-    assert "it went on where an earlier one stopped, which had restored conversations\n" in restoring.lines
+    assert "it went on where an earlier one stopped, which had restored conversations" in restoring.lines
     assert checksums(other) == checksums(backups.engine)
 
 

@@ -9,7 +9,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
-from db.models import DUMPED_TABLES
+from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
 from tasks.backups import folder, ledger, months, restore, verify
@@ -139,7 +139,7 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--into", metavar="DATABASE", help="The schema to restore into; made if it is not there. Default: the chat's own."
 )
-@click.option("--tables", metavar="A,B", help="Only these tables. Default: all.")
+@click.option("--tables", metavar="A,B", help="Only these tables. Default: all, but for records of scans that are there.")
 @click.option("--dump", "dump_name", metavar="NAME", help="Which dump of an archive. Default: its newest.")
 @click.option("--triggers/--no-triggers", default=True, help="Without: what this account may not make is left out.")
 @click.option("--push", is_flag=True, help="Send what the dump has unsettled, though it may have been sent since.")
@@ -157,7 +157,7 @@ def restore_command(
 ) -> None:
     """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names.
 
-    Into the chat's own schema it pauses the sending until it is done. Notifications keep the results that they have now.
+    Into the chat's own schema it pauses pushes and scans until it is done. Notifications keep the results that they have now.
     """
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else DUMPED_TABLES
     if unknown := [table for table in chosen if table not in DUMPED_TABLES]:
@@ -167,6 +167,10 @@ def restore_command(
     schema = into or str(backups.engine.url.database)
     restore.create_schema(backups.engine, schema)
     target = restore.schema_engine(backups.engine, schema)
+    own = [] if tables else restore.filled_tables(target, [table for table in DUMPED_TABLES if table not in CHAT_TABLES])
+    if own:
+        say(f"{schema} keeps its own {', '.join(own)}: they may know more files to be bad; --tables replaces them.", err=True)
+        chosen = tuple(table for table in chosen if table not in own)
     if filled := restore.filled_tables(target, chosen):
         say(f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True)
         say(f"What was written to them since {_moment_of(found, dump_name)} is lost.", err=True)
