@@ -21,18 +21,20 @@ SCANNER_TOKEN, CLIENT_TOKEN = "the-static-token-of-the-scanner", "the-static-tok
 HOOK_SECONDS = 100
 
 
-def make_user(api: Api, name: str, token: str, collection: str) -> None:
-    """Make a user whose one right is to read a collection."""
+def make_user(api: Api, name: str, token: str, *rights: tuple[str, str]) -> None:
+    """Make a user whose only rights are these actions on collections."""
     policy = api.data("POST", "/policies", {"name": name})["id"]
-    api.data("POST", "/permissions", {"policy": policy, "collection": collection, "action": "read", "fields": ["*"]})
+    for action, collection in rights:
+        api.data("POST", "/permissions", {"policy": policy, "collection": collection, "action": action, "fields": ["*"]})
     user = {"email": f"{name}@example.com", "password": token, "token": token, "policies": [{"policy": policy}]}
     api.data("POST", "/users", user)
 
 
 @pytest.fixture(scope="module")
 def users(api: Api) -> None:
-    make_user(api, "scanner", SCANNER_TOKEN, "directus_files")
-    make_user(api, "client", CLIENT_TOKEN, "message_attachments")
+    make_user(api, "scanner", SCANNER_TOKEN, ("read", "directus_files"))
+    attachments = [(action, "message_attachments") for action in ("read", "create", "update")]
+    make_user(api, "client", CLIENT_TOKEN, ("create", "directus_files"), *attachments)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,51 @@ def test_a_file_is_served_by_the_gate_alone_once_it_was_scanned(
     assert get(api, f"/assets/{key}", CLIENT_TOKEN).status_code == 403
 
 
-def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
-    api: Api, users: None, folder: Path, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
+def test_what_a_client_wrote_into_a_row_opens_no_file(
+    api: Api, users: None, database: Engine, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
 ) -> None:
+    key, attachment = attach(HELLO)
+    other, never = attach(b"an invoice")
+    scan(attachment)
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE message_attachments SET scanned_for_virus = 1, is_safe = 1 WHERE id = :id"), {"id": never}
+        )
+    assert get(api, f"/chat-files/{never}", CLIENT_TOKEN).status_code == 403
+    for url, status in ((f"/{other}", 403), (f"/{key}", 200)):
+        with database.begin() as connection:
+            values = {"id": attachment, "url": url}
+            connection.execute(text("UPDATE message_attachments SET file_url = :url WHERE id = :id"), values)
+        assert get(api, f"/chat-files/{attachment}", CLIENT_TOKEN).status_code == status
+
+
+def test_a_client_attaches_only_what_it_uploaded(api: Api, users: None, attach: Callable[[bytes], tuple[str, int]]) -> None:
+    anothers, _ = attach(HELLO)
+    client = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {CLIENT_TOKEN}"}, timeout=30)
+    assert client.post("/files", files={"file": ("own.txt", HELLO)}).is_success
+    (own,) = api.data("GET", "/files", filter='{"filename_download": "own.txt"}')
+    row = {"message_id": 450, "uploaded_by_id": 2, "file_name": "own.txt"}
+
+    refused = client.post("/items/message_attachments", json={**row, "file_url": f"/{anothers}"})
+    assert (refused.status_code, refused.json()["errors"][0]["message"]) == (403, "file_url names no file that you uploaded.")
+    made = client.post("/items/message_attachments", json={**row, "file_url": f"/{own['id']}"})
+    assert made.status_code == 200, made.text
+    path = f"/items/message_attachments/{made.json()['data']['id']}"
+    assert client.patch(path, json={"file_url": f"/{anothers}"}).status_code == 403
+    assert client.patch(path, json={"file_name": "renamed.txt"}).status_code == 200
+
+
+def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
+    api: Api,
+    users: None,
+    database: Engine,
+    folder: Path,
+    attach: Callable[[bytes], tuple[str, int]],
+    scan: Callable[[int], None],
+) -> None:
+    with database.begin() as connection:  # those of a thousand others, all newer
+        newer = "INSERT INTO worker_scans (attachment_id, verdict, file_url) VALUES (:id, 'infected', '/gone')"
+        connection.execute(text(newer), [{"id": 10**6 + number} for number in range(1000)])
     clean, _ = attach(HELLO)
     key, attachment = attach(EICAR)
     scan(attachment)
@@ -115,3 +159,5 @@ def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
     scan(attachment)
     row = api.item("message_attachments", attachment)
     assert not row["is_safe"]
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM worker_scans WHERE attachment_id >= 1000000"))

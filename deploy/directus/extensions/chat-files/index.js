@@ -1,13 +1,16 @@
-// GET /chat-files/ID: the file of attachment ID, for who may read its row, once a scan has called it safe.
+// GET /chat-files/ID: the file of attachment ID, for who may read its row, once a scan has called this very file safe.
 export default {
   id: 'chat-files',
-  handler: (router, { services, getSchema }) => {
+  handler: (router, { services, database, getSchema }) => {
     router.get('/:id', async (request, response, next) => {
       try {
         const schema = await getSchema()
         const rows = new services.ItemsService('message_attachments', { schema, accountability: request.accountability })
         const row = await rows.readOne(request.params.id)
-        if (!(row.scanned_for_virus && row.is_safe)) {
+        // A client may have written the flags, and another file's id after the scan.
+        const scans = database('worker_scans').where({ attachment_id: row.id }).whereIn('verdict', ['clean', 'released'])
+        const scanned = await scans.first('file_url')
+        if (!(row.scanned_for_virus && row.is_safe && scanned?.file_url === row.file_url)) {
           return response.status(403).json({ errors: [{ message: 'The file was not scanned yet, or is not safe.' }] })
         }
         const assets = new services.AssetsService({ schema })

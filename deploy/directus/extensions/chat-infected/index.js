@@ -1,17 +1,33 @@
-// Each minute: delete the files of infected attachments through Directus, bytes and thumbnails.
+const PAGE = 1000
+const NEWEST = Number.MAX_SAFE_INTEGER
+
+// Each minute: delete the files of infected attachments through Directus, bytes and thumbnails: of the newest page, and of one older.
 export default ({ schedule }, { services, database, getSchema, logger }) => {
+  let older = NEWEST
+
+  // Look at one page of infected attachments with smaller ids, and return where the next begins.
+  const remove = async (before) => {
+    const infected = database('worker_scans').where({ verdict: 'infected' }).whereNot({ quarantine: 'pending' })
+    const rows = await infected.where('attachment_id', '<', before).orderBy('attachment_id', 'desc').limit(PAGE).select('attachment_id', 'file_url')
+    const ids = rows.map((row) => row.file_url.replace(/^\//, ''))
+    if (ids.length === 0) return NEWEST
+    const files = new services.FilesService({ schema: await getSchema() })
+    for (const { id } of await files.readByQuery({ filter: { id: { _in: ids } }, fields: ['id'], limit: -1 })) {
+      try {
+        await files.deleteOne(id)
+        logger.warn(`chat-infected: the file ${id} of an infected attachment was deleted`)
+      } catch (error) {
+        logger.error(error, `chat-infected: the infected file ${id} was not deleted; a later minute tries again`)
+      }
+    }
+    return rows.length < PAGE ? NEWEST : rows.at(-1).attachment_id
+  }
+
   schedule('* * * * *', async () => {
     try {
-      const infected = database('worker_scans').where({ verdict: 'infected' }).whereNot({ quarantine: 'pending' })
-      const urls = await infected.orderBy('attachment_id', 'desc').limit(1000).pluck('file_url')
-      const ids = urls.map((url) => url.replace(/^\//, ''))
-      if (ids.length === 0) return
-      const files = new services.FilesService({ schema: await getSchema() })
-      const there = await files.readByQuery({ filter: { id: { _in: ids } }, fields: ['id'], limit: -1 })
-      if (there.length > 0) await files.deleteMany(there.map((file) => file.id))
-      for (const { id } of there) logger.warn(`chat-infected: the file ${id} of an infected attachment was deleted`)
+      older = await remove(Math.min(older, await remove(NEWEST)))
     } catch (error) {
-      logger.error(error, 'chat-infected: infected files were not deleted; the next minute tries again')
+      logger.error(error, 'chat-infected: infected files were not looked for; the next minute tries again')
     }
   })
 }
