@@ -85,8 +85,13 @@ def test_nothing_is_withdrawn_unless_the_app_asks(api: Chat, emulator: Emulator,
     run.drain()
     api.execute("UPDATE chat_notifications SET is_read = TRUE")
     asked: list[object] = []
-    event.listen(api.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+
+    def note(*said: object) -> None:
+        asked.append(said[2])
+
+    event.listen(api.engine, "before_cursor_execute", note)
     assert run.withdraw(2) == 0
+    event.remove(api.engine, "before_cursor_execute", note)
     assert withdrawn(emulator) == asked == []
 
 
