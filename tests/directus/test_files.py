@@ -129,6 +129,7 @@ def test_a_client_attaches_only_what_it_uploaded(api: Api, users: None, attach: 
     path = f"/items/message_attachments/{made.json()['data']['id']}"
     assert client.patch(path, json={"file_url": f"/{anothers}"}).status_code == 403
     assert client.patch(path, json={"file_name": "renamed.txt"}).status_code == 200
+    api.request("DELETE", f"/files/{own['id']}")
 
 
 def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
