@@ -31,9 +31,10 @@ def search(chat: Engine, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def system(api: Chat, rows: int) -> None:
-    first = api.notify(notification_type="SYSTEM")
+    notification = api.notify(notification_type="SYSTEM")
     with api.engine.begin() as connection:
-        enqueue(connection, conversation_pairs(connection), rows - 1, first=first + 1, most_devices=1)
+        message = connection.execute(text("SELECT MAX(id) FROM messages")).scalar_one()
+        enqueue(connection, conversation_pairs(connection), rows - 1, first=max(notification, message) + 1, most_devices=1)
     api.execute("UPDATE chat_notifications SET notification_type = 'SYSTEM'")
 
 

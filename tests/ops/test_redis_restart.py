@@ -43,7 +43,7 @@ def start(tmp_path: Path) -> Callable[..., Any]:
                 wait_until(lambda: b"Ready to accept" in (tmp_path / "redis.log").read_bytes(), "Redis was ready", 20)
                 yield port
             finally:
-                server.kill()
+                server.terminate()  # a kill may lose the last second, where the disk is busy
 
     return running
 
