@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 
 PENDING = "pending"
-# Of a row `a`, and whether the record `s` is of another row, whose id came back (a restore, TRUNCATE); one from before 0011 is
-# any row's. To the second, whatever the column's precision.
-OF_ROW = "CONCAT_WS(' ', a.message_id, a.uploaded_by_id, LEFT(a.created_at, 19))"
-IS_ANOTHERS = f"s.of_row NOT IN ('', {OF_ROW})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 
+from db.identity import IS_ANOTHERS, OF_ROW
 from db.transactions import transact
-from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES

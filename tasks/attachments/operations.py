@@ -5,10 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
+from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
-from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW, Attachment
+from tasks.attachments.attachment import Attachment
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage

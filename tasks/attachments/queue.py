@@ -10,9 +10,10 @@ from operator import attrgetter
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, text
 
+from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
-from tasks.attachments.attachment import IS_ANOTHERS, OF_ROW, Attachment
+from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Settlement
 from tasks.attachments.verdicts import Finding, Flags, Kind

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
+from db.identity import IS_ANOTHERS
 from db.models import CHAT_TABLES, Base
-from tasks.attachments.attachment import IS_ANOTHERS
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick, check_bytes

@@ -25,9 +25,10 @@ ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
 CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `(?P<table>[^`\n]+)`")
 SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([^`\n]+)`\n")
-# As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID.
-PLACE = re.compile(rb"(?:\n|--[^\n]*+\n)*+-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
-GTID = re.compile(rb"(?:\n|--[^\n]*+\n)*+-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
+# As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID. Not
+# possessive: Python 3.11.2 does not go back to where a group began that it could not repeat.
+PLACE = re.compile(rb"(?:\n|--[^\n]*\n)*-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
+GTID = re.compile(rb"(?:\n|--[^\n]*\n)*-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
 DELIMITER = b"\nDELIMITER "
 """Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
 FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"

@@ -214,6 +214,8 @@ def test_a_server_that_demands_primary_keys_is_drilled(backups: Backups, stack: 
 def test_the_client_reaches_the_server_that_the_workers_reach(
     backups: Backups, stack: Stack, tmp_path: Path, address: str
 ) -> None:
+    if address == "localhost" and not Path("/etc/hosts").exists():
+        pytest.skip("this machine has no name localhost")
     url, socket = backups.engine.url, str(stack.mariadb.socket)
     options = tmp_path / "my.cnf"
     account = f"[client]\nuser={url.username}\npassword='{url.password}'\n"
