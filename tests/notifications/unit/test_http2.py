@@ -335,16 +335,18 @@ def test_a_request_without_an_answer_ends_at_its_deadline_and_takes_no_other_wit
 
 
 def test_trickled_headers_end_at_the_deadline(server: Http2Server, client: Clients) -> None:
-    def trickle(peer: Peer) -> None:
-        peer.transport.write(struct.pack(">IBI", 1 << 8 | 9, 0, 1) + b"\x00")
-        server.later(lambda: trickle(peer), 0.05)
+    def trickle(peer: Peer, stream: int) -> None:
+        peer.transport.write(struct.pack(">IBI", 1 << 8 | 9, 0, stream) + b"\x00")
+        server.later(lambda: trickle(peer, stream), 0.05)
 
     def answer(peer: Peer, stream: int) -> None:
         peer.transport.write(struct.pack(">IBI", 1 << 8 | 1, 0, stream) + b"\x88")
-        trickle(peer)
+        trickle(peer, stream)
 
+    caller = client(seconds=2)
+    assert good(caller.post(b""))  # so that the server has said what it says of itself
     server.script = answer
-    assert failure(*client(seconds=2).post(b"")).endswith("in time")
+    assert failure(*caller.post(b"")).endswith("in time")
 
 
 def test_a_connection_that_died_while_idle_is_found_before_it_is_used(server: Http2Server, client: Clients) -> None:
