@@ -25,10 +25,10 @@ ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
 CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `(?P<table>[^`\n]+)`")
 SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([^`\n]+)`\n")
-# As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID. Not
-# possessive: Python 3.11.2 does not go back to where a group began that it could not repeat.
-PLACE = re.compile(rb"(?:\n|--[^\n]*\n)*-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
-GTID = re.compile(rb"(?:\n|--[^\n]*\n)*-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
+# As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID. In values
+# line ends are escaped.
+PLACE = re.compile(rb"\n-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
+GTID = re.compile(rb"\n-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
 DELIMITER = b"\nDELIMITER "
 """Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
 FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
@@ -117,9 +117,9 @@ class DumpScan:
                 table = self.tables.setdefault(name, TableScan())
                 if insert:
                     self._count(statement, *insert.span("values"), table)
-            elif place := PLACE.match(statement):
+            elif place := PLACE.search(statement):
                 self.place = self.place or (place[1].decode(errors="replace"), int(place[2]))
-            elif gtid := GTID.match(statement):
+            elif gtid := GTID.search(statement):
                 self.gtid = gtid[1].decode(errors="replace")
 
     def _count(self, statement: bytes, start: int, values: int, table: TableScan) -> None:
