@@ -1,5 +1,8 @@
 """The audit: who ordered which change when, with which arguments, and what it came to; kept in `worker_audit`."""
 
+import getpass
+import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,3 +56,12 @@ def newest(engine: Engine, what: str, limit: int) -> list[dict[str, Any]]:
             row | {"arguments": orjson.loads(row["arguments"])}
             for row in dicts(connection, NEWEST, what=f"{what}%", limit=limit)
         ]
+
+
+def who() -> str:
+    """Return the operator's name, for the run's record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

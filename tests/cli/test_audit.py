@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
+from tasks.audit import who
 from tests.processes import Process
 from workers.cli import cli
 from workers.cli.group import Command
-from workers.cli.progress import who
 
 # Those that only look, or make what the audit is kept in.
 LOOK = {

@@ -19,11 +19,11 @@ from sqlalchemy import Engine, text
 
 from beat_schedule import every
 from settings import ConfigurationError, get_settings
+from tasks.audit import who
 from tasks.jobs import STARTED_BY
 from tasks.retention.policies import POLICIES
 from tests.retention.rows import conversation, ids, notifications, parents
 from workers.cli import cli
-from workers.cli.progress import who
 
 OLD = "NOW() - INTERVAL 91 DAY"
 

@@ -17,10 +17,10 @@ from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.verdicts import WORDS
+from tasks.audit import who
 from workers.cli.group import Group, always
 from workers.cli.output import Line, Table, as_json_option, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
-from workers.cli.progress import who
 from workers.cli.status import job_status
 
 ERRORS = (NotPossibleError, MissingError, RefusedError, StorageUnavailableError, ClamdUnavailableError)

@@ -12,6 +12,7 @@ from db.engine import get_engine
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
+from tasks.audit import who
 from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
@@ -22,7 +23,7 @@ from tasks.backups.source import Source
 from tasks.words import duration, moment, size
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
-from workers.cli.progress import bytes_done, who
+from workers.cli.progress import bytes_done
 
 Listed = tuple[str, str, int, int | None, datetime | None, bool]
 """Tier, name, bytes, rows, when it was made, whether it is signed."""

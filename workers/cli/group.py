@@ -50,10 +50,8 @@ class Command(click.Command):
 
 @contextmanager
 def _audited(ctx: click.Context) -> Iterator[None]:
-    from workers.cli.progress import who
-
     given = {name: value for name, value in ctx.params.items() if value not in (None, False, "", ()) and name not in UNSAID}
-    entry = audit.begin(get_engine(), who(), ctx.command_path.partition(" ")[2], given)
+    entry = audit.begin(get_engine(), audit.who(), ctx.command_path.partition(" ")[2], given)
     # Others have no sentence, and who knows what their text would hold.
     sentences = (click.ClickException, *getattr(ctx.parent and ctx.parent.command, "errors", ()))
     outcome = "done"

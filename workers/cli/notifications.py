@@ -12,6 +12,7 @@ import click
 from db.engine import get_engine
 from settings import get_settings
 from tasks import pause as pausing
+from tasks.audit import who
 from tasks.notifications import cancel as cancelling
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
@@ -28,7 +29,7 @@ from tasks.words import moment
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
-from workers.cli.progress import asked_to_stop, who
+from workers.cli.progress import asked_to_stop
 from workers.cli.status import job_status
 
 SHOWN = 20

@@ -1,9 +1,6 @@
 """The progress of a long command on stderr: bars with pace and time left; how Ctrl-C reaches it; who gave the order."""
 
-import getpass
-import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,12 +98,3 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def who() -> str:
-    """Return the operator's name, for the run's record."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container without an entry for its user
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"

@@ -10,6 +10,7 @@ import click
 from db.engine import get_engine
 from db.locks import is_held
 from settings import ConfigurationError
+from tasks.audit import who
 from tasks.retention import ledger, rules
 from tasks.retention.archive import destination
 from tasks.retention.plan import Plan, plan
@@ -19,7 +20,7 @@ from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
-from workers.cli.progress import asked_to_stop, policies_done, who, with_pace
+from workers.cli.progress import asked_to_stop, policies_done, with_pace
 
 T = TypeVar("T")
 POLICY = click.Choice(tuple(POLICIES))

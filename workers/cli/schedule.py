@@ -7,13 +7,13 @@ import redis
 from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
+from tasks.audit import who
 from tasks.jobs import STARTED_BY
 from tasks.words import duration
 from workers import paused_entries
 from workers.cli.group import Group, always
 from workers.cli.output import Table, as_json_option, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
-from workers.cli.progress import who
 from workers.operations import beat
 from workers.operations.beat import SCHEDULE, is_late
 from workers.operations.reader import client
