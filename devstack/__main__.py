@@ -1,5 +1,7 @@
 """The command line, `python -m devstack`: start services by hand, install their programs, run the demo."""
 
+from pathlib import Path
+
 import click
 
 from devstack import programs
@@ -42,16 +44,19 @@ def up(services: list[str], name: str) -> None:
 
 
 @main.command()
-@click.option("--rows", type=click.IntRange(min=100), default=40_000, show_default=True, help="Notifications to deliver.")
+@click.option("--rows", type=click.IntRange(min=100), default=20_000, show_default=True, help="Notifications to deliver.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
 @click.option("--name", default="demo", show_default=True, help="The name of the demo's stack.")
-def demo(rows: int, keep: bool, name: str) -> None:
-    """Deliver a chat's notifications with the real workers, watch, and count. Exit 1 if the count does not add up."""
+@click.option(
+    "--pictures", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Write the README's pictures there."
+)
+def demo(rows: int, keep: bool, name: str, pictures: Path | None) -> None:
+    """Have a chat's background work done by the real workers, watch, and count. Exit 1 if the count does not add up."""
     try:
         # This import takes a second, in which a Ctrl-C has to be caught here.
         from devstack.demo.run import run
 
-        adds_up = run(rows, keep=keep, name=name)
+        adds_up = run(rows, keep=keep, name=name, into=pictures)
     except KeyboardInterrupt:
         click.echo("\nEnded by Ctrl-C; nothing is left running.", err=True)
         raise SystemExit(130) from None

@@ -28,6 +28,8 @@ ROWS = text("""
     LEFT JOIN conversation_settings s ON s.conversation_id = n.conversation_id AND s.user_id = n.recipient_id
 """)
 ORDER = ("SENT", "BOUNCED", "FAILED", "PENDING")
+# What the emulator calls requests whose connection was reset.
+DOWN = {"reset", "gone", "broken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Account:
     """Devices that the emulator logged a push for."""
     lost: int
     repeats: int
-    refusals: dict[str, int]
-    """Requests that the emulator refused, by its own name for the reason."""
+    refusals: Counter[str]
+    """Requests that the emulator refused, by the reason."""
     faults: list[str]
     """A sentence for each thing that does not add up."""
 
@@ -66,12 +68,15 @@ def audit(engine: Engine, emulator: Emulator) -> Account:
         faults.append(f"{lost:,} devices are served by the database's word, but the emulator never saw their push")
     if unasked:
         faults.append(f"{unasked:,} devices got a push that no SENT row accounts for")
-    refusals = {kind: n for kind, n in emulator.stats().outcomes.get("fcm", {}).items() if kind != "accepted"}
+    refusals = Counter[str]()
+    for kind, tries in emulator.stats().outcomes.get("fcm", {}).items():
+        refusals["while it was down" if kind in DOWN else kind.replace("_", " ")] += tries
+    del refusals["accepted"]
     return Account(rows, len(served), len(accepted), lost, accepted.total() - len(accepted), refusals, faults)
 
 
-def show(screen: Screen, account: Account, seconds: float) -> None:
-    """Print the account and whether it adds up; `seconds` is how long the demo took."""
+def show(screen: Screen, account: Account) -> None:
+    """Print the account of the pushes."""
     total = account.rows.total()
     screen.line("\nNotifications, by what the database says of them")
     for (status, reason), rows in sorted(account.rows.items(), key=lambda item: (ORDER.index(item[0][0]), -item[1])):
@@ -81,18 +86,22 @@ def show(screen: Screen, account: Account, seconds: float) -> None:
     screen.line("\nDevices")
     screen.line(f"{account.served:10,}  served, says the database")
     screen.line(f"{account.accepted:10,}  served, says the emulator's own log")
-    screen.line(f"{account.lost:10,}  lost")
+    screen.line(f"{account.lost:10,}  lost, though the provider was down in the middle")
     screen.line(f"{account.repeats:10,}  repeats")
     screen.line(f"{sum(account.refusals.values()):10,}  tries that the emulator refused")
     for kind, number in sorted(account.refusals.items()):
-        screen.line(f"{number:22,}  {kind.replace('_', ' ')}")
+        screen.line(f"{number:22,}  {kind}")
 
-    if account.faults:
+
+def conclude(screen: Screen, account: Account, faults: list[str], seconds: float) -> None:
+    """Print whether everything adds up; `seconds` is how long the demo took."""
+    if faults:
         screen.line("\nIt does NOT add up:", style="bold red")
-        for fault in account.faults:
+        for fault in faults:
             screen.line(f"  - {fault}")
     else:
-        screen.line(f"\nOK: all {total:,} notifications are accounted for, in {seconds:.0f} s.", style="bold green")
+        said = f"all {account.rows.total():,} notifications are accounted for, and every other job's work"
+        screen.line(f"\nOK: {said}, in {seconds:.0f} s.", style="bold green")
 
 
 def _reachable(device_tokens: str | None) -> set[str]:

@@ -21,6 +21,14 @@ READY_SECONDS = 60.0
 KEPT = ("HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
+def environment_of(variables: dict[str, str]) -> dict[str, str]:
+    """Return the environment of the Procfile's processes and of the commands beside them: these variables, and few others."""
+    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+    # The Procfile names its programs as an activated environment would have them.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**kept, **variables, "PATH": path}
+
+
 def variables_for(stack: Stack) -> dict[str, str]:
     """Return the variables that point the processes at the services, with free ports for Flower and the gateway."""
     ports = {f"{server}_PORT": str(free_port()) for server in ("FLOWER", "GATEWAY")}
@@ -30,11 +38,8 @@ def variables_for(stack: Stack) -> dict[str, str]:
 
 def start(stack: Stack, variables: dict[str, str]) -> None:
     """Start the processes and wait until a worker and Flower answer. Raise StackError if one ends or it takes too long."""
-    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-    # The Procfile names its programs as an activated environment would have them.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     for name, command in COMMANDS.items():
-        stack.run(name, ["sh", "-c", f"exec {command}"], {**kept, **variables, "PATH": path})
+        stack.run(name, ["sh", "-c", f"exec {command}"], environment_of(variables))
     deadline = time.monotonic() + READY_SECONDS
     with Celery(broker=variables["CELERY_BROKER_URL"], set_as_current=False) as api:
         while not (_flower_answers(variables) and api.control.ping(timeout=0.5)):
@@ -44,10 +49,10 @@ def start(stack: Stack, variables: dict[str, str]) -> None:
             time.sleep(0.1)
 
 
-def nudge(broker: str) -> None:
-    """Ask for a drain as the API does, which shares no code with the workers: by the task's name."""
+def nudge(broker: str, job: str, task: str, *arguments: int) -> None:
+    """Ask for a task as the API does, which shares no code with the workers: by its name."""
     with Celery(broker=broker, set_as_current=False) as api:
-        api.send_task("tasks.notifications.drain", queue="notifications", ignore_result=True)
+        api.send_task(f"tasks.{job}.{task}", arguments, queue=job, ignore_result=True)
 
 
 def _flower_answers(variables: dict[str, str]) -> bool:

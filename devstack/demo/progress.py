@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 from devstack.demo.screen import Screen
 from devstack.emulators.client import Emulator
 
-# Between two samples: on a terminal, where a picture moves, and elsewhere, where lines are written.
-PICTURE_SECONDS = 0.5
+# Between two samples, and between two lines where no picture moves.
+SAMPLE_SECONDS = 0.25
 LINE_SECONDS = 2.0
 RATE_SECONDS = 3.0
 # The longest wait between two tries that the demo's faults lead to is a third of this.
@@ -61,14 +61,19 @@ def take(engine: Engine, emulator: Emulator) -> Sample:
     return Sample(time.monotonic(), rows, gave_up, oldest, emulator.stats().count("accepted"))
 
 
-def watch(screen: Screen, look: Callable[[], Sample]) -> Sample:
-    """Show samples until every row is settled, or nothing has changed for STALL_SECONDS; return the last one."""
+def watch(
+    screen: Screen, look: Callable[[], Sample], waits: Callable[[Sample], object], tell: Callable[[Sample], str] = lambda _: ""
+) -> Sample:
+    """Show samples while a sample still `waits`, unless nothing has changed for STALL_SECONDS; return the last one.
+
+    `tell` is asked at each sample whether there is something to say above them.
+    """
     sample = look()
-    began, changed, recent = sample.at, sample.at, deque([sample])
+    began, changed, written, recent = sample.at, sample.at, sample.at, deque([sample])
     live = Live(console=screen.console, auto_refresh=False, transient=True) if screen.live else None
     with live or nullcontext():
-        while sample.unsettled and sample.at - changed < STALL_SECONDS:
-            time.sleep(PICTURE_SECONDS if live else LINE_SECONDS)
+        while waits(sample) and sample.at - changed < STALL_SECONDS:
+            time.sleep(SAMPLE_SECONDS)
             before, sample = sample, look()
             if sample.rows != before.rows:
                 changed = sample.at
@@ -76,16 +81,19 @@ def watch(screen: Screen, look: Callable[[], Sample]) -> Sample:
             while len(recent) > 2 and sample.at - recent[0].at > RATE_SECONDS:
                 recent.popleft()
             rate = (sample.accepted - recent[0].accepted) / (sample.at - recent[0].at)
+            if said := tell(sample):
+                screen.note(said, style="bold")
             if live:
                 live.update(_picture(sample, sample.at - began, rate), refresh=True)
-            else:
-                screen.line(_line(sample, sample.at - began, rate))
+            elif sample.at - written >= LINE_SECONDS:
+                written = sample.at
+                screen.note(_line(sample, rate))
     return sample
 
 
-def _line(sample: Sample, seconds: float, rate: float) -> str:
-    counts = "  ".join(f"{status} {count}" for status, count in _counts(sample).items())
-    return f"{seconds:6.0f} s    {counts}  |  {_figures(sample, rate)}"
+def _line(sample: Sample, rate: float) -> str:
+    counts = "  ".join(f"{status} {rows:,}" for status, rows in sample.rows.items())
+    return f"{counts}  {rate:,.0f} pushes/s"
 
 
 def _picture(sample: Sample, seconds: float, rate: float) -> RenderableType:
@@ -95,16 +103,12 @@ def _picture(sample: Sample, seconds: float, rate: float) -> RenderableType:
         colour = COLOURS[status]
         bar = ProgressBar(total, sample.rows[status], width=40, complete_style=colour, finished_style=colour)
         table.add_row(f"{margin}{status}", bar, count)
-    return Group(table, f"{seconds:6.1f} s  {_figures(sample, rate)}")
+    figures = f"{rate:,.0f} pushes/s  oldest waiting {sample.oldest} s  accepted by the emulator {sample.accepted:,}"
+    return Group(table, f"{seconds:6.1f} s  {figures}")
 
 
 def _counts(sample: Sample) -> dict[str, str]:
     """Return the rows by status, and of the FAILED ones how many are not tried again."""
     counts = {status: f"{rows:,}" for status, rows in sample.rows.items()}
-    if sample.gave_up:
-        counts["FAILED"] = f"{sample.rows['FAILED'] - sample.gave_up:,} to retry, {sample.gave_up:,} given up"
+    counts["FAILED"] = f"{sample.rows['FAILED'] - sample.gave_up:,} to retry, {sample.gave_up:,} given up"
     return counts
-
-
-def _figures(sample: Sample, rate: float) -> str:
-    return f"{rate:,.0f} pushes/s  oldest waiting {sample.oldest} s  accepted by the emulator {sample.accepted:,}"

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from devstack.chat import load_chat
 from devstack.demo.account import audit
+from devstack.demo.screen import COLUMNS
 from devstack.emulators.client import Emulator
 from devstack.folder import DEFAULT_ROOT, PROJECT
 
@@ -30,13 +31,13 @@ def processes_of(stack: str) -> list[str]:
 
 def figure(output: str, of: str) -> int:
     """Return the number that stands before the words `of`."""
-    found = re.search(rf"^ *([\d,]+)  {re.escape(of)}", output, re.MULTILINE)
+    found = re.search(rf"^ *([\d,]+)  {re.escape(of)}$", output, re.MULTILINE)
     assert found, f"no figure of {of!r} in:\n{output}"
     return int(found[1].replace(",", ""))
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_accounts_for_every_row_and_device_and_leaves_nothing() -> None:
+def test_the_demo_accounts_for_every_job_row_and_device_and_leaves_nothing() -> None:
     name = f"test-demo-{os.getpid()}"
     demo = subprocess.run(
         [sys.executable, "-m", "devstack", "demo", "--rows", "200", "--name", name],
@@ -47,10 +48,23 @@ def test_the_demo_accounts_for_every_row_and_device_and_leaves_nothing() -> None
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert demo.stderr == ""
-    assert "OK: all 200 notifications are accounted for" in demo.stdout.splitlines()[-1]
+    *lines, last = demo.stdout.splitlines()
+    assert "OK: all 200 notifications are accounted for" in last
+    assert [line for line in lines if len(line) > COLUMNS] == []
     assert figure(demo.stdout, "in all") == 200
     assert figure(demo.stdout, "served, says the database") == figure(demo.stdout, "served, says the emulator's own log") > 200
-    assert (figure(demo.stdout, "lost"), figure(demo.stdout, "repeats")) == (0, 0)
+    lost = figure(demo.stdout, "lost, though the provider was down in the middle")
+    assert (lost, figure(demo.stdout, "repeats")) == (0, 0)
+    for said in (
+        " hello.txt  is served: scanned and clean",
+        " eicar.zip  stays blocked: infected",
+        "photos.rar  stays blocked: this clamd cannot look into it",
+        "        28  typing indicators had expired and are gone; the other 12 stay",
+        "       200  old notifications deleted by retention, as planned",
+        "         3  backups, signed: a dump, its sealed archive, and that archive in the S3 stand-in",
+    ):
+        assert said in lines
+    assert figure(demo.stdout, "rows dumped, and brought back as they were by a restore drill") > 500
     assert processes_of(name) == []
     assert not (DEFAULT_ROOT / name).exists()
 
