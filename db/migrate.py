@@ -8,7 +8,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
-VERSION_TABLE = "worker_alembic_version"
+from db.needs import VERSION_TABLE
+
 LOCK = "chat-workers:migrate"
 # Below the connection's own patience (engine.READ_SECONDS), which would end in "lost connection".
 LOCK_SECONDS = 30

@@ -6,6 +6,8 @@ from typing import get_args
 from db.models.chat_notifications import DeliveryStatus, NotificationType
 from db.models.conversation_settings import NotificationPreference
 
+# Where the migrations of the worker-owned tables keep their revision.
+VERSION_TABLE = "worker_alembic_version"
 OLDEST_SERVERS = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 
 WHOLE_NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")

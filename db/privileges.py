@@ -10,9 +10,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
-from db.migrate import VERSION_TABLE
 from db.models import DUMPED_TABLES
-from db.needs import COLUMNS
+from db.needs import COLUMNS, VERSION_TABLE
 from db.transactions import error_code
 from settings import ConfigurationError
 

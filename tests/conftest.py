@@ -15,7 +15,8 @@ from sqlalchemy import Engine, text
 
 from db.create import create_shared_schema
 from db.engine import create_engine, get_engine
-from db.migrate import VERSION_TABLE, migrate
+from db.migrate import migrate
+from db.needs import VERSION_TABLE
 from devstack.emulators.client import Emulator
 from devstack.stack import Stack
 from settings import get_settings

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.migrate import VERSION_TABLE
+from db.needs import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

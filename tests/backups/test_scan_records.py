@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, inspect, text
 
-from db.migrate import VERSION_TABLE, migrate, revision_fault
+from db.migrate import migrate, revision_fault
 from db.models import CHAT_TABLES, DUMPED_TABLES
+from db.needs import VERSION_TABLE
 from settings import get_settings
 from tasks.attachments import find_unqueued, operations
 from tasks.backups import dump, folder, restore, verify

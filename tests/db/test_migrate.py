@@ -12,8 +12,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.create import create_shared_schema
 from db.engine import READ_SECONDS, create_engine
-from db.migrate import LOCK, LOCK_SECONDS, VERSION_TABLE, MigrationBusyError, current_revision, migrate, newest_revision
+from db.migrate import LOCK, LOCK_SECONDS, MigrationBusyError, current_revision, migrate, newest_revision
 from db.models import Base
+from db.needs import VERSION_TABLE
 from devstack.stack import Stack
 
 HEAD = newest_revision()

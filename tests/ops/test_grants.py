@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from db.check import check_shared_schema
 from db.create import create_shared_schema
 from db.engine import create_engine, get_engine
-from db.migrate import VERSION_TABLE, migrate, newest_revision
+from db.migrate import migrate, newest_revision
+from db.needs import VERSION_TABLE
 from db.privileges import DENIED, PURPOSES, Account, grants, missing, require, worker_tables
 from db.transactions import error_code
 from devstack.chat import load_chat

@@ -10,7 +10,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from db.engine import get_engine
-from db.migrate import VERSION_TABLE
+from db.needs import VERSION_TABLE
 from devstack.ports import free_port
 from tests.operations.conftest import Samples, samples, value
 from tests.processes import Process, answers, python, wait_until
