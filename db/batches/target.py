@@ -12,15 +12,16 @@ Value: TypeAlias = int | datetime
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The first column of a table's primary key, walked in windows of `window` steps, so that no search is longer.
+    """The first column of an index, walked in windows of `window` steps, so that no search is longer.
 
-    `unique` is False if it is not the whole key: then a value may have several rows, which go together.
+    `unique` is False if it is not the whole primary key: then a value may have several rows, which go together.
     """
 
     column: str
     step: int | timedelta
     window: int
     unique: bool = True
+    index: str = "PRIMARY"
 
     def before(self, value: Value) -> Value:
         """Return the place just before `value`: a walk starts behind a place."""
@@ -112,7 +113,7 @@ class Target:
             statement = f"UPDATE {self._by_key} SET {self.change}"  # noqa: S608 - names of this project
         if at_once:
             statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
-        elif self.key.unique:  # only we write tables where it is not
+        elif self.key.unique:  # where it is not, others write at most a row by hand
             where = self.among(self.matching(connection, where, cutoff, " FOR UPDATE SKIP LOCKED"))
         return connection.exec_driver_sql(f"{statement} WHERE {where} {self._matches}", {"cutoff": cutoff}).rowcount
 
@@ -127,7 +128,7 @@ class Target:
 
     @property
     def _by_key(self) -> str:
-        return f"{self.table} FORCE INDEX (PRIMARY)"
+        return f"{self.table} FORCE INDEX ({self.key.index})"
 
 
 def _literal(value: Value | None) -> str:

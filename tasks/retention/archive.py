@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Engine, text
 
-from db.batches.target import Value
+from db.batches.target import Target, Value
 from settings import ConfigurationError, get_settings
 from tasks import files
 from tasks.retention.policies import Policy
@@ -66,6 +66,7 @@ class Archive:
 
     def __init__(self, engine: Engine, policy: Policy, run: int, folder: Path, s3_uri: str | None) -> None:
         self._engine = engine
+        assert isinstance(policy.target, Target)  # noqa: S101 - files are not archived
         self._target = policy.target
         self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-run{run}"
         self._folder = folder / self._name
@@ -103,7 +104,7 @@ class Archive:
         key, table = self._target.key.column, self._target.table
         rows: defaultdict[Value, set[str]] = defaultdict(set)
         for value, row in connection.exec_driver_sql(
-            f"SELECT {key}, CONCAT({self._values}) FROM {table} FORCE INDEX (PRIMARY)"  # noqa: S608 - names of the schema
+            f"SELECT {key}, CONCAT({self._values}) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
             f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}"
         ):
             if row is None:

@@ -1,7 +1,7 @@
 """The ledger of runs: who ran what, when, how many rows, why it ended."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -49,9 +49,9 @@ PACE = text("""
 LONGEST_WHY = 255
 
 
-def cutoff(connection: Connection, age: timedelta) -> object:
+def cutoff(connection: Connection, age: timedelta) -> datetime:
     """Return the moment so long ago, by the database's clock, in UTC and whole seconds."""
-    return connection.execute(CUTOFF, {"seconds": int(age.total_seconds())}).scalar_one()
+    return connection.execute(CUTOFF, {"seconds": int(age.total_seconds())}).scalar_one()  # type: ignore[no-any-return]
 
 
 def bury(connection: Connection, policy: Policy) -> None:

@@ -12,7 +12,9 @@ from db.batches.count import Count, count
 from db.batches.place import Place, start
 from db.batches.target import Target
 from db.check import foreign_keys
-from tasks.retention import ledger, rules
+from settings import ConfigurationError
+from tasks.retention import files, ledger, rules
+from tasks.retention.files import Files
 from tasks.retention.policies import Policy
 
 # Until a policy has runs to measure by; about what a small server does.
@@ -60,12 +62,19 @@ def plan(
         now = rules.read(connection, policy)
         cutoff = ledger.cutoff(connection, now.age)
         pace = ledger.pace(connection, policy)
-    place = start(engine, policy.target, cutoff)
-    with engine.connect() as connection:
-        explained = _explain(connection, policy.target, place)
-        keys = [sentence for _, sentence in foreign_keys(connection, [policy.target.table])] if policy.deletes else []
-    began = time.monotonic()
-    counted = count(engine, policy.target, place, policy.age_column, seconds=seconds, progress=progress)
+    began, why, target = time.monotonic(), now.why_not(), policy.target
+    explained, keys = list[dict[str, Any]](), list[str]()
+    if isinstance(target, Files):
+        try:
+            counted = files.count(target, cutoff, seconds=seconds)
+        except ConfigurationError as error:
+            counted, why = Count(0, None, None, True), str(error)
+    else:
+        place = start(engine, target, cutoff)
+        with engine.connect() as connection:
+            explained = _explain(connection, target, place)
+            keys = [sentence for _, sentence in foreign_keys(connection, [target.table])] if policy.archives else []
+        counted = count(engine, target, place, policy.age_column, seconds=seconds, progress=progress)
     return Plan(
         policy=policy.name,
         does=policy.does,
@@ -79,7 +88,7 @@ def plan(
         seconds_per_run=now.minutes_per_run * 60.0,
         explain=explained,
         foreign_keys=keys,
-        why_not=now.why_not(),
+        why_not=why,
     )
 
 

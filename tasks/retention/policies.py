@@ -5,22 +5,28 @@ from datetime import timedelta
 
 from db.batches.target import MINUTE, Key, Target
 from settings import PolicySettings
+from tasks.retention.files import Files
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rows of `target` whose `age_column` is older than the age. `shortest` is the least age that an operator may set."""
+    """Rows or files of `target` whose `age_column` is older than the age. `shortest` is the least age that may be set."""
 
     name: str
     does: str
-    target: Target
+    target: Target | Files
     age_column: str
     shortest: timedelta
     defaults: PolicySettings
 
     @property
     def deletes(self) -> bool:
-        return self.target.change is None
+        return isinstance(self.target, Files) or self.target.change is None
+
+    @property
+    def archives(self) -> bool:
+        """Whether its rows can be archived before they are deleted."""
+        return isinstance(self.target, Target) and self.deletes
 
 
 def _defaults(age: str, *, enabled: bool = True) -> PolicySettings:
@@ -37,6 +43,12 @@ def _defaults(age: str, *, enabled: bool = True) -> PolicySettings:
 
 DAY = timedelta(days=1)
 ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
+DIED_AT = Key("died_at", timedelta(milliseconds=1), 86_400_000, unique=False, index="idx_died_at")
+
+# By idx_sha256; names of earlier versions had the attachment's id in front.
+COPY_IS_GONE = """
+    UPDATE worker_scans SET quarantine = 'missing' WHERE sha256 = RIGHT(:stem, 64) AND quarantine LIKE CONCAT('%/', :name)
+"""
 
 # `<` as in the reference: a row exactly at the cutoff stays, and NULL is never older. Each predicate is re-stated in the
 # write, so a row that changed between search and write (unread, reopened) stays.
@@ -50,6 +62,34 @@ POLICIES = {
             "created_at",
             DAY,
             _defaults("90d"),
+        ),
+        Policy(
+            "unread_notifications",
+            "deletes notifications that were sent and never read",
+            Target("chat_notifications", "created_at < :cutoff AND delivery_status = 'SENT' AND COALESCE(is_read, 0) = 0"),
+            "created_at",
+            7 * DAY,
+            _defaults("365d", enabled=False),
+        ),
+        Policy(
+            "failed_notifications",
+            "deletes notifications that were given up",
+            Target(
+                "chat_notifications",
+                "created_at < :cutoff AND delivery_status = 'FAILED'"
+                " AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = chat_notifications.id)",
+            ),
+            "created_at",
+            7 * DAY,
+            _defaults("90d", enabled=False),
+        ),
+        Policy(
+            "bounced_notifications",
+            "deletes notifications that reached nobody or were not wanted",
+            Target("chat_notifications", "created_at < :cutoff AND delivery_status = 'BOUNCED'"),
+            "created_at",
+            7 * DAY,
+            _defaults("90d", enabled=False),
         ),
         Policy(
             "closed_conversations",
@@ -107,6 +147,14 @@ POLICIES = {
             _defaults("90d"),
         ),
         Policy(
+            "dead_devices",
+            "forgets dead devices; FCM itself ends a token that was silent for 270 days",
+            Target("worker_dead_devices", "died_at < :cutoff", key=DIED_AT),
+            "died_at",
+            30 * DAY,
+            _defaults("270d", enabled=False),
+        ),
+        Policy(
             "scan_events",
             "deletes the events of virus scans",
             Target("worker_scan_events", "happened_at < :cutoff"),
@@ -145,6 +193,22 @@ POLICIES = {
             "began_at",
             30 * DAY,
             _defaults("400d"),
+        ),
+        Policy(
+            "quarantine",
+            "deletes copies of infected files from the quarantine's folder",
+            Files("attachments_quarantine_url", "*.infected", COPY_IS_GONE),
+            "",
+            7 * DAY,
+            _defaults("180d", enabled=False),
+        ),
+        Policy(
+            "archives",
+            "deletes what retention archived before it deleted it",
+            Files("retention_archive_dir", "*/*-run*/*.sql.gz"),
+            "",
+            30 * DAY,
+            _defaults("365d", enabled=False),
         ),
     )
 }

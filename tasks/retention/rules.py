@@ -94,7 +94,7 @@ def validated(policy: Policy, fields: dict[str, Any], where: str) -> PolicySetti
         raise RuleError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
     if given.age is not None and parse_age(given.age) < policy.shortest:
         raise RuleError(f"{where}: age: {given.age} is taken for a mistake; the least for {policy.name} is {policy.shortest}")
-    if given.archive and not policy.deletes:
+    if given.archive and not policy.archives:
         raise RuleError(f"{where}: archive: {policy.name} deletes nothing that could be archived")
     return given
 

@@ -16,8 +16,9 @@ from db.batches.walk import Limits, Progress, Walked, walk
 from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
-from tasks.retention import ledger, rules
+from tasks.retention import files, ledger, rules
 from tasks.retention.archive import Archive, ArchiveError, destination
+from tasks.retention.files import Files
 from tasks.retention.policies import Policy
 from tasks.retention.rules import RuleError, Rules
 
@@ -87,6 +88,8 @@ def run_policy(
             return Report(policy.name, False, why)
         if now.archive:
             destination(policy)  # a run that has no place for its archive does not begin
+        if isinstance(policy.target, Files):
+            policy.target.folder  # noqa: B018 - nor one without a folder
         settings = get_settings()
         throttle = Throttle.from_urls(
             settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
@@ -158,6 +161,10 @@ class _Run:
             rest=settings.batches_rest,
         )
         keeper = None
+        if isinstance(target, Files):
+            return files.delete(
+                self.engine, target, entry.cutoff, limits, record=entry.record, halt=self._halt, progress=self.progress
+            )
         if self.rules.archive:
             place = destination(self.policy)
             keeper = Archive(self.engine, self.policy, entry.run, place, settings.retention_archive_s3_uri)

@@ -5,9 +5,12 @@ import time
 import structlog
 from celery import current_task, shared_task
 
+from db.batches.target import Target
 from db.engine import get_engine
 from tasks.jobs import BEAT, STARTED_BY
+from tasks.retention.files import Files
 from tasks.retention.policies import POLICIES
+from tasks.retention.rules import DISABLED
 from tasks.retention.run import FAILURES, NOT_DUE, run_policy
 from tasks.shutdown import stop_requested
 
@@ -23,8 +26,8 @@ SOMEBODY = "a message"
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
 def purge_notifications() -> str:
-    """Delete notifications that were read and are old."""
-    return _run("read_notifications", daily=True)
+    """Delete old notifications that were read, and by what other policies are enabled."""
+    return _run(*_of("chat_notifications"), daily=True)
 
 
 @shared_task(name="tasks.retention.deactivate_conversations", time_limit=TIME_LIMIT_SECONDS)
@@ -41,8 +44,13 @@ def purge_typing_indicators() -> str:
 
 @shared_task(name="tasks.retention.purge_worker_tables", time_limit=TIME_LIMIT_SECONDS)
 def purge_worker_tables() -> str:
-    """Delete old rows of the workers' own tables."""
-    return _run(*(name for name, policy in POLICIES.items() if policy.target.table.startswith("worker_")), daily=True)
+    """Delete old rows of the workers' own tables, and old files of theirs."""
+    return _run(*_of("worker_"), *(name for name, each in POLICIES.items() if isinstance(each.target, Files)), daily=True)
+
+
+def _of(tables: str) -> list[str]:
+    """Return the policies of tables whose names begin so."""
+    return [name for name, each in POLICIES.items() if isinstance(each.target, Target) and each.target.table.startswith(tables)]
 
 
 def _run(*names: str, daily: bool = False) -> str:
@@ -64,6 +72,8 @@ def _run(*names: str, daily: bool = False) -> str:
         except FAILURES as error:
             log.error("retention failed", policy=name, why=str(error))
             failure = error
+            continue
+        if report.why == DISABLED:
             continue
         said.append(f"{name}: {f'{report.rows:,} rows, {report.why}' if report.started else f'did not run: {report.why}'}")
         if report.started and (report.rows or report.why != "finished"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -25,6 +25,7 @@ from tasks.retention.run import RunFailedError, run_policy
 from tests.retention.rows import ids, notifications, parents
 
 POLICY = POLICIES["read_notifications"]
+TARGET = cast(Target, POLICY.target)
 OLD = "NOW() - INTERVAL 91 DAY"
 CHAPTER = (Path(__file__).parents[2] / "docs" / "retention.md").read_text().partition("## Archives")[2]
 NAMES, LOAD = re.findall(r"```sh\n(.*?)```", CHAPTER, re.DOTALL)
@@ -309,6 +310,6 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
 
     keeper = Watching(archived, POLICY, 1, folder, None)
     with hold(archived, "t") as lock:
-        place = start(archived, POLICY.target, "2038-01-01 00:00:00")
-        walk(archived, POLICY.target, place, Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
+        place = start(archived, TARGET, "2038-01-01 00:00:00")
+        walk(archived, TARGET, place, Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0]

@@ -9,13 +9,14 @@ from sqlalchemy import Connection, Engine, text
 
 from db.batches.place import start
 from db.batches.search import find
+from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.engine import create_engine
 from db.locks import hold
 from devstack.stack import Stack
 from tasks.retention import ledger
-from tasks.retention.policies import POLICIES, Policy
+from tasks.retention.policies import POLICIES
 from tests.retention.rows import conversation, notification, parents
 
 CUTOFF = datetime.fromisoformat("2025-06-01")
@@ -39,6 +40,17 @@ def run(statement: str) -> Callable[[Connection, int, str], object]:
     return lambda connection, id_, age: connection.execute(text(statement.format(id=id_, age=age)))
 
 
+def with_status(status: str) -> Callable[[Connection, int, str], object]:
+    """Return what inserts an unread notification of this status."""
+
+    def insert(connection: Connection, id_: int, age: str) -> None:
+        notification(connection, id_, created=age, is_read="NULL")
+        connection.execute(text(f"UPDATE chat_notifications SET delivery_status = '{status}' WHERE id = {id_}"))
+
+    return insert
+
+
+TARGETS = {name: policy.target for name, policy in POLICIES.items() if isinstance(policy.target, Target)}
 CASES = {
     "read_notifications": Case(
         lambda connection, id_, age: notification(connection, id_, created=age),
@@ -46,6 +58,16 @@ CASES = {
         "UPDATE chat_notifications SET is_read = 0",
         nullable=True,
         shared=True,
+    ),
+    "unread_notifications": Case(with_status("SENT"), SECOND, "UPDATE chat_notifications SET is_read = 1", shared=True),
+    "failed_notifications": Case(
+        with_status("FAILED"),
+        SECOND,
+        "INSERT INTO worker_deliveries (notification_id, due_at) SELECT id, NOW(3) FROM chat_notifications",
+        shared=True,
+    ),
+    "bounced_notifications": Case(
+        with_status("BOUNCED"), SECOND, "UPDATE chat_notifications SET delivery_status = 'PENDING'", shared=True
     ),
     "closed_conversations": Case(
         lambda connection, id_, age: conversation(connection, id_, is_closed="1", closed_at=age),
@@ -75,6 +97,14 @@ CASES = {
     "delivery_counts": Case(
         run("INSERT INTO worker_delivery_counts VALUES ({age}, 'fcm', 'default', 'sent', '', {id})"), MINUTE
     ),
+    "dead_devices": Case(
+        run(
+            "INSERT INTO worker_dead_devices (device_key, provider, token, recipient_id, notification_id, reason, died_at)"
+            " VALUES ('fcm:{id}', 'fcm', 't', 2, 1, 'gone', {age})"
+        ),
+        MILLISECOND,
+        "DELETE FROM worker_dead_devices",
+    ),
     "scan_events": Case(
         run("INSERT INTO worker_scan_events (attachment_id, happened_at, event) VALUES ({id}, {age}, 'infected')"), MILLISECOND
     ),
@@ -94,7 +124,7 @@ CASES = {
         run("INSERT INTO worker_audit (who, what, arguments, began_at) VALUES ('x', 'x', '{{}}', {age})"), MILLISECOND
     ),
 }
-EACH = pytest.mark.parametrize("name", POLICIES)
+EACH = pytest.mark.parametrize("name", TARGETS)
 
 
 @pytest.fixture
@@ -106,11 +136,11 @@ def families(chat: Engine) -> Engine:
     return chat
 
 
-def written(policy: Policy, engine: Engine, cutoff: datetime = CUTOFF) -> int:
+def written(name: str, engine: Engine, cutoff: datetime = CUTOFF) -> int:
     """Walk with a cutoff of our own; return the rows that were written."""
     with hold(engine, "boundaries") as lock:
-        place = start(engine, policy.target, str(cutoff))
-        return walk(engine, policy.target, place, LIMITS, lock, Throttle(10**6, 60)).progress.rows
+        place = start(engine, TARGETS[name], str(cutoff))
+        return walk(engine, TARGETS[name], place, LIMITS, lock, Throttle(10**6, 60)).progress.rows
 
 
 def insert(engine: Engine, name: str, *ages: datetime | None) -> None:
@@ -119,30 +149,31 @@ def insert(engine: Engine, name: str, *ages: datetime | None) -> None:
             CASES[name].insert(connection, id_, "NULL" if age is None else f"'{age}'")
 
 
-def due(engine: Engine, policy: Policy, cutoff: datetime) -> list[datetime]:
+def due(engine: Engine, name: str, cutoff: datetime) -> list[datetime]:
     with engine.connect() as connection:
-        statement = f"SELECT {policy.age_column} FROM {policy.target.table} WHERE {policy.target.predicate} ORDER BY 1"
+        target = TARGETS[name]
+        statement = f"SELECT {POLICIES[name].age_column} FROM {target.table} WHERE {target.predicate} ORDER BY 1"
         return list(connection.execute(text(statement), {"cutoff": str(cutoff)}).scalars())
 
 
 @EACH
 def test_a_row_exactly_at_the_cutoff_stays_and_the_moment_before_goes(families: Engine, name: str) -> None:
-    policy, step = POLICIES[name], CASES[name].step
+    step = CASES[name].step
     insert(families, name, CUTOFF - step, CUTOFF, CUTOFF + step)
-    assert due(families, policy, CUTOFF) == [CUTOFF - step]
-    assert written(policy, families) == 1
+    assert due(families, name, CUTOFF) == [CUTOFF - step]
+    assert written(name, families) == 1
     # What stayed is due a step later each.
-    assert due(families, policy, CUTOFF + step) == [CUTOFF]
-    assert due(families, policy, CUTOFF + 2 * step) == [CUTOFF, CUTOFF + step]
+    assert due(families, name, CUTOFF + step) == [CUTOFF]
+    assert due(families, name, CUTOFF + 2 * step) == [CUTOFF, CUTOFF + step]
 
 
 @EACH
 def test_the_first_and_the_last_moment_of_a_timestamp_are_told_apart(families: Engine, name: str) -> None:
     first, last = datetime.fromisoformat("1970-01-01 00:01"), datetime.fromisoformat("2038-01-19 03:14")
     insert(families, name, first, last)
-    assert written(POLICIES[name], families) == 1 + (name == "typing_indicators")  # for which the last is no end at all
-    assert due(families, POLICIES[name], datetime.fromisoformat("2039-01-01")) == [last] * (name != "typing_indicators")
-    assert written(POLICIES[name], families, last) == 0
+    assert written(name, families) == 1 + (name == "typing_indicators")  # for which the last is no end at all
+    assert due(families, name, datetime.fromisoformat("2039-01-01")) == [last] * (name != "typing_indicators")
+    assert written(name, families, last) == 0
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.nullable])
@@ -151,25 +182,25 @@ def test_a_row_whose_age_is_unknown_stays(families: Engine, name: str) -> None:
     if name == "read_notifications":
         with families.begin() as connection:
             connection.execute(text("UPDATE chat_notifications SET created_at = NULL"))
-    assert written(POLICIES[name], families, datetime.fromisoformat("2038-01-01")) == 0
+    assert written(name, families, datetime.fromisoformat("2038-01-01")) == 0
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.changed])
 @pytest.mark.parametrize("by", ["keys", "range"])
 def test_a_row_that_was_found_and_then_unread_reopened_renewed_or_claimed_stays(families: Engine, name: str, by: str) -> None:
-    policy, changed = POLICIES[name], CASES[name].changed
+    target, changed = TARGETS[name], CASES[name].changed
     assert changed is not None
     insert(families, name, CUTOFF - MINUTE)
-    place = start(families, policy.target, str(CUTOFF))
-    keys, behind = find(families, policy.target, place, 10)
+    place = start(families, target, str(CUTOFF))
+    keys, behind = find(families, target, place, 10)
     assert len(keys) == 1
     with families.begin() as api:
         api.execute(text(changed))
     with families.begin() as batch:
         if by == "keys":
-            assert policy.target.write(batch, policy.target.among(keys), str(CUTOFF)) == 0
+            assert target.write(batch, target.among(keys), str(CUTOFF)) == 0
         else:
-            assert policy.target.write(batch, policy.target.between(place.after, behind.after), str(CUTOFF)) == 0
+            assert target.write(batch, target.between(place.after, behind.after), str(CUTOFF)) == 0
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shared])
@@ -182,8 +213,8 @@ def test_an_api_in_another_time_zone_moves_no_boundary(families: Engine, name: s
             CASES[name].insert(api, id_, f"FROM_UNIXTIME({int(moment.replace(tzinfo=UTC).timestamp())})")
         api.commit()
         api.execute(text("SET time_zone = '+00:00'"))
-    assert due(families, POLICIES[name], CUTOFF + SECOND) == [CUTOFF - SECOND, CUTOFF]
-    assert written(POLICIES[name], families) == 1
+    assert due(families, name, CUTOFF + SECOND) == [CUTOFF - SECOND, CUTOFF]
+    assert written(name, families) == 1
 
 
 @pytest.fixture
@@ -199,14 +230,14 @@ def elsewhere(families: Engine, stack: Stack) -> Iterator[Engine]:
 
 @EACH
 def test_the_servers_own_time_zone_moves_no_boundary(elsewhere: Engine, name: str) -> None:
-    policy, age = POLICIES[name], timedelta(days=90)
+    age = timedelta(days=90)
     with elsewhere.connect() as connection:
         cutoff = ledger.cutoff(connection, age)
         assert isinstance(cutoff, datetime)
         assert abs(datetime.now(UTC).replace(tzinfo=None) - age - cutoff) < timedelta(minutes=5)
     at = cutoff.replace(second=0)
     insert(elsewhere, name, at - MINUTE, at)
-    assert written(policy, elsewhere, at) == 1
+    assert written(name, elsewhere, at) == 1
 
 
 @pytest.mark.parametrize(
@@ -226,7 +257,7 @@ def test_an_age_is_so_many_seconds_whatever_clocks_are_put_forward_in_it(familie
 
 
 def test_every_policy_is_tested_here() -> None:
-    assert CASES.keys() == POLICIES.keys()
+    assert CASES.keys() == TARGETS.keys()
 
 
 def test_a_scan_record_goes_only_with_its_attachment_and_not_while_it_tells_where_a_copy_lies(families: Engine) -> None:
@@ -250,14 +281,14 @@ def test_a_scan_record_goes_only_with_its_attachment_and_not_while_it_tells_wher
                 " (8, 'waiting', '', NULL, NULL, NULL, '2025-01-01')"
             )
         )
-    assert written(POLICIES["orphaned_scans"], families) == 3
+    assert written("orphaned_scans", families) == 3
     with families.connect() as connection:
         left = connection.execute(text("SELECT attachment_id FROM worker_scans ORDER BY 1")).scalars().all()
     assert left == [1, 3, 4, 6, 7]
 
 
 def test_uploads_go_on_while_orphaned_records_are_deleted(families: Engine) -> None:
-    target = POLICIES["orphaned_scans"].target
+    target = TARGETS["orphaned_scans"]
     insert(families, "orphaned_scans", CUTOFF - MINUTE, CUTOFF - MINUTE)
     with families.begin() as batch:
         assert target.write(batch, target.between(0, 100), str(CUTOFF)) == 2

@@ -13,6 +13,7 @@ from settings import ConfigurationError
 from tasks.audit import who
 from tasks.retention import ledger, rules
 from tasks.retention.archive import destination
+from tasks.retention.files import Files
 from tasks.retention.plan import Plan, plan
 from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.rules import FIELDS, RuleError
@@ -229,8 +230,11 @@ def policy_set(policy: str, defaults: tuple[str, ...], as_json: bool, **fields: 
     if not changes:
         raise click.UsageError("nothing to set; see --help for the fields")
     try:
-        if changes.get("archive") and POLICIES[policy].deletes:
+        target = POLICIES[policy].target
+        if changes.get("archive") and POLICIES[policy].archives:
             destination(POLICIES[policy])
+        if changes.get("enabled") and isinstance(target, Files):
+            target.folder  # noqa: B018 - it is asked for here too, so that nobody relies on what cannot run
         with get_engine().begin() as connection:
             rules.change(connection, POLICIES[policy], changes)
     except (RuleError, ConfigurationError) as error:

@@ -27,6 +27,12 @@ CREATE TABLE IF NOT EXISTS worker_audit (
   INDEX idx_began_at (began_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='chat-workers: each command of an operator that changed something'
 """
+# One row a policy, so that an operator finds them in the admin interface.
+POLICIES = """
+INSERT IGNORE INTO worker_retention_policies (name) VALUES
+  ('unread_notifications'), ('failed_notifications'), ('bounced_notifications'), ('dead_devices'), ('audit'), ('quarantine'),
+  ('archives')
+"""
 # Workers of the version before go on beside these: what they write has the app `default` and no identity, which is any row's.
 APP = """ADD COLUMN app VARCHAR(24) CHARACTER SET ascii NOT NULL DEFAULT 'default'
   COMMENT 'as PUSH_APPS_FILE names it' AFTER provider"""
@@ -68,6 +74,7 @@ def upgrade() -> None:
     """Change what is not yet changed: each table by one statement, so a migration cut short is simply run again."""
     op.execute(PAUSES)
     op.execute(AUDIT)
+    op.execute(POLICIES)
     for table, column, change in CHANGES:
         if column not in {found["name"] for found in inspect(op.get_bind()).get_columns(table)}:
             op.execute(f"ALTER TABLE {table} {change}")

@@ -1,0 +1,87 @@
+"""Retention of files: those of a folder that are older than a cutoff, deleted one by one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+
+from db.batches.batch import Record
+from db.batches.count import Count
+from db.batches.place import Place
+from db.batches.walk import Limits, Progress, Walked
+from db.transactions import transact
+from settings import ConfigurationError, get_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of the folder that `setting` names. Before each is deleted, `record` is executed: SQL over `:name`, `:stem`."""
+
+    setting: str
+    pattern: str
+    record: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder. Raise ConfigurationError if there is none: a bucket has lifecycle rules of its own."""
+        where = str(getattr(get_settings(), self.setting) or "s3://")
+        if where.startswith("s3://"):
+            raise ConfigurationError(f"{self.setting.upper()} names no folder; in a bucket, lifecycle rules delete what is old")
+        return Path(where.removeprefix("file://"))
+
+    def older(self, cutoff: datetime) -> Iterator[tuple[Path, datetime]]:
+        """Yield the files that were written before a time in UTC, each with when that was."""
+        for path in self.folder.glob(self.pattern):
+            with suppress(FileNotFoundError):
+                written = datetime.fromtimestamp(path.lstat().st_mtime, UTC).replace(tzinfo=None)
+                if written < cutoff:
+                    yield path, written
+
+
+def count(files: Files, cutoff: datetime, *, seconds: float) -> Count:
+    """Count the files that a run would delete, and their ages."""
+    deadline, ages = time.monotonic() + seconds, list[datetime]()
+    for _, written in files.older(cutoff):
+        ages.append(written)
+        if time.monotonic() > deadline:
+            break
+    return Count(len(ages), min(ages, default=None), max(ages, default=None), time.monotonic() <= deadline)
+
+
+def delete(
+    engine: Engine,
+    files: Files,
+    cutoff: datetime,
+    limits: Limits,
+    *,
+    record: Record,
+    halt: Callable[[], str | None],
+    progress: Callable[[Progress], None],
+) -> Walked:
+    """Delete the files, and the run's folders of which nothing is left; return how it ended.
+
+    A file is recorded as deleted first: one that a killed run has left is found by the next.
+    """
+    began, state = time.monotonic(), Progress(0, 0, Place(cutoff, None, None))
+
+    def write(connection: Connection, path: Path) -> None:
+        if files.record:
+            connection.execute(text(files.record), {"name": path.name, "stem": path.stem})
+        record(connection, 1)
+
+    for path, _ in files.older(cutoff):
+        if why := halt() or limits.reached(state.rows, time.monotonic() - began):
+            return Walked(state, why)
+        transact(engine, partial(write, path=path))
+        path.unlink(missing_ok=True)
+        if path.parent != files.folder:
+            with suppress(OSError):
+                path.parent.rmdir()
+        state = replace(state, rows=state.rows + 1, batches=state.batches + 1)
+        progress(state)
+    return Walked(state, "finished")
