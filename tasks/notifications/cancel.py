@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
-from tasks.notifications.devices import Device, of_lane, read_devices
+from tasks.notifications.devices import COLUMN, Device, of_lane, read_devices
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.queue import LOCK
 from tasks.notifications.results import PARKED
@@ -68,7 +68,7 @@ class Chosen:
     def among(self, connection: Connection, ids: list[int], status: str) -> list[int]:
         """Return those of the rows that are meant and have this status."""
         by_device = self.providers or self.apps
-        statement = CHOOSE.format(tokens="device_tokens" if by_device else "NULL")
+        statement = CHOOSE.format(tokens=COLUMN if by_device else "NULL")
         statement += "".join(f" AND {column} = :{column}" for column in self.columns)
         rows = connection.execute(text(statement), {"ids": ids, "status": status, **self.columns})
         return [row.id for row in rows if not by_device or self._has_all(read_devices(row.device_tokens).usable)]

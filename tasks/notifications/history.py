@@ -8,14 +8,13 @@ import orjson
 from sqlalchemy import Connection, bindparam, text
 
 from db.rows import dicts
-from tasks.notifications.devices import read_devices
+from tasks.notifications.devices import COLUMN, read_devices
 from tasks.notifications.notification import ENTRIES, IDENTITY
-from tasks.notifications.queue import LONGEST_DOCUMENT
 
 NOTIFICATION = text(f"""
     SELECT id, conversation_id, message_id, recipient_id, sender_id, notification_type, is_sent, is_read, sent_at, read_at,
            delivery_status, error_message, created_at,
-           LEFT(CONVERT(device_tokens USING utf8mb4), {LONGEST_DOCUMENT}) AS device_tokens
+           {COLUMN} AS device_tokens
     FROM chat_notifications WHERE id = :id
 """)  # noqa: S608 - a constant of this project
 ENTRY = text(f"""

@@ -18,6 +18,7 @@ from db.check import INDEX_BY_TYPE
 from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
+from tasks.notifications.devices import COLUMN
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import ENTRIES, IDENTITY, Notification
 from tasks.notifications.settlement import GAVE_UP
@@ -102,15 +103,15 @@ CREATED_AT = "IF(n.created_at BETWEEN '1970-01-02' AND NOW(), n.created_at, COAL
 # A Notification as one JSON array, its fields in their order: a row of one cell costs a third of one of twenty. By primary and
 # unique keys, without locks. LEFT makes texts of the documents, alike on all servers, and no longer than any that is of use.
 # Not loaded are rows that were deleted, or settled by someone else, or that are others than those of the entries.
-LONGEST_DOCUMENT = 5_000_000
+LONGEST_LEDGER = 5_000_000
 NOTIFICATION = f"""
     n.conversation_id, n.message_id, n.recipient_id, COALESCE(n.sender_id, 0),
     COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE'), n.title, LEFT(n.body, 4096),
-    LEFT(CONVERT(n.device_tokens USING utf8mb4), {LONGEST_DOCUMENT}), COALESCE(n.is_sent, 0),
+    {COLUMN}, COALESCE(n.is_sent, 0),
     UNIX_TIMESTAMP({CREATED_AT}) + 0e0, c.conversation_id, m.message_id, {preferences.COLUMNS}, {preferences.BADGE}
 """
 LOAD = text(f"""
-    SELECT JSON_ARRAY(n.id, {NOTIFICATION}, d.claims, LEFT(CONVERT(d.devices USING utf8mb4), {LONGEST_DOCUMENT}),
+    SELECT JSON_ARRAY(n.id, {NOTIFICATION}, d.claims, LEFT(CONVERT(d.devices USING utf8mb4), {LONGEST_LEDGER}),
       n.delivery_status = 'PENDING' AND d.reason NOT LIKE '{results.PARKED}%')
     FROM {ENTRIES} {preferences.JOINS}
     WHERE d.notification_id IN :ids AND d.lease = :lease AND n.delivery_status IN ('PENDING', 'FAILED')

@@ -12,7 +12,7 @@ from db.rows import dicts
 from tasks import broker
 from tasks.notifications import preferences
 from tasks.notifications.delivery import Delivery
-from tasks.notifications.devices import Devices, of_lane, read_devices
+from tasks.notifications.devices import COLUMN, MOST_DEVICES, Devices, of_lane, read_devices
 from tasks.notifications.journal import ANSWER_SECONDS
 from tasks.notifications.ledger import Ledger
 from tasks.notifications.notification import LIFETIME_SECONDS, Notification
@@ -24,7 +24,7 @@ from tasks.notifications.queue import Queue
 # Of the recipient's newest rows, by the index on recipient_id. So many ids fit into every provider's 4096 bytes.
 MOST_ROWS = 300
 GONE = text(f"""
-    SELECT n.id, CONCAT(n.id, ' ', n.sent_at) AS identity, LEFT(CONVERT(n.device_tokens USING utf8mb4), 100000) AS device_tokens
+    SELECT n.id, CONCAT(n.id, ' ', n.sent_at) AS identity, {COLUMN} AS device_tokens
     FROM (SELECT id, conversation_id, message_id, recipient_id, sender_id, device_tokens, is_read, is_sent, sent_at
           FROM chat_notifications IGNORE INDEX (PRIMARY)
           WHERE recipient_id = :recipient_id ORDER BY id DESC LIMIT {MOST_ROWS}) AS n {preferences.JOINS}
@@ -84,7 +84,7 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
         data={"type": "WITHDRAWAL", "withdrawn": " ".join(str(row["id"]) for row in new)},
         collapse_key=f"withdrawal-{new[0]['id']}",
     )
-    usable = tuple(devices.values())
+    usable = tuple(devices.values())[:MOST_DEVICES]
     prepared = {lane: providers[lane].prepare_withdrawal(push) for lane in {device.lane for device in usable}}
     return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, marks=b"".join(marks))
 

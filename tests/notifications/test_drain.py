@@ -10,6 +10,7 @@ from sqlalchemy import text
 from db.check import check_shared_schema
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
+from tasks.notifications.devices import LONGEST_COLUMN
 from tasks.notifications.facts import TABLES
 from tasks.notifications.history import history
 from tasks.notifications.payload import build_push
@@ -25,6 +26,16 @@ def test_a_pending_row_is_sent_to_each_of_its_devices(api: Chat, accepted: Accep
     assert api.status(row) == ("SENT", 1, None)
     assert api.notification(row)["sent_at"] is not None
     assert sorted(accepted()) == [(str(row), "phone"), (str(row), "tablet")]
+
+
+def test_megabytes_of_devices_in_many_rows_fill_no_workers_memory(api: Chat, accepted: Accepted) -> None:
+    rows = [api.notify({"provider": "fcm", "token": "phone", "junk": "A" * 1_000_000}) for _ in range(10)]
+    held = Queue(api.engine, lease="f" * 32).claim_fresh(10)
+    assert sum(len(row.device_tokens or "") for row in held) <= 10 * LONGEST_COLUMN
+    Queue(api.engine, lease="f" * 32).release(rows)
+    run.drain()
+    assert {api.status(row) for row in rows} == {("BOUNCED", 0, "no devices: device_tokens has 250,000 characters or more")}
+    assert accepted() == []
 
 
 def test_a_settled_row_leaves_no_entry_behind(api: Chat, emulator: Emulator) -> None:

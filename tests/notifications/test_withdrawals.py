@@ -9,6 +9,7 @@ from sqlalchemy import event
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
 from tasks.notifications import run, withdrawal
+from tasks.notifications.devices import MOST_DEVICES
 from tasks.notifications.payload import MOST_BYTES, build_push
 from tasks.notifications.providers import configured_providers
 from tasks.notifications.providers.webpush import MOST_TEXT_BYTES
@@ -77,6 +78,16 @@ def test_one_push_a_device_takes_all_away_and_a_second_within_a_moment_waits(
     assert run.withdraw(2) == 1
     assert withdrawn(emulator) == ["phone", "phone"]
     assert redis.strlen(f"{withdrawal.WITHDRAWN}2") == 3 * 6
+
+
+def test_no_withdrawal_has_more_devices_than_any_row_may_have(api: Chat, apps: Apps) -> None:
+    apps(ASKED)
+    for row in range(2):
+        api.notify(*(of_app("driver", f"{row}-{number}") for number in range(600)), is_sent=True, is_read=True)
+    api.execute("UPDATE chat_notifications SET sent_at = NOW()")
+    found = withdrawal.find(api.engine, 2, configured_providers(get_settings()))
+    assert found
+    assert len(found.due) == MOST_DEVICES
 
 
 def test_nothing_is_withdrawn_unless_the_app_asks(api: Chat, emulator: Emulator, apps: Apps) -> None:
