@@ -28,7 +28,7 @@ LOOK_SECONDS, STILL_SECONDS, HEAR_SECONDS = 0.1, 0.3, 0.001
 HEAR_TURNS = 3  # of the loop: TCP's end is told to TLS in one, and to us in the next
 MOST_TRIES = 3
 MOST_CONNECTIONS = 8
-MOST_ANSWER_BYTES = MOST_HEADER_BYTES = 64 * 1024
+MOST_ANSWER_BYTES, MOST_HEADER_BYTES = 64 * 1024, 16 * 1024
 MOST_UNSENT_BYTES = 8 * 2**20
 OUR_WINDOW, FIRST_WINDOW, FRAME_BYTES, MOST = 2**24, 65_535, 16_384, 2**31 - 1
 HEAD, SETTING, CODES = struct.Struct(">IBI"), struct.Struct(">HI"), struct.Struct(">II")
@@ -86,6 +86,8 @@ class Exchange:
     tries: int = 0
     sent: int = 0
     widened: int = 0
+    heads: int = 0
+    """Bytes of all headers of its answer, 1xx and trailers among them: a kilobyte may take milliseconds to read."""
     head: tuple[int, str | None, str, int | None] | None = None
     content: bytearray = field(default_factory=bytearray)
 
@@ -100,7 +102,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, origin: "Origin") -> None:
         self._origin, self._loop = origin, asyncio.get_running_loop()
         self.limit: int | None = None  # of streams; until SETTINGS have come none may begin
-        self.closing = self._proven = False
+        self.closing = self._proven = self._widened = False
         self._streams: dict[int, Exchange] = {}
         self._next, self._window, self._first_window, self._unreturned = 1, FIRST_WINDOW, FIRST_WINDOW, 0
         self._unread, self._unsent = b"", list[bytes]()
@@ -135,6 +137,10 @@ class Connection(asyncio.Protocol):
             self._unread = data[position:]
         except (ValueError, IndexError, struct.error, HPACKError) as error:
             self.end(f"the provider broke HTTP/2: {provider_words(error, 120)}", PROTOCOL_ERROR)
+        if self._widened:  # once for all frames, of which there may be a flood
+            self._widened = False
+            for stream, exchange in self._streams.items():
+                self._send_body(stream, exchange)
         self._origin.pump()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -154,7 +160,7 @@ class Connection(asyncio.Protocol):
         """Send a request, and as much of its body as the windows allow now."""
         stream, self._next = self._next, self._next + 2
         self.closing = self._next > MOST
-        exchange.sent, exchange.widened, exchange.tries = 0, 0, exchange.tries + 1
+        exchange.sent, exchange.widened, exchange.heads, exchange.tries = 0, 0, 0, exchange.tries + 1
         self._streams[stream] = exchange
         self._write(Frame.HEADERS, END_HEADERS if exchange.body else END_HEADERS | END_STREAM, stream, exchange.block)
         self._send_body(stream, exchange)
@@ -243,9 +249,11 @@ class Connection(asyncio.Protocol):
             case Frame.HEADERS | Frame.CONTINUATION:
                 _, first_flags, block = begun or (stream, flags, b"")
                 block += payload[5:] if kind == Frame.HEADERS and flags & PRIORITY else payload
-                if len(block) > MOST_HEADER_BYTES:
-                    raise ValueError("the headers are too long")
                 self._begun = None if flags & END_HEADERS else (stream, first_flags, block)
+                if exchange:
+                    exchange.heads += length
+                if (exchange.heads if exchange else len(block)) > MOST_HEADER_BYTES:
+                    raise ValueError("the headers are too long")
                 if flags & END_HEADERS and exchange:
                     head, ended = _decode(block), bool(first_flags & END_STREAM)
                     if ended or not 100 <= head[0] < 200:
@@ -253,7 +261,7 @@ class Connection(asyncio.Protocol):
                     if ended or head[0] < 0:
                         self._conclude(stream, exchange, ended=ended)
             case Frame.RST_STREAM if exchange:
-                code = int.from_bytes(payload, "big")
+                (code,) = struct.unpack(">I", payload)
                 if code != REFUSED_STREAM:
                     exchange.tries = MOST_TRIES
                 self._origin.again([self._drop(stream)], f"the provider reset the stream, code {code}")
@@ -261,8 +269,8 @@ class Connection(asyncio.Protocol):
                 given = dict(SETTING.iter_unpack(payload))
                 self.limit = given.get(MAX_CONCURRENT_STREAMS, MOST if self.limit is None else self.limit)
                 self._first_window = given.get(INITIAL_WINDOW_SIZE, self._first_window)
+                self._widened = True
                 self._write(Frame.SETTINGS, ACK, 0, b"")
-                self._resume()
             case Frame.PING if not flags & ACK:
                 self._write(Frame.PING, ACK, 0, payload)
             case Frame.GOAWAY:
@@ -280,11 +288,7 @@ class Connection(asyncio.Protocol):
                     exchange.widened += more
                 elif not stream:
                     self._window += more
-                self._resume()
-
-    def _resume(self) -> None:
-        for stream, exchange in self._streams.items():
-            self._send_body(stream, exchange)
+                self._widened = True
 
     def _conclude(self, stream: int, exchange: Exchange, *, ended: bool) -> None:
         self._proven = True

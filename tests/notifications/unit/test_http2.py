@@ -349,6 +349,31 @@ def test_trickled_headers_end_at_the_deadline(server: Http2Server, client: Clien
     assert failure(*caller.post(b"")).endswith("in time")
 
 
+@pytest.mark.parametrize(
+    ("frames", "why"),
+    [
+        # A thousand of 1xx, each of which is read anew; a code of 1700 bytes, which has 4131 digits.
+        (
+            [(1, 0x4, b"\x08\x03103\x00\x01x" + bytes([7]) + str(number).encode()) for number in range(10**6, 10**6 + 1200)],
+            "too long",
+        ),
+        ([(3, 0, b"\xff" * 1700)], "requires a buffer of 4 bytes"),
+    ],
+    ids=["endless headers", "a long code"],
+)
+def test_what_costs_more_to_read_than_to_send_ends_the_connection(
+    server: Http2Server, client: Clients, frames: list[tuple[int, int, bytes]], why: str
+) -> None:
+    def pour(peer: Peer, stream: int) -> None:
+        peer.flush()
+        peer.transport.write(b"".join(struct.pack(">IBI", len(p) << 8 | kind, flags, stream) + p for kind, flags, p in frames))
+
+    server.script = pour
+    said = failure(*client(seconds=3).post(b"1"))
+    assert said.endswith(why)
+    assert len(said) < 100
+
+
 def test_a_connection_that_died_while_idle_is_found_before_it_is_used(server: Http2Server, client: Clients) -> None:
     proxy = Proxy(server.port)
     caller = client(proxy.port, ping_after=0.2)
