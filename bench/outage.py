@@ -15,6 +15,7 @@ from pathlib import Path
 from celery import Celery
 from sqlalchemy import Engine, text
 
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -114,6 +115,7 @@ def _report(engine: Engine, emulator: Emulator, began: float, over: float, burnt
     series = [(second - start, rates.get(second, 0)) for second in range(start - BEFORE_SECONDS, int(max(accepted)) + 1)]
     devices = len({(m.notification_id, m.token) for m in emulator.accepted()})
     report: dict[str, object] = {
+        "measured": place(),
         "outage": kind,
         "outage_seconds": round(over - began),
         "requests_during": sum(count for second, count in series if 1 <= second < over - began - 1),

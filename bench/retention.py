@@ -277,7 +277,7 @@ def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
         field.tune()
         _load(field.url, rows)
         field.keep()
-        contestants = {
+        contestants: dict[str, Callable[[], None]] = {
             "only reading": field.only_reading,
             "chat-workers": field.chat_workers,
             "chat-workers, gentle": partial(field.chat_workers, **GENTLE),

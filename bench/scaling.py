@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
@@ -56,6 +57,7 @@ def main() -> None:
         spent = {"worker": worker, "database": _cpu_seconds(database) - before}
         devices = Emulator(stack.fcm.url, stack.fcm.data).stats().count("accepted")
         report = {
+            "measured": place(),
             "rows": rows,
             "devices": devices,
             "left": _unsettled(engine),

@@ -43,7 +43,7 @@ app = Celery("django", broker=os.environ.get("CELERY_BROKER_URL"))
 app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=4, task_default_queue="django")
 
 
-class Notification(models.Model):
+class Notification(models.Model):  # type: ignore[misc]  # Django has no types
     """The shared table, as Django sees it."""
 
     title: Any = models.CharField(max_length=100)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from bench.notifications.field import Field
 from tasks.facts import read_tables
@@ -118,7 +118,7 @@ def _reads(field: Field) -> int:
 
 def _plans(field: Field) -> str:
     ids = list(range(1, BATCH + 1))
-    asked = {
+    asked: dict[str, tuple[TextClause, dict[str, object]]] = {
         "claim of fresh rows": (statements.CLAIM_FRESH, {"after": 0, "rows": BATCH}),
         "claim of due rows": (statements.CLAIM_DUE, {"waiting_on": "", "rows": BATCH}),
         "load": (statements.LOAD, {"ids": ids, "lease": "-"}),

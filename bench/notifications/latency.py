@@ -6,6 +6,7 @@ import statistics
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from celery import Celery
@@ -51,10 +52,11 @@ def _measure(field: Field, name: str, rows: int, per_second: float, clients: int
     with field.engine.begin() as connection:
         connection.execute(text("UPDATE chat_notifications SET notification_type = 'SYSTEM'"))
     committed: dict[str, float] = {}
-    with field.running(ours(2)) as (_, log):
+    with field.running(ours(2)), Celery(broker=field.stack.redis.url, set_as_current=False) as api:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while b" ready." not in log.read_bytes() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not api.control.ping(timeout=0.2):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no worker was ready within {PATIENCE_SECONDS} s")
         _write(field, FIRST_ID - 20, 20, 5, {})  # both processes have made their connections
         threads = [
             threading.Thread(
@@ -84,7 +86,7 @@ def _write(field: Field, first: int, rows: int, per_second: float, committed: di
     api = Celery(broker=field.stack.redis.url, set_as_current=False)
     connection = field.engine.raw_connection()
     try:
-        with connection.cursor() as cursor, api.producer_pool.acquire(block=True) as producer:
+        with closing(connection.cursor()) as cursor, api.producer_pool.acquire(block=True) as producer:
             for id_ in range(first, first + rows):
                 cursor.execute(INSERT, (id_, chance.randint(1, field.rows)))
                 connection.commit()

@@ -76,13 +76,13 @@ def goals(found: Results) -> list[Goal]:
         worst = max(found.costs, key=lambda cost: cost.ratio)
         reads = max(cost.big_reads / max(cost.small_reads, 1) for cost in found.costs)
         small, big = found.sizes
-        aim = Goal(
+        goal = Goal(
             f"cost at {big:,} rows vs. {small:,}, the worst",
             "<= 1.3x",
             f"{worst.ratio:.2f}x ({worst.what}); rows read: {reads:.2f}x",
             worst.ratio <= 1.3,
         )
-        reached.append(aim)
+        reached.append(goal)
     if found.memory:
         first, last = memory_ends(found.memory)
         met = max(rss for _, rss in found.memory) < 150 and last < first * 1.1

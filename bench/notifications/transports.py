@@ -91,7 +91,7 @@ async def _aiohttp(messages: int) -> float:
         async def post() -> int:
             async with client.post(url, headers=headers, data=body) as response:
                 await response.read()
-                return response.status
+                return int(response.status)
 
         return await _at_once(messages, post)
 
