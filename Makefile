@@ -9,7 +9,7 @@ PROCESSES ?= 6
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test chaos test-mysql test-valkey test-directus test-deploy lint lock bench clean
+.PHONY: setup demo test chaos test-mysql test-valkey test-directus test-deploy lint lock docs release bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -60,6 +60,25 @@ test-deploy: setup  ## docs/installation.md and the image, under a real systemd 
 	$(BIN)/python -m devstack install deploy
 	DEPLOY=1 $(BIN)/python -m pytest tests/deploy --timeout 1800
 
+release: setup  ## wheel, sdist, SBOM and image of the last commit, in dist/; the wheel tried in a bare Debian (as root)
+	$(BIN)/python -m devstack install release
+	rm -rf dist build/release
+	mkdir -p build/release
+	git archive HEAD | tar -x -C build/release
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	  (cd build/release && "$(CURDIR)/$(BIN)/hatchling" build --directory "$(CURDIR)/dist") && \
+	  $(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/chat-workers.cdx.json build/release/requirements/runtime.txt
+	RELEASE=dist $(BIN)/python -m pytest tests/release --timeout 1800
+	@version=$$(ls dist/*.whl | cut -d - -f 2); \
+	if engine=$$(command -v podman || command -v buildah || command -v docker); then \
+	  "$$engine" build -f build/release/deploy/container/Containerfile -t "chat-workers:$$version" build/release; \
+	else echo "NO IMAGE was built: podman, buildah and docker are missing on this machine." >&2; fi
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+docs: setup  ## the documentation site, in build/site; broken links and anchors end the build
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
 	$(BIN)/pip install --quiet --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m devstack install bench
@@ -83,8 +102,8 @@ lock: setup  ## resolve the dependencies anew: all of them first, then what the 
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/runtime.txt
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/bench.txt
-	echo "setuptools>=80" | $(BIN)/uv pip compile - --constraint requirements/dev.txt --universal --python-version 3.11 \
+	echo "hatchling>=1.27" | $(BIN)/uv pip compile - --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet --output-file requirements/build.txt
 
 clean:
-	rm -rf $(VENV) .devstack build *.egg-info
+	rm -rf $(VENV) .devstack build dist

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from devstack.programs import ensure
 from devstack.signatures import database
 from tests.processes import Process
 
-from .machine import FOLDER, Machine, debian
+from .machine import FOLDER, PIP, Machine, debian, locked_wheels
 
 collect_ignore_glob = [] if os.environ.get("DEPLOY") else ["test_*.py"]
 
@@ -35,8 +34,6 @@ mkdir -p /etc/systemd/system/clamav-daemon.service.d /etc/systemd/system/clamav-
 printf '[Unit]\\nConditionPathExistsGlob=\\n' \
   | tee /etc/systemd/system/clamav-daemon.service.d/test.conf > /etc/systemd/system/clamav-daemon.socket.d/test.conf
 """
-# No package index is within the machine's reach: the same files, from a folder.
-PIP = "[global]\nno-index = true\nfind-links = /srv/wheels\ndisable-pip-version-check = true\n"
 # Where the machine differs from one that pushes to Firebase.
 PROVIDER = f"""
 cat >> /etc/chat-workers/env <<END
@@ -59,24 +56,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git = ["git", "-C", str(folder), "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "As it stands"]):
         subprocess.run([*git, *arguments], check=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def wheels() -> Path:
-    """What the locks name, as files; fetched by this machine's own settings of pip."""
-    # Without the markers: this Python, whose version pip asks them for, is another than the machine's.
-    locks = "".join((PROJECT / "requirements" / name).read_text() for name in ("runtime.txt", "build.txt"))
-    text = re.sub(r" ; [^\\]*", " ", locks)
-    folder = FOLDER / f"wheels-{sha256(text.encode()).hexdigest()[:12]}"
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        part.mkdir(parents=True, exist_ok=True)
-        requirements = part / "requirements.txt"
-        requirements.write_text(text)
-        download = [sys.executable, "-m", "pip", "download", "-qqq", "--no-deps", "--dest", str(part)]
-        subprocess.run([*download, "--require-hashes", "--requirement", str(requirements)], check=True)
-        part.rename(folder)
     return folder
 
 
@@ -117,11 +96,11 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory, repository: Path, wheels: Path) -> Iterator[Host]:
+def host(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[Host]:
     """The installed host; its `output` is what the page's commands wrote."""
     ensure(["deploy"])
     folder = tmp_path_factory.mktemp("host")
-    mounts = {"repository": repository, "wheels": wheels, "image": base_image()}
+    mounts = {"repository": repository, "wheels": locked_wheels(), "image": base_image()}
     machine = Machine(FOLDER / f"host-{os.getpid()}", folder / "machine.log", **mounts)
     host = Host(machine, folder)
     try:

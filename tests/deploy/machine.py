@@ -1,7 +1,9 @@
-"""A Debian machine: a root made by debootstrap, booted by systemd-nspawn, with a network of its own that has loopback alone."""
+"""A Debian machine: a root by debootstrap, booted by systemd-nspawn, with a network of its own that has loopback alone."""
 
 import os
+import re
 import subprocess
+import sys
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +15,8 @@ from tests.processes import Process, wait_until
 
 FOLDER = PROJECT / ".devstack" / "deploy"
 SUITE = "bookworm"
+# No package index is within the machine's reach: the same files, from a folder.
+PIP = "[global]\nno-index = true\nfind-links = /srv/wheels\ndisable-pip-version-check = true\n"
 # Beside a minimal Debian with systemd: the services of docs/installation.md's host, and what its first step installs.
 PACKAGES = (
     "systemd,systemd-sysv,dbus,ca-certificates,curl,git,openssl,python3-venv,"
@@ -37,6 +41,23 @@ def debian(packages: str) -> Path:
         subprocess.run([find("debootstrap"), "--variant=minbase", f"--include={packages}", SUITE, part], check=True)
         part.rename(root)
     return root
+
+
+def locked_wheels() -> Path:
+    """Return what the locks name, as files; fetched once, by this machine's own settings of pip."""
+    # Without the markers: this Python, whose version pip asks them for, is another than the machine's.
+    locks = "".join((PROJECT / "requirements" / name).read_text() for name in ("runtime.txt", "build.txt"))
+    text = re.sub(r" ; [^\\]*", " ", locks)
+    folder = FOLDER / f"wheels-{sha256(text.encode()).hexdigest()[:12]}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        part.mkdir(parents=True, exist_ok=True)
+        requirements = part / "requirements.txt"
+        requirements.write_text(text)
+        download = [sys.executable, "-m", "pip", "download", "-qqq", "--no-deps", "--dest", str(part)]
+        subprocess.run([*download, "--require-hashes", "--requirement", str(requirements)], check=True)
+        part.rename(folder)
+    return folder
 
 
 class Machine:

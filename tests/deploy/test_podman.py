@@ -9,8 +9,8 @@ import pytest
 from devstack.folder import PROJECT
 from tests.processes import Process, wait_until
 
-from .conftest import PIP, Host
-from .machine import NAMESPACES
+from .conftest import Host
+from .machine import NAMESPACES, PIP
 
 COMPOSE = "podman-compose -f deploy/container/compose.yaml"
 SERVICES = ("notifications", "attachments", "housekeeping", "backups", "beat", "gateway", "redis")
