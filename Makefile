@@ -78,6 +78,7 @@ release: setup  ## wheel, sdist, SBOM and image of the last commit, in dist/; th
 
 docs: setup  ## the documentation site, in build/site; broken links and anchors end the build
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+	@echo "The site is in $(CURDIR)/build/site/index.html"
 
 bench: setup  ## ratios against what users would pick instead, into bench/results/; a quiet machine helps
 	$(BIN)/pip install --quiet --require-hashes -r requirements/bench.txt
