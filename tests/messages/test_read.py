@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +36,7 @@ from workers.messages.read import (
     envelope,
     load,
     read,
+    waited,
     write,
 )
 
@@ -182,6 +184,12 @@ def test_traces_the_time_of_sending_and_who_sent_it_are_taken_along(app: "Celery
     assert trace.items() <= written(message, app)["headers"].items()
     message["headers"] |= {name: {"x": []} for name in trace}
     assert not trace.keys() & written(message, app)["headers"].keys()
+
+
+@pytest.mark.parametrize("sent_at", [None, "now", True, 0, -1e308, 1e308, 2**63])
+def test_an_absurd_time_of_sending_reaches_no_metric(sent_at: object) -> None:
+    assert waited(sent_at) is None
+    assert 90 < (waited(time.time() - 100) or 0) < 200
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=20).map(lambda tail: samples.raw(samples.good())[:-20] + tail))

@@ -150,7 +150,8 @@ def test_a_run_of_retention_that_was_killed_is_a_trouble_and_one_that_runs_is_no
 
 @pytest.mark.usefixtures("well")
 def test_a_message_whose_sender_says_no_time_does_not_hide_the_age_of_those_behind_it(look: Look, redis: Redis) -> None:
-    redis.lpush("notifications", b'{"headers": {"id": "1"}}', orjson.dumps({"headers": {"sent_at": time.time() - 100}}))
+    times = [orjson.dumps({"headers": {"sent_at": at}}) for at in (time.time() - 100, -1e308, 1e308, True)]
+    redis.lpush("notifications", b'{"headers": {"id": "1"}}', *times)
     aged = samples(exposition(look()).decode())
     assert 100 <= (value(aged, "queue_oldest_message_age_seconds", queue="notifications") or 0) < 160
 

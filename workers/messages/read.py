@@ -5,6 +5,7 @@ missing or of a wrong type needs no check. Whatever bytes come in, `load` and `r
 """
 
 import re
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ MOST_RESTORED = 20
 RESTORED = "x-restored"
 # When a message was sent, in Unix seconds: our own producers say it, for the age of queues.
 SENT_AT = "sent_at"
+MOST_WAITED_SECONDS = 30 * 86_400.0
 # Of beat's short ticks, which send no events (workers/ticks.py).
 QUIET = "quiet"
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
@@ -193,6 +195,12 @@ def _parameters(task: Task[Any, Any]) -> tuple[Signature, dict[str, TypeAdapter[
     shape = signature(task.run, eval_str=True).replace(return_annotation=Signature.empty)
     types: dict[str, Any] = {name: Scalar if p.annotation is p.empty else p.annotation for name, p in shape.parameters.items()}
     return shape, {name: TypeAdapter(annotation) for name, annotation in types.items()}
+
+
+def waited(sent_at: object) -> float | None:
+    """Return the seconds since a message was sent, None where it says no time or an absurd one, which a sum would keep."""
+    seconds = time.time() - sent_at if isinstance(sent_at, int | float) else MOST_WAITED_SECONDS
+    return max(seconds, 0.0) if abs(seconds) < MOST_WAITED_SECONDS else None
 
 
 def _moment(value: object) -> datetime | None:

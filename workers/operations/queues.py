@@ -14,7 +14,7 @@ from tasks.facts import Alert, Fact, Row, Table
 from tasks.jobs import QUEUES, TASKS, configured
 from tasks.words import duration
 from workers.messages import rejected
-from workers.messages.read import SENT_AT
+from workers.messages.read import SENT_AT, waited
 from workers.operations import fleet
 
 # Where a producer's message goes that names no queue: nobody of ours reads it.
@@ -54,10 +54,8 @@ def _waiting(client: Redis, name: str) -> tuple[int, float]:
             # kombu pushes on the left and takes from the right.
             pipeline.lrange(key, -LOOKED_AT, -1)
         answers = pipeline.execute()
-    now = time.time()
-    sent = [_within(raw, "headers", SENT_AT) for raws in answers[1::2] for raw in raws]
-    ages = [now - at for at in sent if isinstance(at, int | float)]
-    return sum(answers[0::2]), max([0.0, *ages])
+    ages = [waited(_within(raw, "headers", SENT_AT)) for raws in answers[1::2] for raw in raws]
+    return sum(answers[0::2]), max([0.0, *(age for age in ages if age is not None)])
 
 
 def _within(raw: bytes, *path: str | int) -> Any:

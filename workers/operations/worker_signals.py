@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from tasks import counters
 from tasks.facts import Alert, Counter, Histogram, Row
 from tasks.jobs import TASKS
-from workers.messages.read import SENT_AT
+from workers.messages.read import SENT_AT, waited
 from workers.operations import fleet
 from workers.operations.reader import client
 
@@ -138,10 +138,10 @@ def start(sender: Any, **_: Any) -> None:
 def task_starts(task_id: str, task: Task[Any, Any], **_: Any) -> None:
     """Note when a task begins, and count how long its message was on its way."""
     _began[task_id] = time.monotonic()
-    sent_at = (getattr(task.request, "headers", None) or {}).get(SENT_AT)
+    seconds = waited((getattr(task.request, "headers", None) or {}).get(SENT_AT))
     about = task.request.delivery_info or {}
-    if isinstance(sent_at, int | float) and "routing_key" in about and not about.get("redelivered"):
-        counters.observe(QUEUED_SECONDS, str(about["routing_key"]), seconds=max(time.time() - sent_at, 0.0))
+    if seconds is not None and "routing_key" in about and not about.get("redelivered"):
+        counters.observe(QUEUED_SECONDS, str(about["routing_key"]), seconds=seconds)
 
 
 def task_ends(task_id: str, task: Task[Any, Any], state: str | None = None, **_: Any) -> None:
