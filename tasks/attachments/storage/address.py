@@ -33,7 +33,7 @@ def url_segments(file_url: str, root_url: str) -> tuple[str, ...]:
     parts = segments(file_url, root_url)
     for part in parts:
         decoded = unquote(part)
-        if decoded in {".", ".."} or any(sign in decoded for sign in "/\\\0"):
+        if decoded.partition(";")[0] in {".", ".."} or any(sign in decoded for sign in "/\\\0"):
             raise RefusedError("file_url hides a '..', a slash or a NUL behind %xx")
         if "?" in part or "#" in part:
             # A query can make the server transform the file, so that something else is scanned than is served.
