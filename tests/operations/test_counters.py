@@ -110,6 +110,13 @@ def test_a_reason_is_cut_where_it_begins_to_vary(text: str, label: str) -> None:
     assert journal.label(text) == label
 
 
+def test_whoever_answers_in_a_providers_place_makes_no_label_of_each_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_labels", set())
+    words = ["".join(chr(ord("A") + int(digit)) for digit in str(number)) for number in range(100, 1000)]
+    labels = {journal.label(f"apns 400 Bad{word}") for word in words}
+    assert len(labels) == journal.MOST_LABELS + 1
+
+
 def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -> None:
     journal.count("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1, 0.1)
     counters.flush(at_once=True)
