@@ -59,9 +59,9 @@ def newest(engine: Engine, what: str, limit: int) -> list[dict[str, Any]]:
 
 
 def who() -> str:
-    """Return the operator's name, for the run's record."""
+    """Return the operator's login name and host: of who called sudo, which deploy/as passes on, or else of this user."""
     try:
-        user = getpass.getuser()
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container without an entry for its user
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"

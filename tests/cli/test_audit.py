@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
+from devstack.folder import PROJECT
 from tasks.audit import who
 from tests.processes import Process
 from workers.cli import cli
@@ -44,6 +46,22 @@ def run(*arguments: str) -> None:
 def entries() -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = json.loads(CliRunner().invoke(cli, ["audit", "list", "--json"]).stdout)
     return listed
+
+
+def test_an_operator_who_acts_as_the_workers_user_stands_there_by_his_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOGNAME", "chat-workers")
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert who().startswith("ann@")
+    for program, does in (("systemctl", "true"), ("systemd-run", 'printf "%s\\n" "$@"')):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    called = subprocess.run(
+        ["deploy/as", "backups", "true"], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert "SUDO_USER=ann" in called.stdout.splitlines()
 
 
 def test_every_command_that_does_not_only_look_is_audited() -> None:
