@@ -54,6 +54,7 @@ def test_with_a_token_file_only_the_token_opens(
     gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path, route: str
 ) -> None:
     path = tmp_path / "token"
+    path.touch(0o600)
     path.write_text(f"{TOKEN}\n")
     change(set_up, GATEWAY_ADDRESS="0.0.0.0", GATEWAY_OPERATIONS_TOKEN_FILE=str(path))  # noqa: S104
     refused = gateway.get(route)
@@ -72,6 +73,7 @@ def test_strangers_who_try_tokens_are_slowed_down_and_lock_no_operator_out(
     gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "token"
+    path.touch(0o600)
     path.write_text(f"{TOKEN}\n")
     change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path), GATEWAY_REFUSALS_PER_MINUTE="3")
     tries = [gateway.get(route, auth=("root", f"guess-{route}")) for route in ROUTES * 2]
@@ -92,10 +94,22 @@ def test_a_token_file_that_cannot_be_used_opens_nothing(
 ) -> None:
     path = tmp_path / "token"
     if content is not None:
+        path.touch(0o600)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path))
     for header in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer short"}):
         assert gateway.get("/metrics", headers=header).status_code == 503
+
+
+def test_a_token_file_that_every_user_may_read_opens_nothing(
+    gateway: TestClient, set_up: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path))
+    for mode, status in ((0o644, 503), (0o640, 200)):
+        path.chmod(mode)
+        assert gateway.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == status
 
 
 def test_health_is_open_and_says_no_more_than_a_word(gateway: TestClient, set_up: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Admission to the operators' routes: everyone on this machine, or whoever holds the operators' token."""
 
 import ipaddress
+import os
 import re
 from functools import cache
 from hmac import compare_digest
@@ -31,6 +32,8 @@ def read_token(path: Path) -> str:
     """Return the token of GATEWAY_OPERATIONS_TOKEN_FILE. Raise ConfigurationError with a sentence."""
     try:
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                raise ConfigurationError(f"GATEWAY_OPERATIONS_TOKEN_FILE {path} is open to everyone: chmod o= {path}")
             token = file.read(LARGEST_FILE_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"GATEWAY_OPERATIONS_TOKEN_FILE cannot be read: {error}") from None
