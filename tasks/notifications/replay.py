@@ -11,7 +11,7 @@ from tasks.notifications.sweep import YOUNG
 # Rows to play again: settled without success, young enough to be sent, and with no entry that would bring them back anyway.
 # By the index on delivery_status, newest first; `before` walks it a page at a time.
 REPLAYABLE = text(f"""
-    SELECT n.id, n.delivery_status AS status, n.error_message AS why, {YOUNG} AS young
+    SELECT n.id, n.delivery_status AS status, LEFT(n.error_message, 2000) AS why, {YOUNG} AS young
     FROM chat_notifications n IGNORE INDEX (PRIMARY)
     WHERE n.delivery_status = :status AND n.id < :before AND COALESCE(n.error_message, '') LIKE :reason
       AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
