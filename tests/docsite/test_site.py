@@ -49,6 +49,11 @@ def test_the_reference_names_them_all(site: Path, page: str, names: list[str]) -
     assert [name for name in names if name not in text] == []
 
 
+def test_a_sentence_of_an_alert_is_shown_whole(site: Path) -> None:
+    """Braces at the end of a paragraph mean something in some dialects of Markdown."""
+    assert "waited to be sent for {value}" in (site / "reference/alerts.html").read_text()
+
+
 def test_a_link_into_the_repository_leads_to_the_files_text(site: Path) -> None:
     assert 'href="files/deploy/redis/users.acl.html"' in (site / "installation.html").read_text()
     assert "user workers on resetpass" in (site / "files/deploy/redis/users.acl.html").read_text()
