@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from db.batches.target import MINUTE, Key, Target
+from db.batches.target import ID, MINUTE, Key, Target
 from settings import PolicySettings
 from tasks.retention.files import Files
 
@@ -41,6 +41,14 @@ def _defaults(age: str, *, enabled: bool = True) -> PolicySettings:
     )
 
 
+def _older(
+    name: str, does: str, table: str, age: str, least: timedelta, kept: str, *also: str, key: Key = ID, enabled: bool = True
+) -> Policy:
+    """Return a policy that deletes the rows whose column `age` is older, and for which the conditions `also` hold."""
+    target = Target(table, " AND ".join((f"{age} < :cutoff", *also)), key=key)
+    return Policy(name, does, target, age, least, _defaults(kept, enabled=enabled))
+
+
 DAY = timedelta(days=1)
 ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
 DIED_AT = Key("died_at", timedelta(milliseconds=1), 86_400_000, unique=False, index="idx_died_at")
@@ -55,45 +63,26 @@ COPY_IS_GONE = """
 POLICIES = {
     policy.name: policy
     for policy in (
-        Policy(
-            "read_notifications",
-            "deletes notifications that were read",
-            Target("chat_notifications", "created_at < :cutoff AND is_read = 1"),
-            "created_at",
-            DAY,
-            _defaults("90d"),
+        _older(
+            "read_notifications", "deletes notifications that were read",
+            "chat_notifications", "created_at", DAY, "90d", "is_read = 1",
+        ),
+        _older(
+            "unread_notifications", "deletes notifications that were sent and never read",
+            "chat_notifications", "created_at", 7 * DAY, "365d", "delivery_status = 'SENT'", "COALESCE(is_read, 0) = 0",
+            enabled=False,
+        ),
+        _older(
+            "failed_notifications", "deletes notifications that were given up",
+            "chat_notifications", "created_at", 7 * DAY, "90d", "delivery_status = 'FAILED'",
+            "NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = chat_notifications.id)", enabled=False,
+        ),
+        _older(
+            "bounced_notifications", "deletes notifications that reached nobody or were not wanted",
+            "chat_notifications", "created_at", 7 * DAY, "90d", "delivery_status = 'BOUNCED'", enabled=False,
         ),
         Policy(
-            "unread_notifications",
-            "deletes notifications that were sent and never read",
-            Target("chat_notifications", "created_at < :cutoff AND delivery_status = 'SENT' AND COALESCE(is_read, 0) = 0"),
-            "created_at",
-            7 * DAY,
-            _defaults("365d", enabled=False),
-        ),
-        Policy(
-            "failed_notifications",
-            "deletes notifications that were given up",
-            Target(
-                "chat_notifications",
-                "created_at < :cutoff AND delivery_status = 'FAILED'"
-                " AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = chat_notifications.id)",
-            ),
-            "created_at",
-            7 * DAY,
-            _defaults("90d", enabled=False),
-        ),
-        Policy(
-            "bounced_notifications",
-            "deletes notifications that reached nobody or were not wanted",
-            Target("chat_notifications", "created_at < :cutoff AND delivery_status = 'BOUNCED'"),
-            "created_at",
-            7 * DAY,
-            _defaults("90d", enabled=False),
-        ),
-        Policy(
-            "closed_conversations",
-            "sets is_active = false on conversations closed so long ago",
+            "closed_conversations", "sets is_active = false on conversations closed so long ago",
             Target(
                 "conversations",
                 # The reference's statement, but for one that was reopened: it keeps its closed_at, and people write in it.
@@ -101,13 +90,10 @@ POLICIES = {
                 " AND (is_closed = 1 OR last_message_at IS NULL OR last_message_at <= closed_at)",
                 change="is_active = 0",
             ),
-            "closed_at",
-            7 * DAY,
-            _defaults("365d"),
+            "closed_at", 7 * DAY, _defaults("365d"),
         ),
         Policy(
-            "idle_conversations",
-            "closes conversations in which nothing was said for so long, as INACTIVE_30_DAYS",
+            "idle_conversations", "closes conversations in which nothing was said for so long, as INACTIVE_30_DAYS",
             Target(
                 "conversations",
                 # Reopening updates the row: without the second condition it would be closed again the next night.
@@ -115,100 +101,50 @@ POLICIES = {
                 " AND COALESCE(is_closed, 0) = 0",
                 change="is_closed = 1, closed_at = NOW(), closed_reason = 'INACTIVE_30_DAYS'",
             ),
-            "COALESCE(last_message_at, created_at)",
-            7 * DAY,
-            _defaults("30d", enabled=False),
+            "COALESCE(last_message_at, created_at)", 7 * DAY, _defaults("30d", enabled=False),
         ),
         Policy(
-            "typing_indicators",
-            "deletes typing indicators that expired so long ago and that the minute job has missed",
+            "typing_indicators", "deletes typing indicators that expired so long ago and that the minute job has missed",
             Target(
                 "typing_indicators",
                 "(expires_at < :cutoff OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < :cutoff - INTERVAL 1 HOUR)",
             ),
-            "expires_at",
-            timedelta(0),
-            _defaults("10s"),
+            "expires_at", timedelta(0), _defaults("10s"),
+        ),
+        _older(
+            "delivery_history", "deletes the history of notifications that had problems",
+            "worker_delivery_history", "settled_at", DAY, "30d",
+        ),
+        _older(
+            "delivery_counts", "deletes the minute counts of deliveries",
+            "worker_delivery_counts", "minute", DAY, "90d", key=MINUTE,
+        ),
+        _older(
+            "dead_devices", "forgets dead devices; FCM itself ends a token that was silent for 270 days",
+            "worker_dead_devices", "died_at", 30 * DAY, "270d", key=DIED_AT, enabled=False,
+        ),
+        _older("scan_events", "deletes the events of virus scans", "worker_scan_events", "happened_at", 30 * DAY, "400d"),
+        _older(
+            "orphaned_scans", "deletes the scan records of attachments that are gone",
+            "worker_scans", "COALESCE(scanned_at, created_at)", DAY, "30d",
+            # One that is due or leased is forgotten by the sweep itself; the record of content in quarantine is
+            # all that says where the copy lies.
+            "due_at IS NULL", "lease IS NULL", "quarantine IN ('', 'missing')",
+            "NOT EXISTS (SELECT 1 FROM message_attachments a WHERE a.id = worker_scans.attachment_id)",
+            key=ATTACHMENT_ID,
+        ),
+        _older(
+            "retention_runs", "deletes the ledger entries of retention runs that have ended",
+            "worker_retention_runs", "started_at", 30 * DAY, "400d", "ended_at IS NOT NULL",
+        ),
+        _older("audit", "deletes the audit of operators' commands", "worker_audit", "began_at", 30 * DAY, "400d"),
+        Policy(
+            "quarantine", "deletes copies of infected files from the quarantine's folder",
+            Files("attachments_quarantine_url", "*.infected", COPY_IS_GONE), "", 7 * DAY, _defaults("180d", enabled=False),
         ),
         Policy(
-            "delivery_history",
-            "deletes the history of notifications that had problems",
-            Target("worker_delivery_history", "settled_at < :cutoff"),
-            "settled_at",
-            DAY,
-            _defaults("30d"),
-        ),
-        Policy(
-            "delivery_counts",
-            "deletes the minute counts of deliveries",
-            Target("worker_delivery_counts", "minute < :cutoff", key=MINUTE),
-            "minute",
-            DAY,
-            _defaults("90d"),
-        ),
-        Policy(
-            "dead_devices",
-            "forgets dead devices; FCM itself ends a token that was silent for 270 days",
-            Target("worker_dead_devices", "died_at < :cutoff", key=DIED_AT),
-            "died_at",
-            30 * DAY,
-            _defaults("270d", enabled=False),
-        ),
-        Policy(
-            "scan_events",
-            "deletes the events of virus scans",
-            Target("worker_scan_events", "happened_at < :cutoff"),
-            "happened_at",
-            30 * DAY,
-            _defaults("400d"),
-        ),
-        Policy(
-            "orphaned_scans",
-            "deletes the scan records of attachments that are gone",
-            Target(
-                "worker_scans",
-                # One that is due or leased is forgotten by the sweep itself; the record of content in quarantine is
-                # all that says where the copy lies.
-                "COALESCE(scanned_at, created_at) < :cutoff AND due_at IS NULL AND lease IS NULL"
-                " AND quarantine IN ('', 'missing')"
-                " AND NOT EXISTS (SELECT 1 FROM message_attachments a WHERE a.id = worker_scans.attachment_id)",
-                key=ATTACHMENT_ID,
-            ),
-            "COALESCE(scanned_at, created_at)",
-            DAY,
-            _defaults("30d"),
-        ),
-        Policy(
-            "retention_runs",
-            "deletes the ledger entries of retention runs that have ended",
-            Target("worker_retention_runs", "started_at < :cutoff AND ended_at IS NOT NULL"),
-            "started_at",
-            30 * DAY,
-            _defaults("400d"),
-        ),
-        Policy(
-            "audit",
-            "deletes the audit of operators' commands",
-            Target("worker_audit", "began_at < :cutoff"),
-            "began_at",
-            30 * DAY,
-            _defaults("400d"),
-        ),
-        Policy(
-            "quarantine",
-            "deletes copies of infected files from the quarantine's folder",
-            Files("attachments_quarantine_url", "*.infected", COPY_IS_GONE),
-            "",
-            7 * DAY,
-            _defaults("180d", enabled=False),
-        ),
-        Policy(
-            "archives",
-            "deletes what retention archived before it deleted it",
-            Files("retention_archive_dir", "*/*-run*/*.sql.gz"),
-            "",
-            30 * DAY,
-            _defaults("365d", enabled=False),
+            "archives", "deletes what retention archived before it deleted it",
+            Files("retention_archive_dir", "*/*-run*/*.sql.gz"), "", 30 * DAY, _defaults("365d", enabled=False),
         ),
     )
-}
+}  # fmt: skip
