@@ -43,14 +43,10 @@ class Files:
                     yield path, written
 
 
-def count(files: Files, cutoff: datetime, *, seconds: float) -> Count:
+def count(files: Files, cutoff: datetime) -> Count:
     """Count the files that a run would delete, and their ages."""
-    deadline, ages = time.monotonic() + seconds, list[datetime]()
-    for _, written in files.older(cutoff):
-        ages.append(written)
-        if time.monotonic() > deadline:
-            break
-    return Count(len(ages), min(ages, default=None), max(ages, default=None), time.monotonic() <= deadline)
+    ages = [written for _, written in files.older(cutoff)]
+    return Count(len(ages), min(ages, default=None), max(ages, default=None), complete=True)
 
 
 def delete(

@@ -66,7 +66,7 @@ def plan(
     explained, keys = list[dict[str, Any]](), list[str]()
     if isinstance(target, Files):
         try:
-            counted = files.count(target, cutoff, seconds=seconds)
+            counted = files.count(target, cutoff)
         except ConfigurationError as error:
             counted, why = Count(0, None, None, True), str(error)
     else:

@@ -201,6 +201,7 @@ WORKERS = (
     "notifications preview 1", "notifications test --provider fcm --token token-1",
     "notifications status", "retention history", "retention pause", "retention resume", "retention plan",
     "retention run --any-hour", "retention policy list", "retention policy set read_notifications --age 60d", "status",
+    "retention forget 2 --yes", "schedule pause retention-worker-tables", "schedule resume retention-worker-tables",
 )  # fmt: skip
 BACKUP = (
     "backups create daily", "backups create weekly", "backups list", "backups verify", "backups drill", "backups prune",
@@ -223,8 +224,6 @@ OTHERS |= {
     "messages list",
     "ping",
     "schedule list",
-    "schedule pause",
-    "schedule resume",
     "schedule run",
 }
 

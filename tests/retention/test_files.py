@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def written(path: Path, days: int) -> Path:
 
 
 @pytest.fixture
-def folders(chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folders(chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of each kind, with something old and something new, and both policies enabled."""
     monkeypatch.setenv("ATTACHMENTS_QUARANTINE_URL", f"file://{tmp_path}/quarantine")
     monkeypatch.setenv("RETENTION_ARCHIVE_DIR", str(tmp_path / "archive"))
@@ -54,7 +55,8 @@ def folders(chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         )
         for policy in (QUARANTINE, ARCHIVES):
             rules.change(connection, policy, {"enabled": True})
-    return tmp_path
+    yield tmp_path
+    get_settings.cache_clear()
 
 
 def left(folder: Path) -> list[str]:

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
+from redis import RedisError
 
 from db.engine import get_engine
-from db.locks import is_held
+from db.locks import LockedError, is_held
 from settings import ConfigurationError
 from tasks.audit import who
 from tasks.retention import ledger, rules
@@ -22,6 +23,8 @@ from tasks.words import duration
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import asked_to_stop, policies_done, with_pace
+from workers.forget import elsewhere, forget
+from workers.operations.reader import client
 
 T = TypeVar("T")
 POLICY = click.Choice(tuple(POLICIES))
@@ -30,9 +33,9 @@ policy_option = click.option(
 )
 
 
-@click.group("retention", cls=Group, errors=(RuleError,))
+@click.group("retention", cls=Group, errors=(RuleError, LockedError, RedisError))
 def group() -> None:
-    """Deletes what has had its time: plan, run, pause, resume, history, policy."""
+    """Deletes what has had its time: plan, run, pause, resume, history, policy; and what is kept of one person: forget."""
 
 
 @group.command("plan")
@@ -179,6 +182,29 @@ def history_command(policy: str | None, limit: int, as_json: bool) -> None:
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
     rows, took = f"{run['rows_done']:,}", duration(run["seconds"])
     return (run["policy"], run["started_at"], run["started_by"], rows, took, run["ended_because"])
+
+
+@group.command("forget", changes=if_told)
+@click.argument("recipient", type=click.IntRange(1))
+@click.option("--yes", is_flag=True, help="Do it; without this what is kept is only counted.")
+@as_json_option
+def forget_command(recipient: int, yes: bool, as_json: bool) -> None:
+    """Delete what the workers keep of a user, in batches; Ctrl-C ends behind one. Shows first; --yes does it.
+
+    The chat's own tables are the API's to clear, and first: of what is there still, the workers keep what they need.
+    """
+    with asked_to_stop() as stop:
+        found = forget(get_engine(), client(), recipient, stop if yes else None)
+    left = sum(forget(get_engine(), client(), recipient, None).values()) if yes else 0
+    rest = elsewhere(get_engine(), recipient)
+    kept = [(each["what"], each["number"], each["newest"], each["gone"] or "never") for each in rest]
+    lines: list[Line] = [
+        Table(("where", "deleted" if yes else "would be deleted"), list(found.items())),
+        *([f"{left:,} are left: it was stopped, or they were locked; run it again"] if left else []),
+        *([] if yes else ["nothing was changed; add --yes to delete it"]),
+        Table(("not rewritten, and may hold more", "number", "newest", "gone by"), kept),
+    ]
+    emit({"recipient": recipient, "rows": sum(found.values()), "found": found, "elsewhere": rest}, as_json, lines, wrong=left)
 
 
 @group.group("policy")

@@ -1,0 +1,116 @@
+"""`chat-workers retention forget`: all that the workers keep of one person, and docs/security.md knows each place."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from db.privileges import worker_tables
+from devstack.folder import PROJECT
+from settings import get_settings
+from tasks.audit import newest
+from tests.retention.rows import notification, parents
+from workers.cli import cli
+from workers.forget import KEYS, STREAM, TABLES
+
+SOURCES = [path.read_text() for folder in ("tasks", "workers") for path in (PROJECT / folder).rglob("*.py")]
+AT = "2026-11-01 10:00:00"
+
+
+def rows(engine: Engine, statement: str) -> list[Any]:
+    with engine.connect() as connection:
+        return [*connection.execute(text(statement)).scalars()]
+
+
+def call(*arguments: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(cli, ["retention", "forget", *arguments, "--json"])
+    assert done.stdout, (done.output, done.exc_info)
+    return done.exit_code, json.loads(done.stdout)
+
+
+@pytest.fixture
+def kept(chat: Engine, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """What the workers keep of user 2, of user 22, and of a message 2 to others, after the API has deleted most of it."""
+    monkeypatch.setenv("RETENTION_ARCHIVE_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    (tmp_path / "read_notifications" / "2026-11-01T010000Z-run1").mkdir(parents=True)
+    (tmp_path / "read_notifications" / "2026-11-01T010000Z-run1" / "000001.sql.gz").touch()
+    parents(chat)
+    statements = [
+        "INSERT INTO message_attachments (id, message_id, file_name, file_url, uploaded_by_id) VALUES (90, 1, 'a', '/a', 2)",
+        "INSERT INTO worker_backup_runs (job, outcome, artefact, milliseconds) VALUES ('daily', 'done', 'a', 1)",
+    ]
+    for id_, person in ((1, 2), (2, 22), (3, 1)):
+        identity, of_row = f"{person} 2 {AT}", f"2 {person} {AT}"
+        statements += [
+            "INSERT INTO worker_dead_devices (device_key, provider, token, recipient_id, notification_id, reason)"
+            f" VALUES ('fcm:{id_}', 'fcm', 't', {person}, 1, 'gone')",
+            f"INSERT INTO worker_delivery_history (notification_id, status, identity) VALUES ({id_}, 'FAILED', '{identity}')",
+            f"INSERT INTO worker_deliveries (notification_id, due_at, identity) VALUES ({id_}, NOW(3), '{identity}')",
+            f"INSERT INTO worker_scans (attachment_id, verdict, of_row) VALUES ({id_}, 'clean', '{of_row}')",
+            f"INSERT INTO worker_scan_events (attachment_id, event, of_row) VALUES ({id_}, 'clean', '{of_row}')",
+        ]
+        redis.xadd(STREAM, {"device_key": f"fcm:{id_}", "recipient_id": person})
+        redis.set(f"{KEYS[0]}{person}", b"marks")
+    statements += [
+        # A row that waits, one from before there were identities, a file that is there, a copy in quarantine.
+        f"INSERT INTO worker_deliveries (notification_id, due_at, identity) VALUES (50, NOW(3), '2 1 {AT}')",
+        "INSERT INTO worker_delivery_history (notification_id, status) VALUES (50, 'FAILED')",
+        f"INSERT INTO worker_scans (attachment_id, verdict, of_row) VALUES (90, 'clean', '1 2 {AT}')",
+        "INSERT INTO worker_scans (attachment_id, verdict, of_row, quarantine, scanned_at)"
+        f" VALUES (91, 'infected', '1 2 {AT}', 'file:///q/91', NOW())",
+    ]
+    with chat.begin() as connection:
+        notification(connection, 50, created=f"'{AT}'")
+        for statement in statements:
+            connection.execute(text(statement))
+    yield chat
+    get_settings.cache_clear()
+
+
+def test_it_is_shown_first_and_then_all_of_him_is_gone_and_nothing_of_others(kept: Engine, redis: Redis) -> None:
+    status, shown = call("2")
+    assert (status, shown["rows"]) == (0, 8)
+    assert newest(kept, "retention forget", 9) == []
+    status, done = call("2", "--yes")
+    assert (status, done["found"]) == (0, shown["found"])
+    assert rows(kept, "SELECT recipient_id FROM worker_dead_devices ORDER BY 1") == [1, 22]
+    assert rows(kept, "SELECT notification_id FROM worker_delivery_history ORDER BY 1") == [2, 3]
+    assert rows(kept, "SELECT attachment_id FROM worker_scan_events ORDER BY 1") == [2, 3]
+    events: Any = redis.xrange(STREAM)
+    assert [event[b"recipient_id"] for _, event in events] == [b"22", b"1"]
+    assert sorted(redis.keys(f"{KEYS[0]}*")) == [f"{KEYS[0]}{person}".encode() for person in (1, 22)]
+    assert call("2", "--yes")[1]["rows"] == 0
+    assert [entry["arguments"]["recipient"] for entry in newest(kept, "retention forget", 9)] == [2, 2]
+
+
+def test_what_is_still_to_be_sent_or_served_keeps_its_record(kept: Engine) -> None:
+    call("2", "--yes")
+    assert rows(kept, "SELECT notification_id FROM worker_deliveries ORDER BY 1") == [2, 3, 50]
+    assert rows(kept, "SELECT attachment_id FROM worker_scans ORDER BY 1") == [2, 3, 90, 91]
+
+
+@pytest.mark.usefixtures("kept")
+def test_dumps_archives_and_quarantine_are_listed_with_the_day_they_end() -> None:
+    rest = {each["what"]: each for each in call("2")[1]["elsewhere"]}
+    assert {what: (each["number"], bool(each["gone"])) for what, each in rest.items()} == {
+        "daily backups, all in all": (1, True),
+        "uploads in quarantine": (1, False),
+        "files of retention's archives, all in all": (1, False),
+    }
+
+
+def test_the_security_page_knows_every_table_and_key_and_what_forget_does_there() -> None:
+    chapter = (PROJECT / "docs" / "security.md").read_text().partition("## What is kept of people")[2].partition("\n## ")[0]
+    cells = [line.strip("| ").split(" | ") for line in chapter.splitlines() if line.startswith("| ")]
+    does = {name: row[-1] for row in cells for name in re.findall(r"`([\w:-]+)`", row[0])}
+    keys = {name for source in SOURCES for name in re.findall(r'"(chat-workers:[a-z][\w:-]*)"', source)}
+    assert {name for name in does if name.startswith("worker_")} == {*worker_tables()}
+    assert keys <= does.keys()
+    assert {name for name, word in does.items() if word.startswith("deleted")} == {*TABLES, STREAM, *KEYS}
