@@ -1,4 +1,4 @@
-"""The pauses of pushes (all, by provider, by app) and of scans by operators, in MySQL: each worker obeys within a second."""
+"""The pauses by operators of pushes (all, by provider, by app), scans and beat's entries, in MySQL: obeyed within a second."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -13,7 +13,7 @@ from tasks.words import moment, printable
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for pauses: what it has claimed may take it several seconds."""
-ALL, RESTORE, SCANS = "", "*", "attachments"
+ALL, RESTORE, SCANS, ENTRY = "", "*", "attachments", "beat:"
 # '' pauses all pushes, '*' these and the scans while a restore lasts, whatever operators do meanwhile. One that is past
 # its end pauses nobody, and stays until it is resumed or made anew.
 IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
@@ -24,6 +24,11 @@ PAUSE = text("""
                             paused_until = VALUES(paused_until)
 """)
 RESUME = text("DELETE FROM worker_pauses WHERE what = :what")
+# Of the schedule, by what is behind ENTRY; a range of the primary key.
+ENTRIES = text(f"""
+    SELECT SUBSTR(what, 6) AS name, paused_by AS `by`, why, paused_until AS until FROM worker_pauses
+    WHERE what LIKE 'beat:%' AND ({IN_FORCE})
+""")  # noqa: S608 - a constant of this module
 PAUSED = text(f"SELECT what FROM worker_pauses WHERE {IN_FORCE}")  # noqa: S608 - a constant of this module
 
 
@@ -33,7 +38,7 @@ def of_pushes(provider: str, app: str) -> frozenset[str]:
 
 
 def pause(connection: Connection, what: Collection[str], by: str, why: str, lasting: timedelta | None = None) -> None:
-    """Pause these (as `of_pushes` names them, or SCANS), or all pushes if none is named, until resumed or `lasting` is over."""
+    """Pause these (as `of_pushes` names them, SCANS, ENTRY and a name), or all pushes, until resumed or `lasting` is over."""
     for each in what or (ALL,):
         seconds = lasting and lasting.total_seconds()
         connection.execute(PAUSE, {"what": each, "by": by[:100], "why": printable(why)[:255], "seconds": seconds})
@@ -42,7 +47,7 @@ def pause(connection: Connection, what: Collection[str], by: str, why: str, last
 def resume(connection: Connection, what: Collection[str]) -> list[str]:
     """Take pauses back, these or every one of pushes; return which there were."""
     there = connection.execute(text("SELECT what FROM worker_pauses")).scalars().all()
-    ended = [each for each in there if (each in what if what else each != SCANS)]
+    ended = [each for each in there if (each in what if what else not each.startswith((SCANS, ENTRY)))]
     for each in ended:
         connection.execute(RESUME, {"what": each})
     return ended
@@ -56,7 +61,7 @@ def paused(engine: Engine) -> frozenset[str]:
 
 def table(name: str, title: str, fact: Fact, *, scans: bool) -> Table:
     """Return the table of the pauses in force, of pushes by what people call them or of scans; `fact` is for how long."""
-    of_these = f"what IN ('{SCANS}', '{RESTORE}')" if scans else f"what <> '{SCANS}'"
+    of_these = f"what IN ('{SCANS}', '{RESTORE}')" if scans else f"what <> '{SCANS}' AND what NOT LIKE '{ENTRY}%'"
     read = text(f"""
         SELECT CASE WHEN what = '' THEN 'all' WHEN what = '*' THEN 'all, for a restore'
                     WHEN what LIKE '.%' THEN CONCAT('app ', SUBSTR(what, 2)) ELSE what END AS provider,

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from redis import Redis
+from sqlalchemy import Engine, text
 
 from beat_schedule import BEAT_SCHEDULE
 from devstack.stack import Stack
+from tasks import pause
 from tests.processes import Process, wait_until
 from workers import paused_entries
 from workers.cli import cli
@@ -30,34 +33,55 @@ def overdue(redis: Redis, key: str) -> None:
     redis.hset(key, "meta", json.dumps(meta))
 
 
-def test_a_pause_survives_beat_and_redis_and_what_fell_due_is_sent_once_when_it_is_resumed(
-    stack: Stack, start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
+def test_a_pause_survives_beat_and_redis_s_data_and_what_fell_due_is_sent_once_when_it_is_resumed(
+    chat: Engine, start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
 ) -> None:
-    paused_entries.pause(redis, "daily", "ana@ops", "the disk is full", None)
-    beat = start_beat()
+    with chat.begin() as connection:
+        pause.pause(connection, ["beat:daily"], "ana@ops", "the disk is full")
+    start_beat().stop()
+    redis.flushdb()
+    beat = start_beat("that finds an empty Redis")
     wait_until(lambda: ticks() > 0, "beat sent its other entry")
     beat.stop()
     overdue(redis, "chat-workers:beat:daily")
-    stack.redis.kill()
-    stack.redis.start()
     start_beat("next")
     before = ticks()
     wait_until(lambda: ticks() > before + 2, "beat ticked over the due time")
     assert dailies() == 0
-    assert paused_entries.resume(redis, "daily")
+    with chat.begin() as connection:
+        assert pause.resume(connection, ["beat:daily"])
     wait_until(lambda: dailies() > 0, "what fell due was sent")
     before = ticks()
     wait_until(lambda: ticks() > before + 2, "beat went on")
     assert dailies() == 1
 
 
-def test_a_pause_ends_by_itself(start_beat: StartBeat, redis: Redis, ticks: Count) -> None:
-    redis.hset(paused_entries.PAUSED, "tick", json.dumps({"by": "ana@ops", "why": "", "until": "2020-01-01T00:00:00+00:00"}))
+def test_a_pause_ends_by_itself(chat: Engine, start_beat: StartBeat, ticks: Count) -> None:
+    with chat.begin() as connection:
+        pause.pause(connection, ["beat:tick"], "ana@ops", "", timedelta(hours=1))
+        connection.execute(text("UPDATE worker_pauses SET paused_until = NOW(3)"))
     start_beat()
     wait_until(lambda: ticks() > 0, "beat sent the entry")
 
 
-@pytest.mark.usefixtures("environment", "redis")
+@pytest.mark.usefixtures("chat")
+def test_a_mysql_that_is_silent_stops_no_beat_and_ends_no_pause(
+    stack: Stack, start_beat: StartBeat, redis: Redis, ticks: Count, dailies: Count
+) -> None:
+    redis.hset(paused_entries.PAUSED, "daily", json.dumps({"by": "ana@ops", "why": "", "until": None}))
+    stack.mariadb.pause()
+    try:
+        start_beat()
+        wait_until(lambda: ticks() > 0, "beat sent its entry")
+        overdue(redis, "chat-workers:beat:daily")
+        before = ticks()
+        wait_until(lambda: ticks() > before + 2, "beat went on")
+        assert dailies() == 0
+    finally:
+        stack.mariadb.resume()
+
+
+@pytest.mark.usefixtures("chat", "redis")
 def test_the_command_line_pauses_lists_and_resumes() -> None:
     assert NAME in BEAT_SCHEDULE
     assert schedule("pause", NAME, "--why", "the disk is full", "--for", "2h") == {"paused": [NAME], "seconds": 7200}

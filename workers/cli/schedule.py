@@ -7,6 +7,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from beat_schedule import BEAT_SCHEDULE
+from db.engine import get_engine
+from tasks import pause as pausing
 from tasks.audit import who
 from tasks.jobs import STARTED_BY
 from tasks.words import duration
@@ -42,7 +44,9 @@ def list_command(as_json: bool) -> None:
 @as_json_option
 def pause(name: str, lasting: timedelta | None, why: str, as_json: bool) -> None:
     """Have no beat send an entry, also after restarts. What others start goes on: the API's nudges, `schedule run`."""
-    paused_entries.pause(client(), name, who(), why, lasting)
+    with get_engine().begin() as connection:
+        pausing.pause(connection, (pausing.ENTRY + name,), who(), why, lasting)
+    paused_entries.refresh(get_engine(), client())
     say_paused([name], lasting, f"schedule resume {name}", as_json)
 
 
@@ -51,7 +55,10 @@ def pause(name: str, lasting: timedelta | None, why: str, as_json: bool) -> None
 @as_json_option
 def resume(name: str, as_json: bool) -> None:
     """Take a pause back. If the entry fell due meanwhile it is sent once."""
-    say_resumed([name] * paused_entries.resume(client(), name), as_json)
+    with get_engine().begin() as connection:
+        resumed = pausing.resume(connection, (pausing.ENTRY + name,))
+    paused_entries.refresh(get_engine(), client())
+    say_resumed([name] * len(resumed), as_json)
 
 
 @group.command("run", changes=always)

@@ -9,7 +9,7 @@ down_revision = "0005"
 PAUSES = """
 CREATE TABLE IF NOT EXISTS worker_pauses (
   what VARCHAR(48) CHARACTER SET ascii NOT NULL PRIMARY KEY
-    COMMENT 'pushes, empty: all, else provider, .app or provider.app; attachments: scans',
+    COMMENT 'pushes, empty: all, else provider, .app or provider.app; attachments: scans; beat:NAME',
   paused_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) COMMENT 'UTC',
   paused_by VARCHAR(100) NOT NULL,
   paused_until DATETIME(3) NULL COMMENT 'UTC; NULL: until it is resumed',
