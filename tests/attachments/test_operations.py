@@ -104,7 +104,7 @@ def test_released_bytes_are_served_and_no_others(uploads: Uploads, content: byte
     uploads.sweep()
     blocked = uploads.flags(attachment)
 
-    answer("release", attachment, "--reason", "a false alarm", "--by", "ana")
+    answer("release", attachment, "--reason", "a false alarm")
     assert uploads.flags(attachment) == blocked
     uploads.sweep()
     answer("rescan", same, other)

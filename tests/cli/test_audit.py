@@ -93,9 +93,9 @@ def test_odd_arguments_stop_no_order_and_its_giver_has_one_name(chat: Engine) ->
     assert "1 of them do not exist" in huge.output
     odd = CliRunner().invoke(cli, ["notifications", "pause", "--why", "\udcff"])
     assert (odd.exit_code, odd.output) == (0, "paused all until: chat-workers notifications resume\n")
-    run("attachments", "release", "1", "--reason", "harmless", "--by", "someone else")
+    run("attachments", "release", "1", "--reason", "harmless")
     assert [(each["who"], each["arguments"]) for each in entries()] == [
-        (who(), {"attachment_id": 1, "reason": "harmless", "by": "someone else"}),
+        (who(), {"attachment_id": 1, "reason": "harmless"}),
         (who(), {"why": "'\\udcff'"}),
         (who(), {"attachment_ids": "(99999999999999999999,)"}),
     ]

@@ -103,9 +103,8 @@ def rescan(attachment_ids: tuple[int, ...], verdict: str | None, as_json: bool) 
 @group.command(changes=always)
 @click.argument("attachment_id", type=int)
 @click.option("--reason", required=True, help="Why these bytes are harmless; it is kept.")
-@click.option("--by", default=who, help="Who answers for it; your login name and host if not given.")
 @as_json_option
-def release(attachment_id: int, reason: str, by: str, as_json: bool) -> None:
+def release(attachment_id: int, reason: str, as_json: bool) -> None:
     """Serve an attachment whatever clamd says: a false alarm, or an archive that may stay encrypted.
 
     It is for exactly these bytes, wherever they are uploaded. What lies in quarantine is put back; the next sweep serves it.
@@ -113,7 +112,7 @@ def release(attachment_id: int, reason: str, by: str, as_json: bool) -> None:
     settings = get_settings()
     try:
         done = operations.release(
-            get_engine(), open_storage(settings), open_quarantine(settings), attachment_id, who=by[:100], why=reason[:255]
+            get_engine(), open_storage(settings), open_quarantine(settings), attachment_id, who=who()[:100], why=reason[:255]
         )
     except ChangedError:
         raise click.ClickException("what lies in quarantine is not what was put there; nothing was released") from None
