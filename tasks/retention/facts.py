@@ -1,4 +1,4 @@
-"""Retention: each policy's last run, and the rows it did in a day."""
+"""Retention: each policy's last run, and the rows it did in a day; and what operators ordered, whose record it keeps."""
 
 from sqlalchemy import Connection, text
 
@@ -7,6 +7,7 @@ from tasks.facts import Alert, Column, Fact, Row, Table, rows
 from tasks.retention.policies import POLICIES
 from tasks.retention.rules import DISABLED, RuleError, read
 from tasks.retention.run import lock_of
+from tasks.words import moment
 
 # The newest run of each policy, by a loose scan of idx_policy (policy, id); the day's rows by idx_started_at.
 RUNS = text("""
@@ -55,6 +56,13 @@ def _policies(connection: Connection) -> list[Row]:
     return found
 
 
+# By idx_began_at; of one command the name of who gave the last order.
+ORDERS = text("""
+    SELECT what, COUNT(*) AS operator_orders_last_day, MAX(began_at) AS latest,
+           SUBSTRING_INDEX(GROUP_CONCAT(who ORDER BY id DESC SEPARATOR '\n'), '\n', 1) AS who
+    FROM worker_audit WHERE began_at >= NOW(3) - INTERVAL 1 DAY GROUP BY what ORDER BY latest DESC LIMIT 20
+""")
+
 TABLES = (
     Table("policies", "Retention policies", ("policy",), _policies, (
         Fact("retention_walk_age_seconds", "Age of the last run that looked at every row, of policies that are not disabled.",
@@ -74,4 +82,9 @@ TABLES = (
         Fact("retention_last_run_rows", "Rows done by the last run.", "rows"),
         Fact("retention_last_day_rows", "Rows done in the last 24 hours.", "rows in 24 h"),
     ), empty="none ran yet"),
+    Table("orders", "Orders of operators, last 24 hours", ("what",), ORDERS, (
+        Fact("operator_orders_last_day", "Orders of operators in the last 24 hours that changed something.", "orders"),
+        Column("last at", lambda row: moment(row["latest"])),
+        Column("by", lambda row: row["who"]),
+    )),
 )  # fmt: skip

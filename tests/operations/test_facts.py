@@ -32,6 +32,7 @@ def full(well: None, execute: Execute, redis: Redis) -> None:
         if alert not in {"ChatWorkersCollectorDown", "ChatWorkersBeatDown"}:
             cause(execute, redis)
     execute("INSERT INTO worker_pauses (what, paused_by) VALUES ('attachments', 'ana@ops')")  # which alone is no alert
+    execute("INSERT INTO worker_audit (who, what, arguments) VALUES ('ana@ops', 'attachments pause', '{}')")
     counters.flush(at_once=True)
 
 
