@@ -16,7 +16,7 @@ from settings import get_settings
 RESULTS = Path(__file__).parents[1] / "results"
 STEM = "notifications"
 PARTS = ("throughput", "latency", "growth", "memory", "transports")
-ALONE = "rounds"
+ROUNDS, BEHIND = ALONE = ("rounds", "behind")
 SMALL = 10_000
 MOST_SECONDS = 60
 
@@ -25,7 +25,7 @@ MOST_SECONDS = 60
 @click.option("--rows", default=60_000, show_default=True, help="Rows of the contest; slow contestants get a part of them.")
 @click.option("--quick", is_flag=True, help="A look at everything in a few minutes; its figures mean little.")
 @click.option("--full", is_flag=True, help="Growth to five million rows and memory over a million; ten minutes more.")
-@click.option("--part", "parts", type=click.Choice((*PARTS, ALONE)), multiple=True, help="Only this part; may be given again.")
+@click.option("--part", "parts", type=click.Choice((*PARTS, *ALONE)), multiple=True, help="Only this part; may be given again.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the results.")
 def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Path) -> None:
     """Measure push delivery: against what users would pick instead, latency, growth, memory and transports."""
@@ -34,7 +34,7 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
     found = report.Results(place())
     programs.ensure(["bench"])
     chosen = parts or PARTS
-    if {"throughput", ALONE} & {*chosen}:
+    if {"throughput", ROUNDS} & {*chosen}:
         contestants.install_node_peers()
     with Stack("bench-notifications", ["mariadb", "redis", "fcm"]) as stack:
         field = Field(stack, rows)
@@ -44,8 +44,10 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
         os.environ.update(field.environment)
         get_settings.cache_clear()
         results.mkdir(parents=True, exist_ok=True)
-        if ALONE in chosen:
+        if ROUNDS in chosen:
             click.echo(rounds.write(rounds.measure(field, rows, MOST_SECONDS), found.place, results))
+        if BEHIND in chosen:
+            click.echo(latency.behind(field, found.place, results))
         if "throughput" in chosen:
             for contestant in contestants.contestants(rows):
                 run = field.run(contestant, MOST_SECONDS)
@@ -65,7 +67,7 @@ def main(rows: int, quick: bool, full: bool, parts: tuple[str, ...], results: Pa
             click.echo(f"growth to {big:,} rows …", err=True)
             found.sizes = (SMALL, big)
             found.costs, found.plans = growth.measure(field, SMALL, big)
-    if {*chosen} <= {ALONE}:
+    if {*chosen} <= {*ALONE}:
         return
     shown = report.text(found)
     click.echo(shown)

@@ -1,6 +1,7 @@
 """From the API's commit and nudge to the provider's socket: rows written one by one, on an idle system and under load."""
 
 import math
+import os
 import random
 import statistics
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import text
@@ -45,6 +47,25 @@ def measure(field: Field, rows: int) -> list[Latency]:
         _measure(field, "steady, 500 rows/s", rows * 10, 500, 3),
         _measure(field, f"behind {field.rows:,} system rows, 30 rows/s", rows, 30, 1, backlog=field.rows),
     ]
+
+
+def behind(field: Field, place: str, results: Path) -> str:
+    """Measure the chat behind a backlog of all the field's rows, all SYSTEM; write what was found, and return it."""
+    found = _measure(field, f"behind {field.rows:,} system rows, 30 rows/s", 900, 30, 1, backlog=field.rows)
+    with field.engine.connect() as connection:
+        left = connection.execute(
+            text("SELECT COUNT(*) FROM chat_notifications WHERE delivery_status = 'PENDING'")
+        ).scalar_one()
+    lines = [
+        f"measured: {place}; at the end {os.getloadavg()[0]:.1f}",
+        f"command: python -m bench.notifications --part behind --rows {field.rows}",
+        f"{found.name}: {found.rows} messages, {found.lost} lost; from the commit to the provider's socket"
+        f" p50 {found.p50:.0f} ms, p99 {found.p99:.0f} ms, at most {found.worst:.0f} ms",
+        f"two worker processes; of the backlog {field.rows - left:,} were sent meanwhile, {left:,} waited still",
+    ]
+    shown = "\n".join(lines) + "\n"
+    (results / "behind.txt").write_text(shown)
+    return shown
 
 
 def _measure(field: Field, name: str, rows: int, per_second: float, clients: int, backlog: int = 0) -> Latency:
