@@ -62,8 +62,11 @@ def _start(sender: Any, **_: Any) -> None:
 
 
 def _say(text: str, *_: Any) -> None:
-    """Log what Celery says in a signal's handler: in a thread, for it may have cut into another line."""
-    threading.Thread(target=log.info, args=(text,)).start()
+    """Log what Celery says in a signal's handler: in a thread, for it may have cut into another line, or into logging itself.
+
+    Even `log.info` alone would make a logger there, while redis-py, for one, goes through all of them.
+    """
+    threading.Thread(target=lambda: log.info(text)).start()
 
 
 def _start_child(**_: Any) -> None:

@@ -14,8 +14,8 @@ import structlog
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from settings import get_settings
-from tests.processes import Start, answers
-from workers import logging
+from tests.processes import Start, answers, wait_until
+from workers import logging, signals
 
 SECRET = "a-password-in-a-variable"
 
@@ -108,6 +108,21 @@ def test_a_traceback_is_plain_where_no_person_looks(
     assert "it failed" in event
     assert more[0] == "    Traceback (most recent call last):"
     assert more[-1] == "    RuntimeError: no colours, no boxes"
+
+
+def test_what_a_signal_s_handler_says_makes_no_logger_in_the_thread_that_it_cut_into(
+    environment: dict[str, str],
+    root_logger: standard.Logger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logging.configure(get_settings())
+    loggers = standard.Logger.manager.loggerDict
+    monkeypatch.delitem(loggers, "workers.signals", raising=False)
+    with standard._lock:  # type: ignore[attr-defined]  # as while Logger.setLevel goes through all loggers
+        signals._say("worker: Warm shutdown (MainProcess)")
+        assert "workers.signals" not in loggers
+    wait_until(lambda: "Warm shutdown" in capsys.readouterr().err, "it was logged")
 
 
 PROCESSES = dict(re.findall(r"^(\w+): (?:python -m )?(.*)$", (PROJECT / "Procfile").read_text(), re.MULTILINE))
