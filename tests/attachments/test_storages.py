@@ -16,7 +16,8 @@ from devstack.s3 import BUCKET
 from settings import ConfigurationError, get_settings
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.storage.base import StorageUnavailableError
-from tasks.attachments.storage.http import HttpStorage, check_address
+from tasks.attachments.storage.http import HttpStorage
+from tasks.http import NoAnswerError, check_address
 from tests.trickle import trickling
 
 from .conftest import Uploads, reread
@@ -208,11 +209,11 @@ def test_a_name_with_line_breaks_cannot_smuggle_a_header(uploads: Uploads, serve
     ],
 )
 def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str) -> None:
-    with pytest.raises(StorageUnavailableError, match="ATTACHMENTS_PRIVATE_NETWORK=true"):
-        check_address(ip_address(address), private_network=False)
-    check_address(ip_address(address), private_network=True)
+    with pytest.raises(NoAnswerError, match="ATTACHMENTS_PRIVATE_NETWORK=true"):
+        check_address(ip_address(address), "ATTACHMENTS_URL", private_network=False)
+    check_address(ip_address(address), "ATTACHMENTS_URL", private_network=True)
     for public in ("1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1", "2002:101:101::1"):
-        check_address(ip_address(public), private_network=False)
+        check_address(ip_address(public), "ATTACHMENTS_URL", private_network=False)
 
 
 @pytest.mark.parametrize("private_network", [True, False])
@@ -227,8 +228,8 @@ def test_a_name_that_resolves_to_a_private_address_needs_a_setting(address: str)
     ],
 )
 def test_addresses_that_give_out_credentials_are_never_connected_to(address: str, private_network: bool) -> None:
-    with pytest.raises(StorageUnavailableError, match="never connected to"):
-        check_address(ip_address(address), private_network=private_network)
+    with pytest.raises(NoAnswerError, match="never connected to"):
+        check_address(ip_address(address), "EVENTS_URL", private_network=private_network)
 
 
 PUBLIC, ALSO_PUBLIC = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
