@@ -26,6 +26,7 @@ BEAT_SCHEDULE = {
     "notifications-retry-failed":   entry("tasks.notifications.retry_failed",   every(5),   expires=300),
     "notifications-adopt":          entry("tasks.notifications.adopt",          every(60),  expires=300),
     "attachments-sweep":            entry("tasks.attachments.sweep",            every(10),  expires=300),
+    "events-deliver":               entry("tasks.events.deliver",                every(5),   expires=300),
     "typing-indicators-expire":     entry("tasks.typing_indicators.expire",     every(60),  expires=300),
     # Each policy's hours, age and pause are in the table worker_retention_policies, not here. Each tick looks which are due:
     # once a day, from the first of the policy's hours on, else from 01:00.

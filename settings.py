@@ -126,6 +126,9 @@ Storage = Annotated[
         "is no storage; expected file:///folder, https://host, http://host:port or s3://bucket/prefix",
     ),
 ]
+CalledUrl = Annotated[
+    str, _form(r"https?://[^/?#\\\s@]+(/[^?#\\\s]*)?", "is no URL to call; expected https://host/path without user or query")
+]
 ClamdUrl = Annotated[
     str,
     _form(
@@ -341,6 +344,12 @@ class Settings(BaseSettings):
     clamd_url: ClamdUrl = "unix:///run/clamav/clamd.ctl"
     clamd_scan_seconds: float = Field(default=180, ge=1)
     """From the end of a file to clamd's answer: more than MaxScanTime, for clamd may be busy with other files first."""
+
+    # Events
+    events_url: CalledUrl | None = None
+    """Who is called with events, by signed POSTs (docs/api.md). Not set: nobody is; they can be read from the gateway."""
+    events_secret_file: Path | None = None
+    """Mode 0600: `whsec_` and base64, a line each. Each signs, so that a receiver may go over from one to another."""
 
     # Gateway
     gateway_address: str = "127.0.0.1"

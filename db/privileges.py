@@ -19,7 +19,7 @@ Account = Literal["workers", "backup", "deploy"]
 Right = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES", "TRIGGER"]
 
 PURPOSES: dict[Account, str] = {
-    "workers": "notifications, attachments, housekeeping, gateway and beat",
+    "workers": "notifications, attachments, housekeeping, events, gateway and beat",
     "backup": "the backups queue: dumps, and drills in a schema of their own",
     "deploy": "chat-workers db migrate",
 }
@@ -82,7 +82,8 @@ def needs(account: Account) -> list[Need]:
     if account == "backup":
         chat = [Need(right, table, "backups") for table in DUMPED_TABLES for right in TO_DUMP]
         audit = [Need(right, "worker_audit", "backups") for right in TO_AUDIT]
-        return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD), *audit]
+        event = Need("INSERT", "worker_events", "backups")
+        return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD), *audit, event]
     # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.
     reads = [
         Need("SELECT", table, READERS[table], () if table == "chat_notifications" else tuple(columns))

@@ -12,13 +12,15 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, T
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from tasks.deadline import Watched
+from tasks.deadline import Deadline, OverdueError, Watched
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 30.0
 """The longest silence within a transfer; all of it, from connecting on, has the deadline of its caller."""
 
 MOST_ADDRESSES = 4
+MOST_ANSWER_BYTES = 64 * 1024
+"""Of an answer whose status alone counts."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 NEVER = tuple(
@@ -81,6 +83,20 @@ class Server:
             except (HTTPError, OSError) as error:
                 raise NoAnswerError(f"{self._variable} gave no answer: {said(error)}") from None
         raise NoAnswerError(f"{self._variable} cannot be reached: {said(problem)}")
+
+    def post(self, headers: Mapping[str, str], body: bytes, seconds: float, *, more: str = "") -> int:
+        """POST to the URL, with `more` behind its path, and return the status, all within `seconds`. Raise NoAnswerError."""
+        try:
+            with Deadline(seconds):
+                answer = self.ask("POST", (self._url.path + more) or "/", headers, body)
+                try:
+                    answer.read(MOST_ANSWER_BYTES)  # so that the connection can be used again
+                finally:
+                    answer.close()
+                return answer.status
+        except (HTTPError, OSError) as error:
+            why = str(error) if isinstance(error, OverdueError) else said(error)
+            raise NoAnswerError(f"{self._variable} gave no whole answer: {why}") from None
 
     def _addresses(self) -> list[Address]:
         """Return the addresses to connect to, checked; the name is resolved here and nowhere else."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from settings import Settings
 
 # Queues are latency classes: a backup can never delay a push. Each is drained by the Procfile's process of its name with so
-# many children, or as many as the variable …_PROCESSES says; backups run one at a time.
-QUEUES = {"notifications": 2, "attachments": 2, "housekeeping": 3, "backups": 1}
+# many children, or as many as the variable …_PROCESSES says; backups and the delivery of events run one at a time.
+QUEUES = {"notifications": 2, "attachments": 2, "housekeeping": 3, "events": 1, "backups": 1}
 
 # The header by which a message says who gave the order: an operator's name, BEAT, or WORKER for a task that goes on. The API
 # says nothing.
@@ -57,6 +57,13 @@ JOBS = (
             "purge_worker_tables": (),
         },
         tables=("worker_retention", "worker_heartbeat", "worker_audit"),
+    ),
+    Job(
+        "events",
+        queue="events",
+        tasks={"deliver": ()},
+        needs=("events_url", "events_secret_file"),
+        tables=("worker_events",),
     ),
     Job(
         "backups",

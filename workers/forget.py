@@ -30,6 +30,7 @@ from tasks.retention.policies import ATTACHMENT_ID, DIED_AT, POLICIES
 RECIPIENT = """(SUBSTRING_INDEX(identity, ' ', 1) = '{id}' OR identity = '' AND EXISTS (
     SELECT 1 FROM chat_notifications n WHERE n.id = notification_id AND n.recipient_id = {id}))"""
 UPLOADER = "SUBSTRING_INDEX(SUBSTRING_INDEX(of_row, ' ', 2), ' ', -1) = '{id}'"
+TOLD = "JSON_UNQUOTE(JSON_EXTRACT(data, '{}'))"
 # What is still to be sent, or served, needs its record: it goes when the API has deleted the row.
 SETTLED = """NOT EXISTS (SELECT 1 FROM chat_notifications n
     WHERE n.id = notification_id AND n.delivery_status IN ('PENDING', 'FAILED'))"""
@@ -39,6 +40,10 @@ TABLES = {
     "worker_delivery_history": (RECIPIENT, ID),
     "worker_deliveries": (f"{RECIPIENT} AND {SETTLED}", Key("notification_id", 1, 20_000)),
     "worker_scan_events": (f"{UPLOADER} AND {GONE}", ID),
+    "worker_events": (
+        f"{TOLD.format('$.recipient_id')} = '{{id}}' OR {UPLOADER.replace('of_row', TOLD.format('$.of_row'))}",
+        ID,
+    ),
     "worker_scans": (f"{UPLOADER} AND {GONE} AND lease IS NULL AND quarantine IN ('', 'missing')", ATTACHMENT_ID),
 }
 STREAM, KEYS = DEAD_DEVICES, (WITHDRAWN, HELD)

@@ -1,6 +1,7 @@
-// Puts the Flow of flow.json, and the tables of tables.json, into a Directus over its REST API. Run again, it changes nothing.
+// Puts the Flow of flow.json, with --events that of events.json, and the tables of tables.json into a Directus over its REST API.
+// Run again, it changes nothing.
 //
-//   DIRECTUS_URL=https://api.example.com DIRECTUS_TOKEN=… node install.mjs [--flow-only]
+//   DIRECTUS_URL=https://api.example.com DIRECTUS_TOKEN=… node install.mjs [--flow-only] [--events]
 //
 // DIRECTUS_TOKEN is an administrator's static token. Exit codes: 0 done, 1 Directus refused, 2 bad usage.
 // Cut off at any line, it leaves no Flow running by halves: run it again.
@@ -109,14 +110,23 @@ async function installTables(tables) {
 }
 
 const read = async (name) => JSON.parse(await readFile(new URL(name, import.meta.url), 'utf8'))
+
+async function readEvents() {
+  const { flow, operations } = await read('events.json')
+  const { options } = operations.find((each) => each.type === 'exec')
+  options.code = await readFile(new URL(options.code, import.meta.url), 'utf8')
+  return { flow, operations }
+}
+
 const options = process.argv.slice(2)
 const missing = ['DIRECTUS_URL', 'DIRECTUS_TOKEN'].filter((name) => !process.env[name])
-if (missing.length || options.some((option) => option !== '--flow-only')) {
-  console.error(missing.length ? `${missing.join(' and ')} must be set` : 'usage: node install.mjs [--flow-only]')
+if (missing.length || options.some((option) => !['--flow-only', '--events'].includes(option))) {
+  console.error(missing.length ? `${missing.join(' and ')} must be set` : 'usage: node install.mjs [--flow-only] [--events]')
   process.exit(2)
 }
 try {
   await installFlow(await read('flow.json'))
+  if (options.includes('--events')) await installFlow(await readEvents())
   if (!options.includes('--flow-only')) await installTables(await read('tables.json'))
 } catch (error) {
   if (!(error instanceof Refused)) throw error

@@ -8,7 +8,7 @@
 -- CREATE on worker_ tables only lets this file be run before `db migrate` makes them.
 -- TRIGGER: without it a dump would leave out the triggers of the chat's tables, without a word.
 
--- chat_workers: notifications, attachments, housekeeping, gateway and beat
+-- chat_workers: notifications, attachments, housekeeping, events, gateway and beat
 GRANT SELECT, UPDATE (delivery_status, is_sent, sent_at, error_message), DELETE ON `truck2_db`.`chat_notifications` TO 'chat_workers'@'%';
 GRANT SELECT (id, conversation_id, message_id, is_deleted) ON `truck2_db`.`messages` TO 'chat_workers'@'%';
 GRANT SELECT (id, conversation_id, user_id, unread_count, last_read_message_id, is_muted, is_blocked, muted_until, joined_at, left_at, status) ON `truck2_db`.`chat_participants` TO 'chat_workers'@'%';
@@ -23,6 +23,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_dead_devices
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_deliveries` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_counts` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_delivery_history` TO 'chat_workers'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_events` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_heartbeat` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_pauses` TO 'chat_workers'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `truck2_db`.`worker_providers` TO 'chat_workers'@'%';
@@ -48,6 +49,7 @@ GRANT SELECT, TRIGGER, CREATE ON `truck2_db`.`worker_scans` TO 'chat_backup'@'%'
 GRANT SELECT, TRIGGER, CREATE ON `truck2_db`.`worker_scan_releases` TO 'chat_backup'@'%';
 GRANT SELECT, INSERT, DELETE, CREATE ON `truck2_db`.`worker_backup_runs` TO 'chat_backup'@'%';
 GRANT SELECT, INSERT, UPDATE, CREATE ON `truck2_db`.`worker_audit` TO 'chat_backup'@'%';
+GRANT INSERT, CREATE ON `truck2_db`.`worker_events` TO 'chat_backup'@'%';
 GRANT ALL PRIVILEGES ON `truck2\_db\_drill`.* TO 'chat_backup'@'%';
 
 -- chat_deploy: chat-workers db migrate
@@ -58,6 +60,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON 
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_deliveries` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_counts` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_delivery_history` TO 'chat_deploy'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_events` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_heartbeat` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_pauses` TO 'chat_deploy'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES ON `truck2_db`.`worker_providers` TO 'chat_deploy'@'%';

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
+from tasks import outbox
 from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Settlement
@@ -111,6 +112,7 @@ EVENTS = text("""
       event VARCHAR(16) PATH '$.event', reason VARCHAR(255) PATH '$.reason',
       signature VARCHAR(255) PATH '$.signature', sha256 CHAR(64) PATH '$.sha256')) AS events
 """)
+TOLD = ("of_row", "verdict", "reason", "signature", "sha256")
 FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease").bindparams(
     bindparam("ids", expanding=True)
 )
@@ -228,6 +230,11 @@ class Queue:
         ):
             if chosen:
                 connection.execute(statement, {"settled": orjson.dumps([_written(each) for each in chosen]).decode()})
+
+        for settlement in settlements:
+            if event := settlement.tells:
+                told = _written(settlement)
+                outbox.emit(connection, event, {"attachment_id": told["id"], **{name: told[name] for name in TOLD}})
 
     def release(self, ids: list[int]) -> None:
         """Give back attachments that were claimed but not tried, at once for others to claim."""

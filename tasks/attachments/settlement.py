@@ -1,6 +1,7 @@
 """Turn a finding into the attachment's new state: the API's flags, the record beside them, the next try, an event."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.attachments import retry_policy
 from tasks.attachments.attachment import PENDING, Attachment
@@ -32,6 +33,16 @@ class Settlement:
     def is_new(self) -> bool:
         """Whether a verdict was given here, not only written once more."""
         return self.finding is not None or self.verdict != self.attachment.verdict
+
+    @property
+    def tells(self) -> Literal["attachment.blocked", "attachment.freed"] | None:
+        """What the API is told of it: that a file may be served from now on, or that, or why else, it may not."""
+        if self.flags is None or self.verdict == self.attachment.verdict:
+            return None
+        if self.verdict not in SERVED_NAMES:
+            return "attachment.blocked"
+        was_served = self.attachment.historic or self.attachment.verdict in SERVED_NAMES
+        return None if was_served else "attachment.freed"
 
 
 def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Settlement:

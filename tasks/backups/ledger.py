@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.transactions import transact
+from tasks import outbox
 from tasks.backups.errors import BackupError, BusyError, StoppedError
 from tasks.words import moment
 
@@ -31,6 +32,7 @@ LAST = text("""
 AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
 LONGEST_DETAIL = 1000
+TOLD = ("job", "tier", "artefact", "bytes", "rows", "milliseconds", "detail")
 DID = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped", "ship": "shipped", "drill": "drilled"}
 
 
@@ -101,6 +103,7 @@ def _record(engine: Engine, run: Run, started: float, outcome: str, detail: str)
 
     def write(connection: Connection) -> None:
         connection.execute(RECORD, values)
+        outbox.emit(connection, "backup.done" if outcome == "done" else "backup.failed", {name: values[name] for name in TOLD})
         connection.execute(FORGET)
 
     try:

@@ -7,11 +7,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
+from tasks import outbox
 from tasks.notifications.devices import of_lane
 from tasks.pause import IN_FORCE
 
@@ -101,6 +102,8 @@ class Breaker:
     failed_in_a_row: int = 0
     witnesses: str = ""
     """The devices that were asked to wait in this window."""
+    announced: bool = False
+    """The last event about it says that it is open."""
 
 
 class Standing(NamedTuple):
@@ -113,7 +116,7 @@ class Standing(NamedTuple):
 
 # In `worker_providers` these are DATETIMEs, and the other fields what they are.
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
-NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses")
+NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses", "announced")
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 # The time is that at which the row was got, after the wait for it.
@@ -152,6 +155,8 @@ def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float)
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
     now = float(row["now"])
     state = advance(breaker, tally, now, rate, held=row["held"] > 0)
+    if event := news(breaker, now):
+        outbox.emit(connection, event, {**key, "reason": breaker.reason[:255]})
     connection.execute(WRITE, {**key, **asdict(breaker), "reason": breaker.reason[:255]})
     return Standing(state, now, frozenset(breaker.accepted.split()))
 
@@ -173,6 +178,20 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
     elif tally.probed:
         _judge_probe(breaker, tally, now)
     return BreakerState.OPEN if held else _state(breaker, now, rate, leaving=tally.leaving)
+
+
+def news(breaker: Breaker, now: float) -> Literal["breaker.opened", "breaker.closed"] | None:
+    """Return which event is due, and note that it was written.
+
+    One that flaps has opened once: only when it has stayed closed for the length of a ramp is it said to be.
+    """
+    if breaker.opened_at is not None and not breaker.announced:
+        breaker.announced = True
+        return "breaker.opened"
+    if breaker.opened_at is None and breaker.announced and now - breaker.recovered_at >= RAMP_SECONDS:
+        breaker.announced = False
+        return "breaker.closed"
+    return None
 
 
 def _refill(breaker: Breaker, tally: Tally, now: float, rate: float) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
+from tasks import outbox
 from tasks.retention.policies import Policy
 
 CUTOFF = text("SELECT NOW() - INTERVAL :seconds SECOND")
@@ -56,24 +57,28 @@ def cutoff(connection: Connection, age: timedelta) -> datetime:
 
 def bury(connection: Connection, policy: Policy) -> None:
     """Write the end of runs that were killed. Call it while holding the policy's lock."""
-    connection.execute(BURY, {"policy": policy.name})
+    if connection.execute(BURY, {"policy": policy.name}).rowcount:
+        outbox.emit(connection, "retention.failed", {"policy": policy.name, "why": "died"})
 
 
 class Entry:
     """The ledger's entry of one run; its counts are written with the batches that they count. Made again, it is still one."""
 
     def __init__(self, connection: Connection, policy: Policy, by: str, age: timedelta) -> None:
-        self.cutoff = cutoff(connection, age)
+        self.policy, self.cutoff = policy.name, cutoff(connection, age)
         connection.execute(FORGET, {"policy": policy.name})
         self.run = int(connection.execute(OPEN, {"policy": policy.name, "by": by, "cutoff": self.cutoff}).lastrowid)
 
     def record(self, connection: Connection, rows: int) -> None:
         connection.execute(RECORD, {"run": self.run, "rows": rows})
 
-    def close(self, connection: Connection, why: str, held_seconds: float) -> int:
+    def close(self, connection: Connection, why: str, held_seconds: float, *, failed: bool) -> int:
         """Write the end; return the rows that the ledger counted."""
         connection.execute(CLOSE, {"run": self.run, "why": why[:LONGEST_WHY], "held": held_seconds})
-        return int(connection.execute(DONE, {"run": self.run}).scalar_one())
+        rows = int(connection.execute(DONE, {"run": self.run}).scalar_one())
+        event = {"policy": self.policy, "rows": rows, "why": why[:LONGEST_WHY]}
+        outbox.emit(connection, "retention.failed" if failed else "retention.done", event)
+        return rows
 
 
 def is_due(connection: Connection, policy: Policy, hour: int) -> bool:

@@ -137,6 +137,7 @@ POLICIES = {
             "retention_runs", "deletes the ledger entries of retention runs that have ended",
             "worker_retention_runs", "started_at", 30 * DAY, "400d", "ended_at IS NOT NULL",
         ),
+        _older("events", "deletes events, delivered or not", "worker_events", "happened_at", DAY, "14d"),
         _older("audit", "deletes the audit of operators' commands", "worker_audit", "began_at", 30 * DAY, "400d"),
         Policy(
             "quarantine", "deletes copies of infected files from the quarantine's folder",

@@ -132,7 +132,7 @@ class _Run:
             walked = self._walk(entry)
         except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
             reason = f"failed: {_reason(error)}"
-            self._close(entry, reason)
+            self._close(entry, reason, failed=True)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
         done, skipped = walked.progress, walked.progress.skipped
         why = f"{walked.why}; locked or referred to, left for the next run: {skipped:,}" if skipped else walked.why
@@ -198,10 +198,10 @@ class _Run:
             self._asked_at = time.monotonic()
         return self._answer
 
-    def _close(self, entry: ledger.Entry, why: str) -> int | None:
+    def _close(self, entry: ledger.Entry, why: str, *, failed: bool = False) -> int | None:
         """Write the end; return the ledger's rows, or None if the database is away: then the next run buries this one."""
         try:
-            return transact(self.engine, lambda c: entry.close(c, why, self._held))
+            return transact(self.engine, lambda c: entry.close(c, why, self._held, failed=failed))
         except DBAPIError as error:
             log.warning("end of the run not written", policy=self.policy.name, run=entry.run, error=str(error.orig))
             return None

@@ -13,7 +13,7 @@ from .conftest import Host
 from .machine import NAMESPACES, PIP
 
 COMPOSE = "podman-compose -f deploy/container/compose.yaml"
-SERVICES = ("notifications", "attachments", "housekeeping", "backups", "beat", "gateway", "redis")
+SERVICES = ("notifications", "attachments", "housekeeping", "events", "backups", "beat", "gateway", "redis")
 ADDRESS = "10.77.0.1"
 
 # crun takes cgroups of version 1 or 2, not both at once; systemd-nspawn shows them read-only.

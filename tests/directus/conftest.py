@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -33,6 +34,7 @@ DEPLOY = PROJECT / "deploy" / "directus"
 GATEWAY_HOST = "127.0.0.2"
 DENY_LIST = "127.0.0.0-127.0.0.1,127.0.0.3-127.255.255.255,::1,0.0.0.0/8,169.254.169.254"
 
+EVENTS_SECRET = f"whsec_{b64encode(os.urandom(32)).decode()}"
 DIRECTUS_USER, DIRECTUS_PASSWORD = "directus", uuid4().hex
 ROWS = (
     "INSERT INTO users (id, first_name) VALUES (2, 'John'), (5, 'Ana'), (7, 'Ivo')",
@@ -174,7 +176,8 @@ def directus(
         "ADMIN_EMAIL": ADMIN_EMAIL,
         "ADMIN_PASSWORD": ADMIN_PASSWORD,
         "ADMIN_TOKEN": ADMIN_TOKEN,
-        "FLOWS_ENV_ALLOW_LIST": "CHAT_WORKERS_URL,CHAT_WORKERS_TOKEN",
+        "FLOWS_ENV_ALLOW_LIST": "CHAT_WORKERS_URL,CHAT_WORKERS_TOKEN,CHAT_WORKERS_EVENTS_SECRET",
+        "CHAT_WORKERS_EVENTS_SECRET": EVENTS_SECRET,
         "CHAT_WORKERS_URL": gateway_url,
         "CHAT_WORKERS_TOKEN": token,
         "IMPORT_IP_DENY_LIST": DENY_LIST,
@@ -224,9 +227,9 @@ def install(api: Api, *options: str, token: str = ADMIN_TOKEN) -> "subprocess.Co
 
 @pytest.fixture(scope="session")
 def api(directus: Api, fleet: Process, gateway_process: Process) -> Api:
-    """Directus with the Flow installed, and everything behind it running."""
+    """Directus with both Flows installed, and everything behind it running."""
     assert fleet
     assert gateway_process
-    done = install(directus)
+    done = install(directus, "--events")
     assert done.returncode == 0, done.stderr
     return directus

@@ -18,7 +18,7 @@ def _state(api: Api) -> tuple[object, ...]:
 
 def test_a_second_run_changes_nothing(api: Api) -> None:
     before = _state(api)
-    again = install(api)
+    again = install(api, "--events")
     assert again.returncode == 0
     assert "made" not in again.stdout
     assert "mended" not in again.stdout

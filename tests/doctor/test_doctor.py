@@ -92,6 +92,7 @@ NEEDED = {
     "notifications": {"database", "push"},
     "attachments": {"database", "clamd", "uploads", "quarantine"},
     "housekeeping": {"database"},
+    "events": {"database", "events"},
     "backups": {"database", "backups", "passphrase", "bucket"},
     "beat": {"schedule"},
     "gateway": {"database", "schedule"},

@@ -9,6 +9,7 @@ from redis import Redis
 from selenium.webdriver import Chrome
 from sqlalchemy import Engine
 
+from settings import get_settings
 from tasks import broker, counters
 from tasks.jobs import QUEUES
 from tests.browser import chromium
@@ -108,8 +109,10 @@ def own_counters(redis: Redis) -> Iterator[None]:
 
 
 @pytest.fixture
-def well(redis: Redis, own_counters: None, execute: Execute) -> None:
-    """Workers for all queues and a beat that has sent everything; so much as needs no process."""
+def well(redis: Redis, own_counters: None, execute: Execute, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers for all queues, a receiver of events and a beat that has sent everything; so much as needs no process."""
+    monkeypatch.setenv("EVENTS_URL", "http://127.0.0.1:9/events")
+    get_settings.cache_clear()
     from redbeat import RedBeatSchedulerEntry
 
     from workers.app import app
@@ -120,6 +123,9 @@ def well(redis: Redis, own_counters: None, execute: Execute) -> None:
     redis.set("chat-workers:beat::lock", "held")
     for name, entry in app.conf.beat_schedule.items():
         RedBeatSchedulerEntry(name, **entry, app=app).save()
+    yield
+    monkeypatch.undo()
+    get_settings.cache_clear()
 
 
 @pytest.fixture

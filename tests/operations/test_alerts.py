@@ -125,6 +125,13 @@ def stale_retention(execute: Execute, _redis: Redis) -> None:
     )
 
 
+def waiting_events(execute: Execute, _redis: Redis) -> None:
+    execute(
+        "INSERT INTO worker_events (type, data, happened_at, reason)"
+        " VALUES ('x', '{}', NOW(3) - INTERVAL 20 MINUTE, 'status 500')"
+    )
+
+
 def no_consumer(_execute: Execute, redis: Redis) -> None:
     fleet.announce(redis, "all@test", {"queues": ["housekeeping"]})
 
@@ -232,6 +239,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersBackupNotYet": (no_backup_yet, "Not yet done, for the first night is yet to come: weekly."),
     "ChatWorkersBackupFailed": (failed_backup, "The last restore failed (tier: none): disk full."),
     "ChatWorkersRetentionStale": (stale_retention, "read_notifications has not gone through its table for 5 d: unusable:"),
+    "ChatWorkersEventsWaiting": (waiting_events, "Events have waited for EVENTS_URL for 20 min; 1 waiting: status 500."),
     "ChatWorkersRetentionFailed": (failed_retention, "read_notifications did not end well: it failed: lost connection."),
 }
 

@@ -120,6 +120,7 @@ CASES = {
         ),
         MILLISECOND,
     ),
+    "events": Case(run("INSERT INTO worker_events (type, data, happened_at) VALUES ('x', '{{}}', {age})"), MILLISECOND),
     "audit": Case(
         run("INSERT INTO worker_audit (who, what, arguments, began_at) VALUES ('x', 'x', '{{}}', {age})"), MILLISECOND
     ),

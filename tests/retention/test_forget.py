@@ -56,6 +56,8 @@ def kept(chat: Engine, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyP
             f"INSERT INTO worker_scans (attachment_id, verdict, of_row) VALUES ({id_}, 'clean', '{of_row}')",
             f"INSERT INTO worker_scan_events (attachment_id, event, of_row) VALUES ({id_}, 'clean', '{of_row}')",
         ]
+        for told in ({"recipient_id": person}, {"of_row": of_row}):
+            statements.append(f"INSERT INTO worker_events (type, data) VALUES ('x', '{json.dumps(told)}')")
         redis.xadd(STREAM, {"device_key": f"fcm:{id_}", "recipient_id": person})
         redis.set(f"{KEYS[0]}{person}", b"marks")
     statements += [
@@ -76,13 +78,15 @@ def kept(chat: Engine, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_it_is_shown_first_and_then_all_of_him_is_gone_and_nothing_of_others(kept: Engine, redis: Redis) -> None:
     status, shown = call("2")
-    assert (status, shown["rows"]) == (0, 8)
+    assert (status, shown["rows"]) == (0, 10)
     assert newest(kept, "retention forget", 9) == []
     status, done = call("2", "--yes")
     assert (status, done["found"]) == (0, shown["found"])
     assert rows(kept, "SELECT recipient_id FROM worker_dead_devices ORDER BY 1") == [1, 22]
     assert rows(kept, "SELECT notification_id FROM worker_delivery_history ORDER BY 1") == [2, 3]
     assert rows(kept, "SELECT attachment_id FROM worker_scan_events ORDER BY 1") == [2, 3]
+    assert rows(kept, "SELECT COUNT(*) FROM worker_events WHERE data LIKE '%22%'") == [2]
+    assert rows(kept, "SELECT COUNT(*) FROM worker_events") == [4]
     events: Any = redis.xrange(STREAM)
     assert [event[b"recipient_id"] for _, event in events] == [b"22", b"1"]
     assert sorted(redis.keys(f"{KEYS[0]}*")) == [f"{KEYS[0]}{person}".encode() for person in (1, 22)]

@@ -10,7 +10,7 @@ from tasks.words import moment
 from workers.cli.group import Group, always
 from workers.cli.output import Table, as_json_option, emit, say
 from workers.gateway import tokens
-from workers.gateway.catalogue import CATALOGUE
+from workers.gateway.catalogue import CATALOGUE, EVENTS
 from workers.gateway.tokens import NEVER, TokensError
 
 
@@ -41,7 +41,13 @@ def _moment(text: str) -> datetime:
 @click.option(
     "--expires", type=_moment, metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
 )
-@click.option("--job", "jobs", multiple=True, type=click.Choice(list(CATALOGUE)), help="Only this job; may be repeated.")
+@click.option(
+    "--job",
+    "jobs",
+    multiple=True,
+    type=click.Choice([*CATALOGUE, EVENTS]),
+    help="Only this job or these events; may be repeated.",
+)
 @as_json_option
 def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: bool) -> None:
     """Make a token for NAME, such as directus-2026-11, and print it, once: the file holds only its hash."""

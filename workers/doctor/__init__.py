@@ -7,6 +7,7 @@ from tasks.jobs import QUEUES
 from workers.doctor.attachments import clamd, quarantine, uploads
 from workers.doctor.backups import backups, bucket, passphrase
 from workers.doctor.database import database
+from workers.doctor.events import events
 from workers.doctor.places import environment
 from workers.doctor.push import push
 from workers.doctor.redis import redis, schedule
@@ -21,6 +22,7 @@ QUESTIONS = (
     Question("clamd", clamd, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("uploads", uploads, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("quarantine", quarantine, ("attachments",), "attachments_quarantine_url", "what is infected stays, blocked"),
+    Question("events", events, ("events",), "events_url", "nobody is called with events"),
     Question("backups", backups, ("backups",), "backup_dir", "nothing is backed up from here"),
     Question("passphrase", passphrase, ("backups",), "backup_passphrase_file", "nothing is sealed, signed or shipped"),
     Question("bucket", bucket, ("backups",), "backup_s3_uri", "backups stay on this host"),

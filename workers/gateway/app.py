@@ -1,15 +1,20 @@
-"""The gateway's ASGI application: the jobs' routes, and those of operators (health, metrics, status, a notification)."""
+"""The gateway's ASGI application: the jobs' routes, those of operators (metrics, status, a notification), health and events."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException, Response
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.events import queue
 from tasks.notifications.history import history
 from workers.gateway import contract, jobs, problems
-from workers.gateway.operators import Operators
+from workers.gateway.catalogue import LARGEST_ID
+from workers.gateway.operators import Operators, Readers
 from workers.json_text import json_text
 from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
@@ -18,6 +23,7 @@ from workers.operations.snapshot import read_all, read_ready
 
 health = APIRouter(tags=["health"])
 operations = APIRouter(tags=["operations"], dependencies=[*Operators])
+readers = APIRouter(tags=["events"], dependencies=[*Readers, Depends(jobs.bearer)])
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": POLICY,
@@ -25,9 +31,22 @@ HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
-# So many threads may wait for MySQL with a history; the others answer /readyz and /metrics.
-_histories = BoundedSemaphore(2)
+# So many threads may wait for MySQL with histories and events; the others answer /readyz and /metrics.
+_readers = BoundedSemaphore(2)
 AWAY: contract.Answers = {503: {"description": "A dependency is away.", "content": {"text/plain": {}}}}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raise HTTPException where MySQL does not answer, or is waited for already."""
+    if not _readers.acquire(blocking=False):
+        raise HTTPException(503, "Others are being read: ask again in a moment")
+    try:
+        yield
+    except SQLAlchemyError:
+        raise HTTPException(503, "MySQL does not answer, or not in time") from None
+    finally:
+        _readers.release()
 
 
 @health.head("/healthz", include_in_schema=False)
@@ -71,18 +90,23 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
 @operations.get("/v1/notifications/{notification_id}", responses=contract.operations("application/json", refused=(404, 422)))
 def notification(notification_id: int) -> Response:
     """Answer with all that is known of one notification, device by device: no content, and tokens as short hashes."""
-    if not _histories.acquire(blocking=False):
-        raise HTTPException(503, "Others are being read: ask again in a moment")
-    try:
-        with reader.database() as connection:
-            found = history(connection, notification_id)
-    except SQLAlchemyError:
-        raise HTTPException(503, "MySQL does not answer, or not in time") from None
-    finally:
-        _histories.release()
+    with _reading(), reader.database() as connection:
+        found = history(connection, notification_id)
     if found is None:
         raise HTTPException(404, f"There is no notification {notification_id}")
     return Response(json_text(found), media_type="application/json", headers=HEADERS)
+
+
+@readers.get("/v1/events", responses=contract.operations("application/json", refused=(422,)))
+def events(
+    after: Annotated[int, Query(ge=0, le=LARGEST_ID)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Response:
+    """Answer with the events behind a number, the oldest first, and whether there are `more`: go on behind the last one's."""
+    with _reading():
+        queue.number(reader.engine())
+        found = queue.after(reader.engine(), after, limit + 1)
+    told = {"events": [event.told() for event in found[:limit]], "more": len(found) > limit}
+    return Response(orjson.dumps(told), media_type="application/json", headers=HEADERS)
 
 
 def make_app() -> FastAPI:
@@ -96,6 +120,6 @@ def make_app() -> FastAPI:
         redirect_slashes=False,
         exception_handlers=problems.HANDLERS,
     )
-    for router in (health, operations, jobs.router):
+    for router in (health, operations, readers, jobs.router):
         app.include_router(router)
     return app

@@ -88,6 +88,8 @@ _ID = {
 }
 _IDS = {"type": "array", "items": _ID, "minItems": 1, "maxItems": MOST_AT_ONCE}
 
+EVENTS = "events"
+"""What a token may be for besides jobs: reading events."""
 CATALOGUE: dict[str, Job] = {
     "notifications": Job(
         task="tasks.notifications.drain",

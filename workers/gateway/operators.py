@@ -11,7 +11,9 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
 
 from settings import ConfigurationError, get_settings
+from workers.gateway import tokens
 from workers.gateway.admission import presented, refuse
+from workers.gateway.catalogue import EVENTS
 from workers.limits import Buckets
 
 SHORTEST_TOKEN = 16
@@ -71,8 +73,15 @@ async def admit(request: Request) -> None:
         refuse(request, _refusals(settings.gateway_refusals_per_minute), "the operators' token is needed", CHALLENGE)
 
 
-# The second is for the OpenAPI document alone.
-Operators = (
-    Depends(admit),
-    Depends(HTTPBearer(auto_error=False, scheme_name="operator", description="The token of GATEWAY_OPERATIONS_TOKEN_FILE.")),
-)
+async def admit_reader(request: Request) -> None:
+    """Let pass what bears an API's token that is for everything or for events, or is let pass as an operator's."""
+    if not presented(request).startswith(tokens.PREFIX):
+        await admit(request)
+    elif (jobs := request.state.route.admission.admit(request).jobs) is not None and EVENTS not in jobs:
+        raise HTTPException(403, "This token may not read events; an operator makes one that may.")
+
+
+# For the OpenAPI document alone.
+_bearer = HTTPBearer(auto_error=False, scheme_name="operator", description="The token of GATEWAY_OPERATIONS_TOKEN_FILE.")
+Operators = (Depends(admit), Depends(_bearer))
+Readers = (Depends(admit_reader), Depends(_bearer))

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 LARGEST_BYTES = 1024 * 1024
+PREFIX = "cw_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HASH = re.compile(r"[0-9a-f]{64}")
 HEADER = (
@@ -130,7 +131,7 @@ def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[s
     with _editing(path) as lines:
         if path.exists() and name in {token.name for token in read(path)}:
             raise TokensError(f"{name} has a token already; give the new one another name, and revoke the old one later")
-        token = f"cw_{secrets.token_urlsafe(32)}"
+        token = f"{PREFIX}{secrets.token_urlsafe(32)}"
         lines.append(Token(name, sha256(token.encode()).digest(), expires, jobs).line())
     return token
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from tasks.attachments import facts as attachments
 from tasks.backups import facts as backups
+from tasks.events import facts as events
 from tasks.facts import Alert, AnyFact, Fact, Row, Table, read_tables
 from tasks.notifications import facts as notifications
 from tasks.retention import facts as retention
@@ -28,6 +29,7 @@ FROM_DATABASE: dict[str, Tables] = {
     "attachments": attachments.TABLES,
     "backups": backups.TABLES,
     "retention": retention.TABLES,
+    "events": events.TABLES,
 }
 FROM_REDIS: dict[str, Tables] = {
     "queues": queues.TABLES,
@@ -38,7 +40,7 @@ FROM_REDIS: dict[str, Tables] = {
 TABLES = FROM_DATABASE | FROM_REDIS
 COUNTED = (*notifications.COUNTED, attachments.SCANS, *worker_signals.COUNTED)
 # In the order in which a person asks.
-SHOWN = ("notifications", "queues", "messages", "workers", "beat", "attachments", "backups", "retention")
+SHOWN = ("notifications", "queues", "messages", "workers", "beat", "attachments", "backups", "retention", "events")
 
 
 def _collectors(readings: tuple[Reading, ...]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Push apps, pauses and the audit of operators, and side tables that know of which row of an id they are."""
+"""Push apps, operators' pauses and audit, the outbox of events, and side tables that know of which row of an id they are."""
 
 from alembic import op
 from sqlalchemy import inspect
@@ -31,7 +31,22 @@ CREATE TABLE IF NOT EXISTS worker_audit (
 POLICIES = """
 INSERT IGNORE INTO worker_retention_policies (name) VALUES
   ('unread_notifications'), ('failed_notifications'), ('bounced_notifications'), ('dead_devices'), ('audit'), ('quarantine'),
-  ('archives')
+  ('archives'), ('events')
+"""
+EVENTS = """
+CREATE TABLE IF NOT EXISTS worker_events (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  happened_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) COMMENT 'UTC',
+  type VARCHAR(32) CHARACTER SET ascii NOT NULL COMMENT 'as device.dead',
+  data JSON NOT NULL,
+  number BIGINT NULL COMMENT 'given after the commit: who reads on behind one misses none',
+  due_at DATETIME(3) NULL DEFAULT CURRENT_TIMESTAMP(3) COMMENT 'UTC, the next try; NULL: EVENTS_URL has taken it',
+  attempts SMALLINT NOT NULL DEFAULT 0,
+  reason VARCHAR(255) NOT NULL DEFAULT '' COMMENT 'why the last try failed',
+  UNIQUE INDEX idx_number (number),
+  INDEX idx_due (due_at, happened_at),
+  INDEX idx_happened_at (happened_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='chat-workers: what happened, for those who are called or read'
 """
 # Workers of the version before go on beside these: what they write has the app `default` and no identity, which is any row's.
 APP = """ADD COLUMN app VARCHAR(24) CHARACTER SET ascii NOT NULL DEFAULT 'default'
@@ -49,7 +64,8 @@ CHANGES = (
   ADD UNIQUE INDEX idx_provider (provider, app),
   ADD COLUMN accepted VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'the environments in which it took a message',
   ADD COLUMN failed_in_a_row INT NOT NULL DEFAULT 0 COMMENT 'messages since its last answer',
-  ADD COLUMN witnesses VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'devices asked to wait in this window'""",
+  ADD COLUMN witnesses VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'devices asked to wait in this window',
+  ADD COLUMN announced BOOLEAN NOT NULL DEFAULT FALSE COMMENT 'an event says that it is open'""",
     ),
     (
         "worker_dead_devices",
@@ -74,6 +90,7 @@ def upgrade() -> None:
     """Change what is not yet changed: each table by one statement, so a migration cut short is simply run again."""
     op.execute(PAUSES)
     op.execute(AUDIT)
+    op.execute(EVENTS)
     op.execute(POLICIES)
     for table, column, change in CHANGES:
         if column not in {found["name"] for found in inspect(op.get_bind()).get_columns(table)}:
