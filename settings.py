@@ -306,6 +306,8 @@ class Settings(BaseSettings):
     """One that can be read at once (STANDARD_IA, GLACIER_IR), or drills of the bucket fail."""
     backup_s3_plain: bool = False
     """For servers without If-None-Match or x-amz-checksum-*: neither is sent, and drills read back what S3 cannot vouch for."""
+    backup_ping_url: CalledUrl | None = None
+    """Pinged when a backup begins, is done or fails, as https://hc-ping.com/KEY/chat-{job}: of each job its own."""
     backup_hour: int = Field(default=2, ge=0, le=23)
     """Of the day, UTC, from which the day's dump, archive, shipment and drill are due."""
     backup_every: Annotated[str, AfterValidator(_backup_pace)] = "1d"

@@ -1,7 +1,7 @@
 """The record of what was run, in `worker_backup_runs`: what monitoring asks for the age of the last good one."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.transactions import transact
+from settings import ConfigurationError
 from tasks import outbox
 from tasks.backups.errors import BackupError, BusyError, StoppedError
 from tasks.words import moment
@@ -60,8 +61,8 @@ class Last(NamedTuple):
 
 
 @contextmanager
-def recorded(engine: Engine, run: Run) -> Iterator[None]:
-    """Time the block and record how it ended. A run that found no need to work names no artefact and is not recorded.
+def recorded(engine: Engine, run: Run, tell: Callable[[str, str], None]) -> Iterator[None]:
+    """Time the block, record how it ended, and `tell` it. A run that found no need to work names no artefact and is not.
 
     Errors of the database and the disk are raised as BackupError, with what failed.
     """
@@ -70,16 +71,20 @@ def recorded(engine: Engine, run: Run) -> Iterator[None]:
         yield
     except (BusyError, StoppedError):
         raise
-    except (BackupError, DBAPIError, OSError) as error:
+    except (BackupError, ConfigurationError, DBAPIError, OSError) as error:
         sentence = str(error)
         if isinstance(error, DBAPIError):
             sentence = f"the database {engine.url.host}/{engine.url.database} failed: {error.orig}"
         elif isinstance(error, OSError):
             sentence = f"{error.filename or 'the disk'}: {error.strerror or error}"
         _record(engine, run, started, "failed", sentence)
+        tell("/fail", sentence)
+        if isinstance(error, ConfigurationError):
+            raise
         raise BackupError(sentence) from error
     if run.artefact:
         _record(engine, run, started, "done", "")
+        tell("", "")
 
 
 def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:

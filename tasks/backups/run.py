@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Kind
 from tasks.backups.passphrases import ITERATIONS, read_passphrases
+from tasks.backups.ping import ping
 from tasks.backups.rotate import Plan
 from tasks.backups.ship import Bucket, Shipped
 from tasks.backups.source import Source
@@ -71,6 +73,7 @@ class Backups:
             today = dump.today(self.engine)
             last = folder.newest(into, "daily", today)
             if force or last is None or last.signed.manifest.created_at < self._due(parse_age(self.settings.backup_every)):
+                ping(self.settings, run.job, "/start")
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
         if run.artefact:
@@ -84,6 +87,7 @@ class Backups:
             today = dump.today(self.engine)
             last, newest = folder.newest(into, "weekly", today), folder.newest(into, "daily", today)
             if force or last is None or newest is None or newest.day - last.day >= seal.WEEK:
+                ping(self.settings, run.job, "/start")
                 week = seal.week(into, today)
                 for each in week:
                     manifest.check_signature(each.signed, known)
@@ -103,6 +107,7 @@ class Backups:
             there, false = months.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
             run.ignored += false
             if force or not there:
+                ping(self.settings, run.job, "/start")
                 archive = folder.newest(into, "weekly", today)
                 if archive is None or months.misfit(Shipped(month, archive.name, 0, committed=False), today):
                     found = f"is of {archive.day}, too old to count for {month}" if archive else "is not there"
@@ -137,7 +142,8 @@ class Backups:
             for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
                 names[seal.name_of(backup)] = backup
             last = genuine[-1].name if genuine else ""
-            owed = sorted(name for name in names if name > last)
+            if owed := sorted(name for name in names if name > last):
+                ping(self.settings, run.job, "/start")
             for name in owed if last else owed[-1:]:
                 archive = self._sealed(into, name, names[name], known, tick)
                 folder.check_bytes(archive, known, tick)
@@ -174,6 +180,7 @@ class Backups:
             untried = [tier for tier in tiers if ("drill", tier) not in runs]
             tier = untried[0] if untried else min(tiers, key=lambda tier: runs["drill", tier].tried)
         with self._working(Run("drill", tier)) as (run, into):
+            ping(self.settings, run.job, "/start")
             known = self.known_passphrases
             newest, older = self._to_drill(tier, into)
             with source.unpacked(newest, known, into, tick) as backup:
@@ -279,9 +286,11 @@ class Backups:
 
     @contextmanager
     def _working(self, run: Run) -> Iterator[tuple[Run, Path]]:
-        into = self.folder
-        with ledger.recorded(self.engine, run), folder.locked(into):
-            yield run, into
+        tell = partial(ping, self.settings, run.job)
+        with ledger.recorded(self.engine, run, tell):
+            into = self.folder
+            with folder.locked(into):
+                yield run, into
 
 
 def _enter(run: Run, backup: Backup) -> None:
