@@ -17,14 +17,13 @@ PROGRAMS = ("db", "tasks", "workers", "beat_schedule.py", "flowerconfig.py", "se
 FILES = (".env.example", "CHANGELOG.md", "Procfile", "deploy", "docs", "requirements/runtime.txt")
 
 
-def build(folder: Path) -> Path:
-    """Build the wheel from the tree as it stands."""
-    hatchling = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(
-        hatchling, cwd=PROJECT, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}, check=True, capture_output=True
-    )
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+def build(folder: Path, target: str = "wheel", sources: Path = PROJECT) -> Path:
+    """Build a wheel or a source archive (sdist) from the tree as it stands."""
+    hatchling = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run(hatchling, cwd=sources, env=environment, check=True, capture_output=True)
+    (built,) = folder.glob("chat_workers-*")
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +51,11 @@ def test_scripts_can_be_run(wheel: Path) -> None:
     assert {"deploy/run", "deploy/as"} <= scripts
 
 
-def test_two_builds_are_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
-    assert build(tmp_path).read_bytes() == wheel.read_bytes()
+def test_the_source_archive_builds_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    sources = build(tmp_path / "sdist", "sdist")
+    subprocess.run(["tar", "-x", "-C", tmp_path, "-f", sources], check=True)
+    (folder,) = tmp_path.glob("chat_workers-*")
+    assert build(tmp_path / "wheel", sources=folder).read_bytes() == wheel.read_bytes()
 
 
 def test_the_version_has_its_section_in_the_changelog_and_the_upgrade_page() -> None:
