@@ -10,7 +10,7 @@ import base64
 import gzip
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,7 +72,7 @@ class Archive:
         self._folder = folder / self._name
         self._s3_uri = s3_uri
         self._batch = 0
-        self._rows: dict[Value, set[str]] = {}
+        self._rows: dict[Value, set[bytes]] = {}
         with engine.connect() as connection:
             columns = {f"`{name}`": kind for name, kind in connection.execute(COLUMNS, {"table": self._target.table})}
         self._insert = f"INSERT INTO `{self._target.table}` ({', '.join(columns)}) VALUES"
@@ -80,36 +80,43 @@ class Archive:
 
     def keep(self, keys: Sequence[Value]) -> None:
         """Store the rows durably. Raise ArchiveError if that fails."""
-        with self._engine.connect() as connection:
-            self._rows = self._read(connection, keys)
         self._batch += 1
         path = self._folder / f"{self._batch:06d}{SUFFIX}"
-        inserts = [f"{self._insert} ({row});" for rows in self._rows.values() for row in sorted(rows)]
-        content = gzip.compress("\n".join([HEAD, *inserts, "COMMIT;", ""]).encode(), 6, mtime=0)
         try:
             _make_folder(self._folder)
-            with files.replacing(path) as file:
-                file.write(content)
+            with (
+                files.replacing(path) as file,
+                gzip.GzipFile("", "wb", 6, file, mtime=0) as archive,
+                self._engine.connect() as connection,
+            ):
+                archive.write(f"{HEAD}\n".encode())
+                self._rows = self._read(connection, keys, lambda row: archive.write(f"{self._insert} ({row});\n".encode()))
+                archive.write(b"COMMIT;\n")
         except OSError as error:
             raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
         if self._s3_uri:
-            _upload(content, f"{self._s3_uri}/{self._name}/{path.name}")
+            _upload(path, f"{self._s3_uri}/{self._name}/{path.name}")
 
     def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
         """Lock the rows that no one else holds; return the keys whose rows are all there as they were archived."""
-        now = self._read(connection, keys, " FOR UPDATE SKIP LOCKED")
+        now = self._read(connection, keys, lock=" FOR UPDATE SKIP LOCKED")
         return [key for key, rows in now.items() if rows == self._rows.get(key)]
 
-    def _read(self, connection: Connection, keys: Sequence[Value], lock: str = "") -> dict[Value, set[str]]:
+    def _read(
+        self, connection: Connection, keys: Sequence[Value], take: Callable[[str], object] = len, lock: str = ""
+    ) -> dict[Value, set[bytes]]:
+        """Return the rows' SHA-256 by key. They come one by one, for a batch may not fit into memory; `take` is given each."""
         key, table = self._target.key.column, self._target.table
-        rows: defaultdict[Value, set[str]] = defaultdict(set)
+        rows: defaultdict[Value, set[bytes]] = defaultdict(set)
         for value, row in connection.exec_driver_sql(
             f"SELECT {key}, CONCAT({self._values}) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
-            f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}"
+            f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}",
+            execution_options={"yield_per": 1},
         ):
             if row is None:
                 raise ArchiveError(f"row {value} of {table} is longer, as SQL, than the server's max_allowed_packet")
-            rows[value].add(row)
+            rows[value].add(hashlib.sha256(row.encode()).digest())
+            take(row)
         return rows
 
 
@@ -121,15 +128,16 @@ def _make_folder(folder: Path) -> None:
             files.sync(path.parent)
 
 
-def _upload(content: bytes, uri: str) -> None:
+def _upload(path: Path, uri: str) -> None:
     """Put a file at `s3://bucket/key`; it is there whole once this returns. Raise ArchiveError."""
     from tasks import s3  # with boto3, which takes a while to load
 
     where = urlsplit(uri)
-    checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
     try:
         client = s3.make_client()
-        with s3.asking(len(content)):
-            client.put_object(Bucket=where.netloc, Key=where.path.lstrip("/"), Body=content, ChecksumSHA256=checksum)
+        with path.open("rb") as file, s3.asking(path.stat().st_size):
+            checksum = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+            file.seek(0)
+            client.put_object(Bucket=where.netloc, Key=where.path.lstrip("/"), Body=file, ChecksumSHA256=checksum)
     except s3.S3Error as error:
         raise ArchiveError(f"{uri} did not reach S3: {error}") from error

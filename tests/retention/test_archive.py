@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -192,6 +193,21 @@ def test_a_file_belongs_to_its_owner_alone_and_leaves_nothing_half_written(archi
     for path in folder.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
     assert not list(folder.rglob("*.partial"))
+
+
+def test_rows_of_megabytes_go_one_by_one_and_fill_no_memory(archived: Engine, folder: Path) -> None:
+    with archived.begin() as connection:
+        connection.execute(
+            text("UPDATE chat_notifications SET body = '', device_tokens = JSON_QUOTE(REPEAT('x', 1000000)) LIMIT 30")
+        )
+    archive = Archive(archived, POLICY, 1, folder, None)
+    tracemalloc.start()
+    archive.keep(range(1, 31))
+    with archived.begin() as connection:
+        assert archive.unchanged(connection, range(1, 31)) == [*range(1, 31)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20_000_000  # of 30 MB, which were held four times over
 
 
 def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine, folder: Path) -> None:
