@@ -19,6 +19,7 @@ Reading = Callable[..., httpx.Response]
 @pytest.fixture
 def guarded(another: Callable[..., Gateway], tmp_path: Path) -> Gateway:
     (tmp_path / "operations").write_text(OPERATORS)
+    (tmp_path / "operations").chmod(0o600)
     return another(GATEWAY_OPERATIONS_TOKEN_FILE=str(tmp_path / "operations"))
 
 
