@@ -9,7 +9,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 
 import orjson
 import structlog
@@ -102,46 +103,42 @@ def _forget_the_parents_increments() -> None:
 os.register_at_fork(after_in_child=_forget_the_parents_increments)
 
 
-def sample(client: Redis) -> None:
-    """Keep a copy of the sums for this minute, unless some worker has; each is forgotten after an hour. Raise RedisError.
+def sample(**gauges: Callable[[], int]) -> None:
+    """Keep a copy of the sums for this minute, and what the gauges say, unless some worker has. A Redis that is away has none.
 
-    Redis copies it itself, and by its own clock. It is made before anything was counted, too: a first event is an increase.
+    Redis copies it itself, by its own clock, and forgets it after an hour. It is made before anything was counted, too: a first
+    event is an increase.
     """
     global _next_sample
-    now = time.monotonic()
-    if now < _next_sample:
+    if _connect is None or time.monotonic() < _next_sample:
         return
-    _next_sample = now + SAMPLE_SECONDS
-    name = f"{SAMPLE}{client.time()[0] // 60}"
-    with client.pipeline(transaction=False) as pipeline:
+    _next_sample = time.monotonic() + SAMPLE_SECONDS
+    with suppress(RedisError), _connect().pipeline(transaction=False) as pipeline:
+        name = f"{SAMPLE}{_connect().time()[0] // 60}"
         pipeline.hincrby(KEY, "[]", 0)
         pipeline.copy(KEY, name)
+        for gauge, measure in gauges.items():
+            pipeline.hsetnx(name, orjson.dumps([gauge]), measure())
         pipeline.expire(name, SAMPLES * 60)
         pipeline.execute()
 
 
+def minutes(client: Redis, fields: Collection[tuple[str, ...]]) -> list[Sums | None]:
+    """Return these fields of the samples of the last hour, the newest first; None for a minute without. Two round trips."""
+    newest, names = client.time()[0] // 60, [b"[]", *map(orjson.dumps, fields)]
+    with client.pipeline(transaction=False) as pipeline:
+        for age in range(SAMPLES):
+            pipeline.hmget(f"{SAMPLE}{newest - age}", names)
+        found = pipeline.execute()
+    return [
+        {field: float(each) for field, each in zip(fields, values, strict=True) if each} if made else None
+        for made, *values in found
+    ]
+
+
 def read(client: Redis, facts: Iterable[Counter | Histogram]) -> Sums:
     """Return the sums over all processes: one command. Fields that belong to none of these facts are left out."""
-    return _read(client, KEY, facts)
-
-
-def increases(client: Redis, facts: Iterable[Counter | Histogram], now: Sums, minutes: int) -> Sums:
-    """Return by how much each sum has grown in so many minutes, or since the oldest sample if none is so old.
-
-    Where no worker made samples for a while, nothing was counted either, so the next older one will do. What is less than it
-    was has begun anew.
-    """
-    newest = client.time()[0] // 60
-    ages = [*range(minutes, SAMPLES), *range(minutes - 1, -1, -1)]
-    name = next((name for age in ages if client.exists(name := f"{SAMPLE}{newest - age}")), None)
-    if name is None:
-        return {}
-    before = _read(client, name, facts)
-    return {field: amount - (was if (was := before.get(field, 0)) <= amount else 0) for field, amount in now.items()}
-
-
-def _read(client: Redis, name: str, facts: Iterable[Counter | Histogram]) -> Sums:
     # How many label values follow a name; a histogram's bucket is one of them. Another version may count other facts.
     lengths = {fact.name: len(fact.labels) + isinstance(fact, Histogram) for fact in facts}
-    found = {tuple(orjson.loads(field)): float(value) for field, value in client.hgetall(name).items()}
+    found = {tuple(orjson.loads(field)): float(value) for field, value in client.hgetall(KEY).items()}
     return {field: amount for field, amount in found.items() if field and lengths.get(field[0]) == len(field) - 1}

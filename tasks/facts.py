@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, TextClause
 
 from db.rows import dicts
+from settings import get_settings
 from tasks.words import count, duration, moment, size
 
 PREFIX = "chat_workers_"
@@ -91,6 +92,8 @@ class Table:
     columns: tuple[Fact | Column, ...]
     empty: str = "none"
     """What people are told if there are no rows."""
+    needs: str = ""
+    """The setting without which its job is not set up; then people are told that."""
     lists: Callable[[Row], object] = bool
     """Which rows people are shown."""
     on_demand: bool = False
@@ -109,6 +112,11 @@ class Table:
     def header(self) -> Labels:
         """Return what people read above the cells."""
         return (*(label.replace("_", " ") for label in self.labels), *(c.title for c in self.columns if c.title))
+
+    def without_rows(self) -> str:
+        """Return what people are told in the place of rows."""
+        unset = self.needs and getattr(get_settings(), self.needs) is None
+        return f"not set up: {self.needs.upper()} is not set" if unset else self.empty
 
     def cells(self, found: list[Row]) -> list[tuple[str, ...]]:
         """Return the rows as people read them."""

@@ -58,7 +58,7 @@ TABLES = (
                    "Attachments that could not be scanned and stay blocked: {value}",
                    above=0, minutes=10, where={"verdict": ("unverified",)}),
              most=MOST),
-    ), lists=lambda row: row["attachments"]),
+    ), lists=lambda row: row["attachments"], needs="attachments_url"),
     Table("due", "Scans due", ("lane",), _due, (
         Fact("attachments_due", "Attachments to be scanned now.", "attachments", most=MOST),
         Fact("attachments_oldest_due_age_seconds", "For how long the first attachment of the lane has been due.", "overdue by",

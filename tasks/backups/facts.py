@@ -95,5 +95,5 @@ TABLES = (
              Alert("ChatWorkersBackupFailed", "warning",
                    "The last {backup} failed (tier: {tier})", ": {why}", above=0, minutes=5),
              show=_last_failed),
-    ), empty="not set up: BACKUP_DIR is not set"),
+    ), empty="none was made yet", needs="backup_dir"),
 )  # fmt: skip

@@ -22,7 +22,7 @@ from tasks.notifications import breaker, journal, withdrawal
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device, of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary
-from tasks.notifications.facts import SETTLED
+from tasks.notifications.facts import BACKLOG, SETTLED
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
@@ -94,7 +94,13 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
 
         return claim
 
+    counters.sample(waiting=_waiting)
     return _drain(claim_of)
+
+
+def _waiting() -> int:
+    with get_engine().connect() as connection:
+        return int(connection.execute(BACKLOG).all()[0].notifications)
 
 
 def retry_failed() -> Summary:

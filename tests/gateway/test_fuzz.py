@@ -43,4 +43,4 @@ def test_the_operators_and_health_routes_have_no_fault(another: Callable[..., Ga
     (tmp_path / "operations-token").write_text(token)
     (tmp_path / "operations-token").chmod(0o600)
     gateway = another(GATEWAY_OPERATIONS_TOKEN_FILE=str(tmp_path / "operations-token"), GATEWAY_REFUSALS_PER_MINUTE="1000000")
-    fuzz(gateway, token, "^/(metrics|status|healthz|readyz)$", tmp_path)
+    fuzz(gateway, token, "^/(metrics|status|runbook|healthz|readyz)$", tmp_path)

@@ -102,7 +102,7 @@ def own_counters(redis: Redis) -> Iterator[None]:
     counters._forget_the_parents_increments()
     counters.flush_to(lambda: redis)
     counters._next_flush = counters._paused_until = counters._next_sample = 0.0
-    counters.sample(redis)
+    counters.sample()
     yield
     counters._forget_the_parents_increments()
     counters._connect = None

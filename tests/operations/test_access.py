@@ -10,7 +10,7 @@ from settings import get_settings
 from workers.gateway.operators import is_loopback
 
 TOKEN = "an-operators-token-of-some-length"
-ROUTES = ("/metrics", "/status")
+ROUTES = ("/metrics", "/status", "/runbook")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_strangers_who_try_tokens_are_slowed_down_and_lock_no_operator_out(
     path.touch(0o600)
     path.write_text(f"{TOKEN}\n")
     change(set_up, GATEWAY_OPERATIONS_TOKEN_FILE=str(path), GATEWAY_REFUSALS_PER_MINUTE="3")
-    tries = [gateway.get(route, auth=("root", f"guess-{route}")) for route in ROUTES * 2]
+    tries = [gateway.get(route, auth=("root", f"guess-{route}")) for route in ROUTES[:2] * 2]
     assert [answer.status_code for answer in tries] == [401, 401, 401, 429]
     assert 1 <= int(tries[-1].headers["Retry-After"]) <= 20
     assert gateway.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200

@@ -168,6 +168,10 @@ def two_of_one_name(_execute: Execute, redis: Redis) -> None:
     redis.zadd(fleet.NAMES, {"twice@test": time.time()})
 
 
+def another_version(_execute: Execute, redis: Redis) -> None:
+    fleet.announce(redis, "old@test", {"version": "0.0.9"})
+
+
 def unknown_entry(_execute: Execute, redis: Redis) -> None:
     redis.delete("chat-workers:beat:typing-indicators-expire")
 
@@ -231,6 +235,7 @@ CAUSES: dict[str, tuple[Cause, str]] = {
     "ChatWorkersBeatLate": (late_beat, "does not send what is due: notifications-drain."),
     "ChatWorkersBeatEntryUnknown": (unknown_entry, "is not this host's for typing-indicators-expire: unknown to beat;"),
     "ChatWorkersClockOff": (another_clock, "The clock of clock@test is 10 min off Redis's (10 min behind)."),
+    "ChatWorkersVersionsDiffer": (another_version, "Of another version than the gateway: old@test (0.0.9)."),
     "ChatWorkersWorkerNameShared": (two_of_one_name, "Two workers have one name, so that only one is seen: twice@test."),
     "ChatWorkersScansOverdue": (overdue_scans, "waited for their scan for 10 min and are not served meanwhile; 1 waiting."),
     "ChatWorkersAttachmentsUnverified": (unverified, "Attachments that could not be scanned and stay blocked: 1."),

@@ -1,6 +1,7 @@
 """What processes count adds up over all of them, survives a Redis that is away, and has few label values."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from redis import Redis
@@ -9,7 +10,7 @@ from devstack.stack import Stack
 from tasks import counters
 from tasks.attachments.facts import SCANS
 from tasks.notifications import journal
-from tasks.notifications.facts import SEND_SECONDS, SETTLED
+from tasks.notifications.facts import DELIVERED_SECONDS, SEND_SECONDS, SETTLED
 from tasks.notifications.outcome import Kind, Outcome
 from tests.processes import fork
 from workers.operations.counted import families, quantile, read
@@ -141,7 +142,7 @@ def test_the_first_worker_of_a_minute_makes_its_sample(redis: Redis) -> None:
     (name,) = redis.keys(f"{counters.SAMPLE}*")
     count(redis)
     counters._next_sample = 0.0
-    counters.sample(redis)
+    counters.sample()
     assert redis.hgetall(name) == {b"[]": b"0"}
     assert 0 < redis.ttl(name) <= counters.SAMPLES * 60
 
@@ -167,7 +168,7 @@ def test_counters_that_began_anew_have_grown_by_what_they_are(redis: Redis) -> N
 def test_without_a_sample_of_the_last_hour_nothing_is_said_to_have_grown(redis: Redis) -> None:
     count(redis)
     redis.delete(*redis.keys(f"{counters.SAMPLE}*"))
-    assert counters.increases(redis, COUNTED, counters.read(redis, COUNTED), 10) == {}
+    assert all(not rows for rows in read(redis, COUNTED).windows.values())
 
 
 def count(redis: Redis) -> None:
@@ -176,7 +177,33 @@ def count(redis: Redis) -> None:
 
 
 def grown(redis: Redis, minutes: int) -> float:
-    return counters.increases(redis, COUNTED, counters.read(redis, COUNTED), minutes)["scans", "infected"]
+    assert SCANS.alert
+    rows = read(redis, [replace(SCANS, alert=replace(SCANS.alert, window=minutes))]).windows["scans"]
+    return next(float(row["scans"]) for row in rows if row["verdict"] == "infected")
+
+
+def test_the_last_hour_is_told_by_minutes_and_what_nobody_sampled_is_not_known(redis: Redis) -> None:
+    redis.delete(*redis.keys(f"{counters.SAMPLE}*"))
+    now = redis.time()[0] // 60
+    for age, waiting in ((8, 700), (7, 500), (3, 40)):
+        redis.copy(counters.KEY, f"{counters.SAMPLE}{now - age}")
+        redis.hset(f"{counters.SAMPLE}{now - age}", b'["waiting"]', waiting)
+        for provider in ("fcm", "apns"):
+            for _ in range(age):
+                counters.observe(DELIVERED_SECONDS, provider, seconds=0.5)
+        counters.flush(at_once=True)
+    hour = read(redis, COUNTED).hour
+    told = {59 - place: (row["pushes"], row["waiting"]) for place, row in enumerate(hour) if row}
+    assert (len(hour), told) == (60, {8: (16, 700), 7: (14, 500), 3: (6, 40)})
+    assert hour[-9]["within_seconds"] == pytest.approx(0.95)
+
+
+def test_a_gauge_is_measured_by_the_first_that_asks_in_a_minute(redis: Redis) -> None:
+    for measured in (7, 8):
+        counters._next_sample = 0.0
+        counters.sample(waiting=lambda measured=measured: measured)  # type: ignore[misc]
+    (name,) = redis.keys(f"{counters.SAMPLE}*")
+    assert redis.hget(name, b'["waiting"]') == b"7"
 
 
 @pytest.mark.parametrize(

@@ -45,4 +45,4 @@ def _tables(found: Iterable[tuple[facts.Table, list[Row]]]) -> Iterator[Line]:
     for table, rows in found:
         if table.title:
             yield ""
-            yield Table(table.header(), table.cells(rows), table.title, table.empty)
+            yield Table(table.header(), table.cells(rows), table.title, table.without_rows())

@@ -19,6 +19,7 @@ from workers.json_text import json_text
 from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
 from workers.operations.page import POLICY, page
+from workers.operations.runbook import runbook
 from workers.operations.snapshot import read_all, read_ready
 
 health = APIRouter(tags=["health"])
@@ -85,6 +86,12 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
     if "application/json" in accept:
         return Response(json_text(snapshot.as_json()), media_type="application/json", headers=HEADERS)
     return HTMLResponse(page(snapshot, refresh=refresh == "on"), headers=HEADERS)
+
+
+@operations.get("/runbook", response_class=HTMLResponse, responses=contract.operations("text/html"))
+def what_to_do() -> Response:
+    """Answer with the runbook: what each trouble of /status means, where to look and what to do."""
+    return HTMLResponse(runbook(), headers=HEADERS)
 
 
 @operations.get("/v1/notifications/{notification_id}", responses=contract.operations("application/json", refused=(404, 422)))

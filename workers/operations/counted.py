@@ -1,4 +1,4 @@
-"""Counters and histograms of the processes: their sums, for Prometheus, and their increase within each alert's window."""
+"""Counters and histograms of the processes: their sums for Prometheus, their increase within alerts' windows and by minutes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,11 @@ from redis import Redis
 from tasks import counters
 from tasks.counters import Sums
 from tasks.facts import PREFIX, Counter, Histogram, Row
+from tasks.notifications.facts import DELIVERED_SECONDS
 
 Facts = Sequence[Counter | Histogram]
 SHARE = 0.95
+WAITING = ("waiting",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +25,44 @@ class Counted:
 
     sums: Sums
     windows: dict[str, list[Row]]
+    hour: list[Row]
+    """Push delivery in each minute, oldest first; {} where no worker made a sample, the last one still under way."""
 
 
 def read(client: Redis, facts: Facts) -> Counted:
     """Return the sums over all processes, the known ones at 0 at least. Raise RedisError."""
     known = {(fact.name, *labels): 0.0 for fact in facts if isinstance(fact, Counter) for labels in fact.known}
     sums = known | counters.read(client, facts)
-    windows: dict[str, list[Row]] = {}
-    for minutes in {fact.alert.window for fact in facts if fact.alert}:
-        grown = counters.increases(client, facts, sums, minutes)
-        windows |= {fact.name: list(_rows(fact, grown)) for fact in facts if fact.alert and fact.alert.window == minutes}
-    return Counted(sums, windows)
+    watched = {fact.name for fact in facts if fact.alert}
+    samples = counters.minutes(client, [WAITING, *(field for field in sums if field[0] in watched)])
+    windows = {fact.name: list(_rows(fact, _window(samples, sums, fact.alert.window))) for fact in facts if fact.alert}
+    return Counted(sums, windows, list(_hour(samples, sums))[::-1])
+
+
+def _window(samples: list[Sums | None], now: Sums, minutes: int) -> Sums:
+    """Return by how much each sum has grown in so many minutes, or since the oldest sample if none is so old.
+
+    Where no worker made samples for a while, nothing was counted either, so the next older one will do.
+    """
+    before = next((sample for sample in [*samples[minutes:], *samples[minutes::-1]] if sample is not None), None)
+    return {} if before is None else _grown(before, now)
+
+
+def _hour(samples: list[Sums | None], later: Sums) -> Iterator[Row]:
+    for sample in samples:
+        row: Row = {}
+        if sample is not None:
+            grown = _by_labels(DELIVERED_SECONDS, _grown(sample, later)).values()
+            by_bound = {bound: sum(own.get(bound, 0) for own in grown) for bound in DELIVERED_SECONDS.bounds}
+            within = quantile(DELIVERED_SECONDS, by_bound)
+            row = {"pushes": sum(by_bound.values()), "waiting": sample.get(WAITING), "within_seconds": within}
+            later = sample
+        yield row
+
+
+def _grown(before: Sums, now: Sums) -> Sums:
+    """Return by how much each sum has grown; what is less than it was has begun anew."""
+    return {field: amount - (was if (was := before.get(field, 0)) <= amount else 0) for field, amount in now.items()}
 
 
 def _rows(fact: Counter | Histogram, sums: Sums) -> Iterator[Row]:

@@ -1,29 +1,18 @@
 """The snapshot as Prometheus reads it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from types import SimpleNamespace
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from tasks.facts import PREFIX, Fact, Row
 from workers.operations.counted import families
+from workers.operations.fleet import VERSION
 from workers.operations.snapshot import COUNTED, Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class _Collector(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        for table, rows in self._snapshot.tables():
-            for fact in table.facts:
-                yield _family(fact, rows)
-        if counted := self._snapshot.counted():
-            yield from families(counted, COUNTED)
 
 
 def _family(fact: Fact, rows: Iterable[Row]) -> Metric:
@@ -39,4 +28,8 @@ def _family(fact: Fact, rows: Iterable[Row]) -> Metric:
 
 def exposition(snapshot: Snapshot) -> bytes:
     """Return the metrics of a snapshot; a part that could not be read has its collector_up at 0 and no others."""
-    return generate_latest(_Collector(snapshot))
+    counted = snapshot.counted()
+    found = [_family(fact, rows) for table, rows in snapshot.tables() for fact in table.facts]
+    found += families(counted, COUNTED) if counted else ()
+    build = InfoMetricFamily(f"{PREFIX}build", "The version of this gateway.", {"version": VERSION})
+    return generate_latest(SimpleNamespace(collect=lambda: [build, *found]))

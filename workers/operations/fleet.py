@@ -1,6 +1,7 @@
 """The workers: their heartbeats in Redis, which say each one's queues and running tasks, and which of them are lost."""
 
 import time
+from importlib import metadata
 from typing import cast
 
 import orjson
@@ -9,6 +10,7 @@ from redis import Redis
 from tasks.facts import Alert, Column, Fact, Row, Table
 from tasks.words import duration
 
+VERSION = metadata.version("chat-workers")
 # A key for each worker that ends by itself: no two hosts' clocks are compared. Its name stays in NAMES, so that a worker
 # that dies is missed; one that is stopped takes its name along.
 ALIVE = "chat-workers:worker:"
@@ -65,6 +67,8 @@ def workers(client: Redis) -> list[Row]:
         ahead = row.get("at", arrived) - arrived
         row[CLOCK] = round(abs(ahead), 1) if raw else None
         row["clock"] = f"{duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
+        row["worker_build_info"] = 1 if raw else None
+        row["worker_other_version"] = row["version"] not in {VERSION, SILENT["version"]}
         rows.append(row)
     return rows
 
@@ -96,6 +100,11 @@ TABLES = (
         )),
         Fact("worker_name_shared", "1 if two workers say that they have this name: each hides the other.", alert=Alert(
             "ChatWorkersWorkerNameShared", "warning", "Two workers have one name, so that only one is seen: {worker}", above=0,
+        )),
+        Fact("worker_build_info", "1, with the version of a worker that lives.", labels=("worker", "version")),
+        Fact("worker_other_version", "1 if the worker is of another version than the gateway.", alert=Alert(
+            "ChatWorkersVersionsDiffer", "warning", "Of another version than the gateway: {worker}", " ({version})",
+            above=0, minutes=30,
         )),
         Column("version", lambda row: row["version"]),
         Column("queues", lambda row: ", ".join(row["queues"]) or "-"),

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from importlib import metadata
 from itertools import product
 from typing import Any
 from uuid import uuid4
@@ -25,7 +24,6 @@ log = structlog.get_logger(__name__)
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried"}
 KILLED = "killed"
 MOST_RUNNING = 20
-VERSION = metadata.version("chat-workers")
 MILLISECONDS_TO_HOURS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 1800.0, 10800.0)
 
 RUNS = Counter(
@@ -78,7 +76,7 @@ class Heartbeat:
                     # A worker of this name that was killed and started anew is heard of once, two that live again and again.
                     if before.get("id", self._id) != self._id and now - self._since > fleet.ALIVE_SECONDS:
                         self._other_until = now + fleet.ALIVE_SECONDS
-                    counters.sample(client())
+                    counters.sample()
         except RedisError as error:
             log.debug("heartbeat not written", reason=str(error))
 
@@ -110,7 +108,7 @@ class Heartbeat:
         running.sort(key=lambda task: -task["seconds"])
         return {
             "id": self._id,
-            "version": VERSION,
+            "version": fleet.VERSION,
             "worker_processes": self._controller.concurrency,
             "worker_busy_processes": len(running),
             "worker_longest_task_seconds": running[0]["seconds"] if running else 0.0,
