@@ -44,7 +44,7 @@ def up(services: list[str], name: str) -> None:
 
 
 @main.command()
-@click.option("--rows", type=click.IntRange(min=100), default=20_000, show_default=True, help="Notifications to deliver.")
+@click.option("--rows", type=click.IntRange(min=100), default=12_000, show_default=True, help="Notifications to deliver.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
 @click.option("--name", default="demo", show_default=True, help="The name of the demo's stack.")
 @click.option(

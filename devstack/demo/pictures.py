@@ -7,7 +7,7 @@ from pathlib import Path
 from devstack.demo.screen import Screen
 from devstack.programs import find
 
-WIDTH, HEIGHT = 1200, 1000
+WIDTH, HEIGHT = 1200, 720
 # Chromium's own number of each scheme.
 SCHEMES = {"status": 1, "status-dark": 0}
 SECONDS = 60
