@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from devstack.errors import StackError
 from devstack.folder import PROJECT
 
-COMMAND_SECONDS, WORK_SECONDS = 60, 60.0
+COMMAND_SECONDS, WORK_SECONDS = 120, 120.0
 T = TypeVar("T")
 
 
@@ -25,9 +25,8 @@ class Operator:
     def __call__(self, *arguments: str) -> Any:
         """Run `chat-workers` with these arguments; return what it reports. Raise StackError if it fails."""
         command = [str(Path(sys.executable).with_name("chat-workers")), *arguments, "--json"]
-        done = subprocess.run(
-            command, cwd=PROJECT, env=self._environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-        )
+        command = ["timeout", str(COMMAND_SECONDS), *command]
+        done = subprocess.run(command, cwd=PROJECT, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StackError(f"chat-workers {' '.join(arguments)} failed:\n{done.stderr or done.stdout}")
         return json.loads(done.stdout)

@@ -125,6 +125,9 @@ def test_the_status_page_says_that_nothing_is_wrong(deployment: Deployment, brow
         "Schedule (UTC)",
     ]
     assert "main@test" in browser.find_element(By.TAG_NAME, "main").text
+    plots = [figure.text.splitlines()[0] for figure in browser.find_elements(By.TAG_NAME, "figure")]
+    assert plots == ["Pushes a minute", "Rows that wait", "95 % accepted within"]
+    assert browser.find_element(By.CSS_SELECTOR, "figure path").get_dom_attribute("d")
     assert said(browser) == []
 
 
