@@ -17,7 +17,7 @@ WIDE_COLUMNS = 5
 SHORT = 20
 # Of the last hour, with a bar a minute.
 PLOTS = {"pushes": "Pushes a minute", "waiting": "Rows that wait", "within_seconds": "95 % accepted within"}
-BAR, GAP, HEIGHT = 5, 1, 60
+BAR, HEIGHT = 5, 60
 
 # Contrast at least 4.5 : 1 in both schemes; what is wrong is also said in words, never by colour alone.
 STYLE = """
@@ -119,24 +119,21 @@ def _verdict(troubles: list[Trouble]) -> str:
 
 def _plots(hour: list[Row]) -> str:
     """Return the three plots; a minute that nobody knows of has no bar."""
-    drawn = "".join(_plot(name, title, [minute.get(name) for minute in hour]) for name, title in PLOTS.items())
-    return f'<div class="plots">\n{drawn}</div>'
-
-
-def _plot(name: str, title: str, values: list[float | None]) -> str:
-    known = [value for value in values if value is not None] or [0.0]
-    top, bars = max(known), ""
-    for at, value in enumerate(values):
-        if value:
-            bars += f"M{at * BAR} {HEIGHT}v-{max(value / top * HEIGHT, 1):.0f}h{BAR - GAP}V{HEIGHT}z"
-    said = f"now {in_words(name, values[-1])}, most {in_words(name, top)}" if top else "none"
-    box = f'viewBox="0 0 {len(values) * BAR} {HEIGHT}" preserveAspectRatio="none"'
-    return f"""<figure>
+    figures = ""
+    for name, title in PLOTS.items():
+        values = [minute.get(name) for minute in hour]
+        top = max(value or 0 for value in values)
+        high = {at: max(value / top * HEIGHT, 1) for at, value in enumerate(values) if value}
+        bars = "".join(f"M{at * BAR} {HEIGHT}v-{each:.0f}h{BAR - 1}V{HEIGHT}z" for at, each in high.items())
+        said = f"now {in_words(name, values[-1])}, most {in_words(name, top)}" if top else "none"
+        figures += f"""<figure>
 <figcaption><strong>{title}</strong> <span>{said}</span></figcaption>
-<svg {box} role="img" aria-label="{title}: {said}"><path d="{bars}"/></svg>
+<svg viewBox="0 0 {len(values) * BAR} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{title}: {said}">
+<path d="{bars}"/></svg>
 <div class="axis"><span>an hour ago</span><span>now</span></div>
 </figure>
 """
+    return f'<div class="plots">\n{figures}</div>'
 
 
 def _table(table: Table, cells: list[tuple[str, ...]], number: int) -> str:
