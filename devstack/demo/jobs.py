@@ -103,7 +103,7 @@ class Jobs:
             words = {name: WORDS[pair].partition(":")[0] for name, pair in scanned.items()}
             phase.text += ": " + ", ".join(f"{name} {said}" for name, said in words.items())
         for (name, pair), due in zip(scanned.items(), WORDS, strict=False):
-            self.account.append((name, WORDS[pair]))
+            self.account.append((name, f"{WORDS[pair]} (scanned_for_virus {pair[0]}, is_safe {pair[1]})"))
             if pair != due:
                 self.faults.append(f"{name} {WORDS[pair]}; what is due: {WORDS[due]}")
 

@@ -56,9 +56,9 @@ def test_the_demo_accounts_for_every_job_row_and_device_and_leaves_nothing() -> 
     lost = figure(demo.stdout, "lost, though the provider was down in the middle")
     assert (lost, figure(demo.stdout, "repeats")) == (0, 0)
     for said in (
-        " hello.txt  is served: scanned and clean",
-        " eicar.zip  stays blocked: infected",
-        "photos.rar  stays blocked: this clamd cannot look into it",
+        " hello.txt  is served: scanned and clean (scanned_for_virus 1, is_safe 1)",
+        " eicar.zip  stays blocked: infected (scanned_for_virus 1, is_safe 0)",
+        "photos.rar  stays blocked: this clamd cannot look into it (scanned_for_virus 0, is_safe 0)",
         "        28  typing indicators had expired and are gone; the other 12 stay",
         "       200  old notifications deleted by retention, as planned",
         "         3  backups, signed: a dump, its sealed archive, and that archive in the S3 stand-in",

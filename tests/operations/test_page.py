@@ -17,7 +17,7 @@ def test_each_trouble_leads_to_a_section_that_the_gateway_serves(gateway: TestCl
     assert answer.headers["content-security-policy"] == gateway.get("/status").headers["content-security-policy"]
     assert {alert.lower() for alert in ALERTS} - set(re.findall(r'<h2 id="(\w+)">', answer.text)) == set()
     assert [link for link in re.findall(r'href="([^"]*)"', answer.text) if not link.startswith("https://")] == []
-    assert "(docs/notifications.md)" in answer.text
+    assert "(<code>docs/notifications.md</code>)" in answer.text
 
 
 @pytest.mark.usefixtures("chat", "redis")
