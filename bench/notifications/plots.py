@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 
 from bench.notifications import contestants as c
 from bench.notifications.report import Results
@@ -37,7 +38,7 @@ def draw(found: Results, folder: Path, stem: str) -> list[Path]:
     return written
 
 
-def _bars(axes: plt.Axes, names: list[str], values: list[float], label: str, marked: list[bool]) -> None:
+def _bars(axes: Axes, names: list[str], values: list[float], label: str, marked: list[bool]) -> None:
     bars = axes.barh(names, values, color=["tab:blue" if mark else "tab:grey" for mark in marked])
     axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
     axes.invert_yaxis()
@@ -46,12 +47,12 @@ def _bars(axes: plt.Axes, names: list[str], values: list[float], label: str, mar
     axes.tick_params(labelsize=8)
 
 
-def _throughput(found: Results, axes: plt.Axes) -> None:
+def _throughput(found: Results, axes: Axes) -> None:
     names = [f"{run.name}, {run.processes}p" for run in found.runs]
     _bars(axes, names, [run.rate for run in found.runs], "rows a second", [run.name == c.OURS for run in found.runs])
 
 
-def _scaling(found: Results, axes: plt.Axes) -> None:
+def _scaling(found: Results, axes: Axes) -> None:
     for run in found.runs:
         if run.name == c.OURS:
             seconds, counts = zip(*run.per_second, strict=True)
@@ -62,7 +63,7 @@ def _scaling(found: Results, axes: plt.Axes) -> None:
     axes.legend(fontsize=8)
 
 
-def _latency(found: Results, axes: plt.Axes) -> None:
+def _latency(found: Results, axes: Axes) -> None:
     for latency in found.latencies:
         shares = [100 * (i + 1) / len(latency.samples) for i in range(len(latency.samples))]
         axes.plot(latency.samples, shares, label=f"{latency.name}: p50 {latency.p50:.1f}, p99 {latency.p99:.1f} ms")
@@ -72,7 +73,7 @@ def _latency(found: Results, axes: plt.Axes) -> None:
     axes.legend(fontsize=8)
 
 
-def _growth(found: Results, axes: plt.Axes) -> None:
+def _growth(found: Results, axes: Axes) -> None:
     axes.barh([cost.what for cost in found.costs], [cost.ratio for cost in found.costs], color="tab:blue")
     axes.axvline(1.3, color="tab:red", linestyle="--", label="goal")
     axes.invert_yaxis()
@@ -81,7 +82,7 @@ def _growth(found: Results, axes: plt.Axes) -> None:
     axes.legend(fontsize=8)
 
 
-def _memory(found: Results, axes: plt.Axes) -> None:
+def _memory(found: Results, axes: Axes) -> None:
     sent, rss = zip(*found.memory, strict=True)
     axes.plot(sent, rss)
     axes.set_xlabel("rows sent")
@@ -89,6 +90,6 @@ def _memory(found: Results, axes: plt.Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _transports(found: Results, axes: plt.Axes) -> None:
+def _transports(found: Results, axes: Axes) -> None:
     rates = [carried.rate for carried in found.transports]
     _bars(axes, [x.name for x in found.transports], rates, "messages a second", [i == 0 for i in range(len(rates))])
