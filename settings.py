@@ -320,6 +320,8 @@ class Settings(BaseSettings):
     """Months in S3; 0 deletes nothing there."""
     backup_drill_database: str | None = None
     """The scratch schema of drills, made and dropped by them; default: the database's name with _drill at its end."""
+    backup_drill_url: MySqlUrl | None = None
+    """Another server for drills, with an account and the scratch schema there; None: the chat's own server."""
 
     # Attachments
     attachments_url: Storage | None = None

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -36,6 +38,8 @@ REFERENCE = {
 BY_HAND = {
     "dump": "set -o pipefail; mariadb-dump --defaults-extra-file=my.cnf --single-transaction --quick --hex-blob"
     f" truck2_db {TABLES} | zstd -q -1 -f -o by_hand.sql.zst && sync by_hand.sql.zst",
+    "restore": "set -o pipefail; zstd -qdc by_hand.sql.zst"
+    " | mariadb --defaults-extra-file=my.cnf --default-character-set=utf8mb4 truck2_db_drill",
 }
 OURS = """
 import json, resource, sys, time
@@ -43,26 +47,31 @@ from db.engine import get_engine
 from settings import get_settings
 from tasks.backups.run import Backups
 backups = Backups(get_engine(), get_settings())
-started = time.monotonic()
-run = getattr(backups, sys.argv[1])(lambda _: None, force=True)
-seconds = time.monotonic() - started
+def cpu():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+options = {"tier": "daily"} if sys.argv[1] == "drill" else {"force": True}
+started, before = time.monotonic(), cpu()
+run = getattr(backups, sys.argv[1])(lambda _: None, **options)
+seconds = run.restore_milliseconds / 1000 or time.monotonic() - started
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(json.dumps({"seconds": seconds, "peak": peak, "bytes": run.bytes}))
+print(json.dumps({"seconds": seconds, "cpu": cpu() - before, "peak": peak, "bytes": run.bytes}))
 """
 SHELL = """
 import json, resource, subprocess, sys, time
 started = time.monotonic()
 subprocess.run(["bash", "-c", sys.argv[1]], check=True)
 seconds = time.monotonic() - started
-print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss}))
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The median of the rounds: seconds, peak resident KiB of the largest process, bytes of the artefact."""
+    """The median of the rounds: seconds, CPU seconds of the client's side, peak KiB of the largest process, bytes made."""
 
     seconds: float
+    cpu: float
     peak: int
     bytes: int
 
@@ -90,17 +99,33 @@ def measured(program: str, argument: str, environment: dict[str, str], work: Pat
         [sys.executable, "-c", program, argument], env=environment, cwd=work, capture_output=True, text=True, check=True
     )
     figures = json.loads(done.stdout)
-    return Measured(figures["seconds"], figures["peak"], figures.get("bytes") or (work / artefact).stat().st_size)
+    return Measured(
+        figures["seconds"], figures["cpu"], figures["peak"], figures.get("bytes") or (work / artefact).stat().st_size
+    )
 
 
 def middle(rounds: list[Measured]) -> Measured:
     return Measured(
-        round(median(one.seconds for one in rounds), 3), max(one.peak for one in rounds), max(one.bytes for one in rounds)
+        round(median(one.seconds for one in rounds), 3),
+        round(median(one.cpu for one in rounds), 3),
+        max(one.peak for one in rounds),
+        max(one.bytes for one in rounds),
     )
 
 
+@contextmanager
+def restored(environment: dict[str, str]) -> Iterator[None]:
+    """Have the drills' schema, empty, for the block."""
+    engine = create_engine(environment["DATABASE_URL"])
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE truck2_db_drill"))
+        yield
+        connection.execute(text("DROP DATABASE truck2_db_drill"))
+    engine.dispose()
+
+
 def compare(environment: dict[str, str], work: Path, rounds: int) -> dict[str, Measured]:
-    """Return the figures of each way, measured in turns so that the machine's moods fall on all of them."""
+    """Return the figures of each way, measured in turns so that the machine's moods fall on all of them; restores once."""
     ways: dict[str, list[Measured]] = {}
     for _ in range(rounds):
         for name, argument, program, artefact in (
@@ -114,19 +139,29 @@ def compare(environment: dict[str, str], work: Path, rounds: int) -> dict[str, M
                 for earlier in sorted((work / "backups").glob("backup_chat_2*"), key=lambda path: path.stat().st_mtime_ns)[:-2]:
                     earlier.unlink()
             ways.setdefault(name, []).append(measured(program, argument, environment, work, artefact))
+    drilled = [measured(OURS, "drill", environment, work)]  # whose clients are in its CPU; the comparison is not in its seconds
+    with restored(environment):
+        ways["by hand restore"] = [measured(SHELL, BY_HAND["restore"], environment, work, "by_hand.sql.zst")]
+    ways["our restore"] = drilled
     return {name: middle(figures) for name, figures in ways.items()}
 
 
 def table(results: dict[int, dict[str, Measured]]) -> str:
-    lines = [f"{'messages':>10}  {'what':16} {'seconds':>8} {'of the reference':>17} {'peak MB':>8} {'artefact MB':>12}"]
+    lines = [
+        f"{'messages':>10}  {'what':16} {'seconds':>8} {'CPU s':>6} {'of the plain':>13} {'peak MB':>8} {'artefact MB':>12}"
+    ]
     for rows, ways in results.items():
         for name, one in ways.items():
-            ratio = one.seconds / ways[f"reference {name.split()[-1]}"].seconds
+            plain = ways.get(f"reference {name.split()[-1]}", ways["by hand restore"])
+            ratio = f"{one.seconds / plain.seconds:.2f}x"
             lines.append(
-                f"{rows:>10,}  {name:16} {one.seconds:>8.2f} {ratio:>16.2f}x {one.peak / 1024:>8.0f} {one.bytes / 1e6:>12.1f}"
+                f"{rows:>10,}  {name:16} {one.seconds:>8.2f} {one.cpu:>6.2f} {ratio:>13} {one.peak / 1024:>8.0f}"
+                f" {one.bytes / 1e6:>12.1f}"
             )
         both = {who: ways[f"{who} dump"].seconds + ways[f"{who} week"].seconds for who in ("reference", "our")}
-        lines.append(f"{rows:>10,}  {'our dump + week':16} {both['our']:>8.2f} {both['our'] / both['reference']:>16.2f}x")
+        lines.append(
+            f"{rows:>10,}  {'our dump + week':16} {both['our']:>8.2f} {'':6} {both['our'] / both['reference']:>12.2f}x"
+        )
     return "\n".join(lines)
 
 

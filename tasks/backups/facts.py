@@ -10,7 +10,8 @@ from tasks.words import duration
 # The newest run of each job, tier and outcome, by a loose scan of idx_job (job, tier, outcome, ended_at).
 LATEST = text("""
     SELECT r.job, COALESCE(NULLIF(r.tier, ''), 'none') AS tier, r.outcome, UNIX_TIMESTAMP(r.ended_at) AS ended,
-           r.bytes, r.row_count, r.milliseconds / 1000 AS seconds, r.detail
+           r.bytes, r.row_count, r.milliseconds / 1000 AS seconds, r.detail, UNIX_TIMESTAMP(r.newest_row_at) AS newest,
+           r.row_count * 1000 / NULLIF(r.restore_milliseconds, 0) AS pace
     FROM (SELECT job, tier, outcome, MAX(ended_at) AS ended_at FROM worker_backup_runs
           WHERE ended_at <= NOW(3) GROUP BY job, tier, outcome) AS latest
     STRAIGHT_JOIN worker_backup_runs r ON r.job = latest.job AND r.tier = latest.tier AND r.outcome = latest.outcome
@@ -68,6 +69,7 @@ def _row(job: str, tier: str, done: Row | None, failed: Row | None) -> Row:
         row["backup_last_success_size_bytes"] = done["bytes"]
         row["backup_last_success_rows"] = done["row_count"]
         row["backup_last_success_duration_seconds"] = done["seconds"]
+        row["backup_drill_rows_per_second"], row["backup_drill_newest_row_timestamp_seconds"] = done["pace"], done["newest"]
     return row
 
 
@@ -90,6 +92,8 @@ TABLES = (
         Fact("backup_last_success_size_bytes", "Size of what was last made or proved.", "size"),
         Fact("backup_last_success_rows", "Rows that were dumped, or proved by a drill.", "rows"),
         Fact("backup_last_success_duration_seconds", "How long it took.", "took"),
+        Fact("backup_drill_rows_per_second", "Of a drill: how fast a restore is, from where the backup lies to its last row."),
+        Fact("backup_drill_newest_row_timestamp_seconds", "Of a drill: when the newest row that came back was made."),
         Fact("backup_last_run_failed",
              "1 if the last try failed. A backup is tried again within the hour, a drill the next day.", "last failed",
              Alert("ChatWorkersBackupFailed", "warning",

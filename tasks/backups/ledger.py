@@ -20,8 +20,10 @@ from tasks.words import moment
 log = structlog.get_logger(__name__)
 
 RECORD = text("""
-    INSERT INTO worker_backup_runs (job, tier, outcome, artefact, bytes, row_count, milliseconds, detail)
-    VALUES (:job, :tier, :outcome, :artefact, :bytes, :rows, :milliseconds, :detail)
+    INSERT INTO worker_backup_runs
+      (job, tier, outcome, artefact, bytes, row_count, milliseconds, detail, restore_milliseconds, newest_row_at)
+    VALUES
+      (:job, :tier, :outcome, :artefact, :bytes, :rows, :milliseconds, :detail, :restore_milliseconds, :newest_row_at)
 """)
 # By idx_ended_at; a handful of rows a day.
 FORGET = text("DELETE FROM worker_backup_runs WHERE ended_at < NOW(3) - INTERVAL 400 DAY LIMIT 1000")
@@ -29,6 +31,12 @@ FORGET = text("DELETE FROM worker_backup_runs WHERE ended_at < NOW(3) - INTERVAL
 LAST = text("""
     SELECT job, tier, MAX(ended_at) AS tried_at, MAX(IF(outcome = 'done', ended_at, NULL)) AS done_at
     FROM worker_backup_runs WHERE ended_at <= NOW(3) GROUP BY job, tier
+""")
+# By idx_job: a drill a day.
+LAST_DRILL = text("""
+    SELECT tier, artefact, bytes, row_count, milliseconds, restore_milliseconds, newest_row_at FROM worker_backup_runs
+    WHERE job = 'drill' AND outcome = 'done' AND restore_milliseconds > 0 AND ended_at <= NOW(3)
+    ORDER BY ended_at DESC LIMIT 1
 """)
 AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
@@ -50,7 +58,16 @@ class Run:
     bytes: int = 0
     rows: int = 0
     milliseconds: int = 0
+    restore_milliseconds: int = 0
+    """Of a drill, until the rows were there; the rest is the comparison."""
+    newest_row_at: datetime | None = None
+    """Of a drill: the newest message or notification that came back, in UTC."""
     ignored: list[str] = field(default_factory=list)
+
+    @property
+    def pace(self) -> str:
+        """Of a drill: the rows that a restore brings back in a second."""
+        return f"{self.rows * 1000 / max(self.restore_milliseconds, 1):,.0f} rows a second"
 
 
 class Last(NamedTuple):
@@ -91,6 +108,13 @@ def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
     """Return when each (job, tier) was last tried and last done, in UTC."""
     with engine.connect() as connection:
         return {(row.job, row.tier): Last(row.tried_at, row.done_at) for row in connection.execute(LAST)}
+
+
+def last_drill(engine: Engine) -> Run | None:
+    """Return the newest good drill that was timed, None if there is none."""
+    with engine.connect() as connection:
+        row = connection.execute(LAST_DRILL).one_or_none()
+    return Run("drill", *row) if row else None
 
 
 def ahead(engine: Engine) -> list[str]:

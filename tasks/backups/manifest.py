@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -110,11 +111,17 @@ def compose(manifest: Manifest, passphrase: bytes | None, iterations: int = ITER
     line = _line(manifest)
     if passphrase is None:
         return line
-    salt = os.urandom(16)
-    key, key_id = _keys(passphrase, salt, iterations)
+    salt, key, key_id = signing_keys(passphrase, iterations)
     return line + _line(
         Signature(iterations=iterations, salt=salt.hex(), key_id=key_id, hmac=hmac.digest(key, line, "sha256").hex())
     )
+
+
+@lru_cache(maxsize=4)
+def signing_keys(passphrase: bytes, iterations: int) -> tuple[bytes, bytes, str]:
+    """Return the salt, key and key id of what this process signs; made once, for it takes as long as many a dump."""
+    salt = os.urandom(16)
+    return salt, *_keys(passphrase, salt, iterations)
 
 
 def read(path: Path) -> Signed:

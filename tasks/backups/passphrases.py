@@ -15,7 +15,6 @@ MOST_ITERATIONS = 10_000_000
 
 SHORTEST = 16
 LONGEST = 1023  # openssl reads no more of a line; it reads the first, also where that is empty
-MOST_PASSPHRASES = 20
 LONGEST_FILE = 16_384
 
 
@@ -33,14 +32,11 @@ def read_passphrases(path: Path | None) -> list[bytes]:
     except OSError as error:
         raise ConfigurationError(f"BACKUP_PASSPHRASE_FILE {path} cannot be read: {error.strerror}") from None
     passphrases = [line for line in lines if line]
-    if passphrases and not lines[0]:
+    if not lines[0]:
         raise ConfigurationError(
-            f"BACKUP_PASSPHRASE_FILE {path} begins with an empty line, which openssl takes for the passphrase"
+            f"BACKUP_PASSPHRASE_FILE {path} is empty, or begins with an empty line, which openssl takes for the passphrase;"
+            " make one with: openssl rand -base64 32"
         )
-    if not passphrases:
-        raise ConfigurationError(f"BACKUP_PASSPHRASE_FILE {path} is empty; make one with: openssl rand -base64 32")
-    if len(passphrases) > MOST_PASSPHRASES:
-        raise ConfigurationError(f"BACKUP_PASSPHRASE_FILE {path} has more than {MOST_PASSPHRASES} lines; remove the oldest")
     for number, passphrase in enumerate(passphrases, 1):
         if not SHORTEST <= len(passphrase) <= LONGEST or passphrase != passphrase.strip() or b"\x00" in passphrase:
             raise ConfigurationError(

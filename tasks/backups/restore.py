@@ -5,14 +5,15 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, text
+from sqlalchemy import URL, Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
 from db.identity import IS_ANOTHERS
-from db.models import CHAT_TABLES, Base
+from db.models import CHAT_TABLES
+from tasks.backups import dump
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup, Tick, check_bytes
 from tasks.backups.scan import DELIMITER, FOOTER, SECTION, only_tables
 from tasks.backups.verify import plain
@@ -32,14 +33,6 @@ KEYS = text(
     " ORDER BY table_name, column_name"
 ).bindparams(bindparam("names", expanding=True))
 
-PARENT_TABLES = sorted(set(Base.metadata.tables) - set(CHAT_TABLES))  # users, shipments, bids
-NEEDS = (
-    "Stop the API and beat first: they would work on tables that are being replaced; the restore pauses pushes and scans."
-    f" The chat's rows refer to {', '.join(PARENT_TABLES)}, which are not in this backup: they must come from a backup of the"
-    " same moment. Until then rows that name a missing one can be read, but a write to them fails with error 1452."
-)
-
-
 # A table of ours, on which is tried what the dump does with its own.
 PROBE = "worker_restore_probe"
 TRIED = (
@@ -55,16 +48,12 @@ DEFINER = re.compile(rb"DEFINER=(`(?:[^`]|``)*`@`(?:[^`]|``)*`)")
 # The tables that a restore which stopped has behind it, noted by the session that made them; it goes with the restore.
 PROGRESS = "worker_restore_progress"
 MAKE_PROGRESS = text(
-    f"CREATE TABLE IF NOT EXISTS {PROGRESS} (sha256 CHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,"
-    " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sha256, name))"
+    f"CREATE TABLE IF NOT EXISTS {PROGRESS} (sha256 CHAR(64) NOT NULL, name VARCHAR(64) NOT NULL PRIMARY KEY,"
+    " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
 )
 NOTE = f"\nREPLACE INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
-# Of another dump, which has replaced these tables since or before, or too old.
-STALE = f"FROM {PROGRESS} WHERE sha256 <> :sha256 OR at <= NOW() - INTERVAL 1 DAY"
-ANY_STALE, FORGET = text(f"SELECT COUNT(*) {STALE}"), text(f"DELETE {STALE}")
-RESTORED = text(
-    f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 AND at > NOW() - INTERVAL 1 DAY ORDER BY at"  # noqa: S608 - ours
-)
+FORGET = f"\nDELETE FROM {PROGRESS} WHERE name = '{{}}';"
+RESTORED = text(f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 ORDER BY at")  # noqa: S608 - ours
 
 # What is known to be bad of the rows that came back; by the index on the verdict. The sweep comes round to them much later.
 BLOCK_BAD = text(f"""
@@ -91,34 +80,18 @@ def filled_tables(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list
         return [name for name, row in first.items() if connection.execute(row).scalar()]
 
 
-def create_schema(engine: Engine, name: str) -> None:
-    """Make the schema `name` on the engine's server unless it is there. The engine's own may be the one that is gone."""
-    server = schema_engine(engine, "information_schema")
+def create_schema(url: URL, name: str) -> None:
+    """Make the schema `name` on the URL's server unless it is there. The URL's own may be the one that is gone."""
+    server = schema_engine(url, "information_schema")
     with server.connect() as connection:
         if name not in connection.execute(text("SHOW DATABASES")).scalars().all():
             connection.execute(text(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4"))
     server.dispose()
 
 
-def schema_engine(engine: Engine, name: str) -> Engine:
-    """Return an engine for another schema of the same server and account, patient enough to count big tables."""
-    url = engine.url.set(database=name)
-    return create_engine(url.render_as_string(hide_password=False), read_seconds=COUNT_SECONDS)
-
-
-def restore(
-    target: Engine,
-    backup: Backup,
-    passphrases: list[bytes],
-    tick: Tick,
-    tables: Collection[str] = CHAT_TABLES,
-    *,
-    triggers: bool = True,
-) -> None:
-    """Check that a dump can be loaded, and load it or these tables of it; see both."""
-    check(target, backup, passphrases, tick, tables, triggers=triggers)
-    load(target, backup, tick, tables, triggers=triggers)
-    finish(target)
+def schema_engine(url: URL, name: str) -> Engine:
+    """Return an engine for a schema of the URL's server and account, patient enough to count big tables."""
+    return create_engine(url.set(database=name).render_as_string(hide_password=False), read_seconds=COUNT_SECONDS)
 
 
 def check(
@@ -136,26 +109,25 @@ def check(
 def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *, triggers: bool) -> list[str]:
     """Load these tables of a checked dump in place of the target's; `finish` is to follow.
 
-    Go on where a load of the same dump stopped within a day, and return the tables that it had restored, which are left alone
-    if they still have as many rows. Raise BackupError, with how to go on, if the server does not take all of it.
+    Go on where a load of the same dump stopped, and return the tables that it had restored, which are left alone
+    if they still hold what the dump does. Raise BackupError, with how to go on, if the server does not take all of it.
     """
     client, sha256 = find_client(SHELLS[server_family(target)]), backup.signed.manifest.sha256
     with target.begin() as connection:
         connection.execute(MAKE_PROGRESS)
-        if connection.execute(ANY_STALE, {"sha256": sha256}).scalar():
-            connection.execute(FORGET, {"sha256": sha256})
         present = connection.execute(PRESENT).scalars().all()
-    counts = count_rows(target, [name for name in _restored(target, sha256) if name in present])
-    done = [name for name, count in counts.items() if count == backup.signed.manifest.tables[name].rows]
+    done = [name for name in _restored(target, sha256) if name in present]
+    if done:  # and perhaps written to since
+        found, _ = dump.tables_in(target, lambda _: tick(0), done)
+        done = [name for name in done if found[name] == backup.signed.manifest.tables[name]]
     text = only_tables(plain(backup, tick), {*tables} - {*done}, triggers=triggers)
     try:
         load_text(target, client, _noting(text, sha256), backup.name)
-    except BackupError as error:
+    except (BackupError, KeyboardInterrupt) as error:
         with suppress(DBAPIError):
             done = _restored(target, sha256)
-        raise BackupError(
-            f"{error}; restored: {', '.join(done) or 'no table'}; run it again, and it goes on from there"
-        ) from None
+        kind, why = (type(error), error) if isinstance(error, BackupError) else (StoppedError, "stopped")
+        raise kind(f"{why}; restored: {', '.join(done) or 'no table'}; run it again, and it goes on from there") from None
     return done
 
 
@@ -180,7 +152,10 @@ def _restored(target: Engine, sha256: str) -> list[str]:
 
 
 def _noting(statements: Iterable[bytes], sha256: str) -> Iterator[bytes]:
-    """Return the statements with a note behind those of each table. The records of scans come back whole or not at all."""
+    """Return the statements with a note behind those of each table, and without an older one before them.
+
+    The records of scans come back whole or not at all.
+    """
     table = ""
     for statement in statements:
         section = SECTION.match(statement)
@@ -189,6 +164,7 @@ def _noting(statements: Iterable[bytes], sha256: str) -> Iterator[bytes]:
             table = ""
         if section:
             table = section[1].decode()
+            yield FORGET.format(table).encode()
             if table not in CHAT_TABLES:  # whose rows, if there are any, are taken for the schema's own by the next restore
                 yield b"\nSET autocommit = 0;"
         yield statement
@@ -243,13 +219,6 @@ def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str
 def _readable(start: bytes, client: Client) -> bytes:
     line, end, rest = start.lstrip(b"\n").partition(b"\n")
     return rest if client.family == "MySQL" and end and line.strip() in SANDBOX else start
-
-
-def count_rows(target: Engine, tables: Collection[str]) -> dict[str, int]:
-    """Return the exact number of rows of each table."""
-    with target.connect() as connection:
-        counts = {name: text(f"SELECT COUNT(*) FROM `{name}`") for name in tables}  # noqa: S608 - as in a verified manifest
-        return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
 
 
 def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orphans]:

@@ -1,14 +1,15 @@
 """When each backup is due, and what a run of it does from the lock to the record."""
 
 import random
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine, make_url
 
 from db.migrate import has_tables, migrate
 from db.models import CHAT_TABLES
@@ -17,7 +18,7 @@ from tasks.backups import drill, dump, folder, ledger, manifest, months, restore
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
-from tasks.backups.manifest import Kind
+from tasks.backups.manifest import Kind, Manifest
 from tasks.backups.passphrases import ITERATIONS, read_passphrases
 from tasks.backups.ping import ping
 from tasks.backups.rotate import Plan
@@ -56,8 +57,10 @@ class Backups:
         return Bucket(self.settings) if self.settings.backup_s3_uri else None
 
     @property
-    def scratch(self) -> str:
-        return self.settings.backup_drill_database or f"{self.engine.url.database}_drill"
+    def scratch(self) -> URL:
+        """The schema that drills make and drop."""
+        beside = self.engine.url.set(database=self.settings.backup_drill_database or f"{self.engine.url.database}_drill")
+        return make_url(self.settings.backup_drill_url) if self.settings.backup_drill_url else beside
 
     def _due(self, every: timedelta = DAY) -> datetime:
         """Return when what is done so often was last due, by the database's clock: at BACKUP_HOUR, and from then on."""
@@ -76,8 +79,6 @@ class Backups:
                 ping(self.settings, run.job, "/start")
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
-        if run.artefact:
-            run.ignored += self._rotate("daily", tick).ignored
         return self._shipped("daily", run, tick)
 
     def weekly(self, tick: Tick, *, force: bool = False) -> Run:
@@ -93,8 +94,6 @@ class Backups:
                     manifest.check_signature(each.signed, known)
                 name = folder.fresh_name(into, "weekly", week[-1].day, dump.now(self.engine))
                 _enter(run, seal.seal(into, name, week, known[0], tick, self.iterations))
-        if run.artefact:
-            run.ignored += self._rotate("weekly", tick).ignored
         return self._shipped("weekly", run, tick)
 
     def monthly(self, tick: Tick, *, force: bool = False) -> Run:
@@ -120,7 +119,9 @@ class Backups:
         return run
 
     def _shipped(self, tier: str, run: Run, tick: Tick) -> Run:
-        """Ship what of a tier is owed to the bucket, if it is to be; return `run`, or the shipment's if that did nothing."""
+        """Rotate what a run has added to, and ship what of it is owed; return `run`, or the shipment's if that did nothing."""
+        if run.artefact:
+            run.ignored += self._rotate(tier, tick).ignored
         if tier not in self._shipped_tiers:
             return run
         shipment = self.ship(tier, tick)
@@ -183,9 +184,11 @@ class Backups:
             ping(self.settings, run.job, "/start")
             known = self.known_passphrases
             newest, older = self._to_drill(tier, into)
+            began = time.monotonic()
             with source.unpacked(newest, known, into, tick) as backup:
-                run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
-                run.rows = drill.drill(self.engine, backup, known, self.scratch, tick)
+                loaded, run.newest_row_at = drill.drill(self.scratch, backup, known, tick)
+            _enter(run, backup)
+            run.restore_milliseconds = round((loaded - began) * 1000)
             for archive in random.sample(older, k=min(1, len(older))):
                 self._needed_bucket().read(archive, known, tick)
         return run
@@ -208,11 +211,12 @@ class Backups:
         triggers: bool = True,
         push: bool = False,
         pause: AbstractContextManager[None] | None = None,
+        loading: Callable[[Manifest], Tick] | None = None,
     ) -> Run:
         """Restore tables of a backup into the target's schema; `name` says which dump of an archive, else its newest.
 
         Notifications keep their live results; those that have none and are unsettled are not sent, unless `push`. Tables are
-        replaced within `pause`.
+        replaced within `pause`; `loading` is told what will be, and returns what is told of each step of that.
         """
         with self._working(Run("restore")) as (run, into):
             known = self.known_passphrases
@@ -225,7 +229,8 @@ class Backups:
                 with pause or nullcontext():
                     if "chat_notifications" in tables:
                         results.set_aside(target, backup.signed.manifest.created_at)
-                    if done := restore.load(target, backup, tick, tables, triggers=triggers):
+                    load_tick = loading(backup.signed.manifest) if loading else tick
+                    if done := restore.load(target, backup, load_tick, tables, triggers=triggers):
                         run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
                     if has_tables(target):
                         migrate(target, anew=True)  # the dump may be of a version that knew less of them
@@ -233,17 +238,14 @@ class Backups:
                     if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
                         run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
                     restore.finish(target)
-                run.artefact, run.bytes = backup.name, backup.signed.manifest.bytes
+                _enter(run, backup)
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run
 
-    def plan(self, tick: Tick) -> dict[str, Plan]:
-        """Return what rotation would delete now, by tier."""
-        return {tier: self._expired(tier, self.folder, tick, delete=False) for tier in self._kept_tiers}
-
-    def prune(self, tick: Tick) -> dict[str, Plan]:
-        """Delete what `plan` returns, and return it."""
-        return {tier: self._rotate(tier, tick) for tier in self._kept_tiers}
+    def prune(self, tick: Tick, *, delete: bool = True) -> dict[str, Plan]:
+        """Return what is past its keep, by tier, and `delete` it."""
+        rotate = self._rotate if delete else partial(self._expired, into=self.folder, delete=False)
+        return {tier: rotate(tier, tick=tick) for tier in self._kept_tiers}
 
     @property
     def _shipped_tiers(self) -> tuple[str, ...]:

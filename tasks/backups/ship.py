@@ -144,7 +144,7 @@ class Bucket:
 
         Raise BackupError if it is another, by that, its size or its metadata, or not there.
         """
-        signed, _ = self._manifest(shipped, passphrases)
+        signed, _ = self.manifest(shipped, passphrases)
         key = self._key(shipped.month, shipped.name)
         if (proven := self._holds(key, signed)) is None:
             raise BackupError(f"{self._uri(key)} is missing, though its manifest is there")
@@ -152,7 +152,7 @@ class Bucket:
 
     def read(self, shipped: Shipped, passphrases: list[bytes], tick: Tick) -> None:
         """Read an object to its end. Raise BackupError unless it is the one that its signed manifest names."""
-        signed, _ = self._manifest(shipped, passphrases)
+        signed, _ = self.manifest(shipped, passphrases)
         digest = hashlib.sha256()
         for chunk in self._content(shipped, signed.manifest.bytes + 1, tick):
             digest.update(chunk)
@@ -161,7 +161,7 @@ class Bucket:
 
     def fetch(self, shipped: Shipped, passphrases: list[bytes], into: Path, tick: Tick) -> Backup:
         """Download an archive and its manifest into a folder, the signature checked first."""
-        signed, text = self._manifest(shipped, passphrases)
+        signed, text = self.manifest(shipped, passphrases)
         folder.check_space(into, signed.manifest.bytes)
         with folder.writing(into / shipped.name) as file:
             file.writelines(self._content(shipped, signed.manifest.bytes, tick))
@@ -188,7 +188,7 @@ class Bucket:
         """Return which version of an object is meant, where that is known."""
         return {"VersionId": version} if (version := self._versions.get(key)) else {}
 
-    def _manifest(self, shipped: Shipped, passphrases: list[bytes]) -> tuple[Signed, bytes]:
+    def manifest(self, shipped: Shipped, passphrases: list[bytes]) -> tuple[Signed, bytes]:
         """Return the manifest of an archive, its signature checked, and its text."""
         text = self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX))
         signed = manifest.parse(text, shipped.name)

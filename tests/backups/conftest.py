@@ -1,7 +1,11 @@
 """A chat whose rows are awkward, and the backups of it in an empty folder and an empty part of the bucket."""
 
+import os
+import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,9 +14,13 @@ from sqlalchemy import Engine, text
 
 from db.engine import create_engine
 from db.models import CHAT_TABLES
+from devstack import stack as stacks
 from devstack.chat import load_chat
-from devstack.stack import Stack
+from devstack.mariadb import MariaDB
+from devstack.mysql import MySQL
+from devstack.stack import SERVICES, Stack
 from settings import get_settings
+from tasks.backups.manifest import Binlog
 from tasks.backups.run import Backups
 
 FEW_ITERATIONS = 1000
@@ -34,6 +42,8 @@ AWKWARD = (
     "%s %(name)s {0} $HOME `id`",
     "x" * 60_000,
 )
+
+DOCS = Path(__file__).parents[2] / "docs" / "backups.md"
 
 Tick = Callable[[int], None]
 
@@ -63,6 +73,40 @@ def wait_for_midnight_if_it_is_near(engine: Engine) -> None:
         left = int(connection.execute(text("SELECT 86400 - TIME_TO_SEC(UTC_TIME())")).scalar_one())
     if left <= 45:
         time.sleep(left + 1)
+
+
+@contextmanager
+def logging(name: str, log: Path | str = "binlog") -> Iterator[Stack]:
+    """A server of its own that keeps a binary log, beside its tables or elsewhere."""
+    kind = SERVICES[MariaDB.name]
+
+    class Logging(kind):  # type: ignore[misc,valid-type]
+        def command(self) -> list[str]:
+            words = [word for word in super().command() if word != "--skip-log-bin"]
+            return [*words, f"--log-bin={log}", "--server-id=7", "--binlog-format=ROW"]
+
+    with ExitStack() as undo:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(stacks.SERVICES, MariaDB.name, Logging)
+            stack = undo.enter_context(Stack(f"{name}-{os.getpid()}", ["mariadb"]))
+        yield stack
+
+
+def replay(target: Stack, logs: list[Path], place: Binlog, work: Path, **variables: str) -> None:
+    """Run the block of docs/backups.md that goes on from a restored dump, as an administrator of the target's server."""
+    server = target.mariadb
+    (work / "my.cnf").touch(mode=0o600)
+    (work / "my.cnf").write_text(f"[client]\nuser=root\npassword={server._root_password}\nsocket={server.socket}\n")
+    blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text().partition("## To the second")[2], re.DOTALL)
+    mysql = isinstance(server, MySQL)
+    variables |= {
+        "BINLOGS": " ".join(map(str, logs)),
+        "POSITION": str(place.position),
+        "CLIENT": f"{'mysql' if mysql else 'mariadb'} --defaults-extra-file=my.cnf",
+    }
+    command = ["bash", "-c", f"set -euo pipefail\n{blocks[2 if mysql else 1]}"]
+    done = subprocess.run(command, cwd=work, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """A dump says where its snapshot stands in the server's binary log, and a restored one goes on from there to any second."""
 
-import os
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,32 +10,19 @@ from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
 from db.models import CHAT_TABLES
-from devstack import stack as stacks
 from devstack.chat import load_chat
-from devstack.mariadb import MariaDB
-from devstack.stack import SERVICES, Stack
+from devstack.stack import Stack
 from tasks.backups import folder
 from tasks.backups.client import server_family
 from tasks.backups.run import Backups
-from tests.backups.conftest import checksums, quiet
-from tests.backups.test_stock_commands import DOCS
+from tests.backups.conftest import checksums, logging, quiet, replay
 from tests.processes import wait_until
 
 
 @pytest.fixture(scope="module")
 def logged() -> Iterator[Stack]:
-    """A server that keeps a binary log."""
-    kind = SERVICES[MariaDB.name]
-
-    class Logging(kind):  # type: ignore[misc,valid-type]
-        def command(self) -> list[str]:
-            words = [word for word in super().command() if word != "--skip-log-bin"]
-            return [*words, "--log-bin=binlog", "--server-id=7", "--binlog-format=ROW"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(stacks.SERVICES, MariaDB.name, Logging)
-        with Stack(f"binlog-{os.getpid()}", ["mariadb"]) as stack:
-            yield stack
+    with logging("binlog") as stack:
+        yield stack
 
 
 def test_a_dump_notes_its_place_in_the_binary_log(logged: Stack, backups: Backups) -> None:
@@ -130,17 +114,15 @@ def test_the_printed_blocks_go_on_from_a_restored_dump_to_a_given_second(
             connection.execute(text(f"INSERT INTO {parent} SELECT * FROM test_source.{parent}"))
     made.restore(made.find(name), target, CHAT_TABLES, quiet, push=True)
     assert checksums(target) != wanted
-    server = logged.mariadb
-    (tmp_path / "my.cnf").touch(mode=0o600)
-    (tmp_path / "my.cnf").write_text(f"[client]\nuser=root\npassword={server._root_password}\nsocket={server.socket}\n")
-    blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text().partition("## To the second")[2], re.DOTALL)
-    variables = (
-        f"set -euo pipefail\nBINLOGS={server._tables / binlog.file}\nPOSITION={binlog.position}\nSTOP='{stop}'\n"
-        f'FROM=test_source\nDATABASE=test_target\nCLIENT="{"mysql" if mysql else "mariadb"} --defaults-extra-file=my.cnf"\n'
+    replay(
+        logged,
+        [logged.mariadb._tables / binlog.file],
+        binlog,
+        tmp_path,
+        FROM="test_source",
+        DATABASE="test_target",
+        STOP=str(stop),
     )
-    command = ["bash", "-c", variables + blocks[2 if mysql else 1]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
     assert checksums(target) == wanted
     source.dispose()
     target.dispose()

@@ -1,16 +1,20 @@
 """A drill restores from where a restore would, compares every row, and leaves no schema and nobody's schema harmed."""
 
+import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
+from db.engine import create_engine
 from devstack.stack import Stack
 from settings import ConfigurationError
 from tasks.backups import drill, folder, manifest, restore, seal
 from tasks.backups.errors import BackupError
+from tasks.backups.ledger import last_drill
 from tasks.backups.run import Backups
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
 
@@ -47,6 +51,33 @@ def test_each_tier_in_its_turn(backups: Backups) -> None:
     assert [tuple(row) for row in recorded] == [(run.tier, "done", dumped.rows) for run in runs]
 
 
+def test_a_drill_says_how_fast_a_restore_is_and_how_new_its_newest_row(backups: Backups) -> None:
+    newest = datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001 - as the driver returns it
+    with backups.engine.begin() as connection:
+        connection.execute(text("UPDATE messages SET created_at = NULL"))
+        connection.execute(text("UPDATE chat_notifications SET created_at = :newest"), {"newest": newest})
+        connection.execute(text("UPDATE messages SET created_at = '2026-01-01' WHERE id = 1"))
+    backups.daily(quiet)
+    run = backups.drill(quiet)
+    assert (run.newest_row_at, run.restore_milliseconds > 0) == (newest, True)
+    proved = last_drill(backups.engine)
+    assert proved
+    assert (proved.rows, proved.bytes, proved.newest_row_at) == (run.rows, run.bytes, newest)
+
+
+def test_a_drill_takes_place_on_another_server_if_one_is_named(backups: Backups) -> None:
+    """Which the chat's account does not know, and whose schema of that name it does not need."""
+    backups.daily(quiet)
+    with Stack(f"drill-{os.getpid()}", ["mariadb"]) as elsewhere:
+        url = elsewhere.mariadb.create_database("test_elsewhere")
+        there = replace(backups, settings=backups.settings.model_copy(update={"backup_drill_url": url}))
+        assert there.drill(quiet).rows
+        assert "test_elsewhere" not in schemas(create_engine(elsewhere.mariadb.url("information_schema")))
+    with pytest.raises(BackupError, match=r"the drills' server 127.0.0.1 failed: .*Can't connect"):
+        there.drill(quiet, tier="daily")
+    assert there.daily(quiet, force=True).artefact
+
+
 def test_rows_that_are_missing_are_found(backups: Backups) -> None:
     backups.daily(quiet)
     resign(backups, b'"message_reactions":{"rows":100', b'"message_reactions":{"rows":101')
@@ -74,7 +105,7 @@ def test_a_failed_drill_does_not_keep_the_other_tiers_from_theirs(backups: Backu
 
 def test_a_schema_that_no_drill_made_is_left_alone(backups: Backups, stack: Stack) -> None:
     backups.daily(quiet)
-    engine = restore.schema_engine(backups.engine, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
+    engine = restore.schema_engine(backups.engine.url, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
     with engine.connect() as connection:
         connection.execute(text("CREATE TABLE messages (id INT)"))
     with pytest.raises(BackupError, match=f"the schema {SCRATCH} has tables that no drill made"):
@@ -87,7 +118,7 @@ def test_a_schema_that_no_drill_made_is_left_alone(backups: Backups, stack: Stac
 
 def test_what_a_killed_drill_left_is_cleared_away(backups: Backups, stack: Stack) -> None:
     backups.daily(quiet)
-    engine = restore.schema_engine(backups.engine, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
+    engine = restore.schema_engine(backups.engine.url, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
     with engine.connect() as connection:
         connection.execute(text(f"CREATE TABLE {drill.MARK} (id INT)"))
         connection.execute(text("CREATE TABLE messages (id INT)"))
@@ -99,7 +130,7 @@ def test_what_a_killed_drill_left_is_cleared_away(backups: Backups, stack: Stack
 def test_the_chats_own_schema_is_no_scratch(backups: Backups) -> None:
     backups.daily(quiet)
     settings = backups.settings.model_copy(update={"backup_drill_database": "test_chat"})
-    with pytest.raises(BackupError, match="BACKUP_DRILL_DATABASE is test_chat, the chat's own database"):
+    with pytest.raises(BackupError, match="the schema test_chat has tables that no drill made"):
         Backups(backups.engine, settings).drill(quiet)
 
 

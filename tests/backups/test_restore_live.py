@@ -1,6 +1,7 @@
 """A restore over the live chat: what becomes of notifications settled since the dump, and of the sending meanwhile."""
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
+from db.models import CHAT_TABLES
 from devstack.emulators.client import Emulator, Fault
 from settings import get_settings
 from tasks import pause
@@ -24,13 +26,15 @@ OPERATOR = "ana@ops"
 
 
 @pytest.fixture
-def live(chat: Engine, emulator: Emulator, into: Path, monkeypatch: pytest.MonkeyPatch) -> Backups:
+def live(chat: Engine, emulator: Emulator, into: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backups]:
     """Backups of a chat, empty but for its users, of which this process's commands know too."""
     wait_for_midnight_if_it_is_near(chat)
     monkeypatch.setenv("BACKUP_DIR", str(into))
     monkeypatch.delenv("BACKUP_S3_URI", raising=False)
     get_settings.cache_clear()
-    return Backups(chat, get_settings(), FEW_ITERATIONS)
+    yield Backups(chat, get_settings(), FEW_ITERATIONS)
+    monkeypatch.undo()
+    get_settings.cache_clear()
 
 
 def restore(name: str, *options: str, code: int = 0) -> str:
@@ -83,7 +87,7 @@ def test_a_restore_that_stopped_goes_on_with_the_results_that_it_had_found(live:
     run.deliver(row)
     with suppress(KeyboardInterrupt), pause.held(live.engine, OPERATOR, "a restore"):
         results.set_aside(live.engine, made.signed.manifest.created_at)
-        restoring.restore(live.engine, made, [], quiet)
+        restoring.load(live.engine, made, quiet, CHAT_TABLES, triggers=True)
         raise KeyboardInterrupt
     assert api.status(row)[0] == "PENDING"
     run.drain()

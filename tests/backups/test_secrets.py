@@ -35,12 +35,11 @@ def test_a_file_that_others_can_open_is_refused(tmp_path: Path, mode: int) -> No
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is empty; make one with: openssl rand -base64 32"),
+        (b"", "is empty, or"),
         (b"short\n", "line 1: a passphrase has 16 to 1023 bytes"),
         (b"x" * 1024 + b"\n", "line 1: a passphrase has 16 to 1023 bytes"),
         (b"\nthe passphrase of this year\n", "begins with an empty line"),
         (b"the passphrase of this year\r\n", "line 1: .* no blanks at its ends"),
-        (b"the passphrase of this year\n" * 21, "more than 20 lines"),
     ],
 )
 def test_what_is_no_passphrase_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -286,7 +286,7 @@ def test_what_counts_as_nothing_is_in_the_result_of_each_run(whole: Backups, buc
             bucket.put_object(Key=f"{prefix(whole)}{key}/{path.name}", Body=path.read_bytes())
     sentences = [f"{key}/{archive.name} is dated after today, so it counts as nothing" for key in ("2098-01", "2099-12")]
     assert [whole.monthly(quiet).ignored for _ in range(2)] == [sentences, sentences]
-    assert whole.plan(quiet)["monthly"].ignored == sentences
+    assert whole.prune(quiet, delete=False)["monthly"].ignored == sentences
     assert whole.drill(quiet, tier="monthly").artefact.startswith("backup_chat_2")
 
 

@@ -12,9 +12,7 @@ from sqlalchemy import Engine, text
 from devstack.programs import ensure
 from tasks.backups.client import SHELLS, server_family
 from tasks.backups.run import Backups
-from tests.backups.conftest import PASSPHRASE, checksums, quiet
-
-DOCS = Path(__file__).parents[2] / "docs" / "backups.md"
+from tests.backups.conftest import DOCS, PASSPHRASE, checksums, quiet
 
 
 def blocks() -> list[str]:

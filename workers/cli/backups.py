@@ -2,20 +2,23 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
+from db.migrate import has_tables
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
 from tasks.audit import who
 from tasks.backups import folder, ledger, months, restore, verify
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import Backup
+from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Manifest
 from tasks.backups.run import TIERS, Backups
@@ -24,9 +27,6 @@ from tasks.words import duration, moment, size
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
 from workers.cli.progress import bytes_done
-
-Listed = tuple[str, str, int, int | None, datetime | None, bool]
-"""Tier, name, bytes, rows, when it was made, whether it is signed."""
 
 
 @click.group("backups", cls=Group, errors=(BackupError,))
@@ -53,61 +53,64 @@ def create(tier: str, if_due: bool, as_json: bool) -> None:
 def list_command(as_json: bool) -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups, today = _backups(), datetime.now(UTC).date()
-    into, rows, complaints, last = backups.folder, list[Listed](), list[str](), dict[str, datetime | None]()
+    into, rows, complaints, last = backups.folder, list[dict[str, Any]](), list[str](), dict[str, datetime | None]()
+    proved: Run | None = None
     for kind in folder.NAMES:
         complaints += folder.ahead(into, kind, today)
         for name in folder.names(into, kind):
             try:
-                manifest, _, signature = folder.load(into, name).signed
-                rows.append((kind, name, manifest.bytes, manifest.rows, manifest.created_at, signature is not None))
+                made, _, signature = folder.load(into, name).signed
+                whole = {"tier": kind, "name": name, "bytes": made.bytes, "rows": made.rows, "made_at": made.created_at}
+                rows.append({**whole, "signed": signature is not None})
             except BackupError as error:
                 complaints.append(str(error))
     try:
         if bucket := backups.bucket:
             counted, ignored = months.fitting(bucket.shipped(), today)
-            rows += [(f"S3 {entry.tier}", str(entry), entry.bytes, None, None, True) for entry in counted]
+            rows += [{"tier": f"S3 {each.tier}", "name": str(each), "bytes": each.bytes, "signed": True} for each in counted]
             complaints += ignored
     except BackupError as error:
         complaints.append(str(error))
     try:
         complaints += ledger.ahead(backups.engine)
+        proved = ledger.last_drill(backups.engine)
         last = {" ".join(filter(None, job)): run.done for job, run in sorted(ledger.last_runs(backups.engine).items())}
     except DBAPIError as error:  # the day that backups are needed
         complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
-    listed = [dict(zip(("tier", "name", "bytes", "rows", "made_at", "signed"), row, strict=True)) for row in rows]
     empty = "" if complaints else "there are no backups yet; make one with: chat-workers backups create daily"
-    emit({"backups": listed, "last_done": last, "complaints": complaints}, as_json, _list(rows, last, empty))
+    found = {"backups": rows, "last_done": last, "proved": proved and asdict(proved), "complaints": complaints}
+    emit(found, as_json, _list(rows, last, proved, empty))
     if complaints:
         say(*(f"Error: {complaint}" for complaint in complaints), err=True)
         raise SystemExit(1)
 
 
-def _list(rows: list[Listed], last: dict[str, datetime | None], empty: str) -> Iterator[Line]:
-    shown = [
-        (tier, name, size(length), f"{count:,}" if count else "-", made or "-", "signed" if signed else "not signed")
-        for tier, name, length, count, made, signed in rows
-    ]
-    yield Table(("tier", "name", "size", "rows", "made at", ""), shown, empty=empty)
+def _list(rows: list[dict[str, Any]], last: dict[str, datetime | None], proved: Run | None, empty: str) -> Iterator[Line]:
+    shown = []
+    for row in rows:
+        count, made = row.get("rows"), row.get("made_at")
+        name = row["name"] if row["signed"] else f"{row['name']} (not signed)"
+        shown.append((name, size(row["bytes"]), f"{count:,}" if count else "-", f"{made:%Y-%m-%d %H:%M}Z" if made else "-"))
+    yield Table(("name", "size", "rows", "made at"), shown, empty=empty)
     yield Table(("job", "last done"), [(job, done or "never, though tried") for job, done in last.items()])
+    if proved:
+        yield _proved(proved)
 
 
 @group.command()
 @click.argument("name")
 @as_json_option
 def show(name: str, as_json: bool) -> None:
-    """Show what a backup of the folder holds, and where the server's binary logs go on from it."""
-    made = folder.load(_backups().folder, name).signed.manifest
+    """Show what a backup holds, and where the server's binary logs go on from it."""
+    found, known = _backups().find(name), _backups().known_passphrases
+    made = (found[0].manifest(found[1], known)[0] if isinstance(found, tuple) else found.signed).manifest
     emit(made.model_dump(mode="json"), as_json, _shown(made))
 
 
 def _shown(made: Manifest) -> Iterator[Line]:
     yield f"{made.name}: {size(made.bytes)}, made at {moment(made.created_at)} of {made.database} by {made.client or 'us'}"
     yield Table(("table", "rows"), [(table, f"{seen.rows:,}") for table, seen in made.tables.items()])
-    yield from (member.name for member in made.members)
-    if made.binlog:
-        yield "To go on from it to a given second, with these in the blocks of docs/backups.md, To the second:"
-        yield f'BINLOGS="{made.binlog.file} …" POSITION={made.binlog.position} FROM={made.database}'
-        yield f"(GTID {made.binlog.gtid or 'not in use'})"
+    yield from [member.name for member in made.members] or [_goes_on(made)]
 
 
 @group.command("verify")
@@ -159,6 +162,7 @@ def restore_command(
     """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names.
 
     Into the chat's own schema it pauses pushes and scans until it is done. Notifications keep the results that they have now.
+    It may be stopped: the same command goes on behind the tables that are done.
     """
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else DUMPED_TABLES
     if unknown := [table for table in chosen if table not in DUMPED_TABLES]:
@@ -166,42 +170,93 @@ def restore_command(
     backups = _backups()
     found = backups.find(name)
     schema = into or str(backups.engine.url.database)
-    restore.create_schema(backups.engine, schema)
-    target = restore.schema_engine(backups.engine, schema)
-    own = [] if tables else restore.filled_tables(target, [table for table in DUMPED_TABLES if table not in CHAT_TABLES])
-    if own:
-        say(f"{schema} keeps its own {', '.join(own)}: they may know more files to be bad; --tables replaces them.", err=True)
-        chosen = tuple(table for table in chosen if table not in own)
-    if filled := restore.filled_tables(target, chosen):
-        say(f"{schema} has rows in {', '.join(filled)}; the restore drops these tables and makes them anew.", err=True)
-        say(f"What was written to them since {_moment_of(found, dump_name)} is lost.", err=True)
-        if not yes:
-            say(restore.NEEDS, err=True)
-            _ask()
-    pause = pausing.held(target, who(), f"the restore of {name}") if schema == backups.engine.url.database else None
-    with bytes_done(f"restoring into {schema}", None) as tick:
-        run = backups.restore(found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause)
-    orphans = restore.orphans(target, chosen)
+    live = schema == backups.engine.url.database
+    restore.create_schema(backups.engine.url, schema)
+    target = restore.schema_engine(backups.engine.url, schema)
+    filled = restore.filled_tables(target, DUMPED_TABLES)
+    own = [] if tables else [table for table in filled if table not in CHAT_TABLES]
+    fate = {table: "is replaced" if table in filled else "is made" for table in chosen} | dict.fromkeys(own, "keeps its own")
+    chosen = tuple(table for table in chosen if table not in own)
+    say(*_planned(found, dump_name, f"{schema} on {target.url.host}", fate, backups), err=True)
+    if "is replaced" in fate.values() and not yes:
+        if live:
+            say("Stop the API and beat first; pushes and scans are paused by the restore itself.", err=True)
+        _ask()
+    made: list[Manifest] = []
+    try:
+        with ExitStack() as bars:
+
+            def loading(manifest: Manifest) -> Tick:
+                made.append(manifest)
+                bars.close()
+                return bars.enter_context(bytes_done(f"restoring into {schema}", manifest.bytes))
+
+            tick = bars.enter_context(bytes_done("reading the backup", None))
+            pause = pausing.held(target, who(), f"the restore of {name}") if live else None
+            run = backups.restore(
+                found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause, loading=loading
+            )
+    except (BackupError, KeyboardInterrupt):
+        with suppress(DBAPIError):
+            if live and pausing.RESTORE in pausing.paused(target):
+                say("Pushes and scans stay paused until it is done, or until: chat-workers notifications resume", err=True)
+        raise
+    orphans, ready = restore.orphans(target, chosen), has_tables(target)
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
-    emit(result, as_json, _restored(run, schema, orphans))
+    done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
+    emit(result, as_json, [done, "Left to do:", *_left_to_do(made[0], orphans, live=live, ready=ready)])
     _warn(run.ignored)
 
 
-def _moment_of(found: Source, dump_name: str | None) -> datetime | date:
-    """Return when the dump of a backup was made, as far as that can be told before it is unpacked."""
-    if isinstance(found, Backup) and found.signed.manifest.kind == "daily":
-        return found.signed.manifest.created_at
-    return folder.day_of(dump_name or (found if isinstance(found, Backup) else found[1]).name)
+def _planned(found: Source, dump_name: str | None, where: str, fate: dict[str, str], backups: Backups) -> Iterator[Line]:
+    """Return what a restore will do, to what, and how long that may take by the last drill: at most, of an archive of many."""
+    whole = found[1] if isinstance(found, tuple) else found.signed.manifest
+    made = whole if isinstance(whole, Manifest) else None
+    since = moment(made.created_at) if made and made.kind == "daily" else folder.day_of(dump_name or whole.name)
+    yield f"To restore: {whole.name}, {size(whole.bytes)}, of {since}"
+    yield f"Into: {where}"
+    rows = {table: f"{seen.rows:,}" for table, seen in made.tables.items()} if made else {}
+    rows = rows or dict.fromkeys(fate, "?")  # of an archive
+    yield Table(("table", "rows", "there"), [(table, rows[table], fate[table]) for table in fate if table in rows])
+    with suppress(DBAPIError):  # the day that backups are needed
+        if drill := ledger.last_drill(backups.engine):
+            seconds = drill.restore_milliseconds / 1000 * whole.bytes / max(drill.bytes, 1)
+            yield f"It takes about {duration(seconds)}: the drill of {drill.artefact} restored {drill.pace}."
+    if "keeps its own" in fate.values():
+        yield "What keeps its own may know more files to be bad; --tables replaces it."
+    if "is replaced" in fate.values():
+        yield f"What was written to the tables that are replaced since {since} is lost."
 
 
-def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator[Line]:
-    yield f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
+def _proved(drill: Run) -> str:
+    newest = f"the newest was made at {moment(drill.newest_row_at)}" if drill.newest_row_at else "it has no message"
+    return f"{drill.artefact} ({drill.tier}) restores: {drill.rows:,} rows came back as they were, {drill.pace}; {newest}"
+
+
+def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, ready: bool) -> Iterator[str]:
+    yield f"- Its rows are those of {moment(made.created_at)}. {_goes_on(made)}"
     if orphans:
-        yield restore.NEEDS
-    for entry in orphans:
-        missing = "which is not there" if entry.count is None else f"where {entry.count:,} rows name one that is not there"
-        yield f"  {entry.column} refers to {entry.parent}, {missing}"
+        parents = ", ".join(sorted({key.parent for key in orphans}))
+        keys = ", ".join(f"{key.column} ({'all' if key.count is None else f'{key.count:,} rows'})" for key in orphans)
+        yield (
+            f"- Bring back {parents} from their owner's backup of the same moment. Until then rows that name a missing one can"
+            f" be read, but a write to them fails with error 1452: {keys}"
+        )
+    if not ready:
+        yield "- Make the workers' tables: chat-workers db migrate"
+    if live:
+        yield "- Look whether all is well: chat-workers doctor. Then start the API and beat."
+        yield "- Make a dump of this: chat-workers backups create daily"
+    else:
+        yield "- Look at it; without --into the same command restores the live schema."
+
+
+def _goes_on(made: Manifest) -> str:
+    if made.binlog is None:
+        return "It notes no place in the server's binary log, from which to go on."
+    place = f'BINLOGS="{made.binlog.file} …" POSITION={made.binlog.position} FROM={made.database}'
+    return f"To go on to a given second see docs/backups.md, To the second: {place}"
 
 
 @group.command(changes=if_told)
@@ -210,7 +265,7 @@ def _restored(run: Run, schema: str, orphans: list[restore.Orphans]) -> Iterator
 def prune(yes: bool, as_json: bool) -> None:
     """Show what rotation would delete by BACKUP_KEEP_DAILY, _WEEKLY and _MONTHLY; with --yes, delete it."""
     with bytes_done("verifying what is kept", None) as tick:
-        plans = _backups().prune(tick) if yes else _backups().plan(tick)
+        plans = _backups().prune(tick, delete=yes)
     ignored = [sentence for plan in plans.values() for sentence in plan.ignored]
     expired = {tier: plan.expired for tier, plan in plans.items()}
     verb = "deleted" if yes else "would delete"
@@ -231,7 +286,7 @@ def drill(tier: str | None, as_json: bool) -> None:
     """Restore the newest backup of a tier into the scratch schema, compare every row, and drop the schema."""
     with bytes_done("drill", None) as tick:
         run = _backups().drill(tick, tier=tier)
-    emit(run, as_json, [f"{run.artefact} ({run.tier}) restores: {run.rows:,} rows came back as they were, in {_took(run)}"])
+    emit(run, as_json, [_proved(run), f"It took {_took(run)}, and dropped the schema."])
 
 
 def _backups() -> Backups:

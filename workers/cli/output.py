@@ -19,7 +19,7 @@ from workers.json_text import json_text
 # So wide that nothing is folded where no person looks: in a pipe a row is a line.
 UNFOLDED_COLUMNS = 10_000
 CAME_TO = "workers.cli.came_to"
-LONGEST_NAME = 0.4  # of the width
+LONGEST_NAME = 0.55  # of the width
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ def _bars(*columns: ProgressColumn, **options: Any) -> Progress:
 @contextmanager
 def bytes_done(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show one bar of bytes; yield the function that adds to it."""
-    with _bars(DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn(), transient=True) as bars:
+    columns = DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with _bars(*columns, transient=True) as bars:
         task = bars.add_task(printable(title), total=total)
         yield lambda done: bars.advance(task, done)
 

@@ -81,6 +81,12 @@ CHANGES = (
   COMMENT 'the provider[.app] whose breaker holds all its devices'""",
     ),
     ("worker_delivery_history", "identity", OF_NOTIFICATION),
+    (
+        "worker_backup_runs",
+        "newest_row_at",
+        """ADD COLUMN restore_milliseconds BIGINT NOT NULL DEFAULT 0 COMMENT 'of a drill: until the rows were there',
+  ADD COLUMN newest_row_at DATETIME(3) NULL COMMENT 'UTC; of a drill: the newest message or notification that came back'""",
+    ),
     ("worker_scans", "of_row", OF_ATTACHMENT),
     ("worker_scan_events", "of_row", OF_ATTACHMENT),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from db.models import CHAT_TABLES
 from tasks.backups import drill, folder, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
@@ -67,8 +68,9 @@ def restore_newest(account: Tapes, engine: Engine, passphrases: list[bytes], bat
     name = account.newest.name
     written = {number for first, rows, at in batches if at < _made_at(account.newest) for number in range(first, first + rows)}
     try:
-        with drill.scratch_schema(engine, f"{engine.url.database}_drill") as target:
-            restore.restore(target, account.newest, passphrases, lambda _: None)
+        with drill.scratch_schema(engine.url.set(database=f"{engine.url.database}_drill")) as target:
+            restore.check(target, account.newest, passphrases, lambda _: None, CHAT_TABLES, triggers=True)
+            restore.load(target, account.newest, lambda _: None, CHAT_TABLES, triggers=True)
             with target.connect() as connection:
                 restored = set(connection.execute(RESTORED).scalars())
                 live = restore.quoted(engine.url.database or "")
