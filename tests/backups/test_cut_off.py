@@ -146,6 +146,16 @@ def test_a_failed_run_is_on_record(backups: Backups) -> None:
     assert run.done is None
 
 
+def in_own_mounts(disk: Path, script: str, environment: dict[str, str | Path]) -> subprocess.CompletedProcess[str]:
+    """Run a script that mounts something at `disk`, which goes with it; without root, as root of a user namespace."""
+    unshare = ["unshare", "--mount", "--propagation", "unchanged"]  # in a chroot there is no mount to change it of
+    if os.geteuid() != 0:
+        unshare = ["unshare", "--mount", "--user", "--map-root-user"]
+    command = [*unshare, "bash", "-c", f"trap 'umount {disk}' EXIT\n{script}"]
+    own = {name: str(value) for name, value in environment.items()}
+    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+
+
 CREATE = """\
 mount -t tmpfs -o size={size} tmpfs {folder} || exit 99
 cp {earlier}/* {folder}/ || exit 98
@@ -182,17 +192,7 @@ def test_a_full_disk(large: Backups, passphrase_file: Path, tmp_path: Path, size
     disk = tmp_path / "disk"
     disk.mkdir()
     script = CREATE.format(size=size, folder=disk, earlier=large.folder, python=sys.executable)
-    # A mount of its own that goes with the command; without root, as root of a user namespace.
-    unshare = ["unshare", "--mount", "--propagation", "unchanged"]  # in a chroot there is no mount to change it of
-    if os.geteuid() != 0:
-        unshare = ["unshare", "--mount", "--user", "--map-root-user"]
-    done = subprocess.run(
-        [*unshare, "bash", "-c", f"trap 'umount {disk}' EXIT\n{script}"],
-        env={**os.environ, "BACKUP_DIR": str(disk), "BACKUP_PASSPHRASE_FILE": str(passphrase_file)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_own_mounts(disk, script, {"BACKUP_DIR": disk, "BACKUP_PASSPHRASE_FILE": passphrase_file})
     assert done.returncode == 1, done.stderr
     assert words in done.stderr
     assert not [line for line in done.stderr.splitlines() if line.endswith(".partial")]
