@@ -335,7 +335,7 @@ class Settings(BaseSettings):
     attachments_blocked_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     """True types that are refused: `executable, script, html, svg, macros`, or any that `attachments check` lists."""
     attachments_allowed_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
-    """Types that are served though clamd does not look into them, such as `zst`."""
+    """Types that are served though what is in them is not looked into, such as `zst`."""
     attachments_transfer_seconds: float = Field(default=300, ge=1)
     attachments_connections: int = Field(default=8, ge=1, le=64)
     """Files that one sweep scans at once, each over a connection to clamd; see MaxThreads in clamd.conf."""

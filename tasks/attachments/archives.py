@@ -12,11 +12,9 @@ from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
-from tasks.attachments import seven_zip, zips
-from tasks.attachments.formats import ANYWHERE, EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, is_tar, types
+from tasks.attachments import formats, ole2, pdf, zips
+from tasks.attachments.formats import EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, Data, is_tar, types
 from tasks.attachments.verdicts import FaultError, Kind
-
-Data = bytes | mmap
 
 # Expanders of whole streams, and of a zip's members by their method. The others are opened by no clamd.
 STREAMS: dict[str, Callable[[], Any]] = {
@@ -28,51 +26,31 @@ ZIP_MEMBERS: dict[int, Callable[[], Any]] = {8: lambda: zlib.decompressobj(wbits
 FIRST_STEP, STEP = 1 << 12, 1 << 18
 
 # clamd's own limits are MaxRecursion (17) and MaxFiles (10,000). A bomb is clamd's to find; past this there is no more looking.
-MOST_DEPTH = 17
-MOST_MEMBERS = 20_000
-MOST_BYTES = 512 << 20
-# Each costs the same however little is in it, as do so many bytes of a 7z's directory. BGZF makes one of each 64 KB.
-MOST_STREAMS = 100_000
-DIRECTORY_BYTES = 100
+MOST_DEPTH, MOST_MEMBERS, MOST_BYTES = 17, 20_000, 512 << 20
+# Each costs the same however little is in it. BGZF makes a stream of each 64 KB.
+MOST_STREAMS, MOST_SCANS = 100_000, 1000
 
 SOMETHING = re.compile(rb"[^\0]")
 PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
 ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", b"encryption-data"
 ODF_MACROS = (b"Basic/", b"Scripts/")
-# Streams that only encrypted files have, by their entry in the directory; the first bytes of an encrypted .ppt's, .xls's and
-# .doc's own streams, which are never scattered and begin at so many bytes ([MS-CFB], [MS-OFFCRYPTO]).
-OLE2_ENCRYPTED = {
-    re.compile(pattern, re.DOTALL): alignment
-    for pattern, alignment in (
-        ("|".join(("EncryptedPackage", "EncryptedSummary", "\x09DRMContent")).encode("utf-16-le").replace(b"|\0", b"|"), 128),
-        (rb"\0\0\xf6\x0f.{4}\x14\0{3}\xdf\xc4\xd1\xf3", 64),
-        (rb"\x09\x08(?:\x08\0.{8}|\x10\0.{16})(?:\x86\0\0\0)?\x2f\0", 64),
-        (rb"\xec\xa5(?:[\xc0-\xd9]\0|[\x01-\x12]\x01|[\x65-\x6a]\0).{7}[" + re.escape(bytes(range(1, 256, 2))) + b"]", 512),
-    )
-}
 OLE2_MARKS = {
     MACROS: "_VBA_PROJECT".encode("utf-16-le"),
     EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
 }
-# Each line bounded, and as many of them: a stranger's mail is searched.
-MIME_BODY = re.compile(
-    rb"\nContent-Transfer-Encoding:[ \t]{0,99}([bq])(?:ase64|uoted-printable)[^\n]{0,998}\n"
-    rb"(?:[^\r\n][^\n]{0,998}\n){0,99}+\r?\n",
-    re.IGNORECASE,
-)
+MAIL_ENCODING = re.compile(rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t]){0,99}?\b(base64|quoted)", re.MULTILINE)
+CR_LINES = re.compile(rb"\r(?:MIME-Version|Content-Type|Content-Transfer-Encoding):", re.IGNORECASE)
 NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
-DATA_URI = re.compile(rb"base64,([A-Za-z0-9+/]++)")
-PDF_STREAM = re.compile(rb"stream\r?\n")
-# A string in the inner dictionary of a stream, such as an attachment's checksum: over it clamd 1.4 loses the stream's filter.
-PDF_INNER_STRING = re.compile(rb"/\w{1,100}+\s{0,20}+<<[^<>]{0,2000}+<[0-9A-Fa-f\s]{1,500}+>", re.DOTALL)
+DATA_URI = re.compile(rb"base64,([A-Za-z0-9+/\s]++)")
+EMBEDDED = re.compile(rb"(?<!\\)(?:\\\\)*\\objdata|<(?:\w{1,9}:)?(?:binaryData|binData|binary-data)\b")
 
 
-def look(data: Data, most_inside: int) -> set[str]:
+def look(data: Data, most_inside: int, scan: Callable[[Data], object]) -> set[str]:
     """Return the types of content and of all that is in it, and the methods that archives pack it with. Raise FaultError.
 
-    A zip's members may have `most_inside` bytes together.
+    A zip's members may have `most_inside` bytes together. `scan` has clamd scan what it may not find by itself, and may raise.
     """
-    inside = _Inside(most_inside)
+    inside = _Inside(most_inside, scan)
     inside.look(data, 0)
     return inside.types
 
@@ -80,32 +58,44 @@ def look(data: Data, most_inside: int) -> set[str]:
 class _Inside:
     """One look: what was found so far, and how much more may be looked at."""
 
-    def __init__(self, most_inside: int) -> None:
+    def __init__(self, most_inside: int, scan: Callable[[Data], object]) -> None:
         self.types: set[str] = set()
-        self._most_inside = most_inside
-        self._bytes, self._members, self._streams_left = MOST_BYTES, MOST_MEMBERS, MOST_STREAMS
+        self._most_inside, self._scan = most_inside, scan
+        self._bytes, self._members, self._streams_left, self._scans_left = MOST_BYTES, MOST_MEMBERS, MOST_STREAMS, MOST_SCANS
 
-    def look(self, data: Data, depth: int) -> None:
-        """Add the types of this content, and of what is in it where that can be unpacked here."""
+    def look(self, data: Data, depth: int, *, whole: bool = True) -> None:
+        """Add the types of this content, a `whole` file or a part of one, and of all that is in it."""
         if depth > MOST_DEPTH:
             raise FaultError(Kind.OVER_LIMIT, f"archives in archives, more than {MOST_DEPTH} deep")
-        found = types(data[:HEAD_BYTES]) | {name for name, mark in ANYWHERE.items() if data.find(mark) >= 0}
+        found = types(data)
+        if ("zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :])) or ("pdf" in found and found & formats.TEXTS):
+            raise FaultError(Kind.BROKEN, "a zip or PDF behind other bytes")
+        for name, at in formats.behind(data):
+            if name not in WALKED:
+                found.add(name)
+            elif whole and name not in found and not found & formats.STORING:
+                self._count()
+                if _begins(name, data, at):
+                    raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
+        if found & {"rtf", "xml"} and EMBEDDED.search(data):
+            found.add("embedded object")
         self.types |= found
-        if "zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :]):
-            raise FaultError(Kind.BROKEN, "a zip behind other bytes")
         for name in found & WALKED:
             if name in STREAMS:
-                self._member(self._streams(name, data), depth)
+                self._member(self._streams(name, data), depth, alone=name != "gz")
             else:
                 WALKS[name](self, data, depth)
 
-    def _member(self, chunks: Iterable[bytes], depth: int) -> None:
-        """Look at a file in an archive."""
+    def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
+        """Look at a file in another; have it scanned `alone` where clamd may not unpack it."""
         self._members -= 1
-        if self._members < 0:
-            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_MEMBERS} files in archives")
+        self._scans_left -= alone
+        if self._members < 0 or self._scans_left < 0:
+            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_MEMBERS} files in it, or {MOST_SCANS} in mails and documents")
         with stored(self._counted(chunks)) as data:
-            self.look(data, depth + 1)
+            if alone:
+                self._scan(data)
+            self.look(data, depth + 1, whole=whole)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -114,8 +104,8 @@ class _Inside:
                 raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
             yield chunk
 
-    def _count(self, streams: int) -> None:
-        self._streams_left -= streams
+    def _count(self) -> None:
+        self._streams_left -= 1
         if self._streams_left < 0:
             raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_STREAMS} streams in archives")
 
@@ -123,13 +113,12 @@ class _Inside:
         """Expand a gzip, bzip2 or xz, stream by stream, and see that each ends as it should."""
         at = 0
         while True:
-            self._count(1)
+            self._count()
             at = yield from _expanded(f"a {name}", STREAMS[name](), data, at, len(data))
             rest = SOMETHING.search(data, at)  # tapes and xz are padded with zeros
             if not rest or name not in types(data[rest.start() : rest.start() + HEAD_BYTES]):
-                return _check_rest(f"a {name}", data, at)
+                return
             at = rest.start()
-            self.types.add(f"{name} of several streams")
 
     def _tar(self, data: Data, depth: int) -> None:
         at = 0
@@ -143,9 +132,10 @@ class _Inside:
             if kind == b"S" or (kind in b"123456" and size) or (kind in b"xg" and PAX_SIZE.search(data, at, at + size)):
                 raise FaultError(Kind.BROKEN, "a tar with sizes that clamd does not read")
             if size:
-                self._member(_pieces(data, at, at + size), depth)
+                self._member(pieces(data, at, at + size), depth)
             at += -(-size // TAR_BLOCK) * TAR_BLOCK
-        _check_rest("a tar", data, at)
+        if (rest := SOMETHING.search(data, at)) and (found := types(data[rest.start() :])):
+            raise FaultError(Kind.BROKEN, f"a tar with {', '.join(sorted(found))} behind its end")
 
     def _zip(self, data: Data, depth: int) -> None:
         for member in zips.members(data, self._most_inside):
@@ -156,7 +146,7 @@ class _Inside:
                 continue  # the first is clamd's to say, the second is opened by none
             begin, stop = member.begin, member.begin + member.packed_bytes
             make = ZIP_MEMBERS.get(member.method)
-            content = _expanded("a zip's member", make(), data, begin, stop) if make else _pieces(data, begin, stop)
+            content = _expanded("a zip's member", make(), data, begin, stop) if make else pieces(data, begin, stop)
             if member.name == ODF_MANIFEST:
                 text = b"".join(self._counted(content))
                 if ODF_ENCRYPTION in text:
@@ -164,79 +154,67 @@ class _Inside:
                 content = iter([text])
             self._member(content, depth)
 
-    def _seven_zip(self, data: Data, depth: int) -> None:
-        at = data.find(ANYWHERE["7z"])
-        while at >= 0:
-            self._count(1)
-            if not at or seven_zip.begins(data, at):  # else it is a constant of a program
-                try:
-                    for folder in seven_zip.folders(data, at, self._count_directory):
-                        self._folder(data, folder, depth)
-                except (ValueError, IndexError, struct.error, lzma.LZMAError, EOFError):
-                    raise FaultError(Kind.BROKEN, "a 7z that does not expand: cut short, or packed unusually") from None
-            at = data.find(ANYWHERE["7z"], at + 1)
-
-    def _folder(self, data: Data, folder: seven_zip.Folder, depth: int) -> None:
-        self.types |= {f"7z {method}" for method, _ in folder.coders}
-        if sum(folder.sizes) > self._bytes:
-            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
-        chunks = seven_zip.expanded(data, folder)
-        if chunks is None:
-            self.types.add("7z of another packing")
-            return
-        with stored(self._counted(chunks)) as content:
-            at = 0
-            for size in folder.sizes:
-                self._member(_pieces(content, at, at + size), depth)
-                at += size
-
-    def _count_directory(self, size: int) -> None:
-        self._count(size // DIRECTORY_BYTES + 1)
-
-    def _ole2(self, data: Data, _depth: int) -> None:
-        if any(found.start() % alignment == 0 for mark, alignment in OLE2_ENCRYPTED.items() for found in mark.finditer(data)):
-            raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
+    def _ole2(self, data: Data, depth: int) -> None:
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
+        try:
+            for name, content in ole2.streams(data):
+                if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):
+                    raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
+                self._member([content], depth, whole=False)
+                for found in ole2.PACKAGE.finditer(content):
+                    self._member([content[found.end() :][: int.from_bytes(found[1], "little")]], depth)
+                for found in ole2.OBJECT.finditer(content):
+                    packed = found[0].startswith(b"\x10")
+                    self._member(_inflated(content, found.end()) if packed else [content[found.end() :]], depth, alone=True)
+        except (struct.error, KeyError):
+            raise FaultError(Kind.BROKEN, "an OLE2 file without its header") from None
 
     def _mail(self, data: Data, depth: int) -> None:
-        bodies = list(MIME_BODY.finditer(data))
-        for found, stop in zip(bodies, (*(body.start() for body in bodies[1:]), len(data)), strict=False):
-            end = data.find(b"\n--", found.end(), stop)
-            body = data[found.end() : end if end >= 0 else stop]
-            self._member([a2b_qp(body) if found[1] in b"Qq" else _from_base64(body)], depth)
+        """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes."""
+        if CR_LINES.search(data):
+            raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
+        at = formats.starts(data)
+        while at >= 0 and (blank := formats.BLANK_LINE.search(data, max(0, at - 1))):
+            begin = blank.end()
+            stop = data.find(b"\n--", begin - 1)
+            body = data[begin : max(begin, stop)] if stop >= 0 else data[begin:]
+            for encoding in set(MAIL_ENCODING.findall(data[at : blank.start()].lower())) or {b""}:
+                decoded = a2b_qp(body) if encoding == b"quoted" else _from_base64(body) if encoding else body
+                self._member([decoded], depth, alone=bool(encoding))
+            at = data.find(b"\n", stop + 1) + 1 or -1 if stop >= 0 else -1
 
     def _html(self, data: Data, depth: int) -> None:
         for found in DATA_URI.finditer(data):
-            self._member([_from_base64(found[1])], depth)
+            self._member([_from_base64(found[1])], depth, alone=True)
 
     def _pdf(self, data: Data, depth: int) -> None:
-        for begin in PDF_STREAM.finditer(data):
-            self._count(1)
-            with stored(self._counted(_inflated(data, begin.end()))) as content:
-                if content:
-                    self.look(content, depth + 1)
-        stream = end = -1
-        for found in PDF_INNER_STRING.finditer(data):
-            stream = stream if stream > found.end() else data.find(b"stream", found.end())
-            end = end if end > found.end() else data.find(b"endobj", found.end())
-            if stream < 0 or end < 0:
-                return
-            if stream < end:
-                self.types.add("pdf attachment with a checksum")
-                return
+        try:
+            for begin, packed in pdf.attachments(data, lambda at: stored(self._counted(_inflated(data, at)))):
+                stop = data.find(b"endstream", begin)
+                content = _inflated(data, begin) if packed else pieces(data, begin, stop if stop >= 0 else len(data))
+                self._member(content, depth, alone=True)
+        except ValueError:
+            self.types.add("pdf attachment")
 
 
 WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {
     "tar": _Inside._tar,
     "zip": _Inside._zip,
-    "7z": _Inside._seven_zip,
     "ole2": _Inside._ole2,
     "pdf": _Inside._pdf,
     "mail": _Inside._mail,
     "html": _Inside._html,
 }
 WALKED = frozenset({*STREAMS, *WALKS})
-"""The types that a look is worth keeping the content for."""
+
+
+def _begins(name: str, data: Data, at: int) -> bool:
+    """Return whether what looks like one by a few bytes is a tar, by its checksum, or a gzip, bzip2 or xz that expands."""
+    if name in STREAMS:
+        with suppress(zlib.error, lzma.LZMAError, OSError, ValueError):
+            STREAMS[name]().decompress(data[at : at + FIRST_STEP], STEP)
+            return True
+    return name not in STREAMS and (name != "tar" or is_tar(data[at : at + TAR_BLOCK]))
 
 
 @contextmanager
@@ -282,17 +260,10 @@ def _from_base64(text: bytes) -> bytes:
 
 
 def _inflated(data: Data, at: int) -> Iterator[bytes]:
-    """Yield a stream of a PDF as far as it expands: what is packed otherwise is clamd's alone."""
+    """Yield a stream as far as it expands, as viewers do."""
     with suppress(FaultError):
         yield from _expanded("a stream", zlib.decompressobj(), data, at, len(data))
 
 
-def _pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:
+def pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:
     return (data[start : min(start + STEP, stop)] for start in range(at, stop, STEP))
-
-
-def _check_rest(what: str, data: Data, at: int) -> None:
-    """Raise FaultError if an archive lies behind the end of another: clamd does not look there."""
-    rest = SOMETHING.search(data, at)
-    if rest and (found := types(data[rest.start() : rest.start() + HEAD_BYTES])):
-        raise FaultError(Kind.BROKEN, f"{what} with {', '.join(sorted(found))} behind its end")

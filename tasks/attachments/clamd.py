@@ -100,7 +100,7 @@ class Clamd:
     def __init__(self, url: str, *, scan_seconds: float) -> None:
         """`scan_seconds` is how long clamd may take for its answer: its queue and MaxScanTime."""
         self._url = urlsplit(url)
-        self._scan_seconds = scan_seconds
+        self.scan_seconds = scan_seconds
         self._version: tuple[float, Version] | None = None
         self._lock = threading.Lock()
 
@@ -133,7 +133,7 @@ class Clamd:
         `seconds` is how long the answer may take, if no scan's usual time.
         """
         with self._connected() as connection:
-            yield Stream(connection, self._scan_seconds if seconds is None else min(seconds, self._scan_seconds))
+            yield Stream(connection, self.scan_seconds if seconds is None else min(seconds, self.scan_seconds))
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:

@@ -1,11 +1,14 @@
 """The table of true types: what content is by its own bytes, whatever its row and name say.
 
-A type that can hold other files is believed clean only where clamd has found EICAR in a sample (probes.tsv). Those without a
-sample are opened by no clamd.
+A type that can hold files is believed clean only where clamd has found EICAR in a sample (probes.tsv), and `archives` looks
+at each file in it. What has no sample is opened by no clamd, or by clamd alone, which passes what it cannot open in it.
 """
 
 import re
+from collections.abc import Iterator
+from mmap import mmap
 
+Data = bytes | mmap
 TAR_BLOCK = 512
 OCTAL = re.compile(rb"[0-7]{1,7}")
 HEAD_BYTES = 0x8006
@@ -15,28 +18,27 @@ EXECUTABLE, MACROS = "executable", "macros"
 """The latter is a document's that has them, which only a look inside tells."""
 
 TYPES = {
-    name: re.compile(pattern, re.DOTALL | re.IGNORECASE if name in {"html", "svg", "mail", "mime", "script"} else re.DOTALL)
+    name: re.compile(pattern, re.DOTALL | re.IGNORECASE if name in {"html", "svg", "mime", "script"} else re.DOTALL)
     for name, pattern in {
-        # Opened by clamd, as far as its samples are found.
-        "zip":        rb"PK(?:\x03\x04|\x05\x06)",
+        # Looked into, where clamd opens them.
+        "zip":        rb"PK(?:\x03\x04|\x05\x06|\x06\x06|\x07\x08PK|00PK)",
         "gz":         rb"\x1f\x8b\x08",
         "bz2":        rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)",
         "xz":         rb"\xfd7zXZ\0",
+        "ole2":       rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "pdf":        rb"(?:\xef\xbb\xbf)?[\t-\r\x1b -~]{0,1000}?%PDF-",
+        "rtf":        rb"\s*\{\\rt",
+        "xml":        rb"(?:\xef\xbb\xbf)?\s*<\?xml",
+        "html":       rb"(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->)*+<(?:!doctype html|html|head|body|script|iframe|title|meta|a\s)",
+        # Not looked into: by no clamd, or by clamd alone.
         "7z":         rb"7z\xbc\xaf\x27\x1c",
-        "rar3":       rb"Rar!\x1a\x07\0",
-        "rar5":       rb"Rar!\x1a\x07\x01\0",
+        "rar":        rb"Rar!\x1a\x07[\0\x01]",
         "cab":        rb"MSCF\0{4}",
         "arj":        rb"\x60\xea.[\0-\x0a].{6}\x02",
-        "lzh":        rb"..-l[hz][0-9a-ds]-",
+        "lzh":        rb"..-(?:l[hz][0-9a-ds]|pm[0-2])-",
         "cpio":       rb"07070[127]|\xc7\x71|\x71\xc7",
         "xar":        rb"xar!",
         "iso":        rb".{32769}(?:CD001|BEA01)",
-        "ole2":       rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-        "pdf":        rb".{0,1024}%PDF-",
-        "rtf":        rb"\s*\{\\rt",
-        "html":       rb"(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->)*+<(?:!doctype html|html|head|body|script|iframe|title|meta|a\s)",
-        "mail":       rb"(?:\xef\xbb\xbf)?\s*(?:From |[a-z][a-z0-9-]{0,60}:).{0,32000}?\n"
-                      rb"(?:MIME-Version|Content-Type|Received|Message-ID|Return-Path|From|To|Subject):",
         "tnef":       rb"\x78\x9f\x3e\x22",
         # Opened by no clamd; the first is a mail's part alone.
         "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n",
@@ -49,35 +51,97 @@ TYPES = {
         "rpm":        rb"\xed\xab\xee\xdb",
         "warc":       rb"WARC/",
         "pst":        rb"!BDN",
-        # lz4, lzop, lrzip, zpaq, compress, rzip; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc.
+        # lz4, lzop, lrzip, zpaq, compress, rzip, PPMd; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; help files, Flash, DOS's compress.
         "rare archive": rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18|\x89LZO\0\r\n\x1a\n|LRZI|7kSt\xa0|zPQ[\x01\x02]"
-                      rb"|\x1f\x9d[\x09-\x10\x89-\x90]|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01",
-        # VMDK, VHD, VHDX, QCOW, VDI; cramfs, NTFS, FAT, ext, HFS, APFS.
+                      rb"|\x1f\x9d[\x09-\x10\x89-\x90]|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
+                      rb"|\x8f\xaf\xac\x84|ITSF\x03|ITOLITLS|[CZ]WS[\x01-\x40]|SZDD\x88\xf0|KWAJ\x88\xf0",
+        # VMDK, VHD, VHDX, QCOW, VDI; cramfs, NTFS, FAT, ext, HFS, APFS, Android's; tables of partitions.
         "disk image": rb"KDMV|# Disk DescriptorFile|conectix|vhdxfile|QFI\xfb|.{64}\x7f\x10\xda\xbe|\x45\x3d\xcd\x28"
                       rb"|\x28\xcd\x3d\x45|.{3}NTFS {4}|.{54}FAT1|.{82}FAT32|.{1080}\x53\xef[\x01-\x04]\0"
-                      rb"|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}\0)|.{32}NXSB",
+                      rb"|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}\0)|.{32}NXSB"
+                      rb"|(?:\xe9..|\xeb.\x90).{507}\x55\xaa|.{446}(?:[\0\x80].{15}){4}\x55\xaa|.{512}EFI PART|ER\x02\0.{508}PM"
+                      rb"|\x3a\xff\x26\xed|.{4096}gDla",
+        "uuencode":   rb"begin(?:-base64)? [0-7]{3,4} |=ybegin |\(This file must be converted with BinHex",
         # Named by ATTACHMENTS_BLOCKED_TYPES alone: there is nothing to open in them.
         EXECUTABLE:   rb"MZ|\x7fELF|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe|L\0{3}\x01\x14\x02\0|dex\n0",
         "script":     rb"(?:\xef\xbb\xbf)?\s*(?:#!|@echo |<\?php|<script|<job|<package|<scriptlet)",
         "svg":        rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->|<!doctype svg[^>]*>)*+<(?:svg:)?svg[\s>]",
     }.items()
 }  # fmt: skip
-LEAVES = frozenset({EXECUTABLE, "script", "svg", MACROS})
-NAMES = frozenset({*TYPES, "tar", MACROS})
+LEAVES = frozenset({EXECUTABLE, "script", "svg", "rtf", "xml", MACROS})
+NAMES = frozenset({*TYPES, "tar", "mail", MACROS, "embedded object", "pdf attachment"})
+TEXTS = frozenset({"html", "svg", "script", "mail", "mime", "rtf"})
+STORING = frozenset({"zip", "tar", "ole2"})
+"""What other files lie in as they are."""
+MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r?\n")
+MAIL_HEADER = re.compile(
+    rb"\n(?:mime-version|content-type|content-transfer-encoding|received|message-id|return-path|from|to|subject)[ \t]*:"
+)
 
-# Programs find these wherever they begin, behind a picture or a program; clamd does so for those that it opens.
-ANYWHERE = {"7z": b"7z\xbc\xaf\x27\x1c", "rar3": b"Rar!\x1a\x07\0", "rar5": b"Rar!\x1a\x07\x01\0", "cab": b"MSCF\0\0\0\0"}
+# What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far
+# these are from its beginning, its type and expression. No byte has two places among these few: one search finds them all.
+BEHIND = {
+    few: (back, name, re.compile(pattern, re.DOTALL))
+    for few, (back, name, pattern) in {
+        b"z\xbc\xaf": (1, "7z", rb"7z\xbc\xaf\x27\x1c"),
+        b"Rar": (0, "rar", rb"Rar!\x1a\x07"),
+        b"MSC": (0, "cab", rb"MSCF\0{4}"),
+        b"MSW": (0, "wim", rb"MSWIM\0{3}"),
+        b"xar": (0, "xar", rb"xar!\0.\0[\0-\x02]"),
+        b"-lh": (2, "lzh", rb"..-lh[0-9ds]-.{13}[\0-\3]"),
+        b"01\1": (3, "iso", rb"CD001\x01"),
+        b"oly": (1, "disk image", rb"koly\0{3}\x04"),
+        b"egi": (1, "uuencode", rb"(?<=\n)begin(?:-base64)? [0-7]{3,4} |(?<=\n=y)begin "),
+        b"07070": (0, "cpio", rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}"),
+        b"(\xb5/": (0, "zst", rb"\x28\xb5\x2f\xfd(?:[\0\4\x20\x24].|[\x60\x64]..|[\x40\x44].{3}|[\xa0\xa4].{4}"
+                             rb"|[\x80\x84].{5}|[\xe0\xe4].{8}|[\xc0\xc4].{9})..[\0-\x10]"),
+        b"zXZ": (2, "xz", rb"\xfd7zXZ\0"),
+        b"AY&": (5, "bz2", rb"BZh[1-9]1AY&SY"),
+        b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
+        b"PK\3": (0, "zip", rb"PK\x03\x04[\0-\x3f]\0.[\0-\x08]"),
+        b"ust": (257, "tar", rb".{257}ustar"),
+        b"obj": (2, "pdf", rb"[\d\s]\sobj\s*<<\s*(?:/[\w#]|%|>>)|\d\sobj\s*%"),
+    }.items()
+}  # fmt: skip
+SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABC" if len(few) == 3 else b"ABABA" for few in BEHIND))
+SIEVED, PIECE, NOTHING = re.compile(b"AB(?=[AC])"), 1 << 16, (0, "", re.compile(b"(?!)"))
 
 
-def types(head: bytes) -> set[str]:
-    """Return the names of the types that content with this beginning has; a polyglot has several."""
+def types(data: Data) -> set[str]:
+    """Return the names of the types that content has by its beginning; a polyglot has several."""
+    head = data[:HEAD_BYTES]
     found = {name for name, pattern in TYPES.items() if pattern.match(head)}
-    return found | {"tar"} if is_tar(head) else found
+    return found | ({"tar"} if is_tar(head) else set()) | ({"mail"} if is_mail(data) else set())
+
+
+def behind(data: Data) -> Iterator[tuple[str, int]]:
+    """Yield the types of what begins within content, and where."""
+    for start in range(0, len(data), PIECE):
+        piece = data[start : start + PIECE + 4]
+        for found in SIEVED.finditer(piece.translate(SIEVE)):
+            at = found.start()
+            back, name, pattern = BEHIND.get(piece[at : at + 3]) or BEHIND.get(piece[at : at + 5], NOTHING)
+            if (begin := start + at - back) > 0 and pattern.match(data, begin):
+                yield name, begin
+
+
+def is_mail(data: Data) -> bool:
+    """Return whether the first lines, up to a blank one, hold a header that mails have."""
+    begin = starts(data)
+    blank = BLANK_LINE.search(data, begin, begin + MOST_HEADERS)
+    headers = data[begin : blank.start() if blank else begin + MOST_HEADERS]
+    return bool(MAIL_HEADER.search(b"\n" + headers.replace(b"\r", b"\n").lower()))
+
+
+def starts(text: Data) -> int:
+    """Return where a text begins, behind white space and a byte order mark."""
+    return found.end() if (found := SPACE.match(text)) else 0
 
 
 def is_tar(head: bytes) -> bool:
-    """Return whether content begins with a tar's header: old ones have no mark, but all have a checksum."""
+    """Return whether content begins with a tar's header: old ones have no mark, all have a checksum, some of signed bytes."""
     told = head[148:156].strip(b" \0")
-    if len(head) < TAR_BLOCK or not head[0]:
+    if len(head) < TAR_BLOCK or not head[0] or not OCTAL.fullmatch(told):
         return False
-    return bool(OCTAL.fullmatch(told)) and int(told, 8) == sum(head[:148]) + 256 + sum(head[156:TAR_BLOCK])
+    summed = head[:148] + b" " * 8 + head[156:TAR_BLOCK]
+    return sum(summed) - int(told, 8) in {0, 256 * sum(byte > 0x7F for byte in summed)}

@@ -78,7 +78,7 @@ def _process() -> tuple[Scanner, Quarantine | None]:
 def known_types(variable: str, names: tuple[str, ...]) -> frozenset[str]:
     """Return the types that a setting names. Raise ConfigurationError if there is none of a name."""
     for name in names:
-        if name not in formats.NAMES | scannable.probed() and not name.startswith(("zip ", "7z ")):
+        if name not in formats.NAMES and not name.startswith("zip "):
             raise ConfigurationError(f"{variable} names the type {name!r}; `chat-workers attachments check` lists all")
     return frozenset(names)
 

@@ -192,20 +192,32 @@ def _through(attachment: Attachment, content: Content, scanner: Scanner, version
         )
 
 
-def _judge(stream: Stream, data: archives.Data, scanner: Scanner, fitness: Fitness) -> Finding:
+def _judge(stream: Stream, data: formats.Data, scanner: Scanner, fitness: Fitness) -> Finding:
     """Return the verdict of clamd, and of a look inside at what it calls OK."""
-    kind, detail = read_reply(stream.finish())
-    if kind is Kind.OVER_LIMIT:
-        limit = detail.rpartition(".")[2]
-        return Finding(kind, f"clamd found {detail}; to let it look on, raise {limit} in clamd.conf", detail)
-    if kind is not Kind.CLEAN:
-        return Finding(kind, f"clamd found {detail}", detail) if kind in RELEASABLE else Finding(kind, detail)
+    until = time.monotonic() + scanner.clamd.scan_seconds
+
+    def scan_inside(found: formats.Data) -> None:
+        pieces = archives.pieces(found, 0, len(found))
+        _believe(scannable.answer(scanner.clamd, pieces, seconds=max(0.1, until - time.monotonic())))
+
     try:
-        types = archives.look(data, scannable.most_inside(scanner.largest_bytes))
+        _believe(stream.finish())
+        types = archives.look(data, scannable.most_inside(scanner.largest_bytes), scan_inside)
     except FaultError as fault:
-        return Finding(fault.kind, str(fault))
+        return Finding(fault.kind, str(fault), fault.signature)
     if refused := types & scanner.blocked:
         return Finding(Kind.REFUSED_TYPE, f"refused type: {', '.join(sorted(refused))} (ATTACHMENTS_BLOCKED_TYPES)")
     if closed := types - formats.LEAVES - fitness.opens - scanner.allowed:
-        return Finding(Kind.NOT_OPENED, f"{', '.join(sorted(closed))}: clamd does not look into it")
+        return Finding(Kind.NOT_OPENED, f"{', '.join(sorted(closed))}: not looked into")
     return Finding(Kind.CLEAN)
+
+
+def _believe(reply: bytes) -> None:
+    """Raise FaultError unless clamd says that it has found nothing."""
+    kind, detail = read_reply(reply)
+    if kind is Kind.OVER_LIMIT:
+        raise FaultError(
+            kind, f"clamd found {detail}; to let it look on, raise {detail.rpartition('.')[2]} in clamd.conf", detail
+        )
+    if kind is not Kind.CLEAN:
+        raise FaultError(kind, *((f"clamd found {detail}", detail) if kind in RELEASABLE else (detail,)))

@@ -9,11 +9,12 @@ import io
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tasks.attachments import formats
 from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError
 from tasks.attachments.verdicts import Kind, read_reply
 
@@ -82,14 +83,15 @@ def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
 
 
 def opened(clamd: Clamd) -> dict[str, bool]:
-    """Return for each format and method whether clamd finds EICAR in a sample of it. Raise ClamdUnavailableError."""
-    return {name: _finds_eicar(clamd, probe) for name, probe in _probes().items()}
+    """Return of each format that may hold files whether clamd finds EICAR in a sample of it. Raise ClamdUnavailableError."""
+    found = {name: _finds_eicar(clamd, probe) for name, probe in samples(PROBES).items()}
+    return {name: found.get(name, False) for name in sorted({*found, *formats.NAMES - formats.LEAVES})}
 
 
 def _finds_eicar(clamd: Clamd, probe: bytes) -> bool:
     """Ask up to twice: what a clamd in trouble answers says nothing about a format, which is blocked by it for an hour."""
     for _ in range(2):
-        reply = _reply(clamd, iter([probe]), None)
+        reply = answer(clamd, [probe])
         kind, detail = read_reply(reply)
         if kind in {Kind.INFECTED, Kind.CLEAN}:
             return kind is Kind.INFECTED
@@ -98,14 +100,10 @@ def _finds_eicar(clamd: Clamd, probe: bytes) -> bool:
     return False
 
 
-def probed() -> frozenset[str]:
-    """Return the names of all formats and methods with a sample."""
-    return frozenset(_probes())
-
-
 @cache
-def _probes() -> dict[str, bytes]:
-    lines = (line.split("\t") for line in PROBES.read_text().splitlines())
+def samples(path: Path) -> dict[str, bytes]:
+    """Return the samples that a file holds, by the name of their format."""
+    lines = (line.split("\t") for line in path.read_text().splitlines())
     return {name: zlib.decompress(base64.b85decode(probe)) for name, probe in lines}
 
 
@@ -122,10 +120,11 @@ def most_inside(largest_bytes: int) -> int:
 
 def ask(clamd: Clamd, chunks: Iterator[bytes], *, seconds: float | None = None) -> Kind:
     """Return clamd's verdict on this content. Raise ClamdUnavailableError."""
-    return read_reply(_reply(clamd, chunks, seconds))[0]
+    return read_reply(answer(clamd, chunks, seconds=seconds))[0]
 
 
-def _reply(clamd: Clamd, chunks: Iterator[bytes], seconds: float | None) -> bytes:
+def answer(clamd: Clamd, chunks: Iterable[bytes], *, seconds: float | None = None) -> bytes:
+    """Return clamd's reply to this content. Raise ClamdUnavailableError."""
     try:
         with clamd.stream(seconds=seconds) as stream:
             for chunk in chunks:

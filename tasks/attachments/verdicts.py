@@ -91,11 +91,11 @@ OWN_TROUBLE = re.compile(
 
 
 class FaultError(Exception):
-    """Content that cannot count as scanned, by its own structure; the text says why."""
+    """Content that cannot count as scanned, by its own structure; the text says why. Or a `signature` was found inside."""
 
-    def __init__(self, kind: Kind, reason: str) -> None:
+    def __init__(self, kind: Kind, reason: str, signature: str = "") -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.kind, self.signature = kind, signature
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,11 @@ content than it shows to who opens it; what is as APPNOTE.TXT says, from the fir
 
 import struct
 from collections.abc import Iterator
-from mmap import mmap
 from operator import attrgetter
 from typing import NamedTuple
 
+from tasks.attachments.formats import Data
 from tasks.attachments.verdicts import FaultError, Kind
-
-Data = bytes | mmap
 
 LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 LOCAL = struct.Struct("<4s2x2H8xL4x2H")

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import io
-import lzma
 import struct
 import tarfile
 import zipfile
@@ -15,9 +14,9 @@ from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0" + b"\x90wS\xde" + b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def zipped(content: bytes, name: str = "eicar.com") -> bytes:
+def zipped(content: bytes, name: str = "eicar.com", method: int = zipfile.ZIP_DEFLATED) -> bytes:
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(archive, "w", method) as file:
         file.writestr(name, content)
     return archive.getvalue()
 
@@ -31,14 +30,15 @@ def tarred(content: bytes) -> bytes:
     return archive.getvalue()
 
 
-def pdf(content: bytes, more: bytes = b"") -> bytes:
-    """A PDF with the content as a compressed stream, whose dictionary has `more`."""
-    stream = zlib.compress(content)
+def pdf(content: bytes, more: bytes | None = None) -> bytes:
+    """A PDF with the content attached: compressed, or as it is where `more` of its dictionary is given."""
+    stream, more = (zlib.compress(content), b"/Filter /FlateDecode") if more is None else (content, more)
     objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Catalog /Pages 2 0 R /Names << /EmbeddedFiles << /Names [(a) 4 0 R] >> >> >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 100 100] >>",
-        b"<< %s/Type /EmbeddedFile /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (more, len(stream), stream),
+        b"<< /Type /Filespec /F (a) /EF << /F 5 0 R >> >>",
+        b"<< /Length %d %s >>\nstream\n%s\nendstream" % (len(stream), more, stream),
     ]
     body, offsets = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
@@ -47,29 +47,61 @@ def pdf(content: bytes, more: bytes = b"") -> bytes:
     table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     return (
         body
-        + b"xref\n0 5\n0000000000 65535 f \n"
+        + b"xref\n0 6\n0000000000 65535 f \n"
         + table
-        + b"trailer << /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(body)
+        + b"trailer << /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(body)
     )
 
 
-def ole2(name: str, content: bytes) -> bytes:
-    """An OLE2 file with one stream of up to 512 bytes ([MS-CFB]): header, FAT, directory, mini FAT, mini stream."""
-    free, last, table, minis = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD, -(-len(content) // 64)
-    numbers = (0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1, 0, 4096, 2, 1, last, 0)
-    header = struct.pack("<8s16x5H6x9L", bytes.fromhex("d0cf11e0a1b11ae1"), *numbers)
+def ole2(streams: dict[str, bytes]) -> bytes:
+    """An OLE2 file with these streams, the small ones in sectors of their own ([MS-CFB])."""
+    free, last, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
+    sectors, fat, small, small_fat = list[bytes](), list[int](), b"", list[int]()
+
+    def put(content: bytes) -> int:
+        begin, count = len(sectors), -(-len(content) // 512)
+        sectors.extend(content[512 * each :][:512].ljust(512, b"\0") for each in range(count))
+        fat.extend([*range(begin + 1, begin + count), last][:count] if count else [])
+        return begin if count else last
+
+    def entry(name: str, kind: int, right: int, child: int, start: int, size: int) -> bytes:
+        encoded = f"{name}\0".encode("utf-16-le")
+        return struct.pack("<64sHBB3L36xLQ", encoded, len(encoded), kind, 1, free, right, child, start, size)
+
     entries = b""
-    for entry, kind, child, start, size in (("Root Entry", 5, 1, 3, 64 * minis), (name, 2, free, 0, len(content))):
-        encoded = f"{entry}\0".encode("utf-16-le")
-        entries += struct.pack("<64sHBB3L36xLQ", encoded, len(encoded), kind, 1, free, free, child, start, size)
-    mini_fat = [*range(1, minis), last]
-    sectors = (
-        struct.pack("<128L", table, last, last, last, *[free] * 124),
-        entries,
-        struct.pack("<128L", *mini_fat, *[free] * (128 - minis)),
-        content,
-    )
-    return header + struct.pack("<109L", 0, *[free] * 108) + b"".join(sector.ljust(512, b"\0") for sector in sectors)
+    for number, (name, content) in enumerate(streams.items(), 1):
+        if len(content) < 4096:
+            start, count = len(small_fat), -(-len(content) // 64)
+            small_fat += [*range(start + 1, start + count), last][:count]
+            small += content.ljust(64 * count, b"\0")
+        else:
+            start = put(content)
+        entries += entry(name, 2, number + 1 if number < len(streams) else free, free, start, len(content))
+    entries = entry("Root Entry", 5, free, 1, put(small), len(small)) + entries
+    directory, padded = put(entries), struct.pack(f"<{len(small_fat)}L", *small_fat)
+    padded += b"\xff" * (-len(padded) % 512)
+    small_table, count = put(padded), 1
+    while len(sectors) + count > 128 * count:
+        count += 1
+    begin = len(sectors)
+    fat += [table] * count + [free] * (128 * count - count - begin)
+    numbers = (0x3E, 3, 0xFFFE, 9, 6, 0, count, directory, 0, 4096, small_table, len(padded) // 512, last, 0)
+    header = struct.pack("<8s16x5H6x9L", bytes.fromhex("d0cf11e0a1b11ae1"), *numbers)
+    header += struct.pack("<109L", *range(begin, begin + count), *[free] * (109 - count))
+    return header + b"".join(sectors) + struct.pack(f"<{len(fat)}L", *fat)
+
+
+def package(content: bytes) -> bytes:
+    """A stream as Office makes it of any file that is dropped into a document ([MS-OLEDS], OLE1Package)."""
+    stream = b"\2\0a\0a\0\0\0\3\0\2\0\0\0a\0" + struct.pack("<L", len(content)) + content
+    return struct.pack("<L", len(stream)) + stream
+
+
+def slides(content: bytes) -> bytes:
+    """A presentation with the content embedded, and a record behind it over which clamd loses that ([MS-PPT])."""
+    packed = zlib.compress(content)
+    records = struct.pack("<2HL5000x", 0x0F, 0x03E8, 5000) + struct.pack("<2HLL", 0x10, 0x1011, len(packed) + 4, len(content))
+    return ole2({"PowerPoint Document": records + packed + bytes(8)})
 
 
 def rar5(content: bytes, name: bytes = b"eicar.com") -> bytes:
@@ -95,25 +127,6 @@ def rar3(content: bytes, name: bytes = b"eicar.com") -> bytes:
     size = len(content)
     fields = struct.pack("<LLBLLBBHL", size, size, 3, zlib.crc32(content), 0x21 << 16, 20, 0x30, len(name), 0o644)
     return b"Rar!\x1a\x07\0" + block(0x73, 0, bytes(6)) + block(0x74, 0x8000, fields + name) + content + block(0x7B, 0x4000)
-
-
-def seven_zip(*contents: bytes) -> bytes:
-    """A 7z of these files, packed as one by LZMA2 (7zFormat.txt of the LZMA SDK)."""
-
-    def number(value: int) -> bytes:
-        return b"\xff" + struct.pack("<Q", value)
-
-    whole, count = b"".join(contents), number(len(contents))
-    packed = lzma.compress(whole, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 16}])
-    names = b"\0" + b"".join(f"{place}.bin\0".encode("utf-16-le") for place in range(len(contents)))
-    streams = b"\6" + number(0) + b"\1\x09" + number(len(packed)) + b"\0"
-    streams += b"\7\x0b\1\0\1\x21\x21\1\x08\x0c" + number(len(whole)) + b"\0"
-    streams += (
-        b"\x08\x0d" + count + b"\x09" * (len(contents) > 1) + b"".join(number(len(each)) for each in contents[:-1]) + b"\0"
-    )
-    directory = b"\1\4" + streams + b"\0\5" + count + b"\x11" + number(len(names)) + names + b"\0\0"
-    start = struct.pack("<QQL", len(packed), len(directory), zlib.crc32(directory))
-    return b"7z\xbc\xaf\x27\x1c\0\4" + struct.pack("<L", zlib.crc32(start)) + start + packed + directory
 
 
 def tnef(content: bytes) -> bytes:
@@ -159,7 +172,9 @@ CLEAN = {
     "a tar.gz": gzip.compress(tarred(b"hello")),
     "two gzip members": gzip.compress(b"one") + gzip.compress(b"two"),
     "a PDF": pdf(b"hello"),
-    "a 7z": seven_zip(b"hello " * 999, b"", PNG, zipped(b"hello")),
+    "an Office document": ole2({"WordDocument": b"hello " * 999, "\x01Ole10Native": package(PNG), "Package": zipped(b"hello")}),
+    "a bzip2 of several streams": bz2.compress(b"hello") + bz2.compress(b"hello"),
+    "RTF": b"{\\rtf1 hello}",
     "a mail": mail(zipped(b"hello")),
 }
 UNSCANNABLE = {
@@ -171,5 +186,6 @@ UNSCANNABLE = {
     "a zip cut short": (zipped(bytes(range(256)) * 999)[:300], "cut short"),
     "a gzip cut short": (gzip.compress(bytes(range(256)) * 999)[:-9], "cut short"),
     "a gzip with a wrong checksum": (gzip.compress(b"hello")[:-8] + b"\1" * 8, "does not expand"),
-    "a 7z cut short": (b"7z\xbc\xaf\x27\x1c\0\4" + b"\0" * 4 + b"\xff" * 16 + b"\0" * 40, "cut short"),
+    "a 7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(24), "7z: not looked into"),
+    "an OLE2 file without its header": (bytes.fromhex("d0cf11e0a1b11ae1") + bytes(99), "without its header"),
 }

@@ -9,7 +9,7 @@ import click
 from db.engine import get_engine
 from settings import get_settings
 from tasks import pause as pausing
-from tasks.attachments import formats, operations, scannable
+from tasks.attachments import operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.facts import TABLES
 from tasks.attachments.operations import NotPossibleError
@@ -157,14 +157,14 @@ def check(as_json: bool) -> None:
     faulty = [{"sentence": fault.sentence, "fatal": fault.fatal} for fault in faults]
     said = [f"{'nothing is scanned' if fault.fatal else 'warning'}: {fault.sentence}" for fault in faults]
     allowed = set(settings.attachments_allowed_types)
-    looked = {**dict.fromkeys(sorted(formats.NAMES - formats.LEAVES), False), **scannable.opened(clamd)}
-    words = {name: "looked into" if found else "allowed" if name in allowed else "blocked" for name, found in looked.items()}
+    looked = scannable.opened(clamd).items()
+    words = {name: "looked into" if found else "allowed" if name in allowed else "blocked" for name, found in looked}
     emit(
         {"engine": version.engine, "database_version": version.database, "faults": faulty, "formats": words},
         as_json,
         [
             f"ClamAV {version.engine}, signatures {version.database or 'without a version'}",
-            *(said or ["clamd looks into all that it calls OK of the formats that are looked into"]),
+            *(said or ["clamd finds what is in the formats that are looked into, or says that it could not look"]),
             Table(("format", ""), sorted(words.items())),
         ],
     )

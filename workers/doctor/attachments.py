@@ -22,7 +22,7 @@ def clamd(host: Host) -> Iterator[Answer]:
         for fault in faults(scanner, settings.attachments_largest_bytes):
             yield wrong(fault.sentence)
         closed = [name for name, found in opened(scanner).items() if not found]
-        yield ok(f"blocked, for clamd does not look into them, unless ATTACHMENTS_ALLOWED_TYPES names it: {', '.join(closed)}")
+        yield ok(f"blocked, since nothing looks into them, unless ATTACHMENTS_ALLOWED_TYPES names one: {', '.join(closed)}")
         yield ok(f"ClamAV {scanner.version().engine}, for files of up to {settings.attachments_largest_bytes:,} bytes")
     except ClamdUnavailableError as error:
         yield wrong(f"CLAMD_URL {settings.clamd_url}: {error}; start it: attachments wait, unserved")
