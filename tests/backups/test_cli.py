@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from db.engine import create_engine
 from devstack.stack import Stack
 from settings import get_settings
 from tasks.backups.ledger import last_runs
+from tasks.backups.manifest import SUFFIX
 from tasks.backups.run import Backups
 from tests.backups.conftest import checksums, quiet
 from workers.cli import cli
@@ -75,6 +77,17 @@ def test_show_says_what_a_dump_holds(run: Command, backups: Backups) -> None:
     assert run("show", made.artefact).stdout.startswith(f"{made.artefact}: ")
     assert json.loads(run("show", made.artefact, "--json").stdout)["tables"]["message_reactions"]["rows"] == 100
     assert run("show", "backup_chat_19990101.sql.zst").exit_code == 1
+
+
+def test_what_is_to_be_pasted_into_a_shell_runs_nothing_of_a_manifest(run: Command, backups: Backups, tmp_path: Path) -> None:
+    name = backups.daily(quiet).artefact
+    path = backups.folder / f"{name}{SUFFIX}"
+    made = json.loads(path.read_bytes().partition(b"\n")[0])
+    made |= {"database": "x;touch pwned", "binlog": {"file": "a$(touch pwned)`touch pwned`';touch pwned;'", "position": 4}}
+    path.write_text(json.dumps(made) + "\n")
+    place = run("show", name).stdout.partition("second: ")[2]
+    subprocess.run(["bash", "-c", place], cwd=tmp_path, check=True, timeout=20)
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_verify_names_the_damaged_one(run: Command, backups: Backups) -> None:

@@ -153,7 +153,7 @@ def test_what_comes_back_when_the_disk_is_lost_under_live_traffic(
         said = run("restore", name, **host)
         assert traffic.audit(target, before, after) > 20
 
-        _, _, place = said.partition('BINLOGS="')
+        _, _, place = said.partition("BINLOGS='")
         file, position = place.partition(" ")[0], int(place.partition("POSITION=")[2].partition(" ")[0])
         logs = [path for path in sorted(elsewhere.glob("binlog.0*")) if path.name >= file]
         replay(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 import click
@@ -255,7 +256,9 @@ def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, r
 def _goes_on(made: Manifest) -> str:
     if made.binlog is None:
         return "It notes no place in the server's binary log, from which to go on."
-    place = f'BINLOGS="{made.binlog.file} …" POSITION={made.binlog.position} FROM={made.database}'
+    # To be pasted into a shell, and as anybody may have written it: the signature was not looked at.
+    logs, database = quote(f"{made.binlog.file} …"), quote(made.database)
+    place = f"BINLOGS={logs} POSITION={made.binlog.position} FROM={database}"
     return f"To go on to a given second see docs/backups.md, To the second: {place}"
 
 
