@@ -54,35 +54,28 @@ WRITE_SENT = text("""
     SET delivery_status = 'SENT', error_message = NULL, sent_at = COALESCE(sent_at, NOW()), is_sent = 1
     WHERE id IN :ids
 """)
-SETTLED = """
-    JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
-      error_message TEXT PATH '$.error_message', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
-      waiting_on VARCHAR(48) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
-"""
 # A row that someone settled by hand meanwhile stays so, unless a device has got it.
-WRITE_ROWS = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
+WRITE_ROWS = text("""
+    UPDATE JSON_TABLE(:settled, '$[*]' COLUMNS (
+      id BIGINT PATH '$.notification_id', status VARCHAR(8) PATH '$.status', is_sent TINYINT PATH '$.is_sent',
+      error_message TEXT PATH '$.error_message')) AS s
+    STRAIGHT_JOIN chat_notifications n FORCE INDEX (PRIMARY) ON n.id = s.id
     SET n.delivery_status = s.status, n.error_message = s.error_message,
         n.sent_at = IF(s.is_sent, COALESCE(n.sent_at, NOW()), n.sent_at), n.is_sent = s.is_sent
     WHERE s.status = 'SENT' OR n.delivery_status IN ('PENDING', 'FAILED')
-""")  # noqa: S608 - a constant of this module
-WRITE_RETRIES = text(f"""
-    UPDATE {SETTLED} STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
-    SET d.lease = NULL, d.claims = 0, d.due_at = FROM_UNIXTIME(s.due), d.devices = s.ledger,
-        d.waiting_on = s.waiting_on, d.reason = s.reason
-""")  # noqa: S608 - a constant of this module
+""")
+# Rows that wait: for their next attempt or, parked, for their result. Without a ledger (nothing was sent) the last one stays.
+KEEP = text("""
+    UPDATE JSON_TABLE(:kept, '$[*]' COLUMNS (
+      id BIGINT PATH '$.notification_id', due DECIMAL(16, 3) PATH '$.due', ledger JSON PATH '$.ledger',
+      waiting_on VARCHAR(48) PATH '$.waiting_on', reason VARCHAR(64) PATH '$.reason')) AS s
+    STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
+    SET d.lease = NULL, d.claims = 0, d.due_at = COALESCE(FROM_UNIXTIME(s.due), NOW(3) + INTERVAL :seconds SECOND),
+        d.waiting_on = COALESCE(s.waiting_on, ''), d.devices = COALESCE(s.ledger, d.devices), d.reason = s.reason
+    WHERE d.lease = :lease
+""")
 FORGET = text("""
     DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND lease = :lease
-""")
-# One statement for the rows that are parked. Without a ledger (nothing was sent) the one they had stays.
-PARK = text("""
-    UPDATE JSON_TABLE(:parked, '$[*]' COLUMNS (
-      id BIGINT PATH '$.id', ledger JSON PATH '$.ledger', reason VARCHAR(64) PATH '$.reason')) AS s
-    STRAIGHT_JOIN worker_deliveries d FORCE INDEX (PRIMARY) ON d.notification_id = s.id
-    SET d.lease = NULL, d.claims = 0, d.due_at = NOW(3) + INTERVAL :seconds SECOND, d.waiting_on = '',
-        d.devices = COALESCE(s.ledger, d.devices), d.reason = s.reason
-    WHERE d.lease = :lease
 """)
 
 
@@ -151,7 +144,7 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
     for array in json_arrays(others):
         connection.execute(WRITE_ROWS, {"settled": array})
     for array in json_arrays(settlement for settlement in settlements if settlement.due is not None):
-        connection.execute(WRITE_RETRIES, {"settled": array})
+        connection.execute(KEEP, {"kept": array, "lease": lease, "seconds": 0})
     done = [settlement.notification_id for settlement in settlements if settlement.due is None]
     if done:
         connection.execute(FORGET, {"ids": done, "lease": lease})
@@ -162,13 +155,11 @@ def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str,
     """Keep the ledgers in the worker-owned table, and the providers' answers in the journal."""
     held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
     ours = [attempt for attempt in attempts if _id(attempt) in held]
-    parked: list[dict[str, object]] = [{"id": _id(attempt), "reason": why} for attempt in ours]
-    for row, attempt in zip(parked, ours, strict=True):
-        if stored := attempt.ledger.stored():
-            # Left out otherwise: a JSON null is no SQL NULL, and COALESCE would take it for a ledger.
-            row["ledger"] = stored
+    # A ledger that is empty is left out: a JSON null is no SQL NULL, and COALESCE would take it for one.
+    ledgers = ({"ledger": stored} if (stored := attempt.ledger.stored()) else {} for attempt in ours)
+    parked = ({"notification_id": _id(attempt), "reason": why} | ledger for attempt, ledger in zip(ours, ledgers, strict=True))
     for array in json_arrays(parked):
-        connection.execute(PARK, {"parked": array, "lease": lease, "seconds": seconds})
+        connection.execute(KEEP, {"kept": array, "lease": lease, "seconds": seconds})
     journal.record_outcomes(connection, ours)
 
 
