@@ -2,7 +2,6 @@
 
 import time
 
-import orjson
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
@@ -33,12 +32,11 @@ STRAYS = text(f"""
     FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id
     WHERE n.delivery_status = 'FAILED' AND n.id < :before ORDER BY n.id DESC LIMIT :rows
 """)  # noqa: S608 - a constant of this project
-ADOPT = f"""
+ADOPT = text(f"""
     INSERT IGNORE INTO worker_deliveries (notification_id, due_at, reason, identity)
     SELECT n.id, NOW(3), 'adopted', {IDENTITY}
-    FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id BIGINT PATH '$')) AS strays
-    STRAIGHT_JOIN chat_notifications n ON n.id = strays.id WHERE n.delivery_status = 'FAILED'
-"""  # noqa: S608 - a constant of this project
+    FROM chat_notifications n FORCE INDEX (PRIMARY) WHERE n.id IN :ids AND n.delivery_status = 'FAILED'
+""")  # noqa: S608 - a constant of this project
 # The lanes in use, and rows that none of them would bring back: by idx_due (waiting_on, due_at).
 LANES = text("SELECT waiting_on FROM worker_deliveries GROUP BY waiting_on")
 FREE_LANE = text("""
@@ -84,7 +82,7 @@ def adopt_strays(engine: Engine, *, page: int = 1000) -> int:
             rows = connection.execute(STRAYS, {"before": before, "rows": page}).all()
         ids = [row.id for row in rows if row.young and row.stray]
         if ids:
-            transact(engine, lambda connection, ids=ids: connection.execute(text(ADOPT), {"ids": orjson.dumps(ids).decode()}))  # type: ignore[misc]
+            transact(engine, lambda connection, ids=ids: connection.execute(ADOPT, {"ids": ids}))  # type: ignore[misc]
             adopted += len(ids)
         if len(rows) < page or not (ids or any(row.recent for row in rows)):
             return adopted
