@@ -151,6 +151,7 @@ class Queue:
         self._engine = engine
         self._lease = lease
         self._after = 0
+        self.saw_end = False  # of the fresh rows that nobody had locked
 
     def claim_fresh(self, rows: int) -> list[Notification]:
         """Lease up to `rows` PENDING rows that no one has claimed, oldest first; an empty list means there are none.
@@ -180,6 +181,7 @@ class Queue:
     def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
         """Lease the next rows behind `after`, passing over those that another worker got first."""
         while ids := [row.id for row in connection.execute(CLAIM_FRESH, {"after": after, "rows": rows})]:
+            self.saw_end = len(ids) < rows
             if ours := self._lease_these(connection, ids):
                 return ours
             after = ids[-1]

@@ -76,10 +76,12 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
     """
 
     def claim_of(queue: Queue) -> Claim:
-        full, helped, behind = False, False, False
+        first, more, full, helped, behind = True, True, False, False, False
 
         def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-            nonlocal full, helped, behind
+            nonlocal first, more, full, helped, behind
+            if not more:
+                return []
             if full and rows > 1 and not helped:
                 helped = True
                 on_backlog()  # before the claim: were it slow, no lease would run meanwhile
@@ -88,6 +90,8 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
             left = rows - len(due) - len(chat)
             fresh = queue.claim_fresh(left) if left > 0 else []
             full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
+            # Behind a first claim that saw the queue's end a second look costs as much as the first, and finds nothing.
+            more, first = bool(due) or not queue.saw_end or not first, False
             # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
             behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
             return due + chat + fresh

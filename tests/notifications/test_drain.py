@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from db.check import check_shared_schema
 from devstack.emulators.client import Emulator, Fault
@@ -36,6 +36,19 @@ def test_megabytes_of_devices_in_many_rows_fill_no_workers_memory(api: Chat, acc
     run.drain()
     assert {api.status(row) for row in rows} == {("BOUNCED", 0, "no devices: device_tokens has 250,000 characters or more")}
     assert accepted() == []
+
+
+def test_a_drain_that_found_less_than_a_batch_does_not_look_again(api: Chat, accepted: Accepted) -> None:
+    api.notify("phone")
+    looks: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        looks.extend([statement] if "IGNORE INDEX (PRIMARY)" in statement else [])
+
+    event.listen(api.engine, "before_cursor_execute", note)
+    run.drain()
+    event.remove(api.engine, "before_cursor_execute", note)
+    assert (len(looks), len(accepted())) == (1, 1)
 
 
 def test_a_settled_row_leaves_no_entry_behind(api: Chat, emulator: Emulator) -> None:
