@@ -136,7 +136,7 @@ def test_a_limit_of_one_stream_that_stays_is_kept_and_a_few_connections_help(ser
 
 def test_where_no_stream_is_allowed_a_request_waits_for_one_until_its_deadline(server: Http2Server, client: Clients) -> None:
     server.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 0}
-    caller = client(seconds=1)
+    caller = client(seconds=3)
     assert failure(*caller.post(b"1")) == "no answer in time"
     assert not server.taken
     server.settings = {}
