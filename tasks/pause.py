@@ -1,4 +1,4 @@
-"""The pauses by operators of pushes (all, by provider, by app), scans and beat's entries, in MySQL: obeyed within a second."""
+"""The pauses by operators of pushes, scans, retention's policies and beat's entries, in MySQL: obeyed within a second."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -13,7 +13,7 @@ from tasks.words import moment, printable
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for pauses: what it has claimed may take it several seconds."""
-ALL, RESTORE, SCANS, ENTRY = "", "*", "attachments", "beat:"
+ALL, RESTORE, SCANS, ENTRY, POLICY = "", "*", "attachments", "beat:", "retention:"
 # '' pauses all pushes, '*' these and the scans while a restore lasts, whatever operators do meanwhile. One that is past
 # its end pauses nobody, and stays until it is resumed or made anew.
 IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
@@ -38,7 +38,7 @@ def of_pushes(provider: str, app: str) -> frozenset[str]:
 
 
 def pause(connection: Connection, what: Collection[str], by: str, why: str, lasting: timedelta | None = None) -> None:
-    """Pause these (as `of_pushes` names them, SCANS, ENTRY and a name), or all pushes, until resumed or `lasting` is over."""
+    """Pause these (as in `of_pushes`, SCANS, ENTRY or POLICY and a name), or all pushes, until resumed or `lasting` is over."""
     for each in what or (ALL,):
         seconds = lasting and lasting.total_seconds()
         connection.execute(PAUSE, {"what": each, "by": by[:100], "why": printable(why)[:255], "seconds": seconds})
@@ -47,7 +47,7 @@ def pause(connection: Connection, what: Collection[str], by: str, why: str, last
 def resume(connection: Connection, what: Collection[str]) -> list[str]:
     """Take pauses back, these or every one of pushes; return which there were."""
     there = connection.execute(text("SELECT what FROM worker_pauses")).scalars().all()
-    ended = [each for each in there if (each in what if what else not each.startswith((SCANS, ENTRY)))]
+    ended = [each for each in there if (each in what if what else not each.startswith((SCANS, ENTRY, POLICY)))]
     for each in ended:
         connection.execute(RESUME, {"what": each})
     return ended
@@ -61,7 +61,7 @@ def paused(engine: Engine) -> frozenset[str]:
 
 def table(name: str, title: str, fact: Fact, *, scans: bool) -> Table:
     """Return the table of the pauses in force, of pushes by what people call them or of scans; `fact` is for how long."""
-    of_these = f"what IN ('{SCANS}', '{RESTORE}')" if scans else f"what <> '{SCANS}' AND what NOT LIKE '{ENTRY}%'"
+    of_these = f"what IN ('{SCANS}', '{RESTORE}')" if scans else f"what NOT REGEXP '^({SCANS}$|{ENTRY}|{POLICY})'"
     read = text(f"""
         SELECT CASE WHEN what = '' THEN 'all' WHEN what = '*' THEN 'all, for a restore'
                     WHEN what LIKE '.%' THEN CONCAT('app ', SUBSTR(what, 2)) ELSE what END AS provider,

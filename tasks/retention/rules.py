@@ -8,25 +8,19 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
 from settings import PolicySettings, parse_age, parse_hours
+from tasks.pause import IN_FORCE, POLICY
 from tasks.retention.policies import Policy
 
 TABLE = "worker_retention_policies"
 FIELDS = tuple(PolicySettings.model_fields)
 
-READ = text(
-    f"SELECT {', '.join(FIELDS)}, paused_at, paused_by, HOUR(NOW()) AS hour"  # noqa: S608 - constants of this project
-    f" FROM (SELECT 1) AS always LEFT JOIN {TABLE} ON name = :name"
-)
-PAUSE = text(f"""
-    INSERT INTO {TABLE} (name, paused_at, paused_by) VALUES (:name, NOW(3), :by)
-    ON DUPLICATE KEY UPDATE paused_by = IF(paused_at IS NULL, VALUES(paused_by), paused_by),
-                            paused_at = COALESCE(paused_at, VALUES(paused_at))
-""")  # noqa: S608 - a constant of this module
-RESUME = text(
-    f"UPDATE {TABLE} SET paused_at = NULL, paused_by = NULL"  # noqa: S608 - a constant of this module
-    " WHERE name = :name AND paused_at IS NOT NULL"
-)
-
+READ = text(f"""
+    SELECT {", ".join(FIELDS)}, p.paused_at, p.paused_by, HOUR(NOW()) AS hour
+    FROM (SELECT 1) AS always LEFT JOIN {TABLE} ON name = :name
+    LEFT JOIN worker_pauses p ON p.what = CONCAT('{POLICY}', :name) AND ({IN_FORCE})
+""")  # noqa: S608 - constants of this project
+# Where a pause stood before: workers of that version obey it, and a migration that runs again would bring it back.
+RESUME_BEFORE = text(f"UPDATE {TABLE} SET paused_at = NULL WHERE name IN :names")  # noqa: S608 - a constant of this module
 
 DISABLED = "disabled"
 
@@ -112,13 +106,3 @@ def change(connection: Connection, policy: Policy, fields: dict[str, Any]) -> No
         ),
         {"name": policy.name, **fields},
     )
-
-
-def pause(connection: Connection, policy: Policy, by: str) -> None:
-    """Let no run of the policy start, and one under way end between two batches."""
-    connection.execute(PAUSE, {"name": policy.name, "by": by})
-
-
-def resume(connection: Connection, policy: Policy) -> bool:
-    """Take a pause back; return whether there was one."""
-    return connection.execute(RESUME, {"name": policy.name}).rowcount > 0

@@ -11,6 +11,7 @@ from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.locks import LockedError, hold
 from settings import get_settings
+from tasks.pause import IN_FORCE, POLICY
 
 LOCK = "typing_indicators:expire"
 # The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
@@ -20,7 +21,7 @@ EXPIRED = Target(
 )
 NOW = text("SELECT NOW()")
 # An operator's pause of the retention policy stops this job too.
-PAUSED = text("SELECT paused_at IS NOT NULL FROM worker_retention_policies WHERE name = 'typing_indicators'")
+PAUSED = text(f"SELECT 1 FROM worker_pauses WHERE what = '{POLICY}typing_indicators' AND ({IN_FORCE})")  # noqa: S608 - ours
 
 # A minute's worth of even a large chat is a few batches; what an outage has piled up is spread over several minutes.
 ROWS = 500_000

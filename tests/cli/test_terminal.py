@@ -13,6 +13,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from settings import get_settings
+from tasks import pause as pausing
 from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tests.retention.rows import notifications, parents
@@ -47,7 +48,7 @@ def failed_rows(chat: Engine, _redis: Redis, _folder: Path) -> None:
 
 def pause(chat: Engine, _redis: Redis, _folder: Path) -> None:
     with chat.begin() as connection:
-        rules.pause(connection, POLICIES["read_notifications"], HOSTILE)
+        pausing.pause(connection, ["retention:read_notifications"], HOSTILE, HOSTILE)
 
 
 def manifest(_chat: Engine, _redis: Redis, folder: Path) -> None:
@@ -174,6 +175,6 @@ def test_a_list_fits_the_terminal(chat: Engine, redis: Redis, terminal: Callable
     with chat.begin() as connection:
         for policy in POLICIES.values():
             rules.change(connection, policy, WIDE | {"enabled": True})
-            rules.pause(connection, policy, "an.operator@a-host-with-a-long-name.example.com")
+            pausing.pause(connection, [f"retention:{policy.name}"], "an.operator@a-host-with-a-long-name.example.com", "")
     lines = COLOURS.sub("", terminal(*command.split())).split("\r\n")
     assert [line for line in lines if len(line) > 80] == []

@@ -1,5 +1,6 @@
 """`migrate` makes the worker-owned tables: on a fresh database, again, after a cut, two at once; never a shared one."""
 
+import importlib
 import re
 import threading
 import time
@@ -16,8 +17,12 @@ from db.migrate import LOCK, LOCK_SECONDS, MigrationBusyError, current_revision,
 from db.models import Base
 from db.needs import VERSION_TABLE
 from devstack.stack import Stack
+from tasks import pause
+from tasks.retention import rules
+from tasks.retention.policies import POLICIES
 
 HEAD = newest_revision()
+RELEASE = importlib.import_module("db.migrations.versions.0006_release")
 
 
 @pytest.fixture
@@ -228,3 +233,18 @@ def test_workers_of_the_version_before_go_on_beside_the_apps(engine: Engine) -> 
         probes = {row.app: row.probes for row in connection.execute(text("SELECT app, probes FROM worker_providers"))}
         counted = {row.app: row.devices for row in connection.execute(text("SELECT app, devices FROM worker_delivery_counts"))}
     assert (probes, counted) == ({"default": 3, "driver": 0}, {"default": 2})
+
+
+def test_a_pause_of_the_version_before_is_carried_over_and_once_resumed_does_not_come_back(engine: Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM worker_pauses"))
+        connection.execute(
+            text("UPDATE worker_retention_policies SET paused_at = NOW(3), paused_by = 'a' WHERE name = 'audit'")
+        )
+        connection.execute(text(RELEASE.PAUSED))
+        assert "paused by a at" in str(rules.read(connection, POLICIES["audit"]).why_not())
+        pause.resume(connection, ["retention:audit"])
+        connection.execute(rules.RESUME_BEFORE, {"names": ["audit"]})
+        connection.execute(text(RELEASE.PAUSED))
+        assert rules.read(connection, POLICIES["audit"]).why_not() is None

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 
 from db.locks import hold, is_held
 from settings import get_settings
+from tasks.pause import pause, resume
 from tasks.retention import ledger, rules
 from tasks.retention import plan as preview
 from tasks.retention.policies import POLICIES
@@ -100,14 +101,14 @@ def test_a_pause_ends_a_run_between_batches_and_keeps_others_from_starting(full:
 
     def pause_soon(_: object) -> None:
         with full.begin() as connection:
-            rules.pause(connection, POLICY, "ann")
+            pause(connection, [f"retention:{POLICY.name}"], "ann", "")
 
     report = run_policy(full, POLICY, by="t", progress=pause_soon)
     assert report.why.startswith("paused by ann at ")
     assert 0 < report.rows < 2000
     assert run_policy(full, POLICY, by="t").started is False
     with full.begin() as connection:
-        rules.resume(connection, POLICY)
+        resume(connection, [f"retention:{POLICY.name}"])
     set_rule(full, batch_rows=None)
     assert run_policy(full, POLICY, by="t").rows == 2000 - report.rows
 
@@ -181,9 +182,9 @@ def test_it_runs_only_in_its_hours_unless_told_otherwise(full: Engine) -> None:
 )
 def test_what_an_operator_wrote_by_mistake_deletes_nothing(full: Engine, fields: dict[str, str], sentence: str) -> None:
     with full.begin() as connection:
-        rules.pause(connection, POLICY, "t")
         for column, value in fields.items():
-            connection.execute(text(f"UPDATE worker_retention_policies SET {column} = {value}, paused_at = NULL"))
+            row = f"worker_retention_policies (name, {column}) VALUES ('{POLICY.name}', {value})"
+            connection.execute(text(f"INSERT INTO {row}"))
     with pytest.raises(RuleError, match=sentence):
         run_policy(full, POLICY, by="t")
     assert len(ids(full, "chat_notifications")) == 2010

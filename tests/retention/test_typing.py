@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
-from tasks.retention import rules
+from tasks.pause import pause
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import LOCK, expire
@@ -84,7 +84,7 @@ def test_a_row_that_someone_is_typing_in_keeps_none_behind_it_from_expiring(chat
 def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
     typing(chat, "NOW() - INTERVAL 1 MINUTE")
     with chat.begin() as connection:
-        rules.pause(connection, POLICIES["typing_indicators"], "test")
+        pause(connection, ["retention:typing_indicators"], "test", "")
     assert expire(chat) == 0
     assert ids(chat, "typing_indicators") == [1]
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +12,7 @@ from redis import RedisError
 from db.engine import get_engine
 from db.locks import LockedError, is_held
 from settings import ConfigurationError
+from tasks import pause as pausing
 from tasks.audit import who
 from tasks.retention import ledger, rules
 from tasks.retention.archive import destination
@@ -22,6 +24,7 @@ from tasks.retention.run import FAILURES, Report, lock_of, run_policy
 from tasks.words import duration
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
+from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.progress import asked_to_stop, policies_done, with_pace
 from workers.forget import elsewhere, forget
 from workers.operations.reader import client
@@ -134,13 +137,13 @@ def _sentence(report: Report) -> str:
 
 @group.command("pause", changes=always)
 @policy_option
+@pause_options
 @as_json_option
-def pause_command(policies: tuple[str, ...], as_json: bool) -> None:
+def pause_command(policies: tuple[str, ...], lasting: timedelta | None, why: str, as_json: bool) -> None:
     """Let no run start; one under way ends behind its batch, mostly within a second. All policies, unless named."""
     with get_engine().begin() as connection:
-        for policy in _chosen(policies):
-            rules.pause(connection, policy, who())
-    _emit_names("paused", _chosen(policies), as_json)
+        pausing.pause(connection, _pauses(policies), who(), why, lasting)
+    say_paused(policies or POLICIES, lasting, "retention resume", as_json)
 
 
 @group.command("resume", changes=always)
@@ -149,17 +152,17 @@ def pause_command(policies: tuple[str, ...], as_json: bool) -> None:
 def resume_command(policies: tuple[str, ...], as_json: bool) -> None:
     """Take a pause back. All policies, unless named."""
     with get_engine().begin() as connection:
-        resumed = [policy for policy in _chosen(policies) if rules.resume(connection, policy)]
-    _emit_names("resumed", resumed, as_json)
+        resumed = pausing.resume(connection, _pauses(policies))
+        connection.execute(rules.RESUME_BEFORE, {"names": [*(policies or POLICIES)]})
+    say_resumed([each.removeprefix(pausing.POLICY) for each in resumed], as_json)
+
+
+def _pauses(policies: Sequence[str]) -> list[str]:
+    return [pausing.POLICY + name for name in policies or POLICIES]
 
 
 def _chosen(names: Sequence[str]) -> list[Policy]:
     return [POLICIES[name] for name in names or POLICIES]
-
-
-def _emit_names(word: str, policies: Sequence[Policy], as_json: bool) -> None:
-    names = [policy.name for policy in policies]
-    emit({word: names}, as_json, [f"{word}: {', '.join(names) or 'nothing was paused'}"])
 
 
 @group.command("history")

@@ -9,12 +9,17 @@ down_revision = "0005"
 PAUSES = """
 CREATE TABLE IF NOT EXISTS worker_pauses (
   what VARCHAR(48) CHARACTER SET ascii NOT NULL PRIMARY KEY
-    COMMENT 'pushes, empty: all, else provider, .app or provider.app; attachments: scans; beat:NAME',
+    COMMENT 'pushes, empty: all, else provider, .app or provider.app; attachments: scans; beat:, retention:',
   paused_at DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) COMMENT 'UTC',
   paused_by VARCHAR(100) NOT NULL,
   paused_until DATETIME(3) NULL COMMENT 'UTC; NULL: until it is resumed',
   why VARCHAR(255) NOT NULL DEFAULT ''
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='chat-workers: what stands still now, by order of an operator'
+"""
+# A pause that an operator ordered before this version: workers of that version obey the row where it stood.
+PAUSED = """
+INSERT IGNORE INTO worker_pauses (what, paused_at, paused_by)
+SELECT CONCAT('retention:', name), paused_at, COALESCE(paused_by, '') FROM worker_retention_policies WHERE paused_at IS NOT NULL
 """
 AUDIT = """
 CREATE TABLE IF NOT EXISTS worker_audit (
@@ -95,6 +100,7 @@ CHANGES = (
 def upgrade() -> None:
     """Change what is not yet changed: each table by one statement, so a migration cut short is simply run again."""
     op.execute(PAUSES)
+    op.execute(PAUSED)
     op.execute(AUDIT)
     op.execute(EVENTS)
     op.execute(POLICIES)
