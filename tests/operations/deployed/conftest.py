@@ -57,7 +57,7 @@ def deployment(environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
         client.flushdb()
     folder = tmp_path_factory.mktemp("deployment")
     ports = {"GATEWAY_PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "FLOWER_DIR": str(folder)}
-    deployment = Deployment({**environment, **ports}, folder)
+    deployment = Deployment({**environment, **ports, "EVENTS_URL": "http://127.0.0.1:9/events"}, folder)
     try:
         for process in deployment.processes.values():
             process.start()
