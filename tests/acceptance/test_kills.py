@@ -62,7 +62,7 @@ def test_twenty_thousand_rows_survive_random_kills(
         tick()
         return _done(chat)
 
-    wait_until(ticked, "every row was settled", 150)
+    wait_until(ticked, "every row was settled", 400)
     counted = audit(chat, emulator)
     assert counted.lost == 0
     beyond = sum(max(0, times - allowed.get(device, 1)) for device, times in _accepted(emulator).items())

@@ -5,9 +5,11 @@ import gzip
 import io
 import lzma
 import os
+import random
 import struct
 import tarfile
 import zipfile
+import zlib
 
 import pytest
 
@@ -15,7 +17,7 @@ from tasks.attachments import archives
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
-from .samples import mail, tarred, zipped
+from .samples import PNG, mail, tarred, zipped
 
 LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
 
@@ -174,6 +176,21 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
 )
 def test_what_is_whole_has_no_fault(content: bytes) -> None:
     assert fault(content) is None
+
+
+def test_a_gzip_that_seems_to_begin_in_a_photo_is_no_fault() -> None:
+    chance = random.Random(1)
+    photos = (PNG + b"\x1f\x8b\x08" + bytes([chance.randrange(32)]) + chance.randbytes(200_000) for _ in range(500))
+    assert sum(fault(photo) is not None for photo in photos) < 8
+
+
+@pytest.mark.parametrize("breaks_after", [0, 1, 10_000])
+def test_a_gzip_behind_a_photo_that_gives_its_file_before_it_breaks_is_a_fault(breaks_after: int) -> None:
+    stream = zlib.compressobj(wbits=31)
+    packed = stream.compress(EICAR) + stream.flush(zlib.Z_SYNC_FLUSH) + stream.compress(bytes(breaks_after))
+    packed += stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff" * 20
+    assert zlib.decompressobj(wbits=31).decompress(packed[:-20], len(EICAR)) == EICAR
+    assert fault(PNG + bytes(50) + packed) is not None
 
 
 def test_a_zip64_end_that_says_the_same_is_believed() -> None:
