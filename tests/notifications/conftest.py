@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, RowMapping, text
 
 from devstack.emulators.client import Emulator
+from tasks.notifications import run
 
 Values = dict[str, Any]
 
@@ -81,6 +82,12 @@ class Chat:
 
 
 _numbers = count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_process() -> None:
+    """No token of an earlier file's emulator, which this one's may not know."""
+    run.forget_process()
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator
     waiting = api.rows("SELECT DISTINCT waiting_on FROM worker_deliveries")
     assert [row["waiting_on"] for row in waiting] == ["apns"]
     emulator.clear()
-    for _ in range(2):  # the first run probes, the second sends
+    for _ in range(4):  # the first run probes, the next send
         api.let_pass(20)
         run.retry_failed()
     assert {api.status(row) for row in rows} == {("SENT", 1, None)}
