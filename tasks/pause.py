@@ -26,9 +26,9 @@ PAUSE = text("""
 RESUME = text("DELETE FROM worker_pauses WHERE what = :what")
 # Of the schedule, by what is behind ENTRY; a range of the primary key.
 ENTRIES = text(f"""
-    SELECT SUBSTR(what, 6) AS name, paused_by AS `by`, why, paused_until AS until FROM worker_pauses
-    WHERE what LIKE 'beat:%' AND ({IN_FORCE})
-""")  # noqa: S608 - a constant of this module
+    SELECT SUBSTR(what, {len(ENTRY) + 1}) AS name, paused_by AS `by`, why, paused_until AS until FROM worker_pauses
+    WHERE what LIKE '{ENTRY}%' AND ({IN_FORCE})
+""")  # noqa: S608 - constants of this module
 PAUSED = text(f"SELECT what FROM worker_pauses WHERE {IN_FORCE}")  # noqa: S608 - a constant of this module
 
 

@@ -214,16 +214,17 @@ def _begins(name: str, data: Data, at: int) -> bool:
     """Return whether what looks like one by a few bytes is a tar, by its checksum, or a gzip, bzip2 or xz that expands."""
     if name == "gz":
         return _gives(data, at)
-    if name in STREAMS:
-        with suppress(lzma.LZMAError, OSError, ValueError):
-            STREAMS[name]().decompress(data[at : at + FIRST_STEP], STEP)
-            return True
-    return name not in STREAMS and (name != "tar" or is_tar(data[at : at + TAR_BLOCK]))
+    if name not in STREAMS:
+        return name != "tar" or is_tar(data[at : at + TAR_BLOCK])
+    with suppress(lzma.LZMAError, OSError, ValueError):
+        STREAMS[name]().decompress(data[at : at + FIRST_STEP], STEP)
+        return True
+    return False
 
 
 def _gives(data: Data, at: int) -> bool:
     """Return whether a gzip gives SOME_BYTES before it ends or breaks. Its mark stands in each fiftieth photo by chance."""
-    expander, given = zlib.decompressobj(wbits=31), 0
+    expander, given = STREAMS["gz"](), 0
     # In small steps: what comes before a fault within one is lost.
     for start in range(at, min(at + LONGEST_HEADER, len(data)), 8):
         try:

@@ -100,10 +100,10 @@ LEASE_ONE = text("""
 
 # Without a creation time, or with one of zeros or in the future, a row's age counts from when it was first seen.
 CREATED_AT = "IF(n.created_at BETWEEN '1970-01-02' AND NOW(), n.created_at, COALESCE(d.created_at, NOW(3)))"
+LONGEST_LEDGER = 5_000_000
 # A Notification as one JSON array, its fields in their order: a row of one cell costs a third of one of twenty. By primary and
 # unique keys, without locks. LEFT makes texts of the documents, alike on all servers, and no longer than any that is of use.
 # Not loaded are rows that were deleted, or settled by someone else, or that are others than those of the entries.
-LONGEST_LEDGER = 5_000_000
 NOTIFICATION = f"""
     n.conversation_id, n.message_id, n.recipient_id, COALESCE(n.sender_id, 0),
     COALESCE(NULLIF(n.notification_type, ''), 'MESSAGE'), n.title, LEFT(n.body, 4096),
