@@ -1,10 +1,13 @@
 """The connection to MySQL: one lazy engine a process, UTC and READ COMMITTED sessions, safe across fork."""
 
 import os
+import ssl
 from functools import cache
+from typing import Any
 
+import pymysql
 import sqlalchemy
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from settings import get_settings
 
@@ -29,13 +32,29 @@ SESSION = (
 )
 
 
+class Connection(pymysql.Connection):
+    """PyMySQL's connection; where no certificate is checked, it does not load the system's authorities (25 to 55 ms of CPU)."""
+
+    def _create_ssl_ctx(self, options: dict[str, Any]) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._create_ssl_ctx(options) if options else _encrypted_if_offered()  # type: ignore[misc]
+        return context
+
+
+@cache
+def _encrypted_if_offered() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def create_engine(url: str, *, read_seconds: float = READ_SECONDS) -> Engine:
     """Return an engine for `url` whose sessions are UTC, strict and READ COMMITTED. `read_seconds` bounds each answer.
 
     READ COMMITTED, because REPEATABLE READ takes gap locks that block the API's inserts; pre-ping, because the server may
     have been restarted while a connection lay in the pool.
     """
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         url,
         isolation_level="READ COMMITTED",
         # An error's text would else show tokens and messages, in logs and error reports.
@@ -55,6 +74,8 @@ def create_engine(url: str, *, read_seconds: float = READ_SECONDS) -> Engine:
             "init_command": SESSION,
         },
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, arguments, options: Connection(*arguments, **options))
+    return engine
 
 
 @cache

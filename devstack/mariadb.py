@@ -9,6 +9,7 @@ from pathlib import Path
 import pymysql
 from pymysql.cursors import Cursor
 
+from db.engine import Connection
 from devstack.errors import StackError
 from devstack.folder import Folder
 from devstack.programs import find
@@ -74,7 +75,7 @@ GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
     @contextmanager
     def root(self) -> Iterator[Cursor]:
         """Open a cursor with all rights, in autocommit, for what the workers' account may not do."""
-        connection = pymysql.connect(unix_socket=str(self.socket), user="root", password=self._root_password, autocommit=True)
+        connection = Connection(unix_socket=str(self.socket), user="root", password=self._root_password, autocommit=True)
         with connection, connection.cursor() as cursor:
             yield cursor
 
@@ -132,7 +133,7 @@ GRANT ALL PRIVILEGES ON {database}_drill.* TO {user}@'127.0.0.1';
 
     def answers(self) -> bool:
         try:
-            with pymysql.connect(
+            with Connection(
                 host="127.0.0.1",
                 port=self.port,
                 user=USER,

@@ -22,7 +22,7 @@ import sqlalchemy
 from pymysql.optionfile import Parser
 from sqlalchemy import URL, Engine, text
 
-from db.engine import CONNECT_SECONDS, READ_SECONDS
+from db.engine import CONNECT_SECONDS, READ_SECONDS, Connection
 from tasks.backups.errors import BackupError
 
 Family = Literal["MariaDB", "MySQL"]
@@ -148,7 +148,7 @@ def _described(url: URL, family: Family) -> Iterator[str]:
     try:
         options = sqlalchemy.create_engine(url).dialect.create_connect_args(url)[1]
         safely = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "local_infile": False}
-        with pymysql.connect(**{**options, **safely}) as driver:
+        with Connection(**{**options, **safely}) as driver:
             trust = _trust(driver)
     except (pymysql.MySQLError, OSError, ValueError) as error:
         raise BackupError(f"the database {url.host}/{url.database} cannot be reached: {error}") from None

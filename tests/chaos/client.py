@@ -12,6 +12,8 @@ from pymysql.cursors import Cursor
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
+from db.engine import Connection
+
 # An API gives up on a statement or a message sooner than a worker.
 DATABASE_SECONDS = 10
 BROKER_SECONDS = 2
@@ -88,7 +90,7 @@ QUEUES = {
 
 def connect(url: Any) -> "pymysql.Connection[Cursor]":
     """Return a connection as the API has it: UTC, in autocommit."""
-    return pymysql.connect(
+    return Connection(
         host=url.host,
         port=url.port,
         user=url.username,

@@ -1,6 +1,7 @@
 """Sessions are UTC, strict and READ COMMITTED, bound their waits, and a forked child makes its own."""
 
 import os
+import ssl
 import time
 from collections.abc import Callable
 
@@ -123,6 +124,14 @@ def test_a_connection_that_died_in_the_pool_is_replaced_unseen(stack: Stack, eng
     with stack.mariadb.root() as cursor:
         cursor.execute(f"KILL {first}")
     assert connection_id(engine) != first
+
+
+def test_a_connection_that_checks_no_certificate_loads_no_authorities(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: loads.append("the system's authorities"))
+    engine.dispose()
+    assert connection_id(engine)
+    assert loads == []
 
 
 def test_the_process_has_one_engine(chat: Engine) -> None:

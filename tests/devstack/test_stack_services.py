@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.engine import make_url
 
+from db.engine import Connection
 from devstack.errors import StackError
 from devstack.stack import Stack
 
@@ -39,7 +40,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def connect(url: str) -> "pymysql.Connection[pymysql.cursors.Cursor]":
     parts = make_url(url)
     assert parts.host is not None
-    return pymysql.connect(
+    return Connection(
         host=parts.host,
         port=parts.port or 0,
         user=parts.username,
