@@ -21,12 +21,14 @@ WAIT_SECONDS = 180
 STOP_SECONDS = 20
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS, *, every: float = 0.05) -> None:
-    """Poll until `condition` holds; fail naming `what` was waited for."""
+def wait_until(
+    condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = WAIT_SECONDS, *, every: float = 0.05
+) -> None:
+    """Poll until `condition` holds; fail naming `what` was waited for, which a function may tell in the end."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:g} s in vain until {what}")
+            pytest.fail(f"waited {seconds:g} s in vain until {what if isinstance(what, str) else what()}")
         time.sleep(every)
 
 

@@ -45,7 +45,7 @@ class Deployment:
         return samples(answer.text)
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
+def eventually(condition: Callable[[], bool], what: str | Callable[[], str]) -> None:
     """Poll, more slowly than wait_until: each look is a scrape."""
     wait_until(condition, what, every=0.3)
 

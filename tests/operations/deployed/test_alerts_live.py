@@ -68,6 +68,19 @@ def firing(deployment: Deployment, tmp_path: Path) -> Iterator[Firing]:
         prometheus.stop()
 
 
+def await_firing(firing: Firing, expected: set[str], again: Callable[[], object] = lambda: None) -> None:
+    """Wait until all of them fire at once, with `again` before each look; a failure names those that do not."""
+    missing = set(expected)
+
+    def all_fire() -> bool:
+        again()
+        missing.clear()
+        missing.update(expected - firing())
+        return not missing
+
+    eventually(all_fire, lambda: f"{', '.join(sorted(missing))} fired")
+
+
 def pending(engine: Engine, rows: int, *, age: int = 0) -> None:
     with engine.begin() as connection:
         if pairs := conversation_pairs(connection):
@@ -87,7 +100,7 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
 
     emulator.inject(Fault(kind="reset"))
     pending(chat, 200)
-    eventually(lambda: "ChatWorkersBreakerOpen" in firing(), "the breaker's alert fired")
+    await_firing(firing, {"ChatWorkersBreakerOpen"})
     emulator.clear()
 
     deployment.processes["worker"].kill()
@@ -98,8 +111,7 @@ def test_the_main_alerts_fire_and_end(deployment: Deployment, chat: Engine, emul
             text("INSERT INTO worker_backup_runs (job, outcome, milliseconds, ended_at) VALUES ('daily', 'done', 1, :old)"),
             {"old": "2026-01-01 00:00:00"},
         )
-    expected = CAUSED - {"ChatWorkersBreakerOpen"}
-    eventually(lambda: expected <= firing(), f"{', '.join(expected)} fired")
+    await_firing(firing, CAUSED - {"ChatWorkersBreakerOpen"})
 
     deployment.processes["worker"].start()
     deployment.processes["beat"].start()
@@ -118,19 +130,18 @@ def test_every_alert_fires(deployment: Deployment, execute: Execute, redis: Redi
     for alert in CAUSES.keys() - set(last):
         CAUSES[alert][0](execute, redis)
 
-    def all_fire() -> bool:
-        # A series that begins has not increased yet, and an announced worker is there for some seconds only.
-        for again in (slow_answers, late_pushes, another_version):
-            again(execute, redis)
+    def again() -> None:
+        """A series that begins has not increased yet, and an announced worker is there for some seconds only."""
+        for cause in (slow_answers, late_pushes, another_version):
+            cause(execute, redis)
         counters.flush(at_once=True)
-        return CAUSES.keys() - set(last) <= firing()
 
-    eventually(all_fire, "all but the last had fired")
+    await_firing(firing, CAUSES.keys() - set(last), again)
     for alert in last:
         CAUSES[alert][0](execute, redis)
-        eventually(lambda alert=alert: alert in firing(), f"{alert} fired")  # type: ignore[misc]
+        await_firing(firing, {alert})
     deployment.processes["gateway"].kill()
-    eventually(lambda: "ChatWorkersGatewayDown" in firing(), "the gateway was missed")
+    await_firing(firing, {"ChatWorkersGatewayDown"})
     redis.flushdb()
     for name in ("worker", "beat", "gateway"):
         deployment.processes[name].start()
