@@ -34,14 +34,15 @@ def writing(
 
 @contextmanager
 def replacing(
-    path: Path, mode: int = 0o600, *, owner: tuple[int, int] = (-1, -1), folder: int | None = None
+    path: Path, mode: int = 0o600, *, owner: tuple[int, int] = (-1, -1), folder: int | None = None, writer: str = ""
 ) -> Iterator[BinaryIO]:
     """Write a file aside and give it its name when the block ends: readers see the old file or the new one, never a part.
 
-    With a `folder` that is open, only the name of `path` counts. The caller keeps other writers of the same file out.
+    With a `folder` that is open, only the name of `path` counts. The caller keeps other writers of the same file out, or
+    names each: the next of the same name removes what one that was killed has left.
     """
     opened = os.open(path.parent, FOLDER) if folder is None else folder
-    aside = f".{path.name}.partial"
+    aside = f".{path.name}{writer and f'.{writer}'}.partial"
     try:
         with suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=opened)  # a killed process left it

@@ -29,8 +29,10 @@ class Quarantine:
         """Take an infected attachment's content into quarantine. Harmless when it is done again after a kill at any line."""
         try:
             with uploads.open(attachment.file_url) as content:
-                self._storage.put(_name(attachment), content, attachment.sha256 or "", mode=FOR_OPERATORS)
-                if not content.still_is(attachment.sha256 or ""):
+                # Other rows of these bytes may be taken at this moment, by other workers.
+                sha256, writer = attachment.sha256 or "", str(attachment.id)
+                self._storage.put(_name(attachment), content, sha256, mode=FOR_OPERATORS, writer=writer)
+                if not content.still_is(sha256):
                     return scan_again(attachment)
                 if self._move:
                     content.remove()

@@ -2,6 +2,8 @@
 
 import hashlib
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from tasks.attachments.attachment import PENDING, Attachment
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.storage.base import MissingError, Storage, StorageUnavailableError
+from tasks.attachments.storage.files import FileContent, FileStorage
 
 from .conftest import Uploads, reread
 from .samples import PNG
@@ -143,6 +146,43 @@ class _Raising:
 
     def open(self, _: str) -> Any:
         raise self._error
+
+
+class _Interrupted(FileStorage):
+    """A storage that does something else once it has given the first byte of a file."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(f"file://{root}")
+        self._steps: Iterator[Callable[[], int | None]] = iter([lambda: 1, meanwhile])
+
+    @contextmanager
+    def open(self, file_url: str) -> Iterator[FileContent]:
+        with super().open(file_url) as content:
+            read = content.read_into
+            content.read_into = lambda buffer: read(buffer[: next(self._steps, lambda: None)()])  # type: ignore[method-assign]
+            yield content
+
+
+def test_two_workers_that_take_the_same_bytes_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    uploads, vault = tmp_path / "uploads", tmp_path / "vault"
+    for folder in (uploads, vault):
+        folder.mkdir()
+    for name in "12":
+        (uploads / name).write_bytes(EICAR)
+    first, second = (Attachment(n, f"/{n}", verdict="infected", sha256=SHA256, quarantine=PENDING) for n in (1, 2))
+    quarantine = Quarantine(FileStorage(f"file://{vault}"), f"file://{vault}", move=True)
+    settled = []
+
+    def take_the_second() -> None:
+        settled.append(quarantine.take(second, FileStorage(f"file://{uploads}")))
+
+    settled.append(quarantine.take(first, _Interrupted(uploads, take_the_second)))
+
+    copy = vault / f"{SHA256}.infected"
+    assert [each.quarantine for each in settled] == [f"file://{copy}"] * 2
+    assert [*vault.iterdir()] == [copy]
+    assert copy.read_bytes() == EICAR
+    assert [*uploads.iterdir()] == []
 
 
 def test_content_that_is_gone_while_the_quarantine_is_away_is_tried_again_later() -> None:

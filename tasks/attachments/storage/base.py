@@ -54,9 +54,10 @@ class Storage(Protocol):
     def open(self, file_url: str) -> AbstractContextManager[Content]:
         """Open content. Raise RefusedError, MissingError or StorageUnavailableError, also out of the body."""
 
-    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int, writer: str = "") -> None:
         """Store a copy of the content, whole and durable or not at all; where there are file modes, with `mode`.
 
+        Where the same file may be put by several at once, `writer` names each.
         Raise ChangedError if its hash is another, and what `open` raises.
         """
 

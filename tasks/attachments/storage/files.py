@@ -71,10 +71,10 @@ class FileStorage:
         finally:
             os.close(handle)
 
-    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:
+    def put(self, file_url: str, content: Content, sha256: str, *, mode: int, writer: str = "") -> None:
         with self._folder_of(file_url) as (folder, name):
             try:
-                with files.replacing(Path(name), mode, folder=folder) as file:
+                with files.replacing(Path(name), mode, folder=folder, writer=writer) as file:
                     if sha256_of(content, file.write) != sha256:
                         raise ChangedError
             except OSError as error:

@@ -10,7 +10,6 @@ from urllib3.exceptions import HTTPError
 
 from tasks.attachments.storage.address import url_segments
 from tasks.attachments.storage.base import (
-    Content,
     MissingError,
     RefusedError,
     StorageUnavailableError,
@@ -98,7 +97,7 @@ class HttpStorage:
         with self.request(file_url) as (response, within):
             yield HttpContent(self, file_url, response, within)
 
-    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - nothing is done
+    def put(self, *_: object, **__: object) -> None:
         raise StorageUnavailableError("over HTTP the API's files are only read")
 
     @contextmanager

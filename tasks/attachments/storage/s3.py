@@ -85,7 +85,7 @@ class S3Storage:
         with self._deadline(), _sentences("to head_object"):
             return _identity(self._call("head_object", file_url))
 
-    def put(self, file_url: str, content: Content, sha256: str, *, mode: int) -> None:  # noqa: ARG002 - S3 has no modes
+    def put(self, file_url: str, content: Content, sha256: str, **_: object) -> None:
         # Through a file: an object is either put whole or not at all, and only if its hash is right.
         with tempfile.TemporaryFile() as file:
             if sha256_of(content, file.write) != sha256:
