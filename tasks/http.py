@@ -5,12 +5,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, NewConnectionError
 
 from tasks.deadline import Deadline, OverdueError, Watched
 
@@ -84,8 +85,8 @@ class Server:
                 raise NoAnswerError(f"{self._variable} gave no answer: {said(error)}") from None
         raise NoAnswerError(f"{self._variable} cannot be reached: {said(problem)}")
 
-    def post(self, headers: Mapping[str, str], body: bytes, seconds: float, *, more: str = "") -> int:
-        """POST to the URL, with `more` behind its path, and return the status, all within `seconds`. Raise NoAnswerError."""
+    def post(self, headers: Mapping[str, str], body: bytes, seconds: float, *, more: str = "") -> BaseHTTPResponse:
+        """POST to the URL, with `more` behind its path, within `seconds`; return the answer, closed. Raise NoAnswerError."""
         try:
             with Deadline(seconds):
                 answer = self.ask("POST", (self._url.path + more) or "/", headers, body)
@@ -93,7 +94,7 @@ class Server:
                     answer.read(MOST_ANSWER_BYTES)  # so that the connection can be used again
                 finally:
                     answer.close()
-                return answer.status
+                return answer
         except (HTTPError, OSError) as error:
             why = str(error) if isinstance(error, OverdueError) else said(error)
             raise NoAnswerError(f"{self._variable} gave no whole answer: {why}") from None
@@ -148,6 +149,13 @@ def _unwrapped(address: Address) -> tuple[Address, ...]:
     if address.teredo:
         return address.teredo
     return (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF),) if any(address in each for each in ENDS_IN_IPV4) else (address,)
+
+
+def retry_after(header: str | None, most: int) -> float | None:
+    """Return the seconds that a Retry-After asks for (RFC 9110, 10.2.3), `most` at most; None if missing or unreadable."""
+    with suppress(InvalidHeader, ValueError, OverflowError):
+        return None if header is None else float(Retry(retry_after_max=most).parse_retry_after(header))
+    return None
 
 
 def said(error: Exception | None) -> str:

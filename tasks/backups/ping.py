@@ -18,7 +18,7 @@ def ping(settings: Settings, job: str, event: str, body: str = "") -> None:
         return
     server = Server("BACKUP_PING_URL", settings.backup_ping_url.replace("{job}", job), private_network=True, connections=1)
     try:
-        status = server.post({}, body.encode()[:LONGEST_BODY], CALL_SECONDS, more=event)
+        status = server.post({}, body.encode()[:LONGEST_BODY], CALL_SECONDS, more=event).status
         if status >= 300:
             raise NoAnswerError(f"BACKUP_PING_URL answered with status {status}")
     except NoAnswerError as error:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Engine, text
@@ -59,6 +59,13 @@ class Event:
         return {"type": self.type, "timestamp": at, "number": self.number, "data": orjson.loads(self.data)}
 
 
+class Refusal(NamedTuple):
+    """Why an event was not taken, and for how many seconds the receiver asked to be left alone."""
+
+    why: str
+    wait: float = 0.0
+
+
 def number(engine: Engine) -> int:
     """Give numbers to committed events that have none; return to how many. None get any while someone else is at it."""
 
@@ -88,13 +95,15 @@ def due(engine: Engine, rows: int) -> list[Event]:
         return [Event(**row) for row in dicts(connection, DUE, rows=rows)]
 
 
-def settle(engine: Engine, tried: Sequence[tuple[Event, str]]) -> None:
-    """Write how tries ended: each event with why it was not taken, an empty text where it was."""
+def settle(engine: Engine, tried: Sequence[tuple[Event, Refusal | None]]) -> None:
+    """Write how tries ended: each event with why it was not taken, None where it was."""
     rows = [
-        {"id": event.id, "wait": _wait(event) if fault else None, "reason": fault[:LONGEST_REASON]} for event, fault in tried
+        {"id": event.id, "wait": refusal and _wait(event, refusal), "reason": refusal.why[:LONGEST_REASON] if refusal else ""}
+        for event, refusal in tried
     ]
     transact(engine, lambda connection: connection.execute(SETTLE, rows))
 
 
-def _wait(event: Event) -> float:
-    return min(FIRST_WAIT_SECONDS * 2.0 ** min(event.attempts, 10), LONGEST_WAIT_SECONDS) * random.uniform(0.8, 1.2)
+def _wait(event: Event, refusal: Refusal) -> float:
+    step = min(FIRST_WAIT_SECONDS * 2.0 ** min(event.attempts, 10), LONGEST_WAIT_SECONDS) * random.uniform(0.8, 1.2)
+    return max(step, refusal.wait * random.uniform(1.0, 1.2))

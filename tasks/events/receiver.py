@@ -10,10 +10,11 @@ import orjson
 
 from settings import ConfigurationError, Settings
 from tasks.events.deliver import MOST_AT_ONCE
-from tasks.events.queue import Event
-from tasks.http import NoAnswerError, Server
+from tasks.events.queue import Event, Refusal
+from tasks.http import NoAnswerError, Server, retry_after
 
 CALL_SECONDS = 10.0
+LONGEST_RETRY_AFTER_SECONDS = 3600
 LARGEST_FILE_BYTES = 4096
 PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)
@@ -29,17 +30,20 @@ class Receiver:
         self._keys = read_secrets(settings.events_secret_file)
         self._server = Server("EVENTS_URL", settings.events_url, private_network=True, connections=MOST_AT_ONCE)
 
-    def send(self, event: Event) -> str:
-        """POST an event, signed by each of the secrets; return why it was not taken, an empty text if it was."""
+    def send(self, event: Event) -> Refusal | None:
+        """POST an event, signed by each of the secrets; return why it was not taken, None if it was."""
         body, name, stamp = orjson.dumps(event.told()), f"evt_{event.number}", str(int(time.time()))
         digests = [hmac.digest(key, f"{name}.{stamp}.".encode() + body, hashlib.sha256) for key in self._keys]
         signatures = " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
         headers = {"webhook-id": name, "webhook-timestamp": stamp, "webhook-signature": signatures}
         try:
-            status = self._server.post({**headers, "Content-Type": "application/json"}, body, CALL_SECONDS)
+            answer = self._server.post({**headers, "Content-Type": "application/json"}, body, CALL_SECONDS)
         except NoAnswerError as error:
-            return str(error)
-        return "" if 200 <= status < 300 else f"EVENTS_URL answered with status {status}"
+            return Refusal(str(error))
+        if 200 <= answer.status < 300:
+            return None
+        asked = retry_after(answer.headers.get("Retry-After"), LONGEST_RETRY_AFTER_SECONDS)
+        return Refusal(f"EVENTS_URL answered with status {answer.status}", asked or 0.0)
 
 
 def read_secrets(path: Path) -> list[bytes]:

@@ -22,6 +22,7 @@ class Receiver:
     url: str = ""
     status: int = 204
     answers: dict[str, int] = field(default_factory=dict)
+    retry_after: str = ""
     before: Callable[[dict[str, Any]], None] = lambda _: None
     asked: "Counter[str]" = field(default_factory=Counter)
     """How often each id came."""
@@ -61,6 +62,8 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
                 receiver.taken.append(event)
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            if receiver.retry_after:
+                self.send_header("Retry-After", receiver.retry_after)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

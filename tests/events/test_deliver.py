@@ -1,6 +1,7 @@
 """Events are delivered, signed and numbered, past those that a receiver chokes on; one that is away loses none."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_a_receiver_that_is_down_loses_nothing_and_is_asked_ever_more_slowly(cha
     deliver()
     assert sorted(providers(called)) == [*"abcdefghijkl"]
     assert all(row["due_at"] is None for row in rows(chat))
+
+
+@pytest.mark.parametrize(("asked", "least"), [("300", 300), ("Fri, 31 Dec 2100 23:59:59 GMT", 3600), ("soon", 4), ("-5", 4)])
+def test_a_receiver_that_asks_to_be_left_alone_is_for_an_hour_at_most(
+    chat: Engine, called: Receiver, asked: str, least: int
+) -> None:
+    happen(chat, *"abcd")
+    called.status, called.retry_after = 429, asked
+    tries = 1 if least > 4 else MOST_MISSES
+    assert deliver() == f"delivered: failed {tries}"
+    assert len(called.requests) == tries
+    (wait, *_) = (row["due_at"] - row["happened_at"] for row in rows(chat) if row["attempts"])
+    assert timedelta(seconds=least) <= wait <= timedelta(seconds=least * 1.2 + 60)
 
 
 def test_an_event_that_the_receiver_chokes_on_holds_no_other_up(chat: Engine, called: Receiver) -> None:

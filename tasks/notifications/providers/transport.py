@@ -13,17 +13,15 @@ import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
-from urllib3 import Retry
-from urllib3.exceptions import InvalidHeader
 
 from settings import Settings
+from tasks.http import retry_after
 from tasks.notifications.outcome import provider_words
 from tasks.notifications.providers.http2 import MOST_ANSWER_BYTES, NotHttp2Error, Origin
 from tasks.notifications.providers.http2 import NoAnswerError as NoAnswerError
 
 # A provider that asks for more is taken at its word only this far: a row's life is 24 h.
 MOST_WAIT_SECONDS = 6 * 3600
-RETRY_AFTER = Retry(retry_after_max=MOST_WAIT_SECONDS)
 # A wildcard in WEBPUSH_HOSTS must not let endpoints fill the memory; what comes after them goes by pyreqwest.
 MOST_ORIGINS = 100
 HOST = re.compile(r"[\w.-]+|\[[0-9a-f:.]+\]")
@@ -45,10 +43,7 @@ class Answer(NamedTuple):
     @property
     def wait(self) -> float | None:
         """The seconds that Retry-After asks for (RFC 9110, 10.2.3), None where it is missing or unreadable."""
-        if self.retry_after is not None:
-            with suppress(InvalidHeader, ValueError, OverflowError):
-                return float(RETRY_AFTER.parse_retry_after(self.retry_after))
-        return None
+        return retry_after(self.retry_after, MOST_WAIT_SECONDS)
 
     @property
     def content(self) -> dict[str, Any]:
