@@ -27,7 +27,7 @@ test: setup lint  ## lint, types, unit, integration and acceptance tests, on rea
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-mysql: setup  ## the database's, retention's and backups' tests on a real MySQL, fetched from Debian (as root)
-	$(BIN)/python -m devstack install
+	$(BIN)/python -m devstack install tests mysql
 	$(BIN)/python -m devstack.mysql
 	DEVSTACK_DATABASE=mysql $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile \
 	  tests/db tests/retention tests/backups tests/notifications tests/ops/test_grants.py

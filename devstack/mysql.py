@@ -103,7 +103,7 @@ def fetch(root: Path = ROOT) -> None:
     if root.exists():
         return
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        raise StackError("MySQL is missing; as root: apt-get install debootstrap, then python -m devstack.mysql")
+        raise StackError("MySQL is missing; as root: python -m devstack install mysql, then python -m devstack.mysql")
     suite, packages = PACKAGES[root]
     print(f"Fetching {packages} with debootstrap, about a minute …", file=sys.stderr, flush=True)
     aside = root.with_name(f"{root.name}-{os.getpid()}")

@@ -45,6 +45,8 @@ PROGRAMS = {
     # npm fetches Directus, and the Node that it needs; the compiler is for its one native module without a binary.
     "directus": {"npm": "npm", "node": "nodejs", "g++": "g++", "make": "make"},
     "deploy": {"systemd-nspawn": "systemd-container", "debootstrap": "debootstrap"},
+    # python -m devstack.mysql fetches it.
+    "mysql": {"debootstrap": "debootstrap"},
     "release": {"debootstrap": "debootstrap"},
 }
 EVERY_SERVICE = {"setpriv": "util-linux"}
