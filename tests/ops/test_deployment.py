@@ -13,6 +13,9 @@ import yaml
 
 from devstack.folder import PROJECT
 from devstack.programs import find
+from settings import Settings
+from tasks.jobs import QUEUES
+from workers.celery_config import celery_config
 from workers.gateway.operators import is_loopback
 
 DEPLOY = PROJECT / "deploy"
@@ -41,6 +44,30 @@ def analyze(units: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_systemd_takes_the_unit_of_each_process_without_a_word(units: Path, process: str) -> None:
     done = analyze(units, "verify", f"chat-workers@{process}.service")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+def memory_max(process: str) -> int:
+    """Return what the unit or its drop-in allows a process and its children, in MB."""
+    drop_ins = sorted((DEPLOY / f"systemd/chat-workers@{process}.service.d").glob("*.conf"))
+    lines = "".join(path.read_text() for path in (DEPLOY / "systemd/chat-workers@.service", *drop_ins))
+    *_, (number, unit) = re.findall(r"^MemoryMax=(\d+)([GM])$", lines, re.MULTILINE)
+    return int(number) * (1024 if unit == "G" else 1)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_unit_has_the_memory_that_its_children_may_take(process: str) -> None:
+    settings = Settings.model_validate({"database_url": "mysql+pymysql://u:p@h/d", "celery_broker_url": "redis://h/0"})
+    child = celery_config(settings)["worker_max_memory_per_child"] / 1024
+    parts = 1 + QUEUES[process] if process in QUEUES else 1
+    assert memory_max(process) >= child * parts
+
+
+def test_the_installation_says_how_much_memory_a_unit_has() -> None:
+    said = re.search(r"`MemoryMax`: (\d) GB, (\d) GB for attachments, (\d+) MB for beat, gateway and Flower", INSTALLATION)
+    assert said
+    others = {process: int(said[1]) * 1024 for process in PROCESSES}
+    expected = others | {"attachments": int(said[2]) * 1024} | dict.fromkeys(("beat", "gateway", "flower"), int(said[3]))
+    assert {process: memory_max(process) for process in PROCESSES} == expected
 
 
 def test_systemd_takes_the_target(units: Path) -> None:
