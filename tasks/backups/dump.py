@@ -37,7 +37,6 @@ from tasks.backups.scan import DumpScan
 
 PIPE_BYTES = 1 << 20
 LEVEL = 1  # of chat text the third makes hardly less, and takes twice as long
-WINDOW_LOG = 21  # 2 MiB: any zstd reads it back in a few megabytes
 # A dump that says nothing for so long waits for a lock or a server that will not answer.
 SILENCE_SECONDS = 600
 POLL_SECONDS = 1
@@ -79,7 +78,11 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
             f"{engine.url.host} is read-only, as a replica is, and records no backup: DATABASE_URL must name the primary"
         )
     name = folder.fresh_name(into, "daily", server.now.date(), server.now)
-    folder.check_space(into, _expected_bytes(engine, into))
+    sizes = _sizes(engine)
+    if missing := [table for table in DUMPED_TABLES if table not in sizes]:
+        raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
+    last = folder.newest(into, "daily")
+    folder.check_space(into, last.signed.manifest.bytes * 5 // 4 if last else sum(sizes.values()) // 2)
     client = find_client(DUMPERS[family_of(server.version)])
     before = _lowest_ids(engine)
     mysql = family_of(server.version) == "MySQL"
@@ -142,11 +145,7 @@ def write_dump(
     Raise BackupError, leaving no file, if it is not complete.
     """
     digest, size = hashlib.sha256(), 0
-    compressor = zstandard.ZstdCompressor(
-        compression_params=zstandard.ZstdCompressionParameters.from_level(
-            LEVEL, window_log=WINDOW_LOG, write_checksum=True, threads=1
-        )
-    ).compressobj()
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
     with folder.writing(path) as file:
         for chunk in dump_text(engine, client, scan, tick, flags=flags):
             if packed := compressor.compress(chunk):
@@ -215,21 +214,12 @@ def _output(child: Child, tick: Tick) -> Iterator[bytes]:
             time.sleep(GATHER_SECONDS)
 
 
-def _expected_bytes(engine: Engine, into: Path) -> int:
-    if last := folder.newest(into, "daily"):
-        return last.signed.manifest.bytes * 5 // 4
-    return sum(_sizes(engine).values()) // 2
-
-
 def _sizes(engine: Engine) -> dict[str, int]:
     with engine.connect() as connection:
         return {name: int(size) for name, size in connection.execute(SIZES, {"names": DUMPED_TABLES})}
 
 
 def _lowest_ids(engine: Engine) -> Mapping[str, int | None]:
-    present = _sizes(engine)
-    if missing := [table for table in DUMPED_TABLES if table not in present]:
-        raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
     with engine.connect() as connection:
         return {row.name: row.id for row in connection.execute(LOWEST_IDS)}
 
