@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
 
-from db.models.chat_notifications import DeliveryStatus
 from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, TYPES, ColumnNeed
 
 Kind = Literal["server", "table", "engine", "column", "type", "charset", "index", "foreign key", "rows"]
@@ -143,7 +142,8 @@ def foreign_keys(connection: Connection, tables: Sequence[str]) -> list[tuple[st
 def stray_statuses(connection: Connection) -> dict[str, int]:
     """Return how many rows of the queue, up to a thousand, have each delivery_status that is none of the four words."""
     found = connection.execute(STATUSES).scalars().all()
-    strays = [status for status in found if status is not None and status not in get_args(DeliveryStatus)]
+    known = COLUMNS["chat_notifications"]["delivery_status"].words
+    strays = [status for status in found if status is not None and status not in known]
     return {status: connection.execute(WITH_STATUS, {"status": status}).scalar_one() for status in strays}
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, Engine, bindparam, text
 
-from db.models import Base
+from db.models import SHARED
 
 EXISTING = text(
     "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
@@ -20,14 +20,14 @@ def create_shared_schema(engine: Engine) -> None:
     by itself: after a failure half-way, drop the database and start again.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        existing = sorted(connection.execute(EXISTING, {"names": list(Base.metadata.tables)}).scalars())
+        existing = sorted(connection.execute(EXISTING, {"names": list(SHARED.tables)}).scalars())
         if existing:
             raise SchemaExistsError(
                 f"the database {engine.url.database} already has {', '.join(existing)};"
                 " the shared schema is only ever created in an empty database"
             )
         _declare_timestamps_as_written(connection)
-        Base.metadata.create_all(connection, checkfirst=False)
+        SHARED.create_all(connection, checkfirst=False)
 
 
 def _declare_timestamps_as_written(connection: Connection) -> None:

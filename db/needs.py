@@ -1,10 +1,11 @@
 """The columns and indexes of the shared schema that the workers use, and none besides: what `db check` asks for."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast
 
-from db.models.chat_notifications import DeliveryStatus, NotificationType
-from db.models.conversation_settings import NotificationPreference
+from sqlalchemy import Enum
+
+from db.models import SHARED
 
 # Where the migrations of the worker-owned tables keep their revision.
 VERSION_TABLE = "worker_alembic_version"
@@ -51,6 +52,10 @@ def _words(*words: str) -> ColumnNeed:
     return ColumnNeed("one of a few words", words=words, room=max(map(len, words)))
 
 
+def _all_words(table: str, column: str) -> ColumnNeed:
+    return _words(*cast(Enum, SHARED.tables[table].c[column].type).enums)
+
+
 def _of(kind: ColumnNeed, *names: str) -> dict[str, ColumnNeed]:
     return dict.fromkeys(names, kind)
 
@@ -58,12 +63,12 @@ def _of(kind: ColumnNeed, *names: str) -> dict[str, ColumnNeed]:
 COLUMNS: dict[str, dict[str, ColumnNeed]] = {
     "chat_notifications": {
         **_of(NUMBER, "id", "conversation_id", "message_id", "recipient_id", "sender_id"),
-        "notification_type": _words(*get_args(NotificationType)),
+        "notification_type": _all_words("chat_notifications", "notification_type"),
         **_of(ColumnNeed("text", emoji=True), "title", "body"),
         **_of(FLAG, "is_sent", "is_read"),
         **_of(TIME, "sent_at", "read_at", "created_at"),
         "device_tokens": JSON,
-        "delivery_status": _words(*get_args(DeliveryStatus)),
+        "delivery_status": _all_words("chat_notifications", "delivery_status"),
         "error_message": ColumnNeed("text", room=2000, emoji=True, null=True),
     },
     "messages": {**_of(NUMBER, "id", "conversation_id"), "message_id": TEXT, "is_deleted": FLAG},
@@ -76,7 +81,7 @@ COLUMNS: dict[str, dict[str, ColumnNeed]] = {
     "conversation_settings": {
         **_of(NUMBER, "id", "conversation_id", "user_id"),
         **_of(FLAG, "notifications_enabled", "desktop_notifications", "mobile_notifications", "sound_enabled"),
-        "notification_type": _words(*get_args(NotificationPreference)),
+        "notification_type": _all_words("conversation_settings", "notification_type"),
     },
     "message_reads": {**_of(NUMBER, "id", "message_id", "reader_id"), "status": _words("READ")},
     "message_attachments": {

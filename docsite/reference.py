@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import Column
 
 from beat_schedule import BEAT_SCHEDULE
-from db.models import Base
+from db.models import SHARED
 from db.privileges import worker_tables
 from settings import Settings
 from tasks.facts import PREFIX, Alert, AnyFact, Counter, Histogram
@@ -163,9 +163,8 @@ def tables() -> Iterator[str]:
         yield f"### {name}\n\n{_sentence(comment[1]) if comment else ''} Job: {owner(name)}.\n"
         yield from (f"```sql\n{statement.strip()};\n```\n" for statement in statements[name])
     yield "## Shared with the API\n\nAs the workers rely on them; a table may have more.\n"
-    for name, model in sorted(Base.metadata.tables.items()):
-        mapped = next(mapper.class_ for mapper in Base.registry.mappers if mapper.local_table is model)
-        yield f"### {name}\n\n{_first(mapped.__doc__)}\n"
+    for name, model in sorted(SHARED.tables.items()):
+        yield f"### {name}\n\n{model.info['says']}\n"
         yield from table(("column", "type", "default", "refers to"), [_column(column) for column in model.columns])
 
 
