@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import Engine, text
 
 from devstack.folder import PROJECT
 from tasks.notifications.queue import LEASE_SECONDS
 from tasks.notifications.retry_policy import JITTER, LADDERS
 from tests.chaos.__main__ import RESULTS
-from tests.chaos.campaign import QUIET_SECONDS, draw
+from tests.chaos.campaign import LONGEST_QUIET_SECONDS, draw, may_wait
 from tests.chaos.faults.table import FAULTS as ALL
 
 SEED = "7"
@@ -48,10 +49,21 @@ def test_a_short_campaign_loses_nothing() -> None:
     assert {name for name, line in played.items() if line["bit"]} == set(FAULTS)
 
 
-def test_a_campaign_waits_for_the_second_step_of_every_ladder() -> None:
-    """A row that met two faults is not stuck, it is not yet due."""
-    steps = [ladder.first * ladder.growth * JITTER[1] for ladder in LADDERS.values() if ladder.attempts]
-    assert max(steps) + LEASE_SECONDS < QUIET_SECONDS
+@pytest.mark.parametrize(
+    ("due_in", "waited", "waits"), [(3000, 481, True), (3000, 6001, False), (-61, 479, True), (-61, 481, False)]
+)
+def test_a_row_whose_retry_is_not_due_yet_is_not_stuck(chat: Engine, due_in: int, waited: float, waits: bool) -> None:
+    with chat.begin() as connection:
+        connection.execute(
+            text("INSERT INTO worker_deliveries (notification_id, due_at) VALUES (1, NOW(3) + INTERVAL :due SECOND)"),
+            {"due": due_in},
+        )
+    assert may_wait(chat, waited) is waits
+
+
+def test_a_campaign_waits_for_the_longest_step_of_every_ladder() -> None:
+    longest = max(ladder.cap for ladder in LADDERS.values()) * JITTER[1]
+    assert longest + LEASE_SECONDS < LONGEST_QUIET_SECONDS
 
 
 def test_each_fault_is_drawn_once_and_those_that_want_to_be_alone_are() -> None:
