@@ -11,3 +11,7 @@ class BusyError(BackupError):
 
 class StoppedError(BackupError):
     """The worker was asked to stop; what was under way is undone and will be due again."""
+
+
+class TakenError(BackupError):
+    """Another object has the key of what is to be shipped; it was left alone."""

@@ -15,7 +15,7 @@ from db.migrate import has_tables, migrate
 from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, results, rotate, seal, source
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, TakenError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Kind, Manifest
@@ -131,7 +131,7 @@ class Backups:
     def ship(self, tier: str, tick: Tick) -> Run:
         """Ship the dumps, each sealed, or the archives that are newer than the newest in the bucket, oldest first; then rotate.
 
-        The first time it is the newest alone.
+        The first time it is the newest alone. One whose name is taken keeps no other from being shipped.
         """
         known, bucket, names = self.passphrases, self._needed_bucket(), dict[str, Backup]()
         with self._working(Run("ship", tier)) as (run, into):
@@ -145,12 +145,18 @@ class Backups:
             last = genuine[-1].name if genuine else ""
             if owed := sorted(name for name in names if name > last):
                 ping(self.settings, run.job, "/start")
+            taken = []
             for name in owed if last else owed[-1:]:
                 archive = self._sealed(into, name, names[name], known, tick)
                 folder.check_bytes(archive, known, tick)
-                bucket.ship(archive, tier, tick)
-                _enter(run, archive)
+                try:
+                    bucket.ship(archive, tier, tick)
+                    _enter(run, archive)
+                except TakenError as error:
+                    taken.append(str(error))
                 folder.remove(into, folder.names(into, "day"))  # this one, and one that was never finished
+            if taken:
+                raise BackupError("; ".join(taken))
         if run.artefact:
             run.ignored += [why for why in self._rotate(f"S3 {tier}", tick).ignored if why not in run.ignored]
         return run

@@ -17,7 +17,7 @@ from typing import Any
 from settings import Settings
 from tasks import files, s3
 from tasks.backups import folder, manifest, parts
-from tasks.backups.errors import BackupError, StoppedError
+from tasks.backups.errors import BackupError, StoppedError, TakenError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Signed
 from tasks.deadline import Deadline
@@ -27,6 +27,8 @@ from tasks.shutdown import stop_requested
 MOST_PAGES = 100  # of 1,000 objects
 PAGE_SECONDS = 10
 FETCH_TRIES = 5
+MOST_VERSIONS = 50
+"""Of a manifest, to look for the genuine one among: each costs a derivation of its key. Who restores looks at all of them."""
 
 UNKNOWN = {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"}
 """What servers of other makers say to what they do not know."""
@@ -74,8 +76,12 @@ class Bucket:
         self._storage = {"StorageClass": settings.backup_s3_storage_class} if settings.backup_s3_storage_class else {}
         self._plain = settings.backup_s3_plain
         self._lock_days = settings.backup_s3_lock_days
-        self._versions: dict[str, str] = {}
-        """Of locked objects, by key: the oldest, which nobody can have put over another or hidden behind a delete marker."""
+        # Versions lie beside each other, so that no key is taken; without them nothing is put over another object.
+        self._once = {} if self._lock_days else self._known(IfNoneMatch="*")
+        self._versions: dict[str, list[str]] = {}
+        """Of locked objects, by key. A thief may have put some before ours and some over it: which is genuine is looked at."""
+        self._genuine: dict[str, str] = {}
+        """Which of them it is, by key."""
         self._s3 = s3.make_client()
 
     def try_upload(self) -> None:
@@ -86,9 +92,8 @@ class Bucket:
             begun = self._s3.create_multipart_upload(Bucket=self.bucket, Key=key, **self._extra, **known)
         where = {"Bucket": self.bucket, "Key": key, "UploadId": begun["UploadId"]}
         try:
-            checksum = parts.encoded(hashlib.sha256(part).digest())
             with self._asking("uploading a part"):
-                self._s3.upload_part(**where, PartNumber=1, Body=part, **self._known(ChecksumSHA256=checksum))
+                self._s3.upload_part(**where, PartNumber=1, Body=part, **self._sum(part))
             if not self._arrived(key, begun["UploadId"]):
                 raise BackupError(f"S3 ({self.uri}) lists no parts: an upload that is cut off begins anew")
         finally:
@@ -98,6 +103,13 @@ class Bucket:
     def _known(self, **parameters: str) -> dict[str, str]:
         """Return the parameters that this server knows."""
         return {} if self._plain else parameters
+
+    def _sum(self, data: bytes) -> dict[str, str]:
+        """Return what the server is to compare with what arrives; what is locked is not taken without."""
+        known = self._known(ChecksumSHA256=parts.encoded(hashlib.sha256(data).digest()))
+        if self._plain or self._lock_days:
+            known["ContentMD5"] = parts.encoded(hashlib.md5(data, usedforsecurity=False).digest())
+        return known
 
     def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
         """Upload an archive and then its manifest under `month`, or one of FOLDERS; what is there already is not sent again.
@@ -112,27 +124,30 @@ class Bucket:
                 raise BackupError(f"{self._uri(key)} is not there after its upload")
         text = backup.path.with_name(backup.name + manifest.SUFFIX).read_bytes()
         self._put_manifest(self._key(month, backup.name + manifest.SUFFIX), text)
+        # They were put with it; what was there already, or lies with a server that passes over it, has none, or a shorter one.
         for locked in (key, key + manifest.SUFFIX) if self._lock_days else ():
-            until = {"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=self._lock_days)}
+            until = {"Mode": "COMPLIANCE", "RetainUntilDate": self._locked["ObjectLockRetainUntilDate"]}
             with self._asking(f"locking {locked} (s3:PutObjectRetention, in a bucket with object lock)"):
-                self._s3.put_object_retention(Bucket=self.bucket, Key=locked, Retention=until)
+                self._s3.put_object_retention(Bucket=self.bucket, Key=locked, Retention=until, **self._version(locked))
         return Shipped(month, backup.name, backup.signed.manifest.bytes, committed=True)
 
-    def shipped(self) -> list[Shipped]:
-        """Return the archives in the bucket, oldest first."""
+    def shipped(self, under: str = "") -> list[Shipped]:
+        """Return the archives in the bucket, oldest first; those whose keys begin with `under` alone."""
         sizes: dict[tuple[str, str], int] = {}
+        versions: dict[str, list[str]] = {}
         with self._asking("listing it") as within:
             listing, entries = ("list_object_versions", "Versions") if self._lock_days else ("list_objects_v2", "Contents")
-            pages = self._s3.get_paginator(listing).paginate(Bucket=self.bucket, Prefix=self._root)
+            pages = self._s3.get_paginator(listing).paginate(Bucket=self.bucket, Prefix=self._root + under)
             for number, page in enumerate(pages, 1):
                 if number > MOST_PAGES:
                     raise BackupError(f"{self.uri} holds more than {MOST_PAGES * 1000:,} objects; give it a prefix of its own")
                 within.extend(PAGE_SECONDS)
-                for entry in page.get(entries, ()):  # of versions the newest first
-                    self._versions[entry["Key"]] = entry.get("VersionId", "")
+                for entry in page.get(entries, ()):
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
                     if month in FOLDERS or MONTH.fullmatch(month):
+                        versions.setdefault(entry["Key"], []).append(entry.get("VersionId", ""))
                         sizes[month, name] = entry["Size"]
+        self._versions |= versions
         return [
             Shipped(month, name, size, committed=(month, name + manifest.SUFFIX) in sizes)
             for (month, name), size in sorted(sizes.items())
@@ -161,7 +176,7 @@ class Bucket:
 
     def fetch(self, shipped: Shipped, passphrases: list[bytes], into: Path, tick: Tick) -> Backup:
         """Download an archive and its manifest into a folder, the signature checked first."""
-        signed, text = self.manifest(shipped, passphrases)
+        signed, text = self.manifest(shipped, passphrases, most=None)
         folder.check_space(into, signed.manifest.bytes)
         with folder.writing(into / shipped.name) as file:
             file.writelines(self._content(shipped, signed.manifest.bytes, tick))
@@ -176,24 +191,48 @@ class Bucket:
         """
         for name in (shipped.name, shipped.name + manifest.SUFFIX):
             key = self._key(shipped.month, name)
-            deleted = False
-            with self._asking(f"deleting {key}", but={"AccessDenied"} if self._lock_days else ()):
-                self._s3.delete_object(Bucket=self.bucket, Key=key, **self._version(key))
-                deleted = True
-            if not deleted:
-                return False
+            for _ in self._each_version(key, None):
+                deleted = False
+                with self._asking(f"deleting {key}", but={"AccessDenied"} if self._lock_days else ()):
+                    self._s3.delete_object(Bucket=self.bucket, Key=key, **self._version(key))
+                    deleted = True
+                if not deleted:
+                    return False
         return True
 
     def _version(self, key: str) -> dict[str, str]:
         """Return which version of an object is meant, where that is known."""
-        return {"VersionId": version} if (version := self._versions.get(key)) else {}
+        return {"VersionId": version} if self._lock_days and (version := self._genuine.get(key)) else {}
 
-    def manifest(self, shipped: Shipped, passphrases: list[bytes]) -> tuple[Signed, bytes]:
-        """Return the manifest of an archive, its signature checked, and its text."""
-        text = self._get(self._key(shipped.month, shipped.name + manifest.SUFFIX))
-        signed = manifest.parse(text, shipped.name)
-        manifest.check_signature(signed, passphrases)
-        return signed, text
+    def _each_version(self, key: str, most: int | None = MOST_VERSIONS) -> Iterator[None]:
+        """Take each version of an object for the one that is meant, in turn; the last it is taken for stays."""
+        if self._lock_days and key not in self._versions:
+            self.shipped(key.removeprefix(self._root))
+        for version in self._versions.get(key, [""])[:most]:
+            self._genuine[key] = version
+            yield
+
+    def manifest(self, shipped: Shipped, passphrases: list[bytes], most: int | None = MOST_VERSIONS) -> tuple[Signed, bytes]:
+        """Return an archive's manifest, its signature checked, and its text: of `most` versions the first that is genuine."""
+        key = self._key(shipped.month, shipped.name)
+        refused = BackupError(f"{self._uri(key)} is missing, though its manifest is there")
+        for _ in self._each_version(key + manifest.SUFFIX, most):
+            text = self._get(key + manifest.SUFFIX)
+            try:
+                signed = manifest.parse(text, shipped.name)
+                manifest.check_signature(signed, passphrases)
+            except BackupError as error:
+                refused = error
+                continue
+            if not self._lock_days or self._holds(key, signed) is not None:
+                return signed, text
+        raise refused
+
+    @property
+    def _locked(self) -> dict[str, Any]:
+        """Return what puts an object with its lock on: there is no moment at which it may be deleted."""
+        until = datetime.now(UTC) + timedelta(days=self._lock_days)
+        return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if self._lock_days else {}
 
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
         state = backup.path.with_name(backup.name + folder.UPLOAD)
@@ -214,15 +253,16 @@ class Bucket:
                             UploadId=upload,
                             PartNumber=number,
                             Body=data,
-                            **self._known(ChecksumSHA256=checksum),
+                            **self._sum(data),
                         )["ETag"]
                 tick(len(data))
                 sent.append({"PartNumber": number, "ETag": etag, **self._known(ChecksumSHA256=checksum)})
         # S3 puts the parts together first, which takes minutes. If someone was faster, the caller looks with which object.
         with self._asking(f"completing {backup.name}", backup.signed.manifest.bytes, but={"PreconditionFailed"}):
-            self._s3.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, **self._known(IfNoneMatch="*")
+            made = self._s3.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, **self._once
             )
+            self._versions[key] = [made.get("VersionId", "")]
         state.unlink(missing_ok=True)
 
     def _begun(self, state: Path, key: str, backup: Backup) -> str | None:
@@ -231,7 +271,7 @@ class Bucket:
         return upload if begun == f"{backup.signed.manifest.sha256} {self._uri(key)}" else None
 
     def _begin(self, state: Path, key: str, backup: Backup) -> str:
-        sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage}
+        sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage, **self._locked}
         with self._asking(f"beginning the upload of {backup.name}"):
             upload = self._s3.create_multipart_upload(
                 Bucket=self.bucket, Key=key, Metadata={"sha256": sha256}, **options, **self._known(ChecksumAlgorithm="SHA256")
@@ -248,34 +288,33 @@ class Bucket:
         return None
 
     def _holds(self, key: str, signed: Signed) -> bool | None:
-        """Return whether the archive is there for certain, by S3's checksum; None if nothing is.
+        """Return whether the archive is there for certain, by S3's checksum; None if it is not.
 
-        Raise BackupError if another object is in its place.
+        Raise TakenError if another object is in its place, where there can be but one.
         """
         made = signed.manifest
-        with self._asking(f"looking for {key}", but=ABSENT):
-            head = self._s3.head_object(
-                Bucket=self.bucket, Key=key, **self._version(key), **self._known(ChecksumMode="ENABLED")
-            )
-            told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
-            known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
-            if (
-                head["ContentLength"] != made.bytes
-                or head["Metadata"].get("sha256") != made.sha256
-                or (told and made.parts_sha256 and told not in known)
-            ):
-                raise BackupError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
-            return told != "" and told in known
+        for _ in self._each_version(key, None):
+            with self._asking(f"looking for {key}", but=ABSENT):
+                head = self._s3.head_object(
+                    Bucket=self.bucket, Key=key, **self._version(key), **self._known(ChecksumMode="ENABLED")
+                )
+                told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
+                known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
+                same = head["ContentLength"] == made.bytes and head["Metadata"].get("sha256") == made.sha256
+                if same and (told in known or not (told and made.parts_sha256)):
+                    self._genuine[key] = head.get("VersionId", "")
+                    return told != "" and told in known
+                if not self._lock_days:
+                    raise TakenError(f"{self._uri(key)} is another object than the archive of that name; it was left alone")
         return None
 
     def _put_manifest(self, key: str, text: bytes) -> None:
-        checksum = parts.encoded(hashlib.sha256(text).digest())
         with self._asking(f"uploading {key}", len(text), but={"PreconditionFailed"}):
-            known = self._known(ChecksumSHA256=checksum, IfNoneMatch="*")
-            self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, **known, **self._extra)
+            options = {**self._sum(text), **self._once, **self._extra, **self._locked}
+            self._genuine[key] = self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, **options).get("VersionId", "")
             return
         if self._get(key) != text:
-            raise BackupError(f"{self._uri(key)} is another manifest than this archive's; it was left alone")
+            raise TakenError(f"{self._uri(key)} is another manifest than this archive's; it was left alone")
 
     def _get(self, key: str) -> bytes:
         return b"".join(self._chunks(key, manifest.LONGEST + 1))

@@ -15,7 +15,7 @@ Source = Backup | tuple[Bucket, Shipped]
 
 def find_shipped(bucket: Bucket, name: str) -> Shipped:
     """Return the newest archive in the bucket called NAME or MONTH/NAME. Raise BackupError if there is none."""
-    for archive in reversed(bucket.shipped()):
+    for archive in reversed(bucket.shipped(name if "/" in name else "")):
         if archive.committed and name in {archive.name, str(archive)}:
             return archive
     raise BackupError(f"there is no {name} in {bucket.uri}")

@@ -90,6 +90,21 @@ def test_what_is_not_genuine_in_the_bucket_keeps_no_dump_from_being_shipped(ship
     ]
 
 
+@pytest.mark.parametrize("suffix", ["", manifest.SUFFIX], ids=["archive", "manifest"])
+def test_an_object_under_a_name_to_come_keeps_only_that_dump_from_being_shipped(
+    shipping: Backups, stack: Stack, suffix: str
+) -> None:
+    first = older(shipping, 4)
+    shipping.ship("daily", quiet)
+    taken, *others = [older(shipping, days) for days in (3, 2, 1)]
+    prefix = str(shipping.settings.backup_s3_uri).removeprefix("s3://backups/")
+    boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups").put_object(Key=f"{prefix}/{taken}{suffix}", Body=b"junk")
+    with pytest.raises(BackupError, match=f"{taken}{suffix} is another "):
+        shipping.ship("daily", quiet)
+    assert [entry for entry in shipped(shipping) if entry != taken] == [first, *others]
+    assert folder.names(shipping.folder, "day") == []
+
+
 def test_a_genuine_archive_in_another_folder_than_its_own_counts_as_nothing(shipping: Backups, stack: Stack) -> None:
     """Who may put objects copies an archive of a week among those of the days, whose names come before it."""
     name = older(shipping, 1)
@@ -161,8 +176,10 @@ def thief(backups: Backups, stack: Stack) -> Any:
 def test_a_bucket_whose_credentials_were_stolen_keeps_its_archives(
     locked: Backups, other: Engine, stack: Stack, into: Path
 ) -> None:
+    older(locked, 1)
+    locked.ship("daily", quiet)
     locked.daily(quiet)
-    (name,) = shipped(locked)
+    before, name = shipped(locked)
     bucket = thief(locked, stack)
     for version in [*bucket.object_versions.all()]:
         with pytest.raises(ClientError, match="AccessDenied"):
@@ -171,12 +188,51 @@ def test_a_bucket_whose_credentials_were_stolen_keeps_its_archives(
         entry.put(Body=b"pay us")
         entry.delete()
     assert not [*bucket.objects.all()]
-    assert shipped(locked) == [name]
+    assert shipped(locked) == [before, name]
     shutil.rmtree(into)
     into.mkdir(mode=0o700)
     locked.restore(locked.find(name), other, CHAT_TABLES, quiet, push=True)
     assert checksums(other) == checksums(locked.engine)
     assert locked.drill(quiet, tier="monthly").rows
+
+
+def test_what_lay_under_a_name_before_keeps_no_archive_from_being_shipped_and_restored(
+    locked: Backups, other: Engine, stack: Stack, into: Path
+) -> None:
+    """Names can be foreseen; a thief puts something there first, and hides one of them behind a delete marker."""
+    bucket, day = thief(locked, stack), dump.today(locked.engine)
+    key = f"chat/daily/backup_chat_day_{day:%Y%m%d}.tar.enc"
+    for suffix in ("", manifest.SUFFIX):
+        bucket.put_object(Key=key + suffix, Body=b"put early")
+    bucket.Object(key + manifest.SUFFIX).delete()
+    assert "is damaged" in " ".join(locked.daily(quiet).ignored)  # what there is before
+    name = shipped(locked)[-1]
+    shutil.rmtree(into)
+    into.mkdir(mode=0o700)
+    locked.restore(locked.find(name), other, CHAT_TABLES, quiet, push=True)
+    assert checksums(other) == checksums(locked.engine)
+    assert locked.drill(quiet, tier="monthly").rows
+
+
+def test_the_lock_is_on_what_was_shipped_whatever_is_put_over_it_meanwhile(
+    locked: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = boto3.Session()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    bucket, ours = thief(locked, stack), dict[str, str]()
+
+    def put_over(params: dict[str, Any], **_: Any) -> None:
+        for version in bucket.object_versions.all():
+            if version.object_key not in ours:
+                ours[version.object_key] = version.id
+                bucket.put_object(Key=version.object_key, Body=b"junk")
+
+    session.events.register("before-call.s3.PutObjectRetention", put_over)
+    locked.daily(quiet)
+    assert len(ours) == 2
+    for key, version in ours.items():
+        with pytest.raises(ClientError, match="AccessDenied"):
+            bucket.Object(key).Version(version).delete()
 
 
 def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(locked: Backups, stack: Stack) -> None:

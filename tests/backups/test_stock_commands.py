@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import zstandard
 from sqlalchemy import Engine, text
 
 from devstack.programs import ensure
+from tasks.backups import folder
 from tasks.backups.client import SHELLS, server_family
 from tasks.backups.run import Backups
 from tests.backups.conftest import DOCS, PASSPHRASE, checksums, quiet
@@ -25,8 +27,8 @@ def run(
     script: str, archive: str, target: Engine, work: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     variables = (
-        f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE=passphrase\n"
-        f'CLIENT="{SHELLS[server_family(target)][0]} --defaults-extra-file=my.cnf"\nDATABASE={target.url.database}\n'
+        f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE={work.parent}/passphrase\nDATABASE={target.url.database}\n"
+        f'CLIENT="{SHELLS[server_family(target)][0]} --defaults-extra-file={work.parent}/my.cnf"\n'
     )
     command = ["bash", "-c", variables + script]
     return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
@@ -34,17 +36,19 @@ def run(
 
 @pytest.fixture
 def work(backups: Backups, tmp_path: Path) -> Path:
-    """Another machine's folder: an archive, its manifest, the passphrase and the client's account."""
+    """Another machine's folder, with an archive and its manifest; beside it the passphrase and the client's account."""
     backups.daily(quiet)
     archive = backups.weekly(quiet).artefact
     work = tmp_path / "work"
     work.mkdir()
     for name in (archive, f"{archive}.manifest"):
         shutil.copy(backups.folder / name, work)
-    (work / "passphrase").write_bytes(PASSPHRASE + b"\n")
+    (tmp_path / "passphrase").write_bytes(PASSPHRASE + b"\n")
     url = backups.engine.url
-    (work / "my.cnf").touch(mode=0o600)
-    (work / "my.cnf").write_text(f"[client]\nhost={url.host}\nport={url.port}\nuser={url.username}\npassword={url.password}\n")
+    (tmp_path / "my.cnf").touch(mode=0o600)
+    (tmp_path / "my.cnf").write_text(
+        f"[client]\nhost={url.host}\nport={url.port}\nuser={url.username}\npassword={url.password}\n"
+    )
     return work
 
 
@@ -53,6 +57,12 @@ def archive_in(work: Path) -> str:
 
 
 def test_the_printed_commands_restore_to_identical_checksums(backups: Backups, other: Engine, work: Path) -> None:
+    """Whatever else lies in the folder: who may write to the bucket named it."""
+    (work / "backup_chat_29991231.sql.zst").write_bytes(
+        zstandard.compress(b"CREATE TABLE pwned (id INT);\n-- Dump completed\n")
+    )
+    for name in ("my.cnf", "passphrase"):
+        (work / name).write_text("[client]\nhost=192.0.2.1\n")
     done = run("\n".join(blocks()), archive_in(work), other, work)
     assert done.returncode == 0, done.stderr
     assert "the manifest is genuine\nthe archive is whole\n" in done.stdout
@@ -74,10 +84,21 @@ def test_the_newest_of_two_dumps_of_a_day_is_restored_in_any_locale(
     with backups.engine.begin() as connection:
         connection.execute(text("UPDATE messages SET message_text = 'said since' WHERE id = 1"))
     backups.daily(quiet, force=True)
-    for path in backups.folder.glob("*.sql.zst"):
-        shutil.copy(path, work)
-    done = run(blocks()[2], archive_in(work), other, work, american)
+    both = backups.weekly(quiet, force=True).artefact
+    for name in (both, f"{both}.manifest"):
+        shutil.copy(backups.folder / name, work)
+    done = run("\n".join(blocks()), both, other, work, american)
     assert done.returncode == 0, done.stderr
+    assert checksums(other) == checksums(backups.engine)
+
+
+def test_a_dump_straight_out_of_the_folder_is_checked_by_the_same_commands(backups: Backups, other: Engine, work: Path) -> None:
+    name = folder.names(backups.folder, "daily")[-1]
+    for each in (name, f"{name}.manifest"):
+        shutil.copy(backups.folder / each, work)
+    check, _, load = blocks()
+    done = run(f"{check}\nDUMP=$ARCHIVE\n{load}", name, other, work)
+    assert "the manifest is genuine\nthe archive is whole\n" in done.stdout
     assert checksums(other) == checksums(backups.engine)
 
 
