@@ -39,8 +39,9 @@ def test_what_is_signed_is_taken_and_said_in_the_log(api: Api, database: Engine,
 @pytest.mark.parametrize("secret", ["whsec_" + "a" * 44, "whsec_" + "b" * 64])
 def test_what_another_signed_is_refused(api: Api, folder: Path, secret: str) -> None:
     forged = Event(1, 1, "backup.failed", '{"detail": "forged"}', datetime(2026, 1, 1), 0)  # noqa: DTZ001
-    fault = receiver(api, folder, secret).send(forged)
-    assert fault.startswith("EVENTS_URL answered with status 5")
+    refusal = receiver(api, folder, secret).send(forged)
+    assert refusal
+    assert refusal.why.startswith("EVENTS_URL answered with status 5")
     assert "forged" not in (folder / "directus" / "directus.log").read_text()
 
 
