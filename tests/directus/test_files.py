@@ -132,6 +132,52 @@ def test_a_client_attaches_only_what_it_uploaded(api: Api, users: None, attach: 
     api.request("DELETE", f"/files/{own['id']}")
 
 
+def test_a_client_does_not_choose_under_which_name_a_file_is_kept(
+    api: Api, users: None, folder: Path, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
+) -> None:
+    """`\\` becomes `/` in Directus, so that `a\\..\\NAME` is another text than NAME and the same place."""
+    anothers, attachment = attach(HELLO)
+    scan(attachment)
+    client = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {CLIENT_TOKEN}"}, timeout=30)
+    stored = folder / "directus" / "uploads"
+    before = {path.name: path.read_bytes() for path in stored.iterdir()}
+    for fields in ({"filename_disk": "0"}, {"filename_disk": f"a\\..\\{anothers}.html"}, {"id": "0"}, {"storage": "other"}):
+        sent = client.post("/files", data=fields, files={"file": ("x.html", EICAR)})
+        assert not sent.is_success, (fields, sent.text)
+        assert not client.post("/files", json={"type": "text/html", **fields}).is_success, fields
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
+    assert get(api, f"/chat-files/{attachment}", CLIENT_TOKEN).content == HELLO
+
+
+def test_a_file_that_is_kept_under_another_name_is_neither_served_nor_deleted(
+    api: Api,
+    users: None,
+    database: Engine,
+    folder: Path,
+    attach: Callable[[bytes], tuple[str, int]],
+    scan: Callable[[int], None],
+) -> None:
+    anothers, _ = attach(b"a secret of somebody else")
+    key, attachment = attach(HELLO)
+    bad, infected = attach(EICAR)
+    for each in (attachment, infected):
+        scan(each)
+    with database.begin() as connection:
+        for file, name in ((key, f"a/../{anothers}.html"), (bad, anothers[:1])):
+            connection.execute(
+                text("UPDATE directus_files SET filename_disk = :name WHERE id = :id"), {"id": file, "name": name}
+            )
+    log = folder / "directus" / "directus.log"
+    wait_until(lambda: f"the infected file {bad} is kept as" in log.read_text(), "the hook said so", HOOK_SECONDS)
+    assert get(api, f"/assets/{anothers}", SCANNER_TOKEN).status_code == 200
+    assert get(api, f"/chat-files/{attachment}", CLIENT_TOKEN).status_code == 403
+    with database.begin() as connection:
+        for file in (key, bad):
+            connection.execute(
+                text("UPDATE directus_files SET filename_disk = CONCAT(id, '.html') WHERE id = :id"), {"id": file}
+            )
+
+
 def test_an_infected_file_is_refused_and_taken_away_with_its_bytes(
     api: Api,
     users: None,

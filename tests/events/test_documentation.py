@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -64,6 +66,23 @@ def test_the_receiver_takes_what_is_signed_and_refuses_the_rest(
     get_settings.cache_clear()
 
 
+def test_no_stranger_ends_the_receiver(node: tuple[Process, str]) -> None:
+    _, url = node
+    wait_until(lambda: _answers(url), "it refused what bears no signature")
+    signed = b"webhook-timestamp: %d\r\nwebhook-signature: v1,%s\r\n" % (time.time(), b"\xe9" * 44)
+    for request in (
+        signed + b"Content-Length: 2\r\n\r\n{}",
+        signed + b"Content-Length: 100\r\n\r\n{}",
+        signed + b"Content-Length: 30000\r\n\r\n{}",
+        signed + b"Transfer-Encoding: chunked\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as stranger:
+            stranger.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + request)
+            stranger.shutdown(socket.SHUT_WR)
+            stranger.recv(1000)
+    assert _answers(url)
+
+
 VERIFY = """
 const module = {exports: null};
 CODE
@@ -89,3 +108,9 @@ def test_the_script_of_the_flow_for_directus_verifies_what_is_sent(chat: Engine,
 
     assert [verified(f"whsec_{secret}") for secret in SECRETS] == ["backup.failed\n"] * 2
     assert verified(f"whsec_{'a' * 44}") == "not signed by the secret of the workers"
+    told["headers"]["webhook-signature"] = "v1,é"
+    assert verified(f"whsec_{SECRETS[0]}") == "not signed"
+    told["body"] = "x" * 30_000
+    assert verified(f"whsec_{SECRETS[0]}") == "longer than any event of the workers"
+    told["headers"]["webhook-timestamp"] = "1"
+    assert verified(f"whsec_{SECRETS[0]}") == "signed too long ago"

@@ -15,6 +15,11 @@ export default {
         }
         const assets = new services.AssetsService({ schema })
         const { stream, file } = await assets.getAsset(row.file_url.replace(/^\//, ''))
+        // Under any other name lie another file's bytes, which nobody scanned for this one.
+        if (file.filename_disk.replace(/\.[^/\\]*$/, '') !== file.id) {
+          stream.destroy()
+          return response.status(403).json({ errors: [{ message: 'The file is not kept under its own name.' }] })
+        }
         // What a browser takes for a page would run as one of this site's.
         response.attachment(file.filename_download)
         response.set({ 'Content-Type': 'application/octet-stream', 'X-Content-Type-Options': 'nosniff' })

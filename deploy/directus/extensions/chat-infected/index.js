@@ -12,7 +12,12 @@ export default ({ schedule }, { services, database, getSchema, logger }) => {
     const ids = rows.map((row) => row.file_url.replace(/^\//, ''))
     if (ids.length === 0) return NEWEST
     const files = new services.FilesService({ schema: await getSchema() })
-    for (const { id } of await files.readByQuery({ filter: { id: { _in: ids } }, fields: ['id'], limit: -1 })) {
+    for (const { id, filename_disk } of await files.readByQuery({ filter: { id: { _in: ids } }, fields: ['id', 'filename_disk'], limit: -1 })) {
+      // Directus deletes all bytes whose name begins as this one does.
+      if (filename_disk.replace(/\.[^/\\]*$/, '') !== id) {
+        logger.error(`chat-infected: the infected file ${id} is kept as ${JSON.stringify(filename_disk)}, not under its id: delete it by hand`)
+        continue
+      }
       try {
         await files.deleteOne(id)
         logger.warn(`chat-infected: the file ${id} of an infected attachment was deleted`)

@@ -1,12 +1,32 @@
+const PLACED = ['id', 'filename_disk']
+
 // An attachment may name only a file that was uploaded by who creates or changes it; an administrator's may name any.
-export default ({ filter }) => {
+// And nobody else chooses where a file's bytes lie: under a name like another's they would be read, replaced or deleted with that.
+export default ({ filter }, { services, env }) => {
+  const refused = (message) => {
+    const error = { name: 'DirectusError', code: 'FORBIDDEN', status: 403, extensions: {} }
+    return Object.assign(new Error(message), error)
+  }
+
   const check = async (payload, _meta, { database, accountability }) => {
     if (payload.file_url === undefined || !accountability || accountability.admin) return payload
     const file = { id: String(payload.file_url).replace(/^\//, ''), uploaded_by: accountability.user ?? '' }
     if (await database('directus_files').where(file).first('id')) return payload
-    const error = { name: 'DirectusError', code: 'FORBIDDEN', status: 403, extensions: {} }
-    throw Object.assign(new Error('file_url names no file that you uploaded.'), error)
+    throw refused('file_url names no file that you uploaded.')
   }
   filter('message_attachments.items.create', check)
   filter('message_attachments.items.update', check)
+
+  // Directus asks no filter about an upload, so its service is asked: both kinds of creation, and replacement, pass here.
+  const [storage] = [env.STORAGE_LOCATIONS].flat().join().split(',')
+  const files = services.FilesService.prototype
+  for (const [name, position] of [['createOne', 0], ['updateMany', 1]]) {
+    const original = files[name]
+    files[name] = async function (...given) {
+      const data = given[position]
+      const placed = PLACED.some((field) => data[field] !== undefined) || (data.storage ?? storage) !== storage
+      if (placed && this.accountability && !this.accountability.admin) throw refused('You may not choose where a file is kept.')
+      return original.apply(this, given)
+    }
+  }
 }
