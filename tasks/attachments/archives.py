@@ -5,6 +5,7 @@ import lzma
 import re
 import struct
 import tempfile
+import time
 import zlib
 from binascii import a2b_base64, a2b_qp
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -25,12 +26,14 @@ STREAMS: dict[str, Callable[[], Any]] = {
 ZIP_MEMBERS: dict[int, Callable[[], Any]] = {8: lambda: zlib.decompressobj(wbits=-15), 12: bz2.BZ2Decompressor}
 FIRST_STEP, STEP = 1 << 12, 1 << 18
 # Of a gzip that begins by chance hardly one gives so much, and no file is found harmful by less.
-SOME_BYTES, LONGEST_HEADER = 48, 1 << 17
+SOME_BYTES, LONGEST_HEADER, FIRST_BLOCK = 48, 1 << 17, 1 << 10
+GZ_CHECKSUM, GZ_EXTRA, GZ_NAME, GZ_COMMENT = 2, 4, 8, 16
 
 # clamd's own limits are MaxRecursion (17) and MaxFiles (10,000). A bomb is clamd's to find; past this there is no more looking.
 MOST_DEPTH, MOST_MEMBERS, MOST_BYTES = 17, 20_000, 512 << 20
 # Each costs the same however little is in it. BGZF makes a stream of each 64 KB.
 MOST_STREAMS, MOST_SCANS = 100_000, 1000
+MOST_CPU_SECONDS = 100
 
 SOMETHING = re.compile(rb"[^\0]")
 PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
@@ -62,6 +65,7 @@ class _Inside:
 
     def __init__(self, most_inside: int, scan: Callable[[Data], object]) -> None:
         self.types: set[str] = set()
+        self._ends = time.process_time() + MOST_CPU_SECONDS
         self._most_inside, self._scan = most_inside, scan
         self._bytes, self._members, self._streams_left, self._scans_left = MOST_BYTES, MOST_MEMBERS, MOST_STREAMS, MOST_SCANS
 
@@ -69,6 +73,8 @@ class _Inside:
         """Add the types of this content, a `whole` file or a part of one, and of all that is in it."""
         if depth > MOST_DEPTH:
             raise FaultError(Kind.OVER_LIMIT, f"archives in archives, more than {MOST_DEPTH} deep")
+        if time.process_time() > self._ends:
+            raise FaultError(Kind.OVER_LIMIT, f"more in it than can be looked through in {MOST_CPU_SECONDS} s of CPU")
         found = types(data)
         if ("zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :])) or ("pdf" in found and found & formats.TEXTS):
             raise FaultError(Kind.BROKEN, "a zip or PDF behind other bytes")
@@ -224,16 +230,24 @@ def _begins(name: str, data: Data, at: int) -> bool:
 
 def _gives(data: Data, at: int) -> bool:
     """Return whether a gzip gives SOME_BYTES before it ends or breaks. Its mark stands in each fiftieth photo by chance."""
-    expander, given = STREAMS["gz"](), 0
+    flags, begin = data[at + 3], at + 10
+    if flags & GZ_EXTRA:
+        begin += 2 + int.from_bytes(data[begin : begin + 2], "little")
+    for _ in range((flags & GZ_NAME > 0) + (flags & GZ_COMMENT > 0)):
+        begin = data.find(b"\0", begin, at + LONGEST_HEADER) + 1
+        if begin == 0:
+            return at + LONGEST_HEADER < len(data)
+    begin += 2 if flags & GZ_CHECKSUM else 0
+    expander, given = zlib.decompressobj(wbits=-15), 0
     # In small steps: what comes before a fault within one is lost.
-    for start in range(at, min(at + LONGEST_HEADER, len(data)), 8):
+    for start in range(begin, min(begin + FIRST_BLOCK, len(data)), 8):
         try:
             given += len(expander.decompress(data[start : start + 8], SOME_BYTES))
         except zlib.error:
             return False
         if given >= SOME_BYTES or expander.eof:
             return given >= SOME_BYTES
-    return at + LONGEST_HEADER < len(data)
+    return begin + FIRST_BLOCK < len(data)
 
 
 @contextmanager

@@ -5,7 +5,10 @@
 
 import re
 import struct
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from tasks.attachments.formats import Data
 
@@ -35,34 +38,50 @@ OBJECT = re.compile(rb"\0\0\x11\x10.{4}(?=\xd0\xcf\x11\xe0)|\x10\0\x11\x10.{8}(?
 
 
 def streams(data: Data) -> Iterator[tuple[str, bytes]]:
-    """Yield each stream's name, in small letters, and its content. Raise struct.error or KeyError where there is no header."""
+    """Yield each stream's name, in small letters, and its content. Raise struct.error or KeyError where there is no header.
+
+    No table is read longer than a file of this length needs it, whatever the file says.
+    """
     shift, directory, small_fat, more, *own = HEADER.unpack_from(data)
     size = SECTOR_BYTES[shift]
-    sectors = data[size:] + b"\xff" * (-len(data) % size)
-    most = len(sectors) // size
-    for _ in range(most):
-        if more < most:
-            *also, more = _numbers(sectors[more * size : (more + 1) * size])
-            own += also
-    fat = _numbers(b"".join(sectors[each * size : (each + 1) * size] for each in dict.fromkeys(own) if each < most))
-    small_chains = _numbers(_read(sectors, size, fat, small_fat))
-    entries = list(ENTRY.iter_unpack(_read(sectors, size, fat, directory)))
-    small = _read(sectors, size, fat, entries[0][3]) if entries else b""
+    most = -(-len(data) // size) - 1
+    seen: set[int] = set()
+    while more < most and more not in seen and len(own) * size < most * 4:
+        seen.add(more)
+        *also, more = _numbers([_piece(data, size, more + 1)])
+        own = [each for each in (*own, *also) if each < most]
+    fat = _numbers(_piece(data, size, each + 1) for each in own[: -(-most * 4 // size)] if each < most)
+
+    entries = (entry for sector in _chain(data, size, fat, directory, 1) for entry in ENTRY.iter_unpack(sector))
+    root = next(entries, None)
+    if root is None:
+        return
+    small = b"".join(_chain(data, size, fat, root[3], 1))
+    small_chains = _numbers(islice(_chain(data, size, fat, small_fat, 1), len(small) // SMALL_SECTOR_BYTES * 4 // size + 1))
     for name, name_bytes, kind, begin, length in entries:
         if kind == STREAM:
             length &= 0xFFFFFFFF if shift == 9 else -1  # the other half is not always zero
-            where = (sectors, size, fat) if length >= SMALL else (small, SMALL_SECTOR_BYTES, small_chains)
-            yield name[: max(0, name_bytes - 2)].decode("utf-16-le", "replace").lower(), _read(*where, begin, length)
+            large = length >= SMALL
+            chain = _chain(data, size, fat, begin, 1) if large else _chain(small, SMALL_SECTOR_BYTES, small_chains, begin, 0)
+            content = b"".join(islice(chain, -(-length // (size if large else SMALL_SECTOR_BYTES))))[:length]
+            yield name[: max(0, name_bytes - 2)].decode("utf-16-le", "replace").lower(), content
 
 
-def _numbers(table: bytes) -> tuple[int, ...]:
-    return struct.unpack(f"<{len(table) // 4}L", table)
+def _piece(data: Data, size: int, number: int) -> bytes:
+    return data[number * size : (number + 1) * size].ljust(size, b"\xff")
 
 
-def _read(sectors: bytes, size: int, fat: tuple[int, ...], number: int, length: int | None = None) -> bytes:
-    """Return what lies in a chain of sectors, as far as it goes and once at most in each."""
-    found, left = list[bytes](), len(sectors) // size if length is None else min(len(sectors), length + size - 1) // size
-    while number < len(fat) and left > 0:
-        found.append(sectors[number * size : (number + 1) * size])
-        number, left = fat[number], left - 1
-    return b"".join(found)[:length]
+def _numbers(pieces: Iterable[bytes]) -> "array[int]":
+    numbers = array("I", b"".join(pieces))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _chain(data: Data, size: int, links: "array[int]", number: int, behind: int) -> Iterator[bytes]:
+    """Yield what lies in a chain of sectors, `behind` so many others, as far as it goes; no more than there are."""
+    for _ in range(-(-len(data) // size)):
+        if number >= len(links):
+            return
+        yield _piece(data, size, number + behind)
+        number = links[number]

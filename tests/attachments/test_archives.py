@@ -8,8 +8,11 @@ import os
 import random
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -191,6 +194,39 @@ def test_a_gzip_behind_a_photo_that_gives_its_file_before_it_breaks_is_a_fault(b
     packed += stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff" * 20
     assert zlib.decompressobj(wbits=31).decompress(packed[:-20], len(EICAR)) == EICAR
     assert fault(PNG + bytes(50) + packed) is not None
+
+
+def test_what_looks_like_many_gzips_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a name that does not end before the next begins, or with empty blocks that give nothing."""
+    fed = []
+
+    def counting(wbits: int) -> Any:
+        expander = zlib.decompressobj(wbits)
+
+        def decompress(data: bytes, most: int) -> bytes:
+            fed.append(len(data))
+            return expander.decompress(data, most)
+
+        return SimpleNamespace(decompress=decompress, eof=False)
+
+    monkeypatch.setattr(archives, "zlib", SimpleNamespace(decompressobj=counting, error=zlib.error))
+    names = PNG + (b"\x1f\x8b\x08\x08" + b"A" * 6) * 5000
+    empty = PNG + (b"\x1f\x8b\x08\x00" + bytes(6) + b"\0\0\0\xff\xff" * 10) * 1000
+    for content in (names, empty):
+        fault(content)
+        assert sum(fed) < 2 * len(content)
+
+
+def test_tables_of_an_office_document_that_lead_in_circles_are_read_no_longer_than_the_file_needs() -> None:
+    own = [1] + [0xFFFFFFFF] * 108
+    header = struct.pack("<8s22xH16xL8xL4xL4x109L", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 9, 2, 2, 0, *own)
+    circles = struct.pack("<128L", *[0x01010101] * 127, 0) + struct.pack("<128L", *[1] * 128)
+    content = header + circles + b"\x02" * (4 << 20)
+    tracemalloc.start()
+    fault(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(content)
 
 
 def test_a_zip64_end_that_says_the_same_is_believed() -> None:
