@@ -17,7 +17,7 @@ def events(host: Host) -> Iterator[Answer]:
     receiver = Receiver(host.settings)
     if host.offline:
         yield "not tried", "the receiver was not called (--offline)"
-    elif fault := receiver.send(Event(0, time.time_ns() // 1000, "doctor.test", "{}", datetime.now(), 0)):  # noqa: DTZ005
-        yield wrong(f"{fault}; see that it can be reached, knows the secret, and answers 2xx to a type that it does not know")
+    elif refused := receiver.send(Event(0, time.time_ns() // 1000, "doctor.test", "{}", datetime.now(), 0)):  # noqa: DTZ005
+        yield wrong(f"{refused.why}; see that it is reached, knows the secret, and answers 2xx to a type that it does not know")
     else:
         yield ok("EVENTS_URL took an event of the type doctor.test")
