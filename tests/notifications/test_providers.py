@@ -13,7 +13,7 @@ from devstack.emulators.oauth import ensure_service_account
 from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications import run
-from tasks.notifications.providers import token_endpoint
+from tasks.notifications.providers import google_token
 from tests.notifications.conftest import Accepted, Chat
 from tests.trickle import trickling
 
@@ -261,7 +261,7 @@ def test_a_subscription_with_unusable_keys_bounces(api: Chat, emulator: Emulator
 def test_a_token_endpoint_that_trickles_holds_nobody_but_fcm(
     api: Chat, accepted: Accepted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_endpoint, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(google_token, "CALL_SECONDS", 1.0)
     with trickling("body") as server:
         ensure_service_account(tmp_path, f"http://127.0.0.1:{server.address[1]}/token")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "service-account.json"))

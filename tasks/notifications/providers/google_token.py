@@ -1,7 +1,11 @@
-"""The OAuth access token for Google: refreshed once, ahead of time, however many sends ask for it."""
+"""The OAuth access token for Google: refreshed once, ahead of time, however many sends ask for it.
+
+google-auth says what is asked of whom, for a service account as for a workload identity; our client asks, within one deadline.
+"""
 
 import asyncio
 import math
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,90 +14,44 @@ from typing import Any
 
 import orjson
 from firebase_admin import credentials
-from google.auth import identity_pool, jwt
+from google.auth import identity_pool
 from google.auth.exceptions import GoogleAuthError
 
 from settings import ConfigurationError
 from tasks.notifications.outcome import provider_words
-from tasks.notifications.providers.token_endpoint import (
-    CALL_SECONDS,
-    LONGEST_REASON,
-    Credentials,
-    CredentialsError,
-    Token,
-    TokenEndpoint,
-    usable,
-)
+from tasks.notifications.providers.transport import Transport
 
-__all__ = ["AccessToken", "CredentialsError"]
-
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+CALL_SECONDS = 10.0
+"""For all requests that one token takes, from connecting to the last answer's last byte."""
 REFRESH_AHEAD_SECONDS = 300
 # A token endpoint that fails is asked again after this long, not once per message.
 FAILURE_HOLDS_SECONDS = 5
-
-SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
-GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-ASSERTION_SECONDS = 3600
+LONGEST_REASON = 120
+BEARER = re.compile(r"[\x21-\x7e]+")  # what a header may carry
 
 
-def _see_texts(account: dict[str, Any], *names: str) -> None:
-    for name in names:
+class CredentialsError(Exception):
+    """No access token is to be had; the text says why."""
+
+
+def _read(account: Any) -> Any:
+    """Return google-auth's credentials of a service account or a workload identity (https://google.aip.dev/auth/4117).
+
+    Raise ValueError or GoogleAuthError where it is neither, or its token comes from elsewhere than a file or URL.
+    """
+    if not isinstance(account, dict):
+        raise ValueError("it is no JSON object")
+    external = account.get("type") == "external_account"
+    for name in ("audience", "subject_token_type", "token_url") if external else ("token_uri",):
         if not isinstance(account.get(name), str):
             raise ValueError(f'it has no "{name}"')
-
-
-class ServiceAccount:
-    """A service account, read by firebase-admin, that signs for its token.
-
-    https://developers.google.com/identity/protocols/oauth2/service-account
-    """
-
-    def __init__(self, account: dict[str, Any]) -> None:
-        """Raise ValueError unless this is the JSON of a service account."""
-        _see_texts(account, "token_uri")
-        certificate = credentials.Certificate(account)
-        self._email, self._signer = certificate.service_account_email, certificate.signer
-        self._token_uri: str = account["token_uri"]
-
-    async def fetch(self, endpoint: TokenEndpoint) -> Token:
-        now = int(time.time())
-        claims = {"iss": self._email, "scope": SCOPE, "aud": self._token_uri, "iat": now, "exp": now + ASSERTION_SECONDS}
-        assertion = jwt.encode(self._signer, claims).decode()  # type: ignore[no-untyped-call]
-        return await endpoint.ask(self._token_uri, {"grant_type": GRANT_TYPE, "assertion": assertion})
-
-
-class WorkloadIdentity:
-    """An external account: google-auth exchanges the token of a file or URL, with our client for its calls.
-
-    https://google.aip.dev/auth/4117
-    """
-
-    def __init__(self, account: dict[str, Any]) -> None:
-        """Raise ValueError unless this is the JSON of an external account, and its token comes from a file or URL."""
-        source = account.get("credential_source")
-        if not isinstance(source, dict) or source.keys().isdisjoint(("file", "url")):
-            raise ValueError('its "credential_source" has neither "file" nor "url"; make one that has')
-        _see_texts(account, "audience", "subject_token_type", "token_url")
-        try:
-            self._account = identity_pool.Credentials.from_info(account, scopes=[SCOPE])  # type: ignore[no-untyped-call]
-        except GoogleAuthError as error:
-            raise ValueError(error) from None
-
-    async def fetch(self, endpoint: TokenEndpoint) -> Token:
-        loop = asyncio.get_running_loop()
-
-        def request(url: str, method: str = "GET", body: bytes | None = None, headers: Any = None, **_: object) -> Any:
-            asked = endpoint.transport.by_pyreqwest(method, url, headers or {}, body or b"")
-            answer = asyncio.run_coroutine_threadsafe(asked, loop).result(CALL_SECONDS)
-            return SimpleNamespace(status=answer.status, headers={}, data=answer.body)
-
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                await asyncio.to_thread(self._account.refresh, request)
-            left = self._account.expiry - datetime.now(UTC).replace(tzinfo=None)
-            return usable({"access_token": self._account.token, "expires_in": left.total_seconds()})
-        except Exception as error:  # noqa: BLE001 - google-auth raises what it stumbles over
-            raise CredentialsError(provider_words(str(error) or "no answer in time", LONGEST_REASON)) from None
+    if not external:
+        return credentials.Certificate(account).get_credential().with_scopes([SCOPE])
+    source = account.get("credential_source")
+    if not isinstance(source, dict) or source.keys().isdisjoint(("file", "url")):
+        raise ValueError('its "credential_source" has neither "file" nor "url"; make one that has')
+    return identity_pool.Credentials.from_info(account, scopes=[SCOPE])  # type: ignore[no-untyped-call]
 
 
 class AccessToken:
@@ -103,16 +61,13 @@ class AccessToken:
         """Read the credentials; raise ConfigurationError, with the name that they are called by, where they are none."""
         try:
             account = orjson.loads(path.read_bytes())
-            if not isinstance(account, dict):
-                raise ValueError("it is no JSON object")
-            external = account.get("type") == "external_account"
-            self._credentials: Credentials = WorkloadIdentity(account) if external else ServiceAccount(account)
+            self._credentials = _read(account)
             self.project_id: str = project or account.get("project_id", "")
             if not self.project_id or not isinstance(self.project_id, str):
                 raise ValueError('it has no "project_id"; name the project beside it, as the app\'s fcm.project')
-        except (OSError, ValueError, TypeError) as error:  # TypeError: a key under a password
+        except (OSError, ValueError, TypeError, GoogleAuthError) as error:  # TypeError: a key under a password
             raise ConfigurationError(f"{called} names an unusable file: {error}") from None
-        self._endpoint = TokenEndpoint()
+        self._transport = Transport(in_flight=1, seconds=CALL_SECONDS)
         self._refreshing = asyncio.Lock()
         self._token, self._good_until = "", -math.inf
         self._failure: tuple[float, str] = (-math.inf, "")
@@ -133,20 +88,41 @@ class AccessToken:
             self._good_until = -math.inf
 
     async def close(self) -> None:
-        """Close the connection to the token endpoint."""
-        await self._endpoint.close()
+        """Close the connections to the token endpoints."""
+        await self._transport.close()
 
     async def _refresh(self) -> None:
         """Fetch a token, unless that failed a moment ago. Raise CredentialsError without one, new or old, that is good."""
         failed_at, why = self._failure
         if time.monotonic() - failed_at >= FAILURE_HOLDS_SECONDS:
-            asked_at = time.monotonic()
             try:
-                token = await self._credentials.fetch(self._endpoint)
-                self._token, self._good_until = token.bearer, asked_at + token.seconds
+                self._token, self._good_until = await self._fetch()
                 return
-            except CredentialsError as error:
-                why = f"no access token from Google: {error}"
+            except Exception as error:  # noqa: BLE001 - google-auth raises what it stumbles over
+                words = provider_words(next(iter(error.args), "no answer in time"), LONGEST_REASON)
+                why = f"no access token from Google: {words}"
             self._failure = (time.monotonic(), why)
         if time.monotonic() >= self._good_until:
             raise CredentialsError(why)
+
+    async def _fetch(self) -> tuple[str, float]:
+        """Return a new token that a header may carry, and its end by the monotonic clock. Raise Exception."""
+        loop, asked_at = asyncio.get_running_loop(), time.monotonic()
+
+        def request(url: str, method: str = "GET", body: bytes | None = None, headers: Any = None, **_: object) -> Any:
+            as_it_is = {**(headers or {}), "accept-encoding": "identity"}
+            asked = self._transport.by_pyreqwest(method, url, as_it_is, body or b"")
+            answer = asyncio.run_coroutine_threadsafe(asked, loop).result(CALL_SECONDS)
+            if answer.status != 200:  # google-auth would ask again, and wait in between
+                said = [answer.content.get(name) for name in ("error", "error_description")]  # RFC 6749, 5.2
+                words = ": ".join(word for word in said if isinstance(word, str))
+                raise CredentialsError(f"the token endpoint answered {answer.status} {words}".rstrip())
+            return SimpleNamespace(status=200, headers={}, data=answer.body)
+
+        async with asyncio.timeout(CALL_SECONDS):
+            await asyncio.to_thread(self._credentials.refresh, request)
+        token, end = self._credentials.token, self._credentials.expiry
+        seconds = (end - datetime.now(UTC).replace(tzinfo=None)).total_seconds() if end else 0
+        if not isinstance(token, str) or not BEARER.fullmatch(token) or seconds <= 0:
+            raise CredentialsError("the token endpoint's answer holds no token that can be used, or one without an end")
+        return token, asked_at + seconds

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.emulators.oauth import ensure_service_account
-from tasks.notifications.providers import google_token, token_endpoint
+from tasks.notifications.providers import google_token
 from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken, CredentialsError
 from tests.trickle import ENDLESS, trickling
 
@@ -134,7 +134,7 @@ def test_the_old_token_is_used_while_it_is_good_and_no_new_one_is_to_be_had(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("what", ENDLESS)
 def test_a_token_endpoint_that_trickles_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr(token_endpoint, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(google_token, "CALL_SECONDS", 1.0)
     with trickling(what) as server:
         ensure_service_account(tmp_path, f"http://127.0.0.1:{server.address[1]}/token")
         tokens = AccessToken(tmp_path / "service-account.json")

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from settings import ConfigurationError
-from tasks.notifications.providers import google_token, token_endpoint
+from tasks.notifications.providers import google_token
 from tasks.notifications.providers.google_token import SCOPE, AccessToken, CredentialsError
 from tests.trickle import trickling
 
@@ -138,8 +138,7 @@ def test_a_token_that_is_not_there_is_a_credentials_fault(write: Write, tmp_path
 
 
 def test_an_exchange_that_hangs_is_given_up(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (google_token, token_endpoint):
-        monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(google_token, "CALL_SECONDS", 0.5)
     with trickling((b"", b"")) as silent:
         path = write(token_url=f"http://127.0.0.1:{silent.address[1]}/v1/token")
         with pytest.raises(CredentialsError, match="in time"):
