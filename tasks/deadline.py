@@ -1,7 +1,7 @@
 """Cut connections off at a deadline, from outside: no read or write outlasts it, however slowly the other end answers.
 
 A socket's timeout bounds one recv; a status line, headers, chunk sizes or a body take as many as the server likes, inside of
-libraries. So one thread of the process looks at all deadlines and shuts down the connections of those that are over.
+libraries. So a thread beside the one that asks shuts down its connections when the deadline is over.
 """
 
 import os
@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -35,16 +36,17 @@ class Deadline:
         self._began = time.monotonic()
         self._seconds = seconds
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self._held: dict[int, socket.socket] = {}
 
     def __enter__(self) -> "Deadline":
-        self._before, _thread.deadline = current(), self
-        _watched.add(self)
-        _ensure_watchdog()
+        self._before = innermost.get()
+        innermost.set(self)
+        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        _thread.deadline = self._before
+        innermost.set(self._before)
         self.over()
         if self.passed and (error is None or isinstance(error, Exception)):
             raise self._error() from error
@@ -60,7 +62,7 @@ class Deadline:
 
     def over(self) -> None:
         """Stop watching: its connections may be used for something else now."""
-        _watched.discard(self)
+        self._over.set()
         with self._lock:
             while self._held:
                 self._held.popitem()[1].close()
@@ -81,15 +83,20 @@ class Deadline:
     def _error(self) -> OverdueError:
         return OverdueError("the worker is stopping" if stop_requested() else f"it took longer than {self._seconds:.0f} s")
 
-    def _look(self, now: float, *, stopping: bool) -> None:
-        if stopping:
-            self._seconds = min(self._seconds, now - self._began + STOP_SECONDS)
-        if now - self._began >= self._seconds:
-            self.passed = True
-            with self._lock:
-                for held in self._held.values():
-                    with suppress(OSError):  # the other end was faster
-                        held.shutdown(socket.SHUT_RDWR)
+    def _watch(self) -> None:
+        while not self._over.wait(TICK_SECONDS):
+            lasted = time.monotonic() - self._began
+            if stop_requested():
+                self._seconds = min(self._seconds, lasted + STOP_SECONDS)
+            if lasted >= self._seconds:
+                self.passed = True
+                with self._lock:
+                    for held in self._held.values():
+                        with suppress(OSError):  # the other end was faster
+                            held.shutdown(socket.SHUT_RDWR)
+
+
+innermost: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 class Watched:
@@ -111,34 +118,6 @@ class Watched:
     def _hold(self, used: socket.socket) -> None:
         if self._deadline:
             self._deadline.let_go(self)
-        self._deadline = current()
+        self._deadline = innermost.get()
         if self._deadline:
             self._deadline.hold(self, used)
-
-
-_thread = threading.local()
-_watched: set[Deadline] = set()
-_watchdog: threading.Thread | None = None
-_starting = threading.Lock()
-os.register_at_fork(after_in_child=_watched.clear)  # a shutdown in the child would cut the parent's connection
-
-
-def current() -> Deadline | None:
-    """Return the innermost deadline of this thread."""
-    return getattr(_thread, "deadline", None)
-
-
-def _ensure_watchdog() -> None:
-    global _watchdog
-    with _starting:
-        if _watchdog is None or not _watchdog.is_alive():  # as after a fork
-            _watchdog = threading.Thread(target=_watch, name="deadlines", daemon=True)
-            _watchdog.start()
-
-
-def _watch() -> None:
-    while True:
-        time.sleep(TICK_SECONDS)
-        now, stopping = time.monotonic(), stop_requested()
-        for deadline in list(_watched):
-            deadline._look(now, stopping=stopping)
