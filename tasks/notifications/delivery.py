@@ -1,6 +1,5 @@
 """The delivery of one row: the devices to try, and the row settled by their answers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple
@@ -64,7 +63,7 @@ class Delivery:
         return Attempt(settled, self.notification.recipient_id, tuple(tried), self.ledger)
 
 
-def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery | Attempt:
+def begin(job: Job, now: float) -> Delivery | Attempt:
     """Return the delivery of a row, or the settled row where nothing is to be sent. `now` is in Unix seconds."""
     notification, devices, dead = job
     ledger = Ledger(notification.ledger)
@@ -76,7 +75,7 @@ def begin(job: Job, providers: Mapping[str, Provider], now: float) -> Delivery |
     early = _without_sending(notification, now)
     if early:
         return Attempt(early, notification.recipient_id)
-    wanted = _wanted(notification, devices, providers)
+    wanted = _wanted(notification, devices)
     if devices.usable and not wanted.usable:
         why = "notifications to these devices are off"
         return Attempt(settlement.suppressed(notification, why), notification.recipient_id)
@@ -101,12 +100,9 @@ def _without_sending(notification: Notification, now: float) -> settlement.Settl
     return None
 
 
-def _wanted(notification: Notification, devices: Devices, providers: Mapping[str, Provider]) -> Devices:
-    """Return the devices that the recipient's mobile and desktop switches leave."""
-    allowed = {"mobile": notification.mobile, "desktop": notification.desktop}
-    if all(allowed.values()):
+def _wanted(notification: Notification, devices: Devices) -> Devices:
+    """Return the devices that the recipient's mobile and desktop switches leave: browsers are ruled by the latter."""
+    if notification.mobile and notification.desktop:
         return devices
-    usable = tuple(
-        device for device in devices.usable if device.lane not in providers or allowed[providers[device.lane].channel]
-    )
-    return Devices(usable, devices.faults)
+    wanted = [d for d in devices.usable if (notification.desktop if d.provider == "webpush" else notification.mobile)]
+    return Devices(tuple(wanted), devices.faults)

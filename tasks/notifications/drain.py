@@ -111,7 +111,7 @@ class Drain:
             return not self.stop() and time.monotonic() < start_by
 
         try:
-            begun = begin(job, self.providers, self.gate.now())
+            begun = begin(job, self.gate.now())
         except Exception:  # noqa: BLE001 - one row's fault, logged there
             self._leave(job.notification)
             return

@@ -72,24 +72,18 @@ def _sound_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def encode_fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> bytes:
-    """Return what `encode` makes of the text, cut as `fit` does where needed."""
-    whole = encode(text)
-    return whole if len(whole) <= limit else encode(fit(text, lambda cut: len(encode(cut)), limit))
+def fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> bytes:
+    """Return what `encode` makes of the text, cut at the end with an ellipsis where that is needed to be at most `limit` bytes.
 
-
-def fit(text: str, size_with: Callable[[str], int], limit: int = MOST_BYTES) -> str:
-    """Return `text`, cut at the end with an ellipsis where needed so that `size_with(text)` is at most `limit` bytes.
-
-    The cut never falls inside a character, nor inside a grapheme cluster (an emoji with its modifiers, a family, a flag) unless
-    that is longer than any that people write. What does not fit even when empty is returned empty: the provider's refusal then
-    names the limit.
+    The cut never falls inside a grapheme cluster (an emoji with its modifiers, a family, a flag) unless that is longer than any
+    that people write. What does not fit even when empty is left empty: the provider's refusal then names the limit.
     """
-    if size_with(text) <= limit:
-        return text
+    encoded = encode(text)
+    if len(encoded) <= limit:
+        return encoded
     # A character is at least a byte: what lies beyond the limit cannot fit and need not be looked at.
     ends = [match.end() for match in _GRAPHEME.finditer(text[:limit])]
     if ends and ends[0] > LONGEST_CLUSTER:
         ends = [*range(1, ends[0]), *ends]
-    kept = bisect_right(ends, limit, key=lambda end: size_with(text[:end] + ELLIPSIS))
-    return text[: ends[kept - 1]] + ELLIPSIS if kept else ""
+    kept = bisect_right(ends, limit, key=lambda end: len(encode(text[:end] + ELLIPSIS)))
+    return encode(text[: ends[kept - 1]] + ELLIPSIS if kept else "")

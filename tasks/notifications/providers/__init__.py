@@ -1,7 +1,7 @@
 """The push services: one file each, and one line in this table. A provider translates; it never decides."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol
 
 from settings import Settings
 from tasks.notifications.apps import App, push_apps
@@ -16,33 +16,24 @@ from tasks.notifications.providers.webpush import WebPush
 class Provider(Protocol):
     """One push service. `send` neither sleeps nor retries, touches no database and raises nothing for an answer."""
 
-    channel: ClassVar[Literal["mobile", "desktop"]]
-    """Which of the recipient's switches rules it: mobile_notifications or desktop_notifications."""
-
     app: App
-
     identity: str
     """A short hash of whom it sends as: a token may be foreign to one project, topic or key and not to the next."""
 
     def prepare(self, push: Push) -> Any:
         """Return the push in the provider's shape, trimmed to its limit: made once for all devices of a row."""
-        ...
 
     def prepare_withdrawal(self, push: Push) -> Any:
         """Return a push in the provider's shape that shows nothing: it sets the badge, and names what is to go."""
-        ...
 
     async def send(self, prepared: Any, device: Device, *, dry_run: bool = False) -> Outcome:
         """Send to one device and return what the answer means. `dry_run` has the provider validate without delivering."""
-        ...
 
     def show(self, prepared: Any) -> dict[str, Any]:
         """Return what `send` would send, as people read it: without the device's address and our credentials."""
-        ...
 
     async def close(self) -> None:
         """Close the connections."""
-        ...
 
 
 PROVIDERS: dict[str, Callable[[Settings, App, Any], Provider]] = {"fcm": Fcm, "apns": Apns, "webpush": WebPush}

@@ -1,6 +1,6 @@
 """Apple Push Notification service: token credentials, one HTTP/2 connection."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -9,7 +9,7 @@ from settings import Settings
 from tasks.notifications.apps import ApnsSection, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import Push, encode_fit
+from tasks.notifications.payload import Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 from tasks.notifications.templates import merge
@@ -21,8 +21,6 @@ TOKEN_OLDEST_SECONDS = 20 * 60
 
 class Apns:
     """Sends to APNs device tokens. One instance per process."""
-
-    channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
 
     def __init__(self, settings: Settings, app: App, section: ApnsSection) -> None:
         """Read the key; raise ConfigurationError where it is unusable."""
@@ -49,7 +47,7 @@ class Apns:
             "apns-expiration": str(int(push.expires_at)),
             "apns-collapse-id": push.collapse_key,
         }
-        return encode_fit(push.body, lambda body: orjson.dumps(_payload(push, body, self.app))), headers
+        return fit(push.body, lambda body: orjson.dumps(_payload(push, body, self.app))), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a payload without an alert, and headers for it: of type alert, or iOS would let few through."""
@@ -75,11 +73,9 @@ class Apns:
         return outcome
 
     def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
-        """Return headers and payload of the request, without the device's token and the credentials."""
         return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
 
     async def close(self) -> None:
-        """Close the connection."""
         await self._transport.close()
 
 

@@ -1,7 +1,7 @@
 """Firebase Cloud Messaging, HTTP v1: our own message, access tokens and transport."""
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import orjson
 from pyreqwest.http import Url
@@ -10,7 +10,7 @@ from settings import Settings
 from tasks.notifications.apps import DEFAULT, App, FcmSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, encode_fit
+from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
 from tasks.notifications.templates import merge
@@ -26,8 +26,6 @@ DURATION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s")
 class Fcm:
     """Sends to FCM registration tokens. One instance per process; its connection is shared by all sends."""
 
-    channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
-
     def __init__(self, settings: Settings, app: App, section: FcmSection) -> None:
         """Read the credentials; raise ConfigurationError where they are unusable."""
         self.app = app
@@ -38,9 +36,9 @@ class Fcm:
 
     def prepare(self, push: Push) -> bytes:
         """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        raw = encode_fit(push.body, lambda body: encode(push, body, self.app))
+        raw = fit(push.body, lambda body: encode(push, body, self.app))
         if len(raw) > MOST_BYTES:  # without a body: the title is in it three times in style `data`
-            raw = encode_fit(push.title, lambda title: encode(push._replace(title=title), "", self.app))
+            raw = fit(push.title, lambda title: encode(push._replace(title=title), "", self.app))
         return raw[:-1]
 
     def prepare_withdrawal(self, push: Push) -> bytes:
@@ -71,11 +69,9 @@ class Fcm:
         return classify(answer)
 
     def show(self, prepared: bytes) -> dict[str, Any]:
-        """Return the body of the request, without the device's token."""
         return {"message": orjson.loads(prepared + b"}")}
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._token.close()
         await self._transport.close()
 

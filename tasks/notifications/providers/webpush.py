@@ -5,7 +5,7 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import http_ece
 import orjson
@@ -17,7 +17,7 @@ from settings import Settings
 from tasks.notifications.apps import App, WebPushSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, encode_fit
+from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
 from tasks.notifications.templates import merge
@@ -41,8 +41,6 @@ LONGEST_PAGE, LONGEST_WORDS = 2000, 120
 class WebPush:
     """Sends to browser subscriptions: `token` is the endpoint, `options` holds `p256dh` and `auth`."""
 
-    channel: ClassVar[Literal["mobile", "desktop"]] = "desktop"
-
     def __init__(self, settings: Settings, app: App, section: WebPushSection) -> None:
         """Read the VAPID key; raise ConfigurationError where it is unusable."""
         self.app = app
@@ -65,7 +63,7 @@ class WebPush:
             "content-encoding": "aes128gcm",
             "content-type": "application/octet-stream",
         }
-        return encode_fit(push.body, lambda body: orjson.dumps(_text(push, body, self.app)), MOST_TEXT_BYTES), headers
+        return fit(push.body, lambda body: orjson.dumps(_text(push, body, self.app)), MOST_TEXT_BYTES), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a text that names what is to go, and headers for it."""
@@ -102,11 +100,9 @@ class WebPush:
         return classify(answer)
 
     def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
-        """Return headers of the request and the payload as the browser reads it."""
         return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._transport.close()
 
     def _endpoint(self, endpoint: str) -> Url | None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from tasks.notifications.apps import DEFAULT, App
 from tasks.notifications.breaker import BreakerState, Standing
@@ -21,7 +21,6 @@ from .made import NOW, a_device, a_notification
 class MemoryProvider:
     """Answers by token: an Outcome, or an exception to raise; SENT where nothing is said."""
 
-    channel: ClassVar[Literal["mobile", "desktop"]] = "mobile"
     identity = "00000000"
     app: App = DEFAULT
 

@@ -32,7 +32,7 @@ def deliver(
     **states: BreakerState,
 ) -> Attempt | None:
     """What became of a row, None if it was not begun."""
-    begun = begin(job, providers, NOW)
+    begun = begin(job, NOW)
     if isinstance(begun, Attempt):
         return begun
     done: list[Delivery] = []
