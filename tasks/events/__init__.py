@@ -1,4 +1,1 @@
-"""Events: who is to know is called with each, or reads them, by a number that grows. `tasks/outbox.py` is where they come from.
-
-queue · deliver (what is due, a few at once) · receiver (sign and POST)
-"""
+"""Events: who is to know is called with each, or reads them, by a number that grows. They come from `tasks/outbox.py`."""

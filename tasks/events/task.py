@@ -7,7 +7,6 @@ from db.engine import get_engine
 from db.locks import LockedError
 from settings import get_settings
 from tasks.events import deliver as events
-from tasks.events.receiver import Receiver
 from tasks.shutdown import stop_requested
 from tasks.words import did
 
@@ -21,7 +20,7 @@ TIME_LIMIT_SECONDS = 120
 def deliver() -> str:
     """Call EVENTS_URL with the events that are due."""
     try:
-        taken, faults = events.deliver(get_engine(), Receiver(get_settings()).send, stop_requested)
+        taken, faults = events.deliver(get_engine(), events.Receiver(get_settings()).send, stop_requested)
     except LockedError:
         return "left to the run that is at work"
     if faults:

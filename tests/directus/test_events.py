@@ -8,9 +8,8 @@ from sqlalchemy import Engine, text
 
 from settings import Settings
 from tasks import outbox
-from tasks.events.deliver import deliver
+from tasks.events.deliver import Receiver, deliver
 from tasks.events.queue import Event
-from tasks.events.receiver import Receiver
 from tests.processes import wait_until
 
 from .api import Api

@@ -11,8 +11,7 @@ from db.transactions import transact
 from settings import ConfigurationError, get_settings
 from tasks import outbox
 from tasks.events import queue
-from tasks.events.deliver import MOST_MISSES
-from tasks.events.receiver import read_secrets
+from tasks.events.deliver import MOST_MISSES, read_secrets
 from tasks.events.task import deliver
 from tests.events.conftest import rows
 from tests.events.receiver import Receiver
@@ -136,7 +135,7 @@ def test_two_runs_at_once_call_nobody_twice(chat: Engine, called: Receiver) -> N
 
 @pytest.mark.timeout(60)
 def test_a_receiver_that_answers_for_ever_is_given_up(chat: Engine, called: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.events.receiver.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("tasks.events.deliver.CALL_SECONDS", 0.5)
     happen(chat, "a")
     with trickling("a header") as server:
         monkeypatch.setenv("EVENTS_URL", f"http://127.0.0.1:{server.address[1]}/events")

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 
+from tasks.events.deliver import Receiver
 from tasks.events.queue import Event
-from tasks.events.receiver import Receiver
 from workers.doctor.places import private
 from workers.doctor.report import Answer, Host, ok, wrong
 
