@@ -1,26 +1,23 @@
-"""The retry policy: by class of outcome a first delay, a growth, a cap and a number of attempts."""
+"""The retry policy: by class of outcome a first delay and its growth, and how many answers use a device up."""
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tasks.notifications.outcome import Kind, Outcome
 
 # A tenth to a half above the ladder's step: rows that failed together must not come back together.
 JITTER = (1.1, 1.5)
+LONGEST_SECONDS = 3600
+# Requests to slow down that are meant for the device itself. Where there was no answer, where it cannot be read or the provider
+# cannot take the message now, it is asked again, ever more slowly, for the whole of the row's life.
+MOST_THROTTLED = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """Delays in seconds: `first`, then each `growth` times the one before, never above `cap`. `attempts` None: until 24 h.
-
-    Only an answer about the device itself uses it up. Where there was none, where it cannot be read or the provider cannot take
-    the message now, it is asked again, ever more slowly, for the whole of the row's life.
-    """
+class Ladder(NamedTuple):
+    """Delays in seconds: `first`, then each `growth` times the one before, never above LONGEST_SECONDS."""
 
     first: float
     growth: float
-    cap: float
-    attempts: int | None
 
 
 # Google asks for at least 10 s before the first retry, 60 s after a 429 without Retry-After, exponential growth and
@@ -30,28 +27,26 @@ class Ladder:
 #   UNAVAILABLE   10 s  20 s  40 s  80 s  160 s 320 s 640 s
 #   THROTTLED     60 s  2 m   4 m   8 m   16 m  32 m  1 h
 LADDERS = {
-    Kind.UNAVAILABLE: Ladder(first=10, growth=2, cap=3600, attempts=None),
-    Kind.UNREACHABLE: Ladder(first=10, growth=2, cap=3600, attempts=None),
-    Kind.THROTTLED: Ladder(first=60, growth=2, cap=3600, attempts=12),
-    Kind.UNKNOWN: Ladder(first=60, growth=4, cap=3600, attempts=None),
-    Kind.UPSTREAM: Ladder(first=300, growth=2, cap=3600, attempts=None),
+    Kind.UNAVAILABLE: Ladder(first=10, growth=2),
+    Kind.UNREACHABLE: Ladder(first=10, growth=2),
+    Kind.THROTTLED: Ladder(first=60, growth=2),
+    Kind.UNKNOWN: Ladder(first=60, growth=4),
+    Kind.UPSTREAM: Ladder(first=300, growth=2),
     # These were not asked about the device at all.
-    Kind.CREDENTIALS: Ladder(first=15, growth=1, cap=15, attempts=None),
-    Kind.HELD: Ladder(first=5, growth=1, cap=5, attempts=None),
-    Kind.UNCONFIGURED: Ladder(first=1800, growth=1, cap=1800, attempts=None),
+    Kind.CREDENTIALS: Ladder(first=15, growth=1),
+    Kind.HELD: Ladder(first=5, growth=1),
+    Kind.UNCONFIGURED: Ladder(first=1800, growth=1),
 }
 
 
 def counts(kind: Kind) -> bool:
     """Return True if such an outcome is an attempt at the device: the next wait is longer for it."""
-    ladder = LADDERS.get(kind)
-    return ladder is None or ladder.growth > 1
+    return kind not in LADDERS or LADDERS[kind].growth > 1
 
 
 def uses_up(outcome: Outcome) -> bool:
     """Return True if the outcome is one of the few answers about the device that it gets before it is given up on."""
-    ladder = LADDERS.get(outcome.kind)
-    return ladder is not None and ladder.attempts is not None and outcome.everyone is False
+    return outcome.kind is Kind.THROTTLED and outcome.everyone is False
 
 
 def delay(outcome: Outcome, attempts: int, used_up: int = 0) -> float | None:
@@ -59,8 +54,8 @@ def delay(outcome: Outcome, attempts: int, used_up: int = 0) -> float | None:
 
     The provider's Retry-After is a floor: jitter is added above it, never taken off.
     """
-    ladder = LADDERS[outcome.kind]
-    if ladder.attempts is not None and used_up >= ladder.attempts:
+    if outcome.kind is Kind.THROTTLED and used_up >= MOST_THROTTLED:
         return None
-    step = min(ladder.cap, ladder.first * ladder.growth ** min(20, max(0, attempts - 1)))
+    first, growth = LADDERS[outcome.kind]
+    step = min(LONGEST_SECONDS, first * growth ** min(20, max(0, attempts - 1)))
     return max(step, outcome.retry_after or 0) * random.uniform(*JITTER)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.outcome import FINAL, Kind, Outcome
-from tasks.notifications.retry_policy import LADDERS
+from tasks.notifications.retry_policy import LADDERS, MOST_THROTTLED
 
 from .made import NOW, a_device, key_of
 
@@ -96,7 +96,7 @@ def test_a_fault_that_is_not_the_row_s_burns_none_however_often(kind: Kind) -> N
 
 
 def test_a_device_that_is_told_to_slow_down_is_given_up_on_after_its_last_attempt_and_keeps_the_reason() -> None:
-    told, most = Outcome(Kind.THROTTLED, "why"), LADDERS[Kind.THROTTLED].attempts or 0
+    told, most = Outcome(Kind.THROTTLED, "why"), MOST_THROTTLED
     assert after(*[told] * (most - 1)).state is State.WAITING
     last = after(*[told] * most)
     assert (last.state, last.attempts, last.reason) == (State.GAVE_UP, most, "why")
