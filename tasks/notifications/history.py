@@ -1,11 +1,12 @@
 """The history of one notification: the attempts and answers for each device, and the next try."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, text
 
 from db.rows import dicts
 from tasks.notifications.devices import COLUMN, read_devices
@@ -25,9 +26,7 @@ SETTLED = text(f"""
     FROM worker_delivery_history h JOIN chat_notifications n ON n.id = h.notification_id AND h.identity IN ('', {IDENTITY})
     WHERE h.notification_id = :id ORDER BY h.id LIMIT 100
 """)  # noqa: S608 - a constant of this project
-DEAD = text("""
-    SELECT device_key, died_at, reason FROM worker_dead_devices WHERE device_key IN :keys
-""").bindparams(bindparam("keys", expanding=True))
+DEAD = text("SELECT device_key, died_at FROM worker_dead_devices WHERE device_key IN :keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +50,21 @@ def history(connection: Connection, notification_id: int) -> History | None:
     entries = dicts(connection, ENTRY, id=notification_id)
     settled = dicts(connection, SETTLED, id=notification_id)
     keys = [device.key for device in read.usable]
-    dead = {row["device_key"]: row for row in dicts(connection, DEAD, keys=keys)} if keys else {}
+    dead = {row["device_key"]: row["died_at"] for row in dicts(connection, DEAD, keys=keys)} if keys else {}
     waiting = entries[0] if entries else None
     ledger = orjson.loads(waiting.pop("devices") or "{}") if waiting else {}
     for row in settled:
         row["devices"] = orjson.loads(row["devices"] or "{}")
     # A row that was played again and then went smoothly has no later entry: the last one is about the time before.
     last = settled[-1]["devices"] if settled and settled[-1]["status"] == notification["delivery_status"] else {}
-    return History(notification, [_device(key, ledger, last, dead, notification) for key in keys], waiting, settled)
+    others = ("sent", 1, "") if notification["delivery_status"] == "SENT" else ("not tried", 0, "")
+    known = last | ledger
+    devices = [{"device": key, **_device(known.get(key, others)), "dead_since": dead.get(key)} for key in keys]
+    return History(notification, devices, waiting, settled)
 
 
-def _device(
-    key: str, ledger: dict[str, Any], last: dict[str, Any], dead: dict[str, Any], notification: dict[str, Any]
-) -> dict[str, Any]:
-    state, attempts, reason, due = "not tried", 0, "", None
-    if key in ledger:
-        state, attempts, due, reason, *_ = ledger[key]
-    elif key in last:
-        state, attempts, reason = last[key]
-    elif notification["delivery_status"] == "SENT":
-        state, attempts = "sent", 1
-    return {
-        "device": key,
-        "state": state,
-        "attempts": attempts,
-        "due": datetime.fromtimestamp(due, UTC) if due and state == "waiting" else None,
-        "reason": reason,
-        "dead_since": dead[key]["died_at"] if key in dead else None,
-    }
+def _device(entry: Sequence[Any]) -> dict[str, Any]:
+    """Return what a ledger's entry says, or one of the history, which has no time of the next try."""
+    state, attempts, *due, reason = entry[:4]
+    at = datetime.fromtimestamp(due[0], UTC) if due and due[0] and state == "waiting" else None
+    return {"state": state, "attempts": attempts, "due": at, "reason": reason}
