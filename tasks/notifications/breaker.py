@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from db.transactions import transact
 from tasks import outbox
 from tasks.notifications.devices import of_lane
-from tasks.pause import IN_FORCE
+from tasks.pause import IN_FORCE, of_pushes
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
 WINDOW_SECONDS = 10
@@ -25,10 +25,10 @@ OPEN_AT_IN_A_ROW = 5
 # A request to slow down that does not say for whom is one device's, until so many devices got it within a window.
 WITNESSES = 3
 
-# The first probe after opening, then twice as long each time one fails. The slowest is below the beat tick that brings a run:
-# one message in five seconds is cheap, and a recovery is noticed within seconds.
-FIRST_PROBE_SECONDS = 2.0
-SLOWEST_PROBE_SECONDS = 4.0
+# The first probe after opening, and the next after one that failed. That is below the beat tick that brings a run: one message
+# in five seconds is cheap, and a recovery is noticed within seconds.
+FIRST_PROBE_SECONDS, NEXT_PROBE_SECONDS = 2.0, 4.0
+PROBE_JITTER = (1.0, 1.2)
 # A prober that dies leaves the next probe to another after this long.
 PROBE_LEASE_SECONDS = 30
 
@@ -50,7 +50,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half open"
     """One message passes, the probe; how it went closes the breaker or keeps it open."""
     OPEN = "open"
-    """Nothing passes: the provider fails, or asked for a pause, or its rate is used up. Rows wait without burning attempts."""
+    """Nothing passes: the provider fails, or asked for a pause, or its rate is used up."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,6 @@ class Tally:
     failed: int = 0
     """Messages that it could not take, or gave no answer to."""
     failure: str = ""
-    """The reason of the last failure."""
     credentials: str = ""
     """The reason of a credentials or configuration fault, if there was one."""
     accepted: set[str] = field(default_factory=set)
@@ -84,7 +83,6 @@ class Breaker:
     """One provider's row in `worker_providers`. Times are Unix seconds of the database's clock."""
 
     opened_at: float | None = None
-    """When it opened, None while it is closed."""
     reason: str = ""
     """Why it opened, or why the provider is paused."""
     probe_at: float = 0
@@ -122,8 +120,7 @@ ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provi
 # The time is that at which the row was got, after the wait for it.
 READ = text(f"""
     SELECT UNIX_TIMESTAMP(SYSDATE(3)) AS now, {", ".join(NUMBERS)},
-           (SELECT COUNT(*) FROM worker_pauses
-            WHERE what IN ('', '*', :provider, CONCAT('.', :app), CONCAT(:provider, '.', :app)) AND ({IN_FORCE})) AS held,
+           (SELECT COUNT(*) FROM worker_pauses WHERE what IN :pauses AND ({IN_FORCE})) AS held,
            {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module
@@ -134,12 +131,12 @@ WRITE = text(f"""
 """)  # noqa: S608 - constants of this module
 
 
-def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]) -> dict[str, Standing]:
-    """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rates` are in messages per second."""
+def ask(engine: Engine, tallies: Mapping[str, Tally], rate: float) -> dict[str, Standing]:
+    """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rate` is in messages per second."""
 
     def step(connection: Connection) -> dict[str, Standing]:
         return {
-            lane: _ask(connection, of_lane(lane), tally, rates[lane])
+            lane: _ask(connection, of_lane(lane), tally, rate)
             for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
         }
 
@@ -147,10 +144,11 @@ def ask(engine: Engine, tallies: Mapping[str, Tally], rates: Mapping[str, float]
 
 
 def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float) -> Standing:
-    row = connection.execute(READ, key).mappings().one_or_none()
+    asked = {**key, "pauses": sorted(of_pushes(**key))}
+    row = connection.execute(READ, asked).mappings().one_or_none()
     if row is None:
         connection.execute(ENTER, key)
-        row = connection.execute(READ, key).mappings().one()
+        row = connection.execute(READ, asked).mappings().one()
     moments = {name: float(row[name] or 0) for name in MOMENTS}
     breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
     now = float(row["now"])
@@ -174,7 +172,7 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
         fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
             breaker.opened_at, breaker.reason, breaker.probes = now, fault, 0
-            breaker.probe_at = now + _probe_delay(breaker)
+            breaker.probe_at = now + FIRST_PROBE_SECONDS * random.uniform(*PROBE_JITTER)
     elif tally.probed:
         _judge_probe(breaker, tally, now)
     return BreakerState.OPEN if held else _state(breaker, now, rate, leaving=tally.leaving)
@@ -234,17 +232,13 @@ def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:
     if tally.credentials or tally.failed:
         breaker.probes += 1
         breaker.reason = tally.credentials or tally.failure
-        breaker.probe_at = now + _probe_delay(breaker)
+        breaker.probe_at = now + NEXT_PROBE_SECONDS * random.uniform(*PROBE_JITTER)
     elif tally.answered:
         breaker.opened_at, breaker.reason, breaker.probes = None, "", 0
         breaker.recovered_at, breaker.tokens = now, 0
         breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
     else:
         breaker.probe_at = now  # nothing was there to probe with: the next run tries again
-
-
-def _probe_delay(breaker: Breaker) -> float:
-    return min(SLOWEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(breaker.probes, 10)) * random.uniform(1.0, 1.2)
 
 
 def _reservation(rate: float) -> float:

@@ -21,7 +21,6 @@ from tasks.notifications import preferences, results
 from tasks.notifications.devices import COLUMN
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import ENTRIES, IDENTITY, Notification
-from tasks.notifications.settlement import GAVE_UP
 
 # From claim to settled result. What is not sent within START_SECONDS of its claim is given back unsent, which leaves a
 # request its deadline and the settling its retries.
@@ -85,18 +84,6 @@ LEASE_DUE = text(f"""
     SET d.lease = :lease, d.due_at = NOW(3) + INTERVAL :seconds SECOND, d.claims = d.claims + 1
     WHERE d.notification_id IN :ids AND (d.due_at <= NOW(3) OR {SET_BY_HAND})
 """)  # noqa: S608 - a constant of this module
-
-# One row that an operator names, by its primary key.
-ENTER_ONE = text(f"""
-    INSERT IGNORE INTO worker_deliveries (notification_id, due_at, identity)
-    SELECT n.id, NOW(3), {IDENTITY} FROM chat_notifications n
-    WHERE n.id = :id AND n.delivery_status IN ('PENDING', 'FAILED') AND COALESCE(n.error_message, '') NOT LIKE :over
-""")  # noqa: S608 - a constant of this project
-LEASE_ONE = text("""
-    UPDATE worker_deliveries
-    SET lease = :lease, due_at = NOW(3) + INTERVAL :seconds SECOND, claims = claims + 1
-    WHERE notification_id = :id AND due_at <= NOW(3)
-""")
 
 # Without a creation time, or with one of zeros or in the future, a row's age counts from when it was first seen.
 CREATED_AT = "IF(n.created_at BETWEEN '1970-01-02' AND NOW(), n.created_at, COALESCE(d.created_at, NOW(3)))"
@@ -220,16 +207,6 @@ class Queue:
         if ids:
             connection.execute(LEASE_DUE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
         return ids
-
-    def claim_one(self, notification_id: int) -> list[Notification]:
-        """Lease a named row if it is PENDING, or FAILED and due, and no worker holds it; an empty list if not."""
-        values = {"id": notification_id, "lease": self._lease, "seconds": LEASE_SECONDS, "over": f"{GAVE_UP}%"}
-
-        def lease(connection: Connection) -> bool:
-            connection.execute(ENTER_ONE, values)
-            return connection.execute(LEASE_ONE, values).rowcount == 1
-
-        return self._load([notification_id]) if transact(self._engine, lease) else []
 
     def peek(self, notification_id: int) -> Notification | None:
         """Return a row without claiming it, None where there is none."""

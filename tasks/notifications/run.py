@@ -20,7 +20,7 @@ from settings import get_settings
 from tasks import counters, pause
 from tasks.notifications import breaker, journal, withdrawal
 from tasks.notifications.delivery import Job
-from tasks.notifications.devices import Device, of_lane, read_devices
+from tasks.notifications.devices import of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.facts import BACKLOG, SETTLED
 from tasks.notifications.gate import Gate
@@ -122,28 +122,14 @@ def adopt() -> int:
     return enter_queue(get_engine()) + adopt_strays(get_engine())
 
 
-def deliver(notification_id: int) -> Summary:
-    """Send one row now if it is PENDING, or FAILED and due, and no worker holds it."""
-    return _drain(lambda queue: lambda _rows, _lanes: queue.claim_one(notification_id))
-
-
-def validate(notification_id: int) -> list[tuple[Device, Outcome]]:
-    """Have the providers validate one row for each of its devices, without delivering or writing anything.
-
-    Raise LookupError where there is no such row.
-    """
-    notification = _peek(notification_id)
-    devices = read_devices(notification.device_tokens).usable
-    return [(device, _send(notification, device, dry_run=True)) for device in devices]
-
-
 def preview(notification_id: int, app: str | None = None) -> list[tuple[str, dict[str, Any]]]:
     """Return what each device of a row would be sent, by its key, or by lane what each of an app's providers would send.
 
     Raise LookupError where there is no such row, or no such app.
     """
     _, providers = _process()
-    notification = _peek(notification_id)
+    if (notification := Queue(get_engine(), lease="").peek(notification_id)) is None:
+        raise LookupError(f"there is no notification {notification_id}")
     lanes = {lane: lane for lane in providers if of_lane(lane)["app"] == app}
     if app is None:
         lanes = {device.key: device.lane for device in read_devices(notification.device_tokens).usable}
@@ -163,8 +149,13 @@ def try_out(entry: Mapping[str, Any], *, dry_run: bool) -> Outcome:
     found = read_devices(orjson.dumps([entry]))
     if not found.usable:
         raise LookupError(found.faults[0])
+    [device] = found.usable
+    runner, providers = _process()
+    if (provider := providers.get(device.lane)) is None:
+        return absent(device.lane)
     test = Notification(0, 0, 0, 0, 0, "SYSTEM", "Test", "A push from chat-workers", None, False, time.time())
-    return _send(test, found.usable[0], dry_run=dry_run)
+    push = build_push(test, time.time(), provider.app)
+    return runner.run(provider.send(provider.prepare(push), device, dry_run=dry_run))
 
 
 def withdraw(recipient_id: int) -> int | None:
@@ -197,23 +188,9 @@ def can_withdraw(recipient_id: int) -> bool:
     return not withdrawal.is_held(recipient_id) and withdrawal.find(get_engine(), recipient_id, providers) is not None
 
 
-def _peek(notification_id: int) -> Notification:
-    if (notification := Queue(get_engine(), lease="").peek(notification_id)) is None:
-        raise LookupError(f"there is no notification {notification_id}")
-    return notification
-
-
-def _send(notification: Notification, device: Device, *, dry_run: bool) -> Outcome:
-    runner, providers = _process()
-    if (provider := providers.get(device.lane)) is None:
-        return absent(device.lane)
-    push = build_push(notification, time.time(), provider.app)
-    return runner.run(provider.send(provider.prepare(push), device, dry_run=dry_run))
-
-
 def _gate(engine: Engine, providers: Mapping[str, Provider]) -> Gate:
-    rates = dict.fromkeys(providers, get_settings().notifications_per_minute / 60)
-    return Gate(providers, partial(breaker.ask, engine, rates=rates), partial(pause.paused, engine))
+    rate = get_settings().notifications_per_minute / 60
+    return Gate(providers, partial(breaker.ask, engine, rate=rate), partial(pause.paused, engine))
 
 
 def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:

@@ -45,11 +45,12 @@ def restore(name: str, *options: str, code: int = 0) -> str:
 
 def test_what_was_sent_since_the_dump_keeps_its_result_and_is_not_sent_again(live: Backups, emulator: Emulator) -> None:
     api = Chat(live.engine)
-    sent, _, deleted, flaky = (api.notify(name) for name in ("sent", "waiting", "deleted", "flaky"))
+    sent, waiting, deleted, flaky = (api.notify(name) for name in ("sent", "waiting", "deleted", "flaky"))
     name = live.daily(quiet).artefact
     emulator.inject(Fault(kind="unavailable", token="flaky", times=1))
-    for row in (sent, deleted, flaky):
-        run.deliver(row)
+    with live.engine.connect() as someone:
+        someone.execute(text("SELECT id FROM chat_notifications WHERE id = :id FOR UPDATE"), {"id": waiting})
+        run.drain()
     api.execute("DELETE FROM chat_notifications WHERE id = :id", id=deleted)
     before = {row: api.notification(row) for row in (sent, flaky)}
     said = restore(name)
@@ -84,7 +85,7 @@ def test_a_restore_that_stopped_goes_on_with_the_results_that_it_had_found(live:
     api = Chat(live.engine)
     row = api.notify("phone")
     made = folder.load(live.folder, live.daily(quiet).artefact)
-    run.deliver(row)
+    run.drain()
     with suppress(KeyboardInterrupt), pause.held(live.engine, OPERATOR, "a restore"):
         results.set_aside(live.engine, made.signed.manifest.created_at)
         restoring.load(live.engine, made, quiet, CHAT_TABLES, triggers=True)

@@ -31,7 +31,7 @@ def test_a_breaker_that_flaps_all_day_has_opened_once() -> None:
 
 def test_that_a_breaker_opened_is_written_with_its_state(chat: Engine) -> None:
     for _ in range(3):
-        breaker.ask(chat, {"fcm.driver": Tally(credentials="fcm 403")}, {"fcm.driver": 100})
+        breaker.ask(chat, {"fcm.driver": Tally(credentials="fcm 403")}, 100)
     (event,) = rows(chat)
     assert event["type"] == "breaker.opened"
     assert '"fcm 403"' in event["data"]
@@ -40,7 +40,7 @@ def test_that_a_breaker_opened_is_written_with_its_state(chat: Engine) -> None:
 
 def test_a_breaker_that_flaps_writes_no_more_than_one_event(chat: Engine) -> None:
     def ask(tally: Tally) -> breaker.BreakerState:
-        return breaker.ask(chat, {"fcm": tally}, {"fcm": 100})["fcm"].state
+        return breaker.ask(chat, {"fcm": tally}, 100)["fcm"].state
 
     for _ in range(20):
         ask(Tally(credentials="fcm 403"))

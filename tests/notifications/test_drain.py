@@ -165,9 +165,9 @@ def test_a_row_of_unknown_age_counts_from_when_it_was_first_seen(
 
 
 def test_a_push_lives_24_hours_at_most_whatever_its_row_says(api: Chat) -> None:
-    row = api.notify("phone", created_at="2037-01-01")
+    api.notify("phone", created_at="2037-01-01")
     queue = Queue(api.engine, lease="a" * 32)
-    [notification] = queue.claim_one(row)
+    [notification] = queue.claim_fresh(1)
     push = build_push(notification, time.time())
     assert 24 * 3600 - 60 < push.ttl <= 24 * 3600
     assert (push.data["conversation_uuid"], push.data["message_uuid"][:2]) == ("c-1", "m-")

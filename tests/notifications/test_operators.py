@@ -58,25 +58,6 @@ def test_show_of_a_row_that_is_not_there_says_so(api: Chat) -> None:
     assert "there is no notification 12345" in chat_workers("notifications", "show", "12345", code=1)
 
 
-def test_a_dry_run_validates_each_device_and_delivers_nothing(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
-    emulator.inject(Fault(kind="invalid_token", token="junk"))
-    row = api.notify("phone", "junk")
-    told = chat_workers("notifications", "send", "--dry-run", str(row), code=1)
-    assert "valid" in told
-    assert "not a token" in told
-    assert accepted() == []
-    assert api.status(row) == ("PENDING", 0, None)
-
-
-def test_send_delivers_one_row_and_leaves_the_others(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
-    row, other = api.notify("phone"), api.notify("other")
-    assert chat_workers("notifications", "send", str(row)) == "SENT\n"
-    assert accepted() == [(str(row), "phone")]
-    assert api.status(other)[0] == "PENDING"
-    chat_workers("notifications", "send", str(row), code=1)
-    assert len(accepted()) == 1
-
-
 def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="message_too_big", times=1))
     row, old = api.notify("phone"), api.notify("old-phone")
@@ -101,7 +82,6 @@ def test_a_pause_holds_every_row_without_an_attempt_until_it_is_resumed(
     chat_workers("notifications", "pause", *provider, "--why", "wrong link")
     run.drain()
     run.retry_failed()
-    assert "nothing was sent" in chat_workers("notifications", "send", str(row), code=1)
     assert (accepted(), api.status(row)[1]) == ([], 0)
     assert as_json("notifications", "status")["pauses"][0]["why"] == "wrong link"
     assert as_json("notifications", "resume", *provider)["resumed"] != []

@@ -197,7 +197,7 @@ WORKERS = (
     "attachments history --scan", "attachments show 1", "attachments status",
     "attachments pause", "attachments resume", "audit list", "notifications cancel --everything --why test --yes",
     "db check", "doctor --only housekeeping", "notifications pause",
-    "notifications resume", "notifications replay --yes", "notifications send 1", "notifications show 1",
+    "notifications resume", "notifications replay --yes", "notifications show 1",
     "notifications preview 1", "notifications test --provider fcm --token token-1",
     "notifications status", "retention history", "retention pause", "retention resume", "retention plan",
     "retention run --any-hour", "retention policy list", "retention policy set read_notifications --age 60d", "status",

@@ -1,4 +1,4 @@
-"""`chat-workers notifications`: the state of delivery, the history of a row, pause, send, validate or replay."""
+"""`chat-workers notifications`: the state of delivery, the history of a row, preview, test, pause, cancel or replay."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ app_option = click.option("--app", "apps", multiple=True, help="Only this one's 
 
 @click.group("notifications", cls=Group)
 def group() -> None:
-    """Push delivery: status, show, preview, test, pause, resume, cancel, send, replay."""
+    """Push delivery: status, show, preview, test, pause, resume, cancel, replay."""
 
 
 @group.command()
@@ -57,16 +57,11 @@ def status(as_json: bool) -> None:
 @as_json_option
 def show(notification_id: int, as_json: bool) -> None:
     """Show all that is known of one row, device by device; tokens as short hashes, no content."""
-    found = _history(notification_id)
-    emit(found, as_json, _show(found))
-
-
-def _history(notification_id: int) -> History:
     with get_engine().connect() as connection:
         found = read_history(connection, notification_id)
     if found is None:
         raise click.ClickException(f"there is no notification {notification_id}")
-    return found
+    emit(found, as_json, _show(found))
 
 
 def _show(found: History) -> Iterator[Line]:
@@ -134,54 +129,18 @@ def cancel(
     with asked_to_stop() as stop:
         done = cancelling.cancel(get_engine(), Chosen(columns, providers, apps), why if yes else None, stop)
         stopped = stop()
-    said = f"{done.rows:,} {'cancelled' if yes else 'would be cancelled'}, {done.held:,} are in a worker's hands or locked"
-    lines = [said, *(["stopped before all were seen"] if stopped else [])]
+    lines = [f"{done.rows:,} {'cancelled' if yes else 'would be cancelled'}, {done.held:,} are in a worker's hands or locked"]
+    if stopped:
+        lines.append("stopped before all were seen")
     if not yes and done.rows:
         lines += [f"the first: {', '.join(map(str, done.ids))}", "nothing was changed; add --yes to cancel them"]
-    emit(
-        {"found": done.rows, "cancelled": done.rows * yes, "held": done.held, "stopped": stopped, "ids": done.ids},
-        as_json,
-        lines,
-    )
-    if stopped:
-        raise SystemExit(1)
+    found = {"found": done.rows, "cancelled": done.rows * yes, "held": done.held, "stopped": stopped, "ids": done.ids}
+    emit(found, as_json, lines, wrong=stopped)
 
 
 def _named(providers: tuple[str, ...], apps: tuple[str, ...]) -> list[str]:
     """Return what pauses call each of these providers of each of these apps."""
     return [f"{provider}.{app}" if app else provider for provider, app in product(providers or ("",), apps or ("",))]
-
-
-@group.command(changes=if_told)
-@click.argument("notification_id", type=int)
-@click.option("--dry-run", is_flag=True, help="Have the provider validate it (FCM's validate_only); nothing is delivered.")
-@as_json_option
-def send(notification_id: int, dry_run: bool, as_json: bool) -> None:
-    """Send one PENDING row, or a FAILED one that is due, from this process."""
-    if dry_run:
-        _validate(notification_id, as_json)
-        return
-    summary = run.deliver(notification_id)
-    found = _history(notification_id)
-    if not summary.rows:
-        raise click.ClickException("nothing was sent: it is settled, not due yet, held by a worker, or its provider is held")
-    result = {key: found.notification[key] for key in ("id", "delivery_status", "error_message")}
-    why = f": {result['error_message']}" if result["error_message"] else ""
-    emit(result, as_json, [f"{result['delivery_status']}{why}"])
-    if result["delivery_status"] != "SENT":
-        raise SystemExit(1)
-
-
-def _validate(notification_id: int, as_json: bool) -> None:
-    try:
-        outcomes = run.validate(notification_id)
-    except LookupError as error:
-        raise click.ClickException(str(error.args[0])) from None
-    rows = [{"device": d.key, "valid": o.kind is Kind.SENT, "outcome": o.kind.value, "reason": o.reason} for d, o in outcomes]
-    said = [f"{row['device']}: " + ("valid" if row["valid"] else f"{row['outcome']}, {row['reason']}") for row in rows]
-    emit(rows, as_json, said or ["the row names no usable device"])
-    if any(row["outcome"] not in {Kind.SENT, Kind.HELD} for row in rows):
-        raise SystemExit(1)
 
 
 @group.command()
@@ -201,11 +160,7 @@ def preview(notification_id: int, app: str | None, as_json: bool) -> None:
 @group.command(changes=if_told)
 @click.option("--app", default=DEFAULT_APP, show_default=True)
 @click.option("--provider", type=click.Choice(tuple(PROVIDERS)), required=True)
-@click.option(
-    "--token",
-    required=True,
-    help="The device's token, a browser's subscription as JSON, or - to read it from stdin.",
-)
+@click.option("--token", required=True, help="The device's, or a browser's subscription as JSON; - reads it from stdin.")
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Of an iPhone's token, where it is not the app's own.")
 @click.option("--dry-run", is_flag=True, help="Have FCM validate it (validate_only); the others cannot.")
 @as_json_option
@@ -219,9 +174,7 @@ def test(app: str, provider: str, token: str, environment: str | None, dry_run: 
     except (ValueError, LookupError) as error:
         raise click.UsageError(f"--token: {error.args[0]}") from None
     said = {"outcome": outcome.kind.value, "reason": outcome.reason}
-    emit(said, as_json, [f"{outcome.kind.value}: {outcome.reason}"])
-    if outcome.kind not in {Kind.SENT, Kind.HELD}:
-        raise SystemExit(1)
+    emit(said, as_json, [": ".join(said.values())], wrong=outcome.kind not in {Kind.SENT, Kind.HELD})
 
 
 @group.command(changes=if_told)
@@ -237,22 +190,10 @@ def replay(wanted: str, reason: str, limit: int, yes: bool, as_json: bool) -> No
     """
     rows = replaying.replayable(get_engine(), status=wanted, reason=reason, limit=limit)
     replayed = replaying.replay(get_engine(), [row["id"] for row in rows], wanted) if yes else 0
-    emit(
-        {"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]},
-        as_json,
-        _replay(rows, wanted, replayed, yes),
-    )
-
-
-def _replay(rows: list[dict[str, Any]], wanted: str, replayed: int, yes: bool) -> Iterator[Line]:
-    yield _table(f"{len(rows)} {wanted} rows", rows[:SHOWN], ("id", "why"))
-    if len(rows) > SHOWN:
-        yield f"… and {len(rows) - SHOWN} more"
-    if yes:
-        yield f"{replayed} rows are PENDING again"
-    elif rows:
-        yield "nothing was changed; add --yes to play them again"
+    lines: list[Line] = [_table(f"{len(rows)} {wanted} rows, the newest first", rows[:SHOWN], ("id", "why"))]
+    lines += [f"{replayed} rows are PENDING again" if yes else "nothing was changed; add --yes to play them again"]
+    emit({"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]}, as_json, lines)
 
 
 def _table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Table:
-    return Table(columns, [[row[column] for column in columns] for row in rows], title)
+    return Table(columns, [[row[column] for column in columns] for row in rows], title, empty="none")
