@@ -3,13 +3,12 @@
 import ipaddress
 import socket
 import ssl
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, NewConnectionError
 
@@ -60,9 +59,10 @@ class Server:
         self._variable = variable
         self._url = urlsplit(url)
         self._private_network = private_network
-        self._connections = connections
-        self._pools: dict[Address, HTTPConnectionPool] = {}
-        self._lock = threading.Lock()
+        name = self._url.hostname
+        tls: dict[str, Any] = {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
+        timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
+        self._pools = PoolManager(maxsize=connections, timeout=timeout, **tls)
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> BaseHTTPResponse:
         """Return the answer, its body unread. The caller has a Deadline around this, and closes it. Raise NoAnswerError."""
@@ -114,18 +114,11 @@ class Server:
         return addresses
 
     def _pool(self, address: Address) -> HTTPConnectionPool:
-        with self._lock:
-            if address not in self._pools:
-                # The port is always named: without one, http.client takes the end of an IPv6 address for it.
-                tls, name = self._url.scheme == "https", self._url.hostname
-                made: dict[str, Any] = {"host": str(address), "port": self._url.port or (443 if tls else 80)}
-                made |= {"maxsize": self._connections, "timeout": Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)}
-                if tls:
-                    made |= {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
-                pool = HTTPSConnectionPool(**made) if tls else HTTPConnectionPool(**made)
-                pool.ConnectionCls = _TlsConnection if tls else _Connection
-                self._pools[address] = pool
-            return self._pools[address]
+        # The port is always named: without one, http.client takes the end of an IPv6 address for it.
+        tls = self._url.scheme == "https"
+        pool = self._pools.connection_from_host(str(address), self._url.port or (443 if tls else 80), self._url.scheme)
+        pool.ConnectionCls = _TlsConnection if tls else _Connection
+        return pool
 
 
 def check_address(address: Address, variable: str, *, private_network: bool) -> None:

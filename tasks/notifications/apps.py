@@ -6,10 +6,8 @@ The variables for a single app are the app `default`; a file with others leaves 
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -21,7 +19,6 @@ from tasks.notifications.templates import ANDROID, FIELDS, ProviderName, faults,
 
 # Of one type and provider: with one for ALL and the longest title there is room for a body.
 MOST_TEMPLATE_BYTES = 700
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Section(BaseModel):
@@ -87,19 +84,10 @@ class App(Section):
     """The providers whose devices are told what was read elsewhere or deleted."""
     templates: dict[Literal["ALL", NotificationType], dict[ProviderName, dict[str, Any]]] = {}
 
-    def template(self, notification_type: str, provider: str) -> Mapping[str, Any]:
-        """Return what the app adds to a provider's messages of a type; empty for most."""
-        return self._merged.get((notification_type, provider), NOTHING)
-
-    @cached_property
-    def _merged(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The templates of each type over those of ALL, merged once."""
-        everything = self.templates.get("ALL", {})
-        return {
-            (name, provider): merge(merge({}, everything.get(provider, {})), self.templates.get(name, {}).get(provider, {}))
-            for name in get_args(NotificationType)
-            for provider in FIELDS
-        }
+    def complete(self, message: dict[str, Any], provider: ProviderName, words: Mapping[str, str]) -> None:
+        """Put into a provider's message what the app adds: the template of ALL, and over it that of the words' type."""
+        for name in ("ALL", words.get("type")):
+            merge(message, self.templates.get(name, {}).get(provider, {}), words)  # type: ignore[call-overload]
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -126,9 +126,11 @@ def faults(table: Mapping[str, Any], fields: Fields, path: str) -> Iterator[str]
         if field is None:
             yield f"{where} is no field that a template may set; {path} has {', '.join(fields)}"
         elif isinstance(field, Field):
+            texts: list[str] = []
+            _each_text(value, texts.append)
             if not field.fits(value):
                 yield f"{where} is not {field.kind}"
-            elif strange := [text for text in _texts(value) if re.search(r"[{}]", PLACEHOLDER.sub("", text))]:
+            elif strange := [text for text in texts if re.search(r"[{}]", PLACEHOLDER.sub("", text))]:
                 yield f"{where} holds {strange[0]!r}; what may stand in braces is {', '.join(PLACEHOLDERS)}"
         elif isinstance(value, dict):
             yield from faults(value, field, where)
@@ -136,28 +138,21 @@ def faults(table: Mapping[str, Any], fields: Fields, path: str) -> Iterator[str]
             yield f"{where} is no table"
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-
-
-def merge(message: dict[str, Any], template: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Put the template into the message, its placeholders filled unless there are no `words`; return the message."""
+def merge(message: dict[str, Any], template: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+    """Put the template into the message, its placeholders filled; return the message."""
     for key, value in template.items():
         if isinstance(value, dict):
             there = message.get(key)
             message[key] = merge(there if isinstance(there, dict) else {}, value, words)
         else:
-            message[key] = value if words is None else _filled(value, words)
+            message[key] = _each_text(value, lambda text: PLACEHOLDER.sub(lambda found: words.get(found[1], ""), text))
     return message
 
 
-def _filled(value: Any, words: Mapping[str, str]) -> Any:
+def _each_text(value: Any, change: Callable[[str], Any]) -> Any:
+    """Return the value with `change` done to each text in it."""
     if isinstance(value, str):
-        return PLACEHOLDER.sub(lambda found: words.get(found[1], ""), value) if "{" in value else value
+        return change(value)
     if isinstance(value, dict):
-        return {key: _filled(inner, words) for key, inner in value.items()}
-    return [_filled(inner, words) for inner in value] if isinstance(value, list) else value
+        return {key: _each_text(inner, change) for key, inner in value.items()}
+    return [_each_text(inner, change) for inner in value] if isinstance(value, list) else value

@@ -12,7 +12,6 @@ from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_word
 from tasks.notifications.payload import Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
-from tasks.notifications.templates import merge
 
 # Apple refuses tokens older than an hour and complains of new ones more often than every 20 minutes.
 TOKEN_SECONDS = 45 * 60
@@ -84,8 +83,8 @@ def _payload(push: Push, body: str, app: App) -> dict[str, Any]:
     if push.badge is not None:
         aps["badge"] = push.badge
     payload = {"aps": aps, **push.data}
-    if template := app.template(push.data.get("type", ""), "apns"):
-        merge(payload, template, push.words(body))
+    if app.templates:
+        app.complete(payload, "apns", push.words(body))
     if push.sound:
         aps.setdefault("sound", "default")
     else:
@@ -99,13 +98,8 @@ def classify(answer: Answer) -> Outcome:
     BadDeviceToken and DeviceTokenNotForTopic also come back for every good token when the environment or topic is wrong.
     Source: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
     """
-    if answer.status == 200:
-        # Apple's 200 has no body; a page is somebody else's.
-        return (
-            Outcome(Kind.UNKNOWN, "apns 200 with a body")
-            if answer.body
-            else Outcome(Kind.SENT, provider_words(answer.name, LONGEST_ID))
-        )
+    if answer.status == 200 and not answer.body:  # Apple's has none; a page is somebody else's
+        return Outcome(Kind.SENT, provider_words(answer.name, LONGEST_ID))
     named = answer.content.get("reason")
     said = provider_words(named) if isinstance(named, str) else ""
     reason = f"apns {answer.status} {said}".strip()

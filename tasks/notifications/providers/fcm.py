@@ -13,7 +13,6 @@ from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_word
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
-from tasks.notifications.templates import merge
 
 # The answer to a string that never was a token; the same errorCode otherwise means that our payload is at fault.
 NOT_A_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105 - Google's sentence
@@ -110,8 +109,8 @@ def encode(push: Push, body: str, app: App = DEFAULT) -> bytes:
         shown |= {"badge": str(push.badge)} if as_data else {"notification_count": push.badge}
     if app.fcm and app.fcm.channel_id:
         shown["channel_id"] = app.fcm.channel_id
-    if template := app.template(push.data.get("type", ""), "fcm"):
-        merge(message, template, push.words(body))
+    if app.templates:
+        app.complete(message, "fcm", push.words(body))
     if as_data:
         shown |= message["data"]
     if push.sound:
@@ -132,18 +131,11 @@ def classify(answer: Answer) -> Outcome:
     Source: https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and what servers have been seen to send.
     """
     parsed = answer.content
-    if answer.status == 200:
-        named = isinstance(parsed.get("name"), str) and parsed["name"]
-        return (
-            Outcome(Kind.SENT, provider_words(named, LONGEST_ID))
-            if named
-            else Outcome(Kind.UNKNOWN, "fcm 200 without a message name")
-        )
-
+    if answer.status == 200 and isinstance(name := parsed.get("name"), str) and name:
+        return Outcome(Kind.SENT, provider_words(name, LONGEST_ID))
     error = parsed.get("error")
     error = error if isinstance(error, dict) else {}
-    status, text, details = error.get("status"), error.get("message"), error.get("details")
-    details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    status, text, details = error.get("status"), error.get("message"), _listed(error, "details")
     code = _detail(details, "FcmError").get("errorCode")
     apns = _detail(details, "ApnsError")
     shown = [provider_words(word) for word in (status, code, apns.get("reason")) if word]
@@ -181,6 +173,12 @@ def classify(answer: Answer) -> Outcome:
             return Outcome(Kind.UNKNOWN, reason, wait)
 
 
+def _listed(table: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list in an answer, none where it is no list."""
+    found = table.get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def _detail(details: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """Return the detail of a type, named as in `google.rpc.RetryInfo` or, FCM's own, as in `FcmError`."""
     name = kind if "." in kind else f"google.firebase.fcm.v1.{kind}"
@@ -195,18 +193,14 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
 
 def _means_everyone(details: list[dict[str, Any]]) -> bool | None:
     """Return True if a quota violation is about the project, False if about one device, None if there is none."""
-    violations = _detail(details, "google.rpc.QuotaFailure").get("violations")
     said = [
         str(v.get("subject")).lower().startswith("device") or "device" in str(v.get("description")).lower()
-        for v in (violations if isinstance(violations, list) else [])
-        if isinstance(v, dict)
+        for v in _listed(_detail(details, "google.rpc.QuotaFailure"), "violations")
     ]
     return not any(said) if said else None
 
 
 def _fields(details: list[dict[str, Any]]) -> str:
     """Return which fields Google objects to; its message would quote their content."""
-    violations = _detail(details, "google.rpc.BadRequest").get("fieldViolations")
-    listed = violations if isinstance(violations, list) else []
-    fields = [str(v["field"]) for v in listed if isinstance(v, dict) and v.get("field")]
-    return provider_words(", ".join(fields), 80)
+    violations = _listed(_detail(details, "google.rpc.BadRequest"), "fieldViolations")
+    return provider_words(", ".join(str(v["field"]) for v in violations if v.get("field")), 80)

@@ -20,7 +20,6 @@ from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_word
 from tasks.notifications.payload import MOST_BYTES, Push, fit
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
-from tasks.notifications.templates import merge
 
 # aes128gcm adds a header of 86 bytes, a tag of 16 and a delimiter of 1 to the text (RFC 8188).
 MOST_TEXT_BYTES = MOST_BYTES - 103
@@ -128,11 +127,8 @@ class WebPush:
 
     def _make_token(self, origin: str) -> SignedToken:
         """Return the VAPID token for a push service."""
-
-        def claims(now: int) -> dict[str, object]:
-            return {"aud": origin, "exp": now + TOKEN_LIFE_SECONDS, "sub": self._subject}
-
-        return SignedToken(self._key, claims, seconds=TOKEN_SECONDS)
+        about = {"aud": origin, "sub": self._subject}
+        return SignedToken(self._key, lambda now: {**about, "exp": now + TOKEN_LIFE_SECONDS}, seconds=TOKEN_SECONDS)
 
 
 def _text(push: Push, body: str, app: App) -> dict[str, Any]:
@@ -145,8 +141,8 @@ def _text(push: Push, body: str, app: App) -> dict[str, Any]:
         "silent": not push.sound,
         "data": {**push.data},
     }
-    if template := app.template(push.data.get("type", ""), "webpush"):
-        merge(text, template, push.words(body))
+    if app.templates:
+        app.complete(text, "webpush", push.words(body))
     if text["silent"]:
         text.pop("vibrate", None)  # a browser refuses both
     return text

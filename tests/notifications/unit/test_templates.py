@@ -60,8 +60,9 @@ def test_a_types_table_takes_the_place_of_a_text_for_all() -> None:
     critical = {"critical": 1, "name": "horn", "volume": 0.5}
     of = {"ALL": "ping", "MENTION": critical}
     app = App(templates={name: {"apns": {"aps": {"sound": sound}}} for name, sound in of.items()})
-    assert app.template("MENTION", "apns") == {"aps": {"sound": critical}}
-    assert app.template("MESSAGE", "apns") == {"aps": {"sound": "ping"}}
+    for kind, sound in (("MENTION", critical), ("MESSAGE", "ping")):
+        push = build_push(a_notification(notification_type=kind), NOW, app)
+        assert apns._payload(push, "", app)["aps"]["sound"] == sound
 
 
 @pytest.mark.parametrize("style", ["data", "notification"])
