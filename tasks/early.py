@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.jobs import AGAIN, STARTED_BY, WORKER
+from tasks.jobs import STARTED_BY, WORKER
 from tasks.shutdown import stop_requested
 
 SECONDS, EACH_SECONDS = 2.0, 0.2
@@ -24,11 +24,6 @@ _lock = threading.Lock()
 def is_direct(task: "Task[..., str]") -> bool:
     """Return True if the running task's message came from the API: from neither beat, an operator nor a worker."""
     return not task.request.called_directly and STARTED_BY not in (task.request.headers or {})
-
-
-def is_repeat(task: "Task[..., str]") -> bool:
-    """Return True if the running task's message is the gateway's repeat of one, which may find its work done."""
-    return (task.request.id or "").endswith(AGAIN)
 
 
 def look_again(task: "Task[..., str]", come: Callable[[], bool], *arguments: int, each: float = EACH_SECONDS) -> None:

@@ -19,17 +19,10 @@ TIME_LIMIT_SECONDS = 1800
 @shared_task(name="tasks.attachments.scan", time_limit=TIME_LIMIT_SECONDS)
 def scan(attachment_id: int) -> str:
     """Scan one attachment. Called by the API after its commit; a message that is lost is made good by the sweep."""
-    if early.is_repeat(scan):
-        _look_again(attachment_id)
-        return did("looked")
     summary = run.scan_one(attachment_id)
     if early.is_direct(scan) and not summary.verdicts and not summary.given_back:
-        _look_again(attachment_id)
+        early.look_again(scan, lambda: is_unscanned(get_engine(), attachment_id), attachment_id)
     return _log("scanned", summary, attachment_id=attachment_id)
-
-
-def _look_again(attachment_id: int) -> None:
-    early.look_again(scan, lambda: is_unscanned(get_engine(), attachment_id), attachment_id)
 
 
 @shared_task(name="tasks.attachments.sweep", time_limit=TIME_LIMIT_SECONDS)

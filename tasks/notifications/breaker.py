@@ -82,7 +82,8 @@ class Tally:
 class Breaker:
     """One provider's row in `worker_providers`. Times are Unix seconds of the database's clock."""
 
-    opened_at: float | None = None
+    opened_at: float = 0
+    """When it opened, 0 while it is closed."""
     reason: str = ""
     """Why it opened, or why the provider is paused."""
     probe_at: float = 0
@@ -119,14 +120,14 @@ NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "fail
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 # The time is that at which the row was got, after the wait for it.
 READ = text(f"""
-    SELECT UNIX_TIMESTAMP(SYSDATE(3)) AS now, {", ".join(NUMBERS)},
+    SELECT UNIX_TIMESTAMP(SYSDATE(3)) + 0e0 AS now, {", ".join(NUMBERS)},
            (SELECT COUNT(*) FROM worker_pauses WHERE what IN :pauses AND ({IN_FORCE})) AS held,
-           {", ".join(f"UNIX_TIMESTAMP({name}) AS {name}" for name in MOMENTS)}
+           {", ".join(f"COALESCE(UNIX_TIMESTAMP({name}) + 0e0, 0) AS {name}" for name in MOMENTS)}
     FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
 """)  # noqa: S608 - constants of this module
 WRITE = text(f"""
     UPDATE worker_providers SET {", ".join(f"{name} = :{name}" for name in NUMBERS)},
-           {", ".join(f"{name} = FROM_UNIXTIME(:{name})" for name in MOMENTS)}
+           {", ".join(f"{name} = FROM_UNIXTIME(NULLIF(:{name}, 0))" for name in MOMENTS)}
     WHERE provider = :provider AND app = :app
 """)  # noqa: S608 - constants of this module
 
@@ -149,9 +150,7 @@ def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float)
     if row is None:
         connection.execute(ENTER, key)
         row = connection.execute(READ, asked).mappings().one()
-    moments = {name: float(row[name] or 0) for name in MOMENTS}
-    breaker = Breaker(**{name: row[name] for name in NUMBERS}, **moments | {"opened_at": moments["opened_at"] or None})  # type: ignore[arg-type]
-    now = float(row["now"])
+    breaker, now = Breaker(**{name: row[name] for name in (*MOMENTS, *NUMBERS)}), row["now"]
     state = advance(breaker, tally, now, rate, held=row["held"] > 0)
     if event := news(breaker, now):
         outbox.emit(connection, event, {**key, "reason": breaker.reason[:255]})
@@ -168,7 +167,7 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
     _count(breaker, tally, now)
     if pause := max(tally.pause, _agreed_pause(breaker, tally)):
         breaker.paused_until = max(breaker.paused_until, now + pause)
-    if breaker.opened_at is None:
+    if not breaker.opened_at:
         fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
             breaker.opened_at, breaker.reason, breaker.probes = now, fault, 0
@@ -183,10 +182,10 @@ def news(breaker: Breaker, now: float) -> Literal["breaker.opened", "breaker.clo
 
     One that flaps has opened once: only when it has stayed closed for the length of a ramp is it said to be.
     """
-    if breaker.opened_at is not None and not breaker.announced:
+    if breaker.opened_at and not breaker.announced:
         breaker.announced = True
         return "breaker.opened"
-    if breaker.opened_at is None and breaker.announced and now - breaker.recovered_at >= RAMP_SECONDS:
+    if not breaker.opened_at and breaker.announced and now - breaker.recovered_at >= RAMP_SECONDS:
         breaker.announced = False
         return "breaker.closed"
     return None
@@ -234,7 +233,7 @@ def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:
         breaker.reason = tally.credentials or tally.failure
         breaker.probe_at = now + NEXT_PROBE_SECONDS * random.uniform(*PROBE_JITTER)
     elif tally.answered:
-        breaker.opened_at, breaker.reason, breaker.probes = None, "", 0
+        breaker.opened_at, breaker.reason, breaker.probes = 0, "", 0
         breaker.recovered_at, breaker.tokens = now, 0
         breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
     else:
@@ -248,7 +247,7 @@ def _reservation(rate: float) -> float:
 def _state(breaker: Breaker, now: float, rate: float, *, leaving: bool) -> BreakerState:
     if now < breaker.paused_until:
         return BreakerState.OPEN
-    if breaker.opened_at is not None:
+    if breaker.opened_at:
         if now < breaker.probe_at or leaving:
             return BreakerState.OPEN
         breaker.probe_at = now + PROBE_LEASE_SECONDS

@@ -42,10 +42,10 @@ CHOOSE = """
     SELECT id, {tokens} AS device_tokens FROM chat_notifications FORCE INDEX (PRIMARY)
     WHERE id IN :ids AND delivery_status = :status
 """
-ENTRIES = f"""
+ENTRIES = text(f"""
     SELECT notification_id AS id, lease IS NOT NULL AND due_at > NOW(3) OR reason LIKE '{PARKED}%' AS held
-    FROM worker_deliveries FORCE INDEX (PRIMARY) WHERE notification_id IN :ids
-"""  # noqa: S608 - a constant of this project
+    FROM worker_deliveries FORCE INDEX (PRIMARY) WHERE notification_id IN :ids FOR UPDATE
+""")  # noqa: S608 - a constant of this project
 SETTLE = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY)
     SET delivery_status = IF(is_sent, 'SENT', 'BOUNCED'), error_message = :why WHERE id IN :ids
@@ -114,12 +114,9 @@ def _batch(
     """Return the ids that were, or would be, cancelled, how many are held, and behind which id the next batch begins."""
     page = connection.execute(QUEUES[status], {"after": after, "rows": BATCH}).scalars().all()
     meant = chosen.among(connection, [*page], status) if page else []
-    free = meant
-    if meant and why is not None:
-        free = [*connection.execute(LOCK, {"ids": meant, "status": status}).scalars()]
+    free = [*connection.execute(LOCK, {"ids": meant, "status": status}).scalars()] if meant else []
     if free:
-        entries = connection.execute(text(ENTRIES + " FOR UPDATE" * (why is not None)), {"ids": free})
-        held = {entry.id for entry in entries if entry.held}
+        held = {entry.id for entry in connection.execute(ENTRIES, {"ids": free}) if entry.held}
         free = [each for each in free if each not in held]
     if free and why is not None:
         connection.execute(SETTLE, {"ids": free, "why": f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE]})

@@ -29,16 +29,13 @@ WITHDRAWALS_EACH_SECONDS = 1.0
 @shared_task(name="tasks.notifications.drain", time_limit=TIME_LIMIT_SECONDS)
 def drain() -> str:
     """Send PENDING notifications until there are none left. Nudged by the API; a beat entry is the safety net."""
-    if early.is_repeat(drain):
-        _look_again()
-        return did("looked")
     # A run that is to stop claims nothing: the nudges, and beat's tick among them, are another worker's then.
     taken = 0 if stop_requested() else take_waiting()
     summary = run.drain(on_backlog=_nudge)
     if summary.more or (taken and stop_requested()):
         _nudge()
     elif (taken or early.is_direct(drain)) and not summary.rows:
-        _look_again()
+        early.look_again(drain, lambda: has_unclaimed(get_engine()))
     return _log("drained", summary)
 
 
@@ -73,10 +70,6 @@ def adopt() -> str:
     if adopted:
         log.info("adopted", notifications=adopted)
     return did("adopted", notifications=adopted)
-
-
-def _look_again() -> None:
-    early.look_again(drain, lambda: has_unclaimed(get_engine()))
 
 
 def _nudge() -> None:

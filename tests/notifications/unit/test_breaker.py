@@ -70,7 +70,7 @@ class Shared:
 
     @property
     def is_open(self) -> bool:
-        return self.breaker.opened_at is not None
+        return bool(self.breaker.opened_at)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_the_next_probe_is_due_below_beats_tick_however_many_failed(shared: Shar
 def test_a_probe_that_is_answered_closes_the_breaker_and_frees_its_run(shared: Shared) -> None:
     shared.opened().probed()
     assert shared.tell(ONE_ANSWER) is CLOSED
-    assert (shared.breaker.opened_at, shared.breaker.reason, shared.breaker.probes) == (None, "", 0)
+    assert (shared.breaker.opened_at, shared.breaker.reason, shared.breaker.probes) == (0, "", 0)
 
 
 def test_failures_from_before_do_not_open_it_again_at_once(shared: Shared) -> None:
