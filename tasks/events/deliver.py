@@ -87,8 +87,8 @@ def deliver(
     ends = time.monotonic() + RUN_SECONDS
     with hold(engine, LOCK), ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         while misses < MOST_MISSES and time.monotonic() < ends and not stop():
-            queue.number(engine)
-            if not (wave := queue.due(engine, at_once)):
+            wave = queue.due(engine, at_once) or (queue.due(engine, at_once) if queue.number(engine) else [])
+            if not wave:
                 break
             tried = [*zip(wave, pool.map(send, wave), strict=True)]
             queue.settle(engine, tried)
