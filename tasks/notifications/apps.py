@@ -107,9 +107,9 @@ class App(Section):
                     )
         return self
 
-    def called(self, provider: str, key: str) -> str:
+    def called(self, *key: str) -> str:
         """Return the name of a key for an operator: its variable, or the file with table and key."""
-        return _called(self.file, self.name, provider, key)
+        return f"PUSH_APPS_FILE ({self.file}): {'.'.join((self.name, *key))}" if self.file else VARIABLES[key[0]][key[1]]
 
 
 def fingerprint(*words: str) -> str:
@@ -160,9 +160,5 @@ def _app(path: Path | None, name: str, table: Any) -> App:
             raise ConfigurationError(f"PUSH_APPS_FILE ({path}): {first['ctx']['error']}") from None
         words = {"missing": f"is not set, and {first['loc'][0]} needs it", "extra_forbidden": "is no key that is known"}
         message = words.get(first["type"], first["msg"].removeprefix("Value error, "))
-        where = _called(path, name, *map(str, first["loc"]))
+        where = App.model_construct(name=name, file=path).called(*map(str, first["loc"]))
         raise ConfigurationError(f"{where} {message[0].lower()}{message[1:]}") from None
-
-
-def _called(path: Path | None, app: str, *key: str) -> str:
-    return f"PUSH_APPS_FILE ({path}): {'.'.join((app, *key))}" if path else VARIABLES[key[0]][key[1]]

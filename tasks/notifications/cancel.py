@@ -22,8 +22,6 @@ from tasks.words import printable
 CANCELLED = "cancelled:"
 BATCH = 1000
 SHOWN = 20
-# A million rows without a status are entered in one or two of them.
-MOST_SWEEPS = 100
 
 # By status, what may wait with it: PENDING rows by the index on delivery_status, in id order; those to be tried again by the
 # primary key of their entries.
@@ -94,9 +92,9 @@ def cancel(engine: Engine, chosen: Chosen, why: str | None, stop: Callable[[], b
     `stop` is asked before each batch. Rows without a status, and FAILED ones that no worker knows of, are entered first: else a
     sweep would bring them in later.
     """
-    for _ in range(MOST_SWEEPS if why is not None else 0):
-        if stop() or not enter_queue(engine) + adopt_strays(engine):
-            break
+    if why is not None:
+        enter_queue(engine)
+        adopt_strays(engine)
     done = Cancelled()
     for status in QUEUES:
         after: int | None = 0
