@@ -3,7 +3,6 @@
 import atexit
 import os
 import re
-import shlex
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -138,12 +137,12 @@ ClamdUrl = Annotated[
 ]
 
 
-def _words(value: object) -> object:
-    return tuple(value.split()) if isinstance(value, str) else value
-
-
 def _listed(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+    return tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""With blanks or commas between them."""
 
 
 AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -191,36 +190,13 @@ class PolicySettings(BaseModel):
     archive: bool | None = None
 
 
-POLICIES_BY_NAME = TypeAdapter(dict[str, PolicySettings])
-
-
 def _in_the_table(value: str | None) -> None:
     """Refuse RETENTION_POLICIES, which earlier versions read: were it ignored, a policy would become shorter in silence."""
-    if value is None:
-        return
-    try:
-        policies = POLICIES_BY_NAME.validate_json(value)
-    except ValidationError:
+    if value is not None:
         raise ValueError(
-            "is no longer read, and holds no policies to take over: write them with"
-            " `chat-workers retention policy set`, then remove the variable"
-        ) from None
-    set_policy = "env -u RETENTION_POLICIES chat-workers retention policy set"
-    commands = [
-        f"{set_policy} {shlex.quote(name)} {' '.join(options)}"
-        for name, policy in policies.items()
-        if (options := [_option(field.replace("_", "-"), given) for field, given in policy if given is not None])
-    ]
-    raise ValueError(
-        "is no longer read. Leaving out fields that the table worker_retention_policies sets already, for they went before"
-        f" the variable, run this, then remove the variable: {'; '.join(commands) or 'nothing, for it sets nothing'}"
-    )
-
-
-def _option(field: str, value: bool | int | str) -> str:
-    if isinstance(value, bool):
-        return {"enabled": ("--disabled", "--enabled"), "archive": ("--no-archive", "--archive")}[field][value]
-    return f"--{field} {value}"
+            "is no longer read: write what it sets with `env -u RETENTION_POLICIES chat-workers retention policy set`, then"
+            " remove the variable"
+        )
 
 
 class Settings(BaseSettings):
@@ -251,7 +227,7 @@ class Settings(BaseSettings):
     apns_sandbox_url: BaseUrl = "https://api.sandbox.push.apple.com"
     vapid_key_file: Path | None = None
     vapid_subject: VapidSubject | None = None
-    webpush_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = (
+    webpush_hosts: Words = (
         "fcm.googleapis.com",
         "updates.push.services.mozilla.com",
         ".push.apple.com",
@@ -332,9 +308,9 @@ class Settings(BaseSettings):
     """Let the host name in ATTACHMENTS_URL resolve to private addresses."""
     attachments_largest_bytes: int = Field(default=25 * 2**20, ge=1024, le=2 * 2**30 - 1)
     """What is larger is blocked unscanned. clamd's StreamMaxLength and MaxFileSize must be no smaller."""
-    attachments_blocked_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    attachments_blocked_types: Words = ()
     """True types that are refused: `executable, script, html, svg, macros`, or any that `attachments check` lists."""
-    attachments_allowed_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    attachments_allowed_types: Words = ()
     """Types that are served though what is in them is not looked into, such as `zst`."""
     attachments_transfer_seconds: float = Field(default=300, ge=1)
     attachments_connections: int = Field(default=8, ge=1, le=64)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from beat_schedule import every
-from settings import ConfigurationError, get_settings
+from settings import get_settings
 from tasks.audit import who
 from tasks.jobs import STARTED_BY
 from tasks.retention.policies import POLICIES
@@ -124,20 +122,6 @@ def test_policies_are_set_and_taken_back() -> None:
     assert (found["age"], found["hours"], found["enabled"], found["sources"]["age"]) == ("120d", "1-5", False, "table")
     call("retention", "policy", "set", "read_notifications", "--default", "age", "--default", "hours", "--default", "enabled")
     assert "120d" not in call("retention", "policy", "list").stdout
-
-
-@pytest.mark.usefixtures("chat")
-def test_the_commands_that_take_the_place_of_the_variable_set_what_it_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"age": "180d", "hours": "22-4", "rows_per_run": 1000, "minutes_per_run": 5, "batch_rows": 7, "enabled": False}
-    monkeypatch.setenv("RETENTION_POLICIES", json.dumps({"read_notifications": given, "idle_conversations": {"enabled": True}}))
-    with pytest.raises(ConfigurationError) as refused:
-        get_settings()
-    commands = re.findall(r"env -u RETENTION_POLICIES chat-workers ([^;]*)", str(refused.value))
-    monkeypatch.delenv("RETENTION_POLICIES")
-    assert [call(*shlex.split(command)).exit_code for command in commands] == [0, 0]
-    found = {policy["policy"]: policy for policy in answer("retention", "policy", "list")}
-    assert {field: found["read_notifications"][field] for field in given} == given
-    assert found["idle_conversations"]["enabled"]
 
 
 @pytest.mark.parametrize(
