@@ -15,8 +15,6 @@ QUEUES = {"notifications": 2, "attachments": 2, "housekeeping": 3, "events": 1, 
 # The header by which a message says who gave the order: an operator's name, BEAT, or WORKER for a task that goes on. The API
 # says nothing.
 STARTED_BY, LONGEST_NAME, BEAT, WORKER = "started_by", 100, "beat", "worker"
-# How the id of a message ends with which the gateway repeats one, in case that one came before its row's commit.
-AGAIN = ":again"
 
 
 @dataclass(frozen=True, slots=True)

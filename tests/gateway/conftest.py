@@ -15,7 +15,6 @@ import pytest
 from redis import Redis
 
 from devstack.ports import free_port
-from tasks.jobs import AGAIN
 from tests.processes import Process, answers, python
 from workers.gateway import tokens
 
@@ -90,14 +89,7 @@ class Queue:
     name: str
 
     def messages(self) -> list[dict[str, Any]]:
-        """Return the messages, the next one first, without repeats, which come when they come."""
-        return [message for message in self._all() if not message["headers"]["id"].endswith(AGAIN)]
-
-    def repeats(self) -> list[str]:
-        """Return the ids of the messages that are repeated, once for each time."""
-        return [i.removesuffix(AGAIN) for message in self._all() if (i := message["headers"]["id"]).endswith(AGAIN)]
-
-    def _all(self) -> list[dict[str, Any]]:
+        """Return the messages, the next one first."""
         found = [json.loads(each) for each in reversed(self.redis.lrange(self.name, 0, -1))]
         return [message for message in found if message]
 

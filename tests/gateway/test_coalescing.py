@@ -8,9 +8,7 @@ from threading import Event
 
 import pytest
 
-from tasks.jobs import AGAIN
-from tests.processes import wait_until
-from workers.gateway.broker import LONGEST_FOR_REPEATS, NotPublishedError, Published
+from workers.gateway.broker import NotPublishedError, Published
 from workers.gateway.nudges import WINDOW_SECONDS, Nudges
 
 from .conftest import Gateway, Queue
@@ -34,37 +32,9 @@ def test_a_burst_costs_one_message_for_each_window_however_soon_workers_take_the
         ended.set()
         worker.result()
     assert {answer.status_code for answer in answers} == {202}
-    sent = {message["headers"]["id"] for message in (*map(json.loads, taken), *notifications.messages())}
-    ids = {each for each in sent if not each.endswith(AGAIN)}
+    ids = {message["headers"]["id"] for message in (*map(json.loads, taken), *notifications.messages())}
     assert len(ids) <= elapsed / WINDOW_SECONDS + 2
     assert ids == {answer.json()["task_id"] for answer in answers}
-
-
-def test_the_last_nudge_of_a_burst_is_repeated_twice_and_each_attachment_s(
-    gateway: Gateway, token: str, notifications: Queue, attachments: Queue
-) -> None:
-    """Whose commit may come after it; what follows an earlier one of the burst does the same for that one."""
-    nudges = [gateway.post("notifications", token).json()["task_id"] for _ in range(5)]
-    scans = [gateway.post("attachments", token, {"attachment_ids": [each, 7]}).json()["task_ids"] for each in (1, 2, 2)]
-    wait_until(lambda: notifications.repeats()[-2:] == nudges[-1:] * 2, "the last nudge was repeated twice")
-    wait_until(lambda: sorted(attachments.repeats()) == sorted((scans[0] + scans[2]) * 2), "each attachment's was")
-
-
-def test_a_withdrawal_is_not_repeated(gateway: Gateway, token: str, notifications: Queue) -> None:
-    gateway.post("withdrawals", token, {"recipient_id": 5, "conversation_id": 1})
-    nudge = gateway.post("notifications", token).json()["task_id"]
-    wait_until(lambda: len(notifications.repeats()) >= 2, "the nudge after it was repeated")
-    assert set(notifications.repeats()) == {nudge}
-
-
-def test_no_repeat_makes_a_queue_longer_that_workers_are_behind_with(
-    gateway: Gateway, token: str, notifications: Queue, attachments: Queue
-) -> None:
-    attachments.redis.lpush("attachments", *["{}"] * LONGEST_FOR_REPEATS)
-    gateway.post("attachments", token, {"attachment_id": 1})
-    gateway.post("notifications", token)
-    wait_until(lambda: len(notifications.repeats()) == 2, "the nudge after it was repeated")
-    assert attachments.repeats() == []
 
 
 def test_a_queue_that_nobody_reads_does_not_grow_without_end(gateway: Gateway, token: str, attachments: Queue) -> None:

@@ -8,12 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from devstack.ports import free_port
 from tests.processes import Process, Start, answers, wait_until
-
-from .conftest import serving
 
 
 @pytest.fixture
@@ -38,13 +35,6 @@ def test_an_address_of_another_host_is_named(start: Start, address: str) -> None
     assert gateway.wait() == 1
     assert f"chat-workers: gateway cannot listen on GATEWAY_ADDRESS={address} and GATEWAY_PORT=" in gateway.lines
     assert "Traceback" not in gateway.lines
-
-
-def test_a_stop_drops_the_repeats_that_wait(environment: dict[str, str], redis: Redis, tmp_path: Path) -> None:
-    with serving(environment, tmp_path) as gateway:
-        assert gateway.post("notifications", gateway.token()).status_code == 202
-    assert redis.llen("notifications") == 1
-    assert not [word for word in ("Traceback", "destroyed", "RuntimeError") if word in gateway.log.read_text()]
 
 
 @pytest.fixture
