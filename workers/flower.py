@@ -16,7 +16,7 @@ from tornado.web import authenticated
 from settings import ConfigurationError, Settings, get_settings
 from tasks import files
 from workers.exits import exit_if_misconfigured, listening_address, say_ready
-from workers.gateway.operators import is_loopback
+from workers.gateway.admission import is_loopback, read_private
 from workers.logging import configure
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,6 @@ FORGET_WORKERS_SECONDS = 24 * 3600
 USER = "operator"
 # Flower compares texts in constant time, which Python does for ASCII alone.
 LOGIN = re.compile(r"[!-9;-~]+:[ -~]{12,}")
-LARGEST_FILE_BYTES = 64 * 1024
 
 
 def options() -> dict[str, Any]:
@@ -96,13 +95,7 @@ def _authentication(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def read_users(path: Path) -> list[str]:
     """Return the lines user:password of a file that others cannot read. Raise ConfigurationError with a sentence."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o007:
-                raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE {path} is open to everyone: chmod o= {path}")
-            lines = file.read(LARGEST_FILE_BYTES).decode().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"FLOWER_BASIC_AUTH_FILE cannot be read: {error}") from None
+    lines = read_private("FLOWER_BASIC_AUTH_FILE", path).split("\n")
     users = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not users or not all(map(LOGIN.fullmatch, users)):
         raise ConfigurationError(

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from settings import get_settings
-from workers.gateway.operators import is_loopback
+from workers.gateway.admission import is_loopback
 
 TOKEN = "an-operators-token-of-some-length"
 ROUTES = ("/metrics", "/status", "/runbook")

@@ -16,7 +16,7 @@ from devstack.programs import find
 from settings import Settings
 from tasks.jobs import QUEUES
 from workers.celery_config import celery_config
-from workers.gateway.operators import is_loopback
+from workers.gateway.admission import is_loopback
 
 DEPLOY = PROJECT / "deploy"
 PROCESSES = re.findall(r"^(\w+): ", (PROJECT / "Procfile").read_text(), re.MULTILINE)

@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.events import queue
 from tasks.notifications.history import history
-from workers.gateway import contract, jobs, problems
+from workers.gateway import jobs, problems
+from workers.gateway.admission import Operators, Readers
 from workers.gateway.catalogue import LARGEST_ID
-from workers.gateway.operators import Operators, Readers
 from workers.json_text import json_text
 from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
@@ -23,8 +23,9 @@ from workers.operations.runbook import runbook
 from workers.operations.snapshot import read_all, read_ready
 
 health = APIRouter(tags=["health"])
-operations = APIRouter(tags=["operations"], dependencies=[*Operators])
-readers = APIRouter(tags=["events"], dependencies=[*Readers, Depends(jobs.bearer)])
+REFUSED = problems.refused(401, 403, 404, 422, 429, 503)
+operations = APIRouter(tags=["operations"], dependencies=[*Operators], responses=REFUSED)
+readers = APIRouter(tags=["events"], dependencies=[*Readers, Depends(jobs.bearer)], responses=REFUSED)
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": POLICY,
@@ -34,7 +35,6 @@ HEADERS = {
 }
 # So many threads may wait for MySQL with histories and events; the others answer /readyz and /metrics.
 _readers = BoundedSemaphore(2)
-AWAY: contract.Answers = {503: {"description": "A dependency is away.", "content": {"text/plain": {}}}}
 
 
 @contextmanager
@@ -58,7 +58,7 @@ async def alive() -> str:
 
 
 @health.head("/readyz", include_in_schema=False)
-@health.get("/readyz", response_class=PlainTextResponse, responses=AWAY)
+@health.get("/readyz", response_class=PlainTextResponse, responses={503: {"content": {"text/plain": {}}}})
 def ready() -> PlainTextResponse:
     """Answer 200 while the database and the broker answer, 503 if not, within two seconds; a line for each.
 
@@ -70,16 +70,14 @@ def ready() -> PlainTextResponse:
 
 
 @operations.head("/metrics", include_in_schema=False)
-@operations.get("/metrics", response_class=Response, responses=contract.operations("text/plain"))
+@operations.get("/metrics", response_class=PlainTextResponse)
 def metrics() -> Response:
     """Answer with all metrics, within two seconds; a part that cannot be read is missing, and its collector_up is 0."""
     return Response(exposition(read_all()), media_type=CONTENT_TYPE)
 
 
 @operations.head("/status", include_in_schema=False)
-@operations.get(
-    "/status", response_class=HTMLResponse, responses=contract.operations("text/html", "application/json", refused=(422,))
-)
+@operations.get("/status", response_class=HTMLResponse, responses={200: {"content": {"application/json": {}}}})
 def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()] = "") -> Response:
     """Answer within two seconds, whatever is away: a page or, with `Accept: application/json`, the same for programs."""
     snapshot = read_all()
@@ -88,13 +86,13 @@ def status(refresh: Literal["on", "off"] = "on", accept: Annotated[str, Header()
     return HTMLResponse(page(snapshot, refresh=refresh == "on"), headers=HEADERS)
 
 
-@operations.get("/runbook", response_class=HTMLResponse, responses=contract.operations("text/html"))
+@operations.get("/runbook", response_class=HTMLResponse)
 def what_to_do() -> Response:
     """Answer with the runbook: what each trouble of /status means, where to look and what to do."""
     return HTMLResponse(runbook(), headers=HEADERS)
 
 
-@operations.get("/v1/notifications/{notification_id}", responses=contract.operations("application/json", refused=(404, 422)))
+@operations.get("/v1/notifications/{notification_id}")
 def notification(notification_id: int) -> Response:
     """Answer with all that is known of one notification, device by device: no content, and tokens as short hashes."""
     with _reading(), reader.database() as connection:
@@ -104,7 +102,7 @@ def notification(notification_id: int) -> Response:
     return Response(json_text(found), media_type="application/json", headers=HEADERS)
 
 
-@readers.get("/v1/events", responses=contract.operations("application/json", refused=(422,)))
+@readers.get("/v1/events")
 def events(
     after: Annotated[int, Query(ge=0, le=LARGEST_ID)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:

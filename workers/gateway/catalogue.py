@@ -34,7 +34,6 @@ class Job:
     summary: str
     description: str
     schema: Mapping[str, Any]
-    body_required: bool
 
     @property
     def queue(self) -> str:
@@ -102,7 +101,6 @@ CATALOGUE: dict[str, Job] = {
         "is not looked at. Requests that come within 50 ms share a message (`coalesced`), and are answered when it is in its "
         "queue. Without a nudge the rows are sent within 5 s.",
         schema={"type": "object"},
-        body_required=False,
     ),
     "attachments": Job(
         task="tasks.attachments.scan",
@@ -119,11 +117,10 @@ CATALOGUE: dict[str, Job] = {
             "properties": {
                 "attachment_id": _ID,
                 "attachment_ids": _IDS,
-                "key": {**_ID, "description": "The same; what a Directus trigger calls it."},
-                "keys": {**_IDS, "description": "The same; what a Directus trigger calls it."},
+                "key": _ID,
+                "keys": _IDS,
             },
         },
-        body_required=True,
     ),
     "withdrawals": Job(
         task="tasks.notifications.withdraw",
@@ -135,6 +132,5 @@ CATALOGUE: dict[str, Job] = {
         description="After the commit that marked them so, where an app of PUSH_APPS_FILE asks for it. A request that is lost "
         "leaves what is shown as it is.",
         schema={"type": "object", "required": [*READER], "properties": dict.fromkeys(READER, _ID)},
-        body_required=True,
     ),
 }

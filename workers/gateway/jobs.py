@@ -4,55 +4,55 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
+from typing import Any
+from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 
-from settings import Settings, get_settings
+from settings import get_settings
 from tasks.jobs import missing
-from workers.gateway import body, contract
-from workers.gateway.admission import Admission
+from workers.gateway import body
+from workers.gateway.admission import admit
 from workers.gateway.broker import Broker, NotPublishedError
 from workers.gateway.catalogue import CATALOGUE, BodyError
 from workers.gateway.nudges import Nudges
+from workers.gateway.problems import refused
 
 log = structlog.get_logger(__name__)
 
 
-class JobRoute:
-    """What the requests for all jobs share."""
+class Accepted(BaseModel):
+    """The answer 202."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.admission = Admission(settings)
-        self.broker = Broker(settings)
-        self.missing = {name: missing(job.task, settings) for name, job in CATALOGUE.items()}
-        self.nudges = {
-            name: Nudges(partial(self.broker.publish, job, job.arguments({})))
-            for name, job in CATALOGUE.items()
-            if job.coalesces
-        }
+    task_id: UUID
+    """As in the workers' logs and in Flower."""
+    task_ids: list[UUID]
+    job: str
+    coalesced: bool
+    """Whether the message is one that another request has made."""
 
 
 async def start(name: str, request: Request) -> Response:
     """Start a job. Raise HTTPException."""
-    route: JobRoute = request.state.route
-    token = route.admission.admit(request)
+    token = admit(request)
     job = CATALOGUE.get(name)
     if job is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no job of this name; there are {', '.join(CATALOGUE)}.")
     if token.jobs is not None and name not in token.jobs:
         raise HTTPException(HTTPStatus.FORBIDDEN, f"This token may not start {name}; an operator makes one that may.")
-    if variables := route.missing[name]:
+    if variables := missing(job.task, get_settings()):
         raise HTTPException(
             HTTPStatus.CONFLICT,
             f"No worker does {name} here: {variables[0]} is not set for the gateway. Set it as for the workers, or send none.",
         )
     try:
         arguments = job.arguments(await body.read(request))
-        nudges = route.nudges.get(name)
-        published = await (nudges.nudge() if nudges else route.broker.publish(job, arguments))
+        nudges = request.state.nudges.get(name)
+        published = await (nudges.nudge() if nudges else request.state.broker.publish(job, arguments))
     except BodyError as error:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except NotPublishedError as error:
@@ -72,14 +72,16 @@ async def start(name: str, request: Request) -> Response:
 
 
 @asynccontextmanager
-async def _lifespan(_app: FastAPI) -> AsyncIterator[dict[str, JobRoute]]:
-    route = JobRoute(get_settings())
-    yield {"route": route}
-    route.broker.close()
+async def _lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    broker = Broker(get_settings())
+    coalescing = {name: job for name, job in CATALOGUE.items() if job.coalesces}
+    nudges = {name: Nudges(partial(broker.publish, job, job.arguments({}))) for name, job in coalescing.items()}
+    yield {"broker": broker, "nudges": nudges}
+    broker.close()
 
 
 router = APIRouter(lifespan=_lifespan, tags=["jobs"])
-bearer = HTTPBearer(auto_error=False, scheme_name="token", description=contract.TOKEN)
+bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token of `chat-workers gateway token NAME`.")
 
 
 for _name, _job in CATALOGUE.items():
@@ -91,9 +93,12 @@ for _name, _job in CATALOGUE.items():
         operation_id=f"start_{_name}",
         summary=_job.summary,
         description=_job.description,
-        response_description=contract.ACCEPTED_DESCRIPTION,
-        responses=contract.responses(),
-        openapi_extra=contract.request(_name),
+        response_model=Accepted,
+        response_description="The message is in its queue.",
+        responses=refused(400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
+        openapi_extra={
+            "requestBody": {"required": not _job.coalesces, "content": {"application/json": {"schema": _job.schema}}}
+        },
         dependencies=[Depends(bearer)],
     )
 

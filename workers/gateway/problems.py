@@ -3,17 +3,33 @@
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
-import orjson
 import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: Literal["about:blank"] = "about:blank"
+    title: str
+    status: int
+    detail: str
+    """A sentence for the person who must act."""
+
+
+def refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return these refusals for the OpenAPI document; what each means, and what to do, is in docs/api.md."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def wait(seconds: float, why: str, headers: Mapping[str, str] | None = None) -> None:
@@ -27,8 +43,8 @@ def wait(seconds: float, why: str, headers: Mapping[str, str] | None = None) -> 
 
 
 def _render(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> Response:
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
+    problem = Problem(title=status.phrase, status=status.value, detail=detail)
+    return Response(problem.model_dump_json(), status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The tokens file of those who may start jobs: a line each, with hashes instead of tokens; read again when it changes.
+"""The tokens file of those who may start jobs: a line each, with hashes instead of tokens.
 
     directus-2026-11  9f86d081…  expires=2027-02-01T00:00:00+00:00  jobs=notifications,attachments
 
@@ -29,7 +29,9 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 LARGEST_BYTES = 1024 * 1024
 PREFIX = "cw_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-HASH = re.compile(r"[0-9a-f]{64}")
+LINE = re.compile(
+    rf"(?P<name>{NAME.pattern})\s+(?P<digest>[0-9a-f]{{64}})(\s+expires=(?P<expires>\S+))?(\s+jobs=(?P<jobs>\S+))?"
+)
 HEADER = (
     "# name, SHA-256 of the token, expires=, jobs=. `chat-workers gateway token NAME` adds a line, `… revoke` takes it out."
 )
@@ -59,18 +61,14 @@ NOBODY = Token("nobody", bytes(32), expires=datetime.min.replace(tzinfo=UTC))
 
 def parse(line: str) -> Token:
     """Return the token of a line. Raise ValueError with a sentence."""
-    words = line.split()
-    if len(words) < 2 or not NAME.fullmatch(words[0]) or not HASH.fullmatch(words[1]):
-        raise ValueError("it does not begin with a name and a SHA-256 in hex")
-    name, digest, *rest = words
-    fields = dict(word.partition("=")[::2] for word in rest)
-    if len(fields) < len(rest) or "" in fields.values() or fields.keys() - {"expires", "jobs"}:
-        raise ValueError("there is more in it than expires= and jobs=, each once and with a value")
-    expires = datetime.fromisoformat(fields["expires"]) if "expires" in fields else NEVER
+    found = LINE.fullmatch(line.strip())
+    if not found:
+        raise ValueError("it is not NAME SHA256 [expires=TIME] [jobs=NAME,NAME]")
+    expires = datetime.fromisoformat(found["expires"]) if found["expires"] else NEVER
     if expires.tzinfo is None:
         raise ValueError("its expires= has no time zone, as in 2027-02-01T00:00:00+00:00")
-    jobs = frozenset(fields["jobs"].split(",")) if "jobs" in fields else None
-    return Token(name, bytes.fromhex(digest), expires, jobs)
+    jobs = frozenset(found["jobs"].split(",")) if found["jobs"] else None
+    return Token(found["name"], bytes.fromhex(found["digest"]), expires, jobs)
 
 
 def identify(tokens: tuple[Token, ...], presented: str, now: datetime) -> tuple[Token, bool]:
@@ -87,7 +85,7 @@ def identify(tokens: tuple[Token, ...], presented: str, now: datetime) -> tuple[
 
 
 def read(path: Path) -> tuple[Token, ...]:
-    """Return the tokens of a file. A line that is none grants nothing and is logged. Raise TokensError."""
+    """Return the tokens of a file. A line that is none grants nothing, and is logged once. Raise TokensError."""
     try:
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
@@ -98,6 +96,11 @@ def read(path: Path) -> tuple[Token, ...]:
         raise TokensError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > LARGEST_BYTES:
         raise TokensError(f"{path} is larger than {LARGEST_BYTES} bytes")
+    return _parsed(path, content)
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, content: bytes) -> tuple[Token, ...]:
     tokens = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         if line.strip() and not line.startswith("#"):
@@ -106,20 +109,6 @@ def read(path: Path) -> tuple[Token, ...]:
             except ValueError as error:
                 log.error("this line of the tokens file grants nothing", file=str(path), line=number, why=str(error))
     return tuple(tokens)
-
-
-def current(path: Path) -> tuple[Token, ...]:
-    """Return the tokens of a file as it is now, read again only if it has changed. Raise TokensError."""
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise TokensError(f"{path} cannot be read: {error.strerror}") from None
-    return _as_of(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-
-
-@lru_cache(maxsize=1)
-def _as_of(path: Path, *_: int) -> tuple[Token, ...]:
-    return read(path)
 
 
 def issue(path: Path, name: str, *, expires: datetime = NEVER, jobs: frozenset[str] | None = None) -> str:
