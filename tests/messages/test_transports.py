@@ -85,7 +85,7 @@ def test_bad_messages_are_kept_and_good_ones_consumed(
             while not received:
                 connection.drain_events(timeout=START_SECONDS)
         assert received == [good["headers"]["id"]]
-        assert [kept.defect for kept in rejected.kept(redis)] == ["json", "task"]
+        assert [kept["defect"] for kept in rejected.kept(redis)] == ["json", "task"]
         assert redis.hlen("unacked") == 0
 
 

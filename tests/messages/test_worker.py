@@ -23,7 +23,7 @@ def test_bad_messages_stop_no_good_one(worker: Worker) -> None:
     assert {message["headers"]["id"] for message in good} <= worker.ended.keys()
     healed = sum(defect is samples.HEALS for *_, defect in samples.BAD)
     assert list(worker.ended.values()) == ["task-succeeded"] * (len(good) + healed)
-    kept = [(each.queue, each.defect, each.size, each.raw) for each in rejected.kept(worker.redis)][::-1]
+    kept = [(each["queue"], each["defect"], each["size"], each["raw"]) for each in rejected.kept(worker.redis)][::-1]
     refused = [(samples.raw(element), defect) for _, element, defect in samples.BAD if defect is not samples.HEALS]
     assert kept == [
         (samples.QUEUE, defect, len(raw), raw[: rejected.SHOWN_BYTES] if defect == "size" else raw) for raw, defect in refused
@@ -67,7 +67,7 @@ def test_a_list_that_is_no_queue_of_ours_is_one_like_the_others(worker: Worker, 
     worker.push(message, "someone-s")
     worker.wait_for(message["headers"]["id"])
     [newest] = rejected.kept(worker.redis, 1)
-    assert (newest.queue, newest.defect, newest.raw) == ("someone-s", "arguments", samples.raw(misfit))
+    assert (newest["queue"], newest["defect"], newest["raw"]) == ("someone-s", "arguments", samples.raw(misfit))
     app.control.cancel_consumer("someone-s", destination=["worker@test"], reply=True, timeout=20)
 
 

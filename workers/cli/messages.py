@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import click
 from redis import Redis
@@ -32,12 +31,10 @@ def list_messages(limit: int, as_json: bool) -> None:
     with _redis() as redis:
         counts = rejected.rejected_counts(redis)
         found = list(rejected.kept(redis))
-    messages = [{name: value for name, value in asdict(kept).items() if name != "raw"} for kept in found[:limit]]
+    messages = [{name: value for name, value in kept.items() if name != "raw"} for kept in found[:limit]]
     refused = [{"queue": q, "defect": d, "count": n} for (q, d), n in sorted(counts.items())]
-    rows = [(kept.id, kept.at, kept.queue, kept.size, f"{kept.defect}: {kept.detail}") for kept in found[:limit]]
+    rows = [(kept["id"], kept["at"], kept["queue"], kept["size"], f"{kept['defect']}: {kept['detail']}") for kept in messages]
     lines: list[Line] = [Table(("id", "at", "queue", "bytes", "defect"), rows)]
-    if len(found) > limit:
-        lines.append(f"… and {len(found) - limit} more; see --limit")
     lines.append(f"{len(found)} kept, {sum(counts.values())} refused since the counts began")
     emit({"messages": messages, "refused": refused}, as_json, lines)
 
@@ -53,11 +50,9 @@ def discard(ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
     if bad := [identity for identity in ids if not ID.fullmatch(identity)]:
         raise click.UsageError(f"{bad[0]!r} is no id; `chat-workers messages list` shows them")
     with _redis() as redis:
-        chosen = [kept.id for kept in rejected.kept(redis)] if everything else list(dict.fromkeys(ids))
-        results = {identity: rejected.discard(redis, identity) for identity in chosen}
-    lines = [f"{identity}: {'discarded' if gone else 'it is not, or no longer, kept'}" for identity, gone in results.items()]
-    gone = [{"id": identity, "discarded": gone} for identity, gone in results.items()]
-    emit(gone, as_json, lines, wrong=not all(results.values()))
+        chosen = [kept["id"] for kept in rejected.kept(redis)] if everything else [*dict.fromkeys(ids)]
+        gone = int(redis.xdel(rejected.KEPT, *chosen)) if chosen else 0
+    emit({"named": len(chosen), "discarded": gone}, as_json, [f"discarded {gone} of {len(chosen)}"], wrong=gone < len(chosen))
 
 
 @contextmanager

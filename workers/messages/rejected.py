@@ -5,7 +5,6 @@ alone, and a flood of bad messages must not become a flood of rows. At most MOST
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -18,19 +17,6 @@ COUNTS = "chat-workers:messages:rejected-counts"
 MOST_KEPT = 500
 # Of a message that is longer than any can be; enough to see whose it is.
 SHOWN_BYTES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A message kept aside. `raw` is all of it unless `size` says otherwise, in bytes."""
-
-    id: str
-    at: datetime
-    queue: str
-    defect: str
-    detail: str
-    size: int
-    raw: bytes
 
 
 def keep(pipeline: Redis, queue: str, raw: bytes, refused: RefusedError) -> None:
@@ -53,20 +39,17 @@ def rejected_counts(redis: Redis) -> dict[tuple[str, str], int]:
     return {(queue, defect): amount for (queue, bar, defect), amount in parted if bar}
 
 
-def kept_count(redis: Redis) -> int:
-    """Return how many messages are kept."""
-    return redis.xlen(KEPT)
+def kept(redis: Redis, most: int = MOST_KEPT) -> Iterator[dict[str, Any]]:
+    """Yield the kept messages, the newest first; of an entry that someone else wrote, what is there.
 
-
-def kept(redis: Redis, most: int = MOST_KEPT) -> Iterator[Rejected]:
-    """Yield the kept messages, the newest first; of an entry that someone else wrote, what is there."""
+    `raw` is all of a message unless `size` says otherwise, in bytes.
+    """
     for identity, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], redis.xrevrange(KEPT, count=most)):
-        at = datetime.fromtimestamp(int(identity.partition(b"-")[0]) / 1000, UTC)
-        text = {name: fields.get(name.encode(), b"").decode(errors="replace") for name in ("queue", "defect", "detail")}
         raw, size = fields.get(b"raw", b""), fields.get(b"size", b"")
-        yield Rejected(identity.decode(), at, **text, size=int(size) if size.isdigit() else len(raw), raw=raw)
-
-
-def discard(redis: Redis, identity: str) -> bool:
-    """Remove a kept message. Return whether it was there."""
-    return bool(redis.xdel(KEPT, identity))
+        yield {
+            "id": identity.decode(),
+            "at": datetime.fromtimestamp(int(identity.partition(b"-")[0]) / 1000, UTC),
+            **{name: fields.get(name.encode(), b"").decode(errors="replace") for name in ("queue", "defect", "detail")},
+            "size": int(size) if size.isdigit() else len(raw),
+            "raw": raw,
+        }
