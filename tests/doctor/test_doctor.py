@@ -94,8 +94,8 @@ NEEDED = {
     "housekeeping": {"database"},
     "events": {"database", "events"},
     "backups": {"database", "backups", "passphrase", "bucket"},
-    "beat": {"schedule"},
-    "gateway": {"database", "schedule"},
+    "beat": set(),
+    "gateway": {"database"},
     "flower": set(),
 }
 
@@ -112,7 +112,7 @@ def test_the_command_takes_the_processes_of_this_host(environment: dict[str, str
     own |= {"GOOGLE_APPLICATION_CREDENTIALS": "", "ATTACHMENTS_URL": "file:///none"}
     done = doctor(own, "--only", "backups", "--only", "beat", "--json")
     said = {finding["what"] for finding in json.loads(done.stdout)}
-    assert (done.returncode, said) == (0, {"environment", "database", "redis", "schedule", "backups", "passphrase", "bucket"})
+    assert (done.returncode, said) == (0, {"environment", "database", "redis", "backups", "passphrase", "bucket"})
     everything = json.loads(doctor(own, "--json").stdout)
     assert {finding["what"] for finding in everything if finding["state"] == "WRONG"} == {"push", "clamd", "uploads"}
 

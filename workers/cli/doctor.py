@@ -15,16 +15,9 @@ MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red")}
 INDENT = 20
 
 
-class Process(click.Choice[str]):
-    """A process of the Procfile, also by its unit's name: chat-workers@beat.service."""
-
-    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
-        return str(choice).removeprefix("chat-workers@").removesuffix(".service")
-
-
 @click.command("doctor", cls=Command)
 @click.option("--offline", is_flag=True, help="Ask no push provider for a token.")
-@click.option("--only", type=Process(PROCESSES), multiple=True, help="A process or unit that runs here; may be repeated.")
+@click.option("--only", type=click.Choice(PROCESSES), multiple=True, help="A process that runs here; may be repeated.")
 @as_json_option
 def group(offline: bool, only: tuple[str, ...], as_json: bool) -> None:
     """Ask every dependency whether it is as this host's processes need it; nothing is changed. Exit code 1 if one is not."""

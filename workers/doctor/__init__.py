@@ -10,14 +10,13 @@ from workers.doctor.database import database
 from workers.doctor.events import events
 from workers.doctor.places import environment
 from workers.doctor.push import push
-from workers.doctor.redis import redis, schedule
+from workers.doctor.redis import redis
 from workers.doctor.report import Question
 
 QUESTIONS = (
     Question("environment", environment),
     Question("database", database, (*QUEUES, "gateway")),
     Question("redis", redis),
-    Question("schedule", schedule, ("beat", "gateway")),
     Question("push", push, ("notifications",)),
     Question("clamd", clamd, ("attachments",), "attachments_url", "nothing is scanned"),
     Question("uploads", uploads, ("attachments",), "attachments_url", "nothing is scanned"),

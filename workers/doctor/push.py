@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tasks.notifications.apps import App, push_apps
+from tasks.notifications.apps import push_apps
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import Push
@@ -30,14 +30,13 @@ FAULTS = {
 def push(host: Host) -> Iterator[Answer]:
     """Look at the credentials of every app, and send each provider something harmless."""
     settings = host.settings
-    apps = push_apps(settings)
-    for app in apps.values():
+    for app in push_apps(settings).values():
         for provider, key in KEYS.items():
             if section := getattr(app, provider):
                 path = getattr(section, key)
                 private(app.called(provider, key), path, f"install -m 600 YOUR-KEY {path}")
     providers = configured_providers(settings)
-    yield ok(f"the keys of {', '.join(providers)} can be read{_collapsing(apps)}")
+    yield ok(f"the keys of {', '.join(providers)} can be read")
     if host.offline:
         yield "not tried", "the providers were not asked (--offline)"
         return
@@ -46,13 +45,6 @@ def push(host: Host) -> Iterator[Answer]:
             yield asyncio.run(_ask(lane, made, *NOBODY[name]))
     if any(of_lane(lane)["provider"] == "webpush" for lane in providers):
         yield from map(_answers, [name for name in settings.webpush_hosts if not name.startswith(".")])
-
-
-def _collapsing(apps: dict[str, App]) -> str:
-    """Return a recommendation where an app's Android pushes are of the kind that Google collapses."""
-    names = [app.name for app in apps.values() if app.android == "notification" and app.fcm]
-    advice = f'; an Android phone that is offline keeps one push of {", ".join(names)}: see android = "data" in docs/apps.md'
-    return advice if names else ""
 
 
 async def _ask(lane: str, provider: Provider, token: str, dry_run: bool) -> Answer:

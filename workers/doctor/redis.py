@@ -1,4 +1,4 @@
-"""Redis: reachable, recent, evicting nothing, keeping what it is given, and with room; the clocks and the schedule in it."""
+"""Redis: reachable, recent, evicting nothing, keeping what it is given, with room, and its clock."""
 
 import time
 from collections.abc import Iterator
@@ -9,8 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tasks import broker
 from workers.doctor.report import Answer, Host, ok, wrong
-from workers.operations import beat
-from workers.operations.fleet import CLOCK, MOST_SKEW_SECONDS, workers
+from workers.operations.fleet import MOST_SKEW_SECONDS
 
 OLDEST = (6, 2)
 FULLEST = 0.8
@@ -35,26 +34,8 @@ def redis(host: Host) -> Iterator[Answer]:
             skew = seconds + microseconds / 1e6 - time.time()
             if abs(skew) > MOST_SKEW_SECONDS:
                 yield wrong(f"its clock is {skew:+.1f} s off this host's; have both follow NTP (chronyc tracking)")
-            for row in workers(client):
-                if (row[CLOCK] or 0) > MOST_SKEW_SECONDS:
-                    yield wrong(f"the clock of {row['worker']} is {row['clock']}; have its host follow NTP (chronyc tracking)")
     except (RedisError, OSError) as error:
         yield wrong(f"CELERY_BROKER_URL cannot be used: {error}; see that it runs, its address, user, password and authority")
-
-
-def schedule(host: Host) -> Iterator[Answer]:
-    """Compare this host's schedule with the one that beat holds."""
-    try:
-        with broker.client(host.settings, decode=False) as client:
-            rows = beat.entries(client)
-    except (RedisError, OSError):
-        yield "not tried", "whether beat has this host's schedule: Redis cannot be used"
-        return
-    if not rows or not rows[0][beat.UP.name]:
-        yield "not tried", "whether beat has this host's schedule: no beat is running"
-        return
-    yield from (wrong(f"{row['entry']}: {row['difference']}") for row in rows if row["difference"])
-    yield ok("beat has this host's schedule")
 
 
 def server(info: dict[str, Any]) -> str:

@@ -63,19 +63,19 @@ def examine(host: Host, questions: Iterable[Question], *, seconds: float = DEADL
     """Yield the answers that concern the host's processes, in order; of a dependency at fault, its faults alone."""
     asked = [_begin(question, host) for question in questions if host.processes.intersection(question.processes)]
     deadline = time.monotonic() + seconds
-    for what, answers, done in asked:
-        in_time = done.wait(max(0.0, deadline - time.monotonic()))
+    for what, answers, thread in asked:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        hangs = thread.is_alive()
         found = list(answers)
-        if not in_time:
+        if hangs:
             found.append(wrong(f"no answer within {seconds:g} s: it can be reached, but hangs; look at its log, restart it"))
         faults = [answer for answer in found if answer[0] == "WRONG"]
         yield from (Finding(what, *answer) for answer in faults or found)
 
 
-def _begin(question: Question, host: Host) -> tuple[str, list[Answer], threading.Event]:
+def _begin(question: Question, host: Host) -> tuple[str, list[Answer], threading.Thread]:
     """Ask in a thread of the question's own: if it hangs it is left behind, and ends with the process."""
     answers: list[Answer] = []
-    done = threading.Event()
 
     def work() -> None:
         try:
@@ -89,7 +89,7 @@ def _begin(question: Question, host: Host) -> tuple[str, list[Answer], threading
         except Exception as error:  # noqa: BLE001 - what no question foresaw must not hide the answers to others
             first = (str(error).splitlines() or [""])[0][:200]
             answers.append(wrong(f"the doctor itself failed, with {type(error).__name__}: {first}; please report it"))
-        done.set()
 
-    threading.Thread(target=work, name=f"doctor-{question.what}", daemon=True).start()
-    return question.what, answers, done
+    thread = threading.Thread(target=work, name=f"doctor-{question.what}", daemon=True)
+    thread.start()
+    return question.what, answers, thread
