@@ -1,6 +1,5 @@
 """Every environment variable the workers read: its type, unit, default and what is wrong with a bad value."""
 
-import atexit
 import os
 import re
 import ssl
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -362,7 +362,6 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: BaseUrl | None = None
     """Where spans go by OTLP over HTTP, such as http://127.0.0.1:4318; OpenTelemetry's other variables are honoured too."""
     sentry_dsn: SecretStr | None = None
-    sentry_environment: str = "production"
 
 
 def _sentence(error: ValidationError) -> str:
@@ -380,7 +379,7 @@ SYSTEM_AUTHORITIES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
 )
-MERGED = b"# The system's authorities and those of SSL_CERT_FILE, for as long as the process runs that wrote them.\n"
+MERGED = b"# The system's authorities and those of SSL_CERT_FILE.\n"
 
 
 def _trust(own: Path | None) -> None:
@@ -396,32 +395,25 @@ def _trust(own: Path | None) -> None:
     if own and system and own != system and not content.startswith(MERGED):
         trusted = _in_shared_memory(MERGED + system.read_bytes() + b"\n" + content)
     if trusted:
-        atexit.register(_remove, trusted)
         os.environ["SSL_CERT_FILE"] = str(trusted)  # read by OpenSSL and by TLS in Rust
         for variable in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):  # by botocore and by requests
             os.environ.setdefault(variable, str(trusted))
 
 
-@cache
 def _in_shared_memory(content: bytes) -> Path:
-    """Return the path of a file that lasts as long as this process, through an exec too; children of any user may read it."""
+    """Return the path of a file that holds this: one for all processes of this user; children of any user may read it."""
     # In memory where that can be: /tmp is swept of what is ten days old.
-    folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - under a name of its own
-    namespace = Path("/proc/self/ns/pid").stat().st_ino  # containers that share the folder have process ids of their own
-    for left in folder.glob(f"chat-workers-*-{namespace}-*.pem"):  # by a process that was killed
-        if not Path("/proc", left.name.split("-")[2]).exists():
-            with suppress(OSError):
-                left.unlink()
-    prefix = f"chat-workers-{os.getpid()}-{namespace}-"
-    with tempfile.NamedTemporaryFile(prefix=prefix, suffix=".pem", dir=folder, delete=False) as merged:
-        merged.write(content)
-        os.fchmod(merged.fileno(), 0o644)  # certificates are public
-    return Path(merged.name)
-
-
-def _remove(path: Path) -> None:
-    if path.name.startswith(f"chat-workers-{os.getpid()}-"):
-        path.unlink(missing_ok=True)
+    folder = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - its owner is looked at
+    path = folder / f"chat-workers-{os.geteuid()}-{sha256(content).hexdigest()}.pem"
+    with suppress(OSError):
+        if path.lstat().st_uid == os.geteuid() and path.read_bytes() == content:
+            return path
+    with tempfile.NamedTemporaryFile(prefix="chat-workers-", suffix=".pem", dir=folder, delete=False) as made:
+        made.write(content)
+        os.fchmod(made.fileno(), 0o644)  # certificates are public
+    with suppress(OSError):  # a stranger has put his own there, and cannot be made to take it away
+        return Path(made.name).replace(path)
+    return Path(made.name)
 
 
 @cache

@@ -126,28 +126,27 @@ def test_a_client_trusts_the_system_and_the_company_and_nobody_else(
         ask(servers["stranger"])
 
 
-def test_the_merged_file_ends_with_its_process_and_a_killed_ones_with_the_next(tmp_path: Path) -> None:
+def test_the_merged_file_is_one_for_all_processes_and_is_made_anew_if_it_holds_anything_else(tmp_path: Path) -> None:
     ensure_certificates(tmp_path)
     required = {"DATABASE_URL": "mysql+pymysql://u:p@db.example/chat", "CELERY_BROKER_URL": "redis://redis.example"}
     environment = {**os.environ, **required, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-    program = "settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {f'import os, settings; {program}'!r}])"
+    program = "import os, settings; settings.get_settings(); print(os.environ['SSL_CERT_FILE'], flush=True)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}])"
 
-    def run(*more: str, first: str = "pass") -> list[Path]:
-        command = [sys.executable, "-c", "; ".join(["import os, pathlib, settings", first, program, *more])]
+    def run(*more: str) -> list[Path]:
+        command = [sys.executable, "-c", "; ".join([program, *more])]
         done = subprocess.run(command, env=environment, cwd=PROJECT, stdout=PIPE, text=True, timeout=180, check=False)
         return [Path(line) for line in done.stdout.splitlines()]
 
-    killed, childs = run(child, "os.kill(os.getpid(), 9)")
-    assert childs == killed
-    assert killed.stat().st_mode & 0o777 == 0o644  # for a child that is another user
-    _, _, process, namespace, end = killed.name.split("-")
-    other = killed.with_name(f"chat-workers-{process}-{int(namespace) + 1}-{end}")
-    ended, still_there = run("other.unlink()", "print(True)", first=f"other = pathlib.Path({str(other)!r}); other.touch()")
-    assert ended != killed
-    assert not ended.exists()
-    assert not killed.exists()
-    assert still_there
+    merged, childs = run(child, "os.kill(os.getpid(), 9)")
+    assert childs == merged
+    content = merged.read_bytes()
+    assert content.endswith((tmp_path / "ca.pem").read_bytes())
+    assert merged.stat().st_mode & 0o777 == 0o644  # for a child that is another user
+    merged.write_bytes(b"-----BEGIN CERTIFICATE-----")
+    assert run() == [merged]
+    assert merged.read_bytes() == content
+    merged.unlink()
 
 
 def test_a_worker_that_sighup_restarts_trusts_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
@@ -162,4 +161,3 @@ def test_a_worker_that_sighup_restarts_trusts_what_it_did(environment: dict[str,
         assert worker.stop() == 0
     finally:
         worker.kill()
-    assert not [*Path("/dev/shm").glob(f"chat-workers-{worker.pid}-*")]

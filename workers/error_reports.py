@@ -25,7 +25,6 @@ def start(settings: Settings) -> None:
         raise ConfigurationError("SENTRY_DSN is set, but Sentry is not installed: pip install 'chat-workers[sentry]'") from None
     sentry_sdk.init(
         dsn=settings.sentry_dsn.get_secret_value(),
-        environment=settings.sentry_environment,
         send_default_pii=False,
         include_local_variables=False,
         max_request_body_size="never",
