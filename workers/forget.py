@@ -5,13 +5,13 @@ docs/security.md says of each table and key what it holds of people; tests/reten
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any, cast
 
 from redis import Redis
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from db.batches.count import count
 from db.batches.place import start
@@ -19,11 +19,10 @@ from db.batches.target import ID, Key, Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.locks import hold
-from settings import ConfigurationError, get_settings
+from settings import get_settings
 from tasks.notifications.journal import DEAD_DEVICES, MOST_EVENTS
 from tasks.notifications.withdrawal import HELD, WITHDRAWN
-from tasks.retention import files, ledger, rules
-from tasks.retention.files import Files
+from tasks.retention import rules
 from tasks.retention.policies import ATTACHMENT_ID, DIED_AT, POLICIES
 
 # An entry from before there were identities is his whose row it is, while the row is there.
@@ -48,17 +47,6 @@ TABLES = {
 }
 STREAM, KEYS = DEAD_DEVICES, (WITHDRAWN, HELD)
 BATCH_ROWS = 5000
-
-# By idx_job; what was shipped is as old as its run.
-DUMPS = text("""
-    SELECT COUNT(*) AS number, MAX(ended_at) AS newest FROM worker_backup_runs
-    WHERE outcome = 'done' AND (job = :tier OR job = 'ship' AND tier = :tier) AND ended_at > NOW() - INTERVAL :days DAY
-""")
-# By idx_verdict: few are infected.
-COPIES = f"""
-    SELECT COUNT(*) AS number, MAX(scanned_at) AS newest FROM worker_scans
-    WHERE verdict = 'infected' AND quarantine LIKE '%://%' AND {UPLOADER}
-"""  # noqa: S608 - a constant of this module
 
 
 def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] | None) -> dict[str, int]:
@@ -88,28 +76,17 @@ def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] |
     return found
 
 
-def elsewhere(engine: Engine, person: int) -> list[dict[str, Any]]:
-    """Return what may hold a person and is not rewritten: how much there is, the newest, and when it is gone (None: never)."""
-    settings, found = get_settings(), list[dict[str, Any]]()
-
-    def add(what: str, there: Sequence[Any], kept: timedelta | None) -> None:
-        number, newest = there
-        if number:
-            found.append({"what": what, "number": number, "newest": newest, "gone": newest + kept if kept else None})
-
+def elsewhere(engine: Engine) -> list[dict[str, Any]]:
+    """Return what may hold a person and is not rewritten, and when the last of what there is now will be gone (None: never)."""
+    settings = get_settings()
+    kept: dict[str, timedelta | None] = {
+        "daily backups": timedelta(days=settings.backup_keep_daily),
+        "weekly backups": timedelta(weeks=settings.backup_keep_weekly),
+        "monthly backups": timedelta(days=31 * settings.backup_keep_monthly),
+    }
     with engine.connect() as connection:
-        keep = (settings.backup_keep_daily, 7 * settings.backup_keep_weekly, 31 * settings.backup_keep_monthly)
-        for tier, days in zip(("daily", "weekly", "monthly"), keep, strict=True):
-            dumps = connection.execute(DUMPS, {"tier": tier, "days": days or 36_500}).one()
-            add(f"{tier} backups, all in all", dumps, timedelta(days=days) or None)
-        add("uploads in quarantine", connection.execute(text(COPIES.format(id=person))).one(), _kept(connection, "quarantine"))
-        archives, now = cast(Files, POLICIES["archives"].target), ledger.cutoff(connection, timedelta(days=-1))
-        with suppress(ConfigurationError):
-            there = files.count(archives, now)
-            add("files of retention's archives, all in all", (there.rows, there.newest), _kept(connection, "archives"))
-    return found
-
-
-def _kept(connection: Connection, policy: str) -> timedelta | None:
-    now = rules.read(connection, POLICIES[policy])
-    return now.age if now.enabled else None
+        for what, policy in (("uploads in quarantine", "quarantine"), ("files of retention's archives", "archives")):
+            rule = rules.read(connection, POLICIES[policy])
+            kept[what] = rule.age if rule.enabled else None
+        now = connection.execute(text("SELECT NOW()")).scalar_one()
+    return [{"what": what, "gone": now + age if age else None} for what, age in kept.items()]

@@ -199,13 +199,13 @@ def forget_command(recipient: int, yes: bool, as_json: bool) -> None:
     with asked_to_stop() as stop:
         found = forget(get_engine(), client(), recipient, stop if yes else None)
     left = sum(forget(get_engine(), client(), recipient, None).values()) if yes else 0
-    rest = elsewhere(get_engine(), recipient)
-    kept = [(each["what"], each["number"], each["newest"], each["gone"] or "never") for each in rest]
+    rest = elsewhere(get_engine())
+    kept = [(each["what"], each["gone"] or "never") for each in rest]
     lines: list[Line] = [
         Table(("where", "deleted" if yes else "would be deleted"), list(found.items())),
         *([f"{left:,} are left: it was stopped, or they were locked; run it again"] if left else []),
         *([] if yes else ["nothing was changed; add --yes to delete it"]),
-        Table(("not rewritten, and may hold more", "number", "newest", "gone by"), kept),
+        Table(("not rewritten, and may hold more", "gone by"), kept),
     ]
     emit({"recipient": recipient, "rows": sum(found.values()), "found": found, "elsewhere": rest}, as_json, lines, wrong=left)
 
