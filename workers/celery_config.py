@@ -40,6 +40,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for the given environment."""
     connection = broker.celery(settings)
     socket_options = {
+        # The shortest one among all apps of a Redis database wins.
         "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         # Look for messages of dead workers at each sweep (10 s), not at each tenth.
         "unacked_restore_throttle": 1,
@@ -55,9 +56,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.celery_broker_url,
         "broker_use_ssl": connection["broker_use_ssl"],
         "broker_transport_options": socket_options,
-        # The same value everywhere Celery reads it: the shortest one among all apps of a Redis database wins.
-        "result_backend_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS},
-        "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
         # Redis may come up after the workers, go away for an hour, or fail over to a replica that was read-only.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -65,11 +63,9 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # A publisher (the self-nudge of a drain) gives up quickly: the beat sweep does its work.
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         # Nobody waits for results; the row is the truth.
-        "result_backend": None,
         "task_ignore_result": True,
         # JSON only: unpickling what someone wrote to Redis would run their code.
         "accept_content": ["json"],
-        "task_serializer": "json",
         # A message is acknowledged when its task has ended, so that a killed worker's task runs again ...
         "task_acks_late": True,
         "task_acks_on_failure": True,
@@ -100,7 +96,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # Flower and `celery events` see what runs.
         "worker_send_task_events": True,
         "timezone": "UTC",
-        "enable_utc": True,
         # Our own logging set-up (workers.logging) stays.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -1,7 +1,6 @@
 """A process without a usable configuration ends with one sentence and exit code 2; one that has it tells systemd."""
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,11 +15,8 @@ from tasks.words import printable
 log = structlog.get_logger(__name__)
 
 EXIT_CONFIGURATION = 2
-# Variables that other programs, the Procfile, or Kubernetes for each of its services, may set under names like ours.
-SHARED = re.compile(
-    r"(AWS|CELERY|DATABASE|FLOWER|GOOGLE|LOG|OTEL|REDIS|SENTRY|SSL)_.*|.*_PROCESSES"
-    r"|.*_SERVICE_(HOST|PORT|PORT_.*)|.*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
-)
+# How alike, as difflib measures it: a letter or two of a name.
+ALMOST = 0.9
 
 
 @contextmanager
@@ -45,26 +41,20 @@ def listening_address(process: str, address: str, port: int) -> str:
         ) from None
 
 
-def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Return which of the names look like ours and are none, perhaps misspelt, with the likeliest in brackets."""
-    known = {name.upper() for name in Settings.model_fields}
-    ours = [name for name in known if not SHARED.fullmatch(name)]
-    prefixes = {name.partition("_")[0] for name in ours}
-    unknown = []
-    for name in sorted(name for name in {*names} - known if not SHARED.fullmatch(name)):
-        meant = [f"({close}?)" for close in get_close_matches(name, ours, 1, cutoff=0.8)]
-        if meant or name.partition("_")[0] in prefixes:
-            unknown.append(" ".join([name, *meant]))
-    return unknown
+def misspelt_variables(names: Iterable[str]) -> list[str]:
+    """Return which of the names are almost one of ours, with that in brackets."""
+    ours = {name.upper() for name in Settings.model_fields}
+    close = {name: get_close_matches(name, ours, 1, cutoff=ALMOST) for name in sorted({*names} - ours)}
+    return [f"{name} ({meant[0]}?)" for name, meant in close.items() if meant]
 
 
 def say_ready() -> None:
     """Tell systemd, if it is the parent, that the configuration holds (sd_notify(3)). MySQL or Redis may still be away.
 
-    A variable that nobody reads is named in the log.
+    A misspelt variable is named in the log.
     """
-    if unknown := unknown_variables(os.environ):
-        log.warning("variables that nobody reads, misspelt or of another version", variables=unknown)
+    if misspelt := misspelt_variables(os.environ):
+        log.warning("variables that nobody reads, for they seem to be misspelt", variables=misspelt)
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.sendto(b"READY=1", address.replace("@", "\0", 1))

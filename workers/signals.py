@@ -80,10 +80,6 @@ def _end_child(**_: Any) -> None:
     error_reports.flush()
 
 
-def _stop(**_: Any) -> None:
-    shutdown.request_stop()
-
-
 def _begin(task_id: str, task: Task[Any, Any], **_: Any) -> None:
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
     if current_process().name != "MainProcess":  # a pool's child
@@ -121,7 +117,7 @@ def connect() -> None:
         (worker_init, _start),
         (worker_process_init, _start_child),
         (worker_process_shutdown, _end_child),
-        (worker_shutting_down, _stop),
+        (worker_shutting_down, lambda **_: shutdown.request_stop()),
         (task_prerun, _begin),
         (task_postrun, _end),
         (task_failure, _say_what_is_not_configured),

@@ -1,14 +1,16 @@
 """`chat-workers gateway`: make, list and revoke the tokens that may start jobs over HTTP."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
-from settings import ConfigurationError, get_settings, parse_age
+from settings import ConfigurationError, get_settings
 from tasks.words import moment
 from workers.cli.group import Group, always
 from workers.cli.output import Table, as_json_option, emit, say
+from workers.cli.pauses import age
 from workers.gateway import tokens
 from workers.gateway.catalogue import CATALOGUE, EVENTS
 from workers.gateway.tokens import NEVER, TokensError
@@ -27,30 +29,14 @@ def _file() -> Path:
     return path
 
 
-def _moment(text: str) -> datetime:
-    """Return when a token expires: in so many days, as in 90d, or at the start of a day in UTC, as in 2027-02-01."""
-    try:
-        when = datetime.fromisoformat(text) if "-" in text else datetime.now(UTC).replace(microsecond=0) + parse_age(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither an age, as in 90d, nor a date, as in 2027-02-01") from None
-    return when.replace(tzinfo=when.tzinfo or UTC)
-
-
 @group.command(changes=always)
 @click.argument("name")
-@click.option(
-    "--expires", type=_moment, metavar="WHEN", help="90d from now, or at the start of 2027-02-01 (UTC); default: never."
-)
-@click.option(
-    "--job",
-    "jobs",
-    multiple=True,
-    type=click.Choice([*CATALOGUE, EVENTS]),
-    help="Only this job or these events; may be repeated.",
-)
+@click.option("--expires", "lasting", type=age, metavar="AGE", help="After so long, as in 90d; default: never.")
+@click.option("--job", "jobs", multiple=True, type=click.Choice([*CATALOGUE, EVENTS]), help="Only this; may be repeated.")
 @as_json_option
-def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: bool) -> None:
+def token(name: str, lasting: timedelta | None, jobs: tuple[str, ...], as_json: bool) -> None:
     """Make a token for NAME, such as directus-2026-11, and print it, once: the file holds only its hash."""
+    expires = None if lasting is None else datetime.now(UTC).replace(microsecond=0) + lasting
     made = tokens.issue(_file(), name, expires=expires or NEVER, jobs=frozenset(jobs) if jobs else None)
     emit({"name": name, "token": made, "expires": expires, "jobs": jobs or None}, as_json, [made])
     if not as_json:
@@ -63,13 +49,15 @@ def token(name: str, expires: datetime | None, jobs: tuple[str, ...], as_json: b
 def list_command(as_json: bool) -> None:
     """List the tokens by name. Exit code 1 if one has expired."""
     now = datetime.now(UTC)
-    found = [(each, None if each.expires == NEVER else each.expires, each.expires <= now) for each in tokens.read(_file())]
-    rows = [{"name": each.name, "expires": ends, "expired": expired, "jobs": each.jobs} for each, ends, expired in found]
-    table = [
-        (each.name, ends or "never", ", ".join(sorted(each.jobs or ["all"])), "expired" if expired else "")
-        for each, ends, expired in found
+    rows: list[dict[str, Any]] = [
+        {"name": t.name, "expires": t.expires if t.expires != NEVER else None, "expired": t.expires <= now, "jobs": t.jobs}
+        for t in tokens.read(_file())
     ]
-    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)], wrong=any(expired for *_, expired in found))
+    table = [
+        (row["name"], row["expires"] or "never", ", ".join(sorted(row["jobs"] or ["all"])), "expired" if row["expired"] else "")
+        for row in rows
+    ]
+    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)], wrong=any(row["expired"] for row in rows))
 
 
 @group.command(changes=always)

@@ -11,7 +11,8 @@ from tasks.words import duration
 from workers.cli.output import emit
 
 
-def _age(text: str) -> timedelta:
+def age(text: str) -> timedelta:
+    """Return what an age such as 90d means, as the type of an option."""
     try:
         return parse_age(text)
     except ValueError as error:
@@ -20,7 +21,7 @@ def _age(text: str) -> timedelta:
 
 def pause_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--for` and `--why`."""
-    lasting = click.option("--for", "lasting", type=_age, metavar="AGE", help="It ends by itself after so long, as in 2h.")
+    lasting = click.option("--for", "lasting", type=age, metavar="AGE", help="It ends by itself after so long, as in 2h.")
     return lasting(click.option("--why", default="", help="For those who will find it.")(command))
 
 

@@ -1,10 +1,9 @@
-"""The progress of a long command on stderr: bars with pace and time left; how Ctrl-C reaches it; who gave the order."""
+"""The progress of a long command on stderr: bars with their pace, and how Ctrl-C reaches it."""
 
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from types import FrameType
 from typing import Any
 
@@ -14,15 +13,12 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     ProgressColumn,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
-from db.batches.place import Place
-from db.batches.target import Value
 from db.batches.walk import Progress as Walked
 from tasks.retention.policies import Policy
 from tasks.words import printable
@@ -45,28 +41,20 @@ def bytes_done(title: str, total: int | None) -> Iterator[Callable[[int], None]]
 
 
 Show = Callable[..., None]
-"""Given a place, the rows that are done there, and perhaps a note, show them."""
+"""Given a place, the rows that are done, and perhaps a note, show them."""
 
 
 @contextmanager
 def policies_done() -> Iterator[Callable[[Policy], Show]]:
-    """Show a bar for each policy, by the share of its keys that is done; yield the function that adds one."""
+    """Show a bar for each policy, with its rows; yield the function that adds one."""
     rows = TextColumn("{task.fields[rows]:,} rows{task.fields[note]}", markup=False)
-    with _bars(TaskProgressColumn(), rows, TimeRemainingColumn()) as bars:
-        yield lambda policy: _share(bars, policy)
+    with _bars(rows, TimeElapsedColumn()) as bars:
 
+        def add(policy: Policy) -> Show:
+            bar = bars.add_task(policy.name, total=None, rows=0, note="")
+            return lambda _place, rows, note="": bars.update(bar, rows=rows, note=note)
 
-def _share(bars: Progress, policy: Policy) -> Show:
-    bar = bars.add_task(policy.name, total=1.0, rows=0, note="")
-    first: list[float] = []
-
-    def show(place: Place, rows: int, note: str = "") -> None:
-        if place.after is not None and place.until is not None:
-            here, last = _number(place.after), _number(place.until)
-            first[1:] = [] if first else [here]
-            bars.update(bar, completed=(here - first[0]) / max(last - first[0], 1.0), rows=rows, note=note)
-
-    return show
+        yield add
 
 
 def with_pace(show: Show) -> Callable[[Walked], None]:
@@ -78,10 +66,6 @@ def with_pace(show: Show) -> Callable[[Walked], None]:
         show(walked.place, walked.rows, f", waiting: {walked.held}" if walked.held else f", {pace:,.0f}/s")
 
     return update
-
-
-def _number(value: Value) -> float:
-    return value.timestamp() if isinstance(value, datetime) else float(value)
 
 
 @contextmanager

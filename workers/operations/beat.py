@@ -34,10 +34,6 @@ PAUSED = Fact("beat_entry_paused", "1 while an operator has paused the entry.")
 LAST = Fact("beat_entry_last_sent_timestamp_seconds", "When the entry was last sent.")
 
 
-def _beat(client: Redis) -> list[Row]:
-    return [{UP.name: bool(client.exists(f"{BEAT_PREFIX}:lock"))}]
-
-
 def entries(client: Redis) -> list[Row]:
     """Return a row for each entry of this host's schedule, and of beat's, with times in UTC."""
     own = beat_entries(get_settings())
@@ -55,16 +51,10 @@ def entries(client: Redis) -> list[Row]:
         if entry := own.get(name) or beats:
             difference = _difference(own.get(name), beats)
             times = _times((beats or entry)["schedule"], meta or {}, now)
-            rows.append(
-                {"entry": name, "task": entry["task"], "when": in_words(entry["schedule"]), UP.name: bool(held), **times}
-                | {
-                    KNOWN.name: not difference,
-                    "difference": difference,
-                    PAUSED.name: name in paused,
-                    "paused": paused.get(name),
-                }
-                | ({LATE.name: 0.0} if name in paused else {})
-            )
+            row = {"entry": name, "task": entry["task"], "when": in_words(entry["schedule"]), UP.name: bool(held), **times}
+            row |= {KNOWN.name: not difference, "difference": difference}
+            row |= {PAUSED.name: name in paused, "paused": paused.get(name)}
+            rows.append(row | ({LATE.name: 0.0} if name in paused else {}))
     return rows
 
 
@@ -118,4 +108,4 @@ def _late(row: Row) -> str:
 SCHEDULE = Table("schedule", "Schedule (UTC)", ("entry",), entries, (
     Column("when", lambda row: row["when"]), Column("last sent", _last), Column("next", _next), LATE, KNOWN, PAUSED, LAST,
 ))  # fmt: skip
-TABLES = (Table("beat", "", (), _beat, (UP,)), SCHEDULE)
+TABLES = (Table("beat", "", (), lambda client: [{UP.name: bool(client.exists(f"{BEAT_PREFIX}:lock"))}], (UP,)), SCHEDULE)

@@ -80,10 +80,6 @@ def _state(row: Row) -> str:
     return f"up for {duration(row['up_seconds'])}{clock}"
 
 
-def _busy(row: Row) -> str:
-    return f"{row['worker_busy_processes']} of {row['worker_processes']}" if row["worker_processes"] else "-"
-
-
 def _at(row: Row) -> str:
     return ", ".join(f"{task['task']} for {duration(task['seconds'])}" for task in row["running"]) or "-"
 
@@ -108,7 +104,9 @@ TABLES = (
         )),
         Column("version", lambda row: row["version"]),
         Column("queues", lambda row: ", ".join(row["queues"]) or "-"),
-        Fact("worker_busy_processes", "Tasks that run now.", "busy", show=_busy),
+        Fact("worker_busy_processes", "Tasks that run now.", "busy", show=lambda row: (
+            f"{row['worker_busy_processes']} of {row['worker_processes']}" if row["worker_processes"] else "-"
+        )),
         Fact("worker_processes", "Children of the worker's pool."),
         Fact("worker_longest_task_seconds", "How long the oldest running task has run."),
         Column("at", _at),

@@ -29,23 +29,19 @@ def _queues(client: Redis) -> list[Row]:
     unacked = _unacked(client)
     consumers = Counter(name for worker in fleet.workers(client) for name in worker["queues"])
     expected = {TASKS[task].queue for task in configured(get_settings())}
-    rows = []
-    for name in (*QUEUES, STRAY):
-        messages, age = _waiting(client, name)
-        rows.append(
-            {
-                "queue": name,
-                "queue_messages": messages,
-                "queue_oldest_message_age_seconds": age,
-                "queue_unacked_messages": unacked[name],
-                "queue_consumers": consumers[name] if name in expected else None,
-                "consumers": consumers[name],
-            }
-        )
-    return rows
+    return [
+        {
+            "queue": name,
+            **_waiting(client, name),
+            "queue_unacked_messages": unacked[name],
+            "queue_consumers": consumers[name] if name in expected else None,
+            "consumers": consumers[name],
+        }
+        for name in (*QUEUES, STRAY)
+    ]
 
 
-def _waiting(client: Redis, name: str) -> tuple[int, float]:
+def _waiting(client: Redis, name: str) -> Row:
     """Return how many messages wait in a queue, and for how long the oldest has. kombu keeps a list for each priority."""
     with client.pipeline(transaction=False) as pipeline:
         for step in PRIORITY_STEPS:
@@ -54,8 +50,8 @@ def _waiting(client: Redis, name: str) -> tuple[int, float]:
             # kombu pushes on the left and takes from the right.
             pipeline.lrange(key, -LOOKED_AT, -1)
         answers = pipeline.execute()
-    ages = [waited(_within(raw, "headers", SENT_AT)) for raws in answers[1::2] for raw in raws]
-    return sum(answers[0::2]), max([0.0, *(age for age in ages if age is not None)])
+    ages = [waited(_within(raw, "headers", SENT_AT)) or 0.0 for raws in answers[1::2] for raw in raws]
+    return {"queue_messages": sum(answers[0::2]), "queue_oldest_message_age_seconds": max(ages, default=0.0)}
 
 
 def _within(raw: bytes, *path: str | int) -> Any:
@@ -94,7 +90,7 @@ KEPT = Fact(
 REFUSED = Fact("messages_rejected", "Messages that no worker could run, by queue and defect.", "so far", is_counter=True)
 
 MESSAGES = (
-    Table("kept", "", (), lambda client: [{KEPT.name: rejected.kept_count(client)}], (KEPT,)),
+    Table("kept", "", (), lambda client: [{KEPT.name: client.xlen(rejected.KEPT)}], (KEPT,)),
     Table("refused", "Refused messages", ("queue", "defect"), _refused, (REFUSED,)),
 )
 TABLES = (
