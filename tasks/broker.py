@@ -1,4 +1,4 @@
-"""Connect to Redis: turn CELERY_BROKER_URL (redis, rediss, sentinel) into options for Celery, RedBeat and our own clients."""
+"""Connect to Redis: turn CELERY_BROKER_URL (redis, rediss, sentinel) into options for Celery, and into clients for all else."""
 
 from functools import cache
 from typing import Any
@@ -20,21 +20,6 @@ def celery(settings: Settings) -> dict[str, Any]:
     if broker.scheme == "sentinel":
         options = {"master_name": settings.redis_sentinel_master, "sentinel_kwargs": _sentinel_kwargs(settings)}
     return {"broker_use_ssl": broker.tls or None, "broker_transport_options": options}
-
-
-def redbeat(settings: Settings) -> dict[str, Any]:
-    """Return RedBeat's settings of its connection: the broker's own Redis. Celery masks a password in options, not in a URL."""
-    broker = parse_broker(settings.celery_broker_url)
-    options: dict[str, Any] = {"username": broker.username, "password": broker.password, "db": broker.database}
-    options["socket_timeout"] = 10
-    if broker.scheme == "sentinel":
-        sentinels = {"sentinels": broker.hosts, "service_name": settings.redis_sentinel_master}
-        options |= {**sentinels, "sentinel_kwargs": _sentinel_kwargs(settings)}
-        # RedBeat takes the sentinels from the options; of the URL only the scheme counts.
-        return {"redbeat_redis_url": "redis-sentinel://", "redbeat_redis_options": options}
-    ((host, port),) = broker.hosts
-    options |= {"socket_connect_timeout": 5, "socket_keepalive": True, "host": host, "port": port, **broker.tls}
-    return {"redbeat_redis_url": f"{broker.scheme}://", "redbeat_redis_options": options}
 
 
 @cache

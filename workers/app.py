@@ -7,11 +7,15 @@ from typing import Any
 from celery import Celery, Task
 
 from settings import ConfigurationError, get_settings
+from tasks import broker
 from tasks.jobs import JOBS
 from workers import signals
 from workers.celery_config import celery_config
 from workers.exits import exit_if_misconfigured
 from workers.messages.transport import ReadingAMQP
+
+# Of one answer to beat.
+REDBEAT_SECONDS = 10.0
 
 
 class ChatTask(Task):  # type: ignore[type-arg]
@@ -33,11 +37,13 @@ os.environ.setdefault("FLOWER_CONF", str(Path(__file__).parent.parent / "flowerc
 def make_app() -> Celery[Any]:
     """Return the app for the environment; stop the process with one sentence and exit code 2 if that is unusable."""
     with exit_if_misconfigured():
-        config = celery_config(get_settings())
+        settings = get_settings()
     celery: Celery[Any] = Celery("chat-workers", task_cls=ChatTask, amqp=ReadingAMQP)
     # Else a thread other than the importing one has an app without our tasks and routes, and refuses every message.
     celery.set_default()
-    celery.conf.update(config)
+    celery.conf.update(celery_config(settings))
+    # Where RedBeat looks for its client. It connects at its first command, which beat alone sends.
+    celery.redbeat_redis = broker.client(settings, seconds=REDBEAT_SECONDS)  # type: ignore[attr-defined]
     celery.autodiscover_tasks([f"tasks.{job.name}" for job in JOBS], related_name="task")
     signals.connect()
     return celery

@@ -103,7 +103,9 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "beat_scheduler": "workers.scheduler:Scheduler",
         "beat_schedule": beat_entries(settings),
         "beat_max_loop_interval": BEAT_LOOP_SECONDS,
-        **broker.redbeat(settings),
+        # RedBeat is given a client of ours (workers.app), and warns where these are not set.
+        "redbeat_redis_url": "redis://",
+        "redbeat_redis_options": {},
         "redbeat_key_prefix": BEAT_PREFIX,
         "redbeat_lock_timeout": BEAT_LOCK_SECONDS,
         # `celery inspect ping -d celerybeat@host` answers only while the scheduler ticks.

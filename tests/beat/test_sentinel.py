@@ -10,16 +10,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from celery import Celery
 from kombu import Connection
-from redbeat.schedulers import get_redis
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from devstack.ports import free_port
 from devstack.probe import tcp_answer
 from devstack.redis import server as server_program
-from settings import Settings, get_settings
+from settings import Settings, get_settings, parse_broker
 from tasks import broker
 from tests.processes import Process, wait_until
 from workers.celery_config import celery_config
@@ -111,15 +109,7 @@ def test_what_is_told_of_the_sentinels(environment: dict[str, str]) -> None:
     config = celery_config(get_settings().model_copy(update={"celery_broker_url": url}))
     assert config["broker_url"] == url
     assert config["broker_transport_options"]["master_name"] == "mymaster"
-    assert config["redbeat_redis_url"] == "redis-sentinel://"
-    options = config["redbeat_redis_options"]
-    assert options["sentinels"] == [("one", 26380), ("two", 26379)]
-    assert (options["service_name"], options["username"], options["password"], options["db"]) == (
-        "mymaster",
-        "chat",
-        "se@cret",
-        3,
-    )
+    assert parse_broker(url) == ("sentinel", [("one", 26380), ("two", 26379)], "chat", "se@cret", 3, {})
 
 
 @dataclass
@@ -148,7 +138,7 @@ def hanging() -> Iterator[Hanging]:
         thread.join()
 
 
-@pytest.mark.parametrize("by", ["client", "kombu", "redbeat"])
+@pytest.mark.parametrize("by", ["client", "kombu"])
 def test_a_sentinel_that_hangs_is_asked_once_and_the_next_one_instead(
     failover: Failover, environment: dict[str, str], hanging: Hanging, by: str
 ) -> None:
@@ -159,15 +149,11 @@ def test_a_sentinel_that_hangs_is_asked_once_and_the_next_one_instead(
     with ExitStack() as opened:
         if by == "client":
             assert opened.enter_context(broker.client(settings)).ping()
-        elif by == "kombu":
+        else:
             options = config["broker_transport_options"]
             connection = opened.enter_context(Connection(url, transport_options=options))
             channel: Any = connection.default_channel
             assert channel.client.ping()
-        else:
-            app = Celery(set_as_current=False)
-            app.conf.update({name: value for name, value in config.items() if name.startswith("redbeat")})
-            assert get_redis(app).ping()
     # kombu has two pools, each with sentinels of its own.
     assert hanging.accepted <= (2 if by == "kombu" else 1)
 

@@ -150,19 +150,6 @@ def by_celery(address: str) -> None:
             connection.default_channel.client.ping()  # type: ignore[attr-defined]
 
 
-def by_beat(address: str) -> None:
-    from redbeat.schedulers import get_redis
-
-    with Celery(set_as_current=False) as app:
-        app.conf.update(
-            {
-                **celery_config(configured(address)),
-                "redbeat_redis_options": {**broker.redbeat(configured(address))["redbeat_redis_options"], "retry_period": 0},
-            }
-        )
-        get_redis(app).ping()
-
-
 def by_flower(address: str) -> None:
     """Its broker page: Flower reads the URL without its options."""
     with Celery(set_as_current=False) as app:
@@ -175,7 +162,7 @@ def configured(address: str) -> Settings:
     return Settings.model_validate({"database_url": "mysql+pymysql://u:p@h/d", "celery_broker_url": address})
 
 
-CLIENTS = [by_our_own, by_celery, by_beat, by_flower]
+CLIENTS = [by_our_own, by_celery, by_flower]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
