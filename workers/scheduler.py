@@ -2,28 +2,17 @@
 
 from collections.abc import Collection
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import structlog
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.engine import create_engine
-from settings import get_settings
 from workers import paused_entries
+from workers.operations.reader import engine
 
 log = structlog.get_logger("workers.beat")
-
-# A tick waits no longer for a MySQL that is silent: beat would lose its lock.
-ANSWER_SECONDS = 1.0
-
-
-@cache
-def _engine() -> Engine:
-    return create_engine(get_settings().database_url, read_seconds=ANSWER_SECONDS)
 
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]
@@ -46,8 +35,9 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
                 )
             super().setup_schedule()
             self._written = True
-        with suppress(SQLAlchemyError):  # what beat knew of them holds while MySQL is away
-            paused_entries.refresh(_engine(), get_redis(self.app))
+        # What beat knew of them holds while MySQL is away, or silent for longer than a tick can wait.
+        with suppress(SQLAlchemyError):
+            paused_entries.refresh(engine(), get_redis(self.app))
         self._paused = paused_entries.paused(get_redis(self.app))
         return float(super().tick(*arguments, **options))
 

@@ -1,24 +1,20 @@
 """`chat-workers messages`: list and discard the messages that no worker can run."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
-from redis import Redis
 from redis.exceptions import RedisError
 
-from settings import get_settings
-from tasks import broker
 from workers.cli.group import Group, always
-from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.output import Table, as_json_option, emit
 from workers.messages import rejected
 from workers.messages.rejected import MOST_KEPT
+from workers.operations.reader import client
 
 ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
-@click.group("messages", cls=Group)
+@click.group("messages", cls=Group, errors=(RedisError,))
 def group() -> None:
     """Messages that no worker can run: list, discard."""
 
@@ -28,14 +24,13 @@ def group() -> None:
 @as_json_option
 def list_messages(limit: int, as_json: bool) -> None:
     """List kept messages, the newest first, and how many were refused in all. What is in them is not shown."""
-    with _redis() as redis:
-        counts = rejected.rejected_counts(redis)
-        found = list(rejected.kept(redis))
+    counts = rejected.rejected_counts(client())
+    found = list(rejected.kept(client()))
     messages = [{name: value for name, value in kept.items() if name != "raw"} for kept in found[:limit]]
     refused = [{"queue": q, "defect": d, "count": n} for (q, d), n in sorted(counts.items())]
     rows = [(kept["id"], kept["at"], kept["queue"], kept["size"], f"{kept['defect']}: {kept['detail']}") for kept in messages]
-    lines: list[Line] = [Table(("id", "at", "queue", "bytes", "defect"), rows)]
-    lines.append(f"{len(found)} kept, {sum(counts.values())} refused since the counts began")
+    said = f"{len(found)} kept, {sum(counts.values())} refused since the counts began"
+    lines = (Table(("id", "at", "queue", "bytes", "defect"), rows), said)
     emit({"messages": messages, "refused": refused}, as_json, lines)
 
 
@@ -49,16 +44,6 @@ def discard(ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
         raise click.UsageError("name the ids of messages, or --all")
     if bad := [identity for identity in ids if not ID.fullmatch(identity)]:
         raise click.UsageError(f"{bad[0]!r} is no id; `chat-workers messages list` shows them")
-    with _redis() as redis:
-        chosen = [kept["id"] for kept in rejected.kept(redis)] if everything else [*dict.fromkeys(ids)]
-        gone = int(redis.xdel(rejected.KEPT, *chosen)) if chosen else 0
+    chosen = [kept["id"] for kept in rejected.kept(client())] if everything else [*dict.fromkeys(ids)]
+    gone = int(client().xdel(rejected.KEPT, *chosen)) if chosen else 0
     emit({"named": len(chosen), "discarded": gone}, as_json, [f"discarded {gone} of {len(chosen)}"], wrong=gone < len(chosen))
-
-
-@contextmanager
-def _redis() -> Iterator[Redis]:
-    try:
-        with broker.client(get_settings(), decode=False) as client:
-            yield client
-    except RedisError as error:
-        raise click.ClickException(f"Redis at CELERY_BROKER_URL, where the messages are, cannot be used: {error}") from None

@@ -8,6 +8,8 @@ from tasks.jobs import TASKS
 
 MOST_AT_ONCE = 100
 LARGEST_ID = 2**63 - 1
+# Ours, and what a Directus trigger calls them.
+ONE, SEVERAL = ("attachment_id", "key"), ("attachment_ids", "keys")
 READER = ("recipient_id", "conversation_id")
 
 Arguments = list[tuple[int, ...]]
@@ -46,8 +48,8 @@ def _nothing(_body: Mapping[str, Any]) -> Arguments:
 
 def _attachments(body: Mapping[str, Any]) -> Arguments:
     """Return an id a message, from {"attachment_id": 12}, {"attachment_ids": [12, 13]}, or a Directus trigger's key or keys."""
-    ids = [_id(name, body[name]) for name in ("attachment_id", "key") if name in body]
-    for name in ("attachment_ids", "keys"):
+    ids = [_id(name, body[name]) for name in ONE if name in body]
+    for name in SEVERAL:
         if name in body:
             found = body[name]
             if not isinstance(found, list) or not 1 <= len(found) <= MOST_AT_ONCE:
@@ -113,13 +115,8 @@ CATALOGUE: dict[str, Job] = {
         "that a Directus Flow may send its whole trigger. Without a nudge the rows are scanned within 10 s.",
         schema={
             "type": "object",
-            "anyOf": [{"required": [name]} for name in ("attachment_id", "attachment_ids", "key", "keys")],
-            "properties": {
-                "attachment_id": _ID,
-                "attachment_ids": _IDS,
-                "key": _ID,
-                "keys": _IDS,
-            },
+            "anyOf": [{"required": [name]} for name in (*ONE, *SEVERAL)],
+            "properties": {**dict.fromkeys(ONE, _ID), **dict.fromkeys(SEVERAL, _IDS)},
         },
     ),
     "withdrawals": Job(

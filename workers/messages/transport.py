@@ -164,22 +164,22 @@ class _Checking:
     """What both transports do more than kombu's."""
 
     def establish_connection(self: Any) -> Any:
-        """Connect. Raise ConnectionError if a key holds another type than kombu's: Celery logs that, waits, and tries again."""
+        """Connect. Raise ConnectionError if a key holds another type than kombu's: Celery logs that, waits, and tries again.
+
+        Each of kombu's commands would fail on it: someone ran SET on a queue.
+        """
         connection = super().establish_connection()  # type: ignore[misc]
-        if wrong := _wrong_types(self._avail_channels[-1]):
+        channel = self._avail_channels[-1]
+        lists = [channel._q_for_pri(queue, step) for queue in QUEUES for step in channel.priority_steps]
+        expected = dict.fromkeys(lists, b"list") | {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
+        with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+            for key in expected:
+                pipeline.type(key)
+            found = zip(expected, pipeline.execute(), strict=True)
+        if wrong := [key for key, kind in found if kind not in {expected[key], b"none"}]:
             self._avail_channels.pop().close()
             raise ConnectionError(f"these keys of Redis must be renamed or deleted: {', '.join(map(repr, wrong))}")
         return connection
-
-
-def _wrong_types(channel: Any) -> list[str]:
-    """Return the keys on which each of kombu's commands would fail: someone ran SET on a queue."""
-    lists = [channel._q_for_pri(queue, step) for queue in QUEUES for step in channel.priority_steps]
-    expected = dict.fromkeys(lists, b"list") | {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
-    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
-        for key in expected:
-            pipeline.type(key)
-        return [key for key, kind in zip(expected, pipeline.execute(), strict=True) if kind not in {expected[key], b"none"}]
 
 
 def _reading(transport: type) -> type:
