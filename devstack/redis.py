@@ -17,6 +17,7 @@ OPTIONS = {
     "appendfsync": "everysec",
     "save": "",
     "maxmemory-policy": "noeviction",
+    "proto-max-bulk-len": "1mb",
     "daemonize": "no",
 }
 

@@ -76,6 +76,8 @@ def test_nobody_gets_in_before_a_password_is_set(tmp_path: Path) -> None:
         ("SET", QUEUE, "x"),
         ("SADD", QUEUE, "x"),  # a queue of another type stops every worker
         ("LPUSH", "_kombu.binding.housekeeping", "x"),
+        ("SADD", "_kombu.binding_deadlines", "x"),  # kombu's, of another type: no worker would get ready
+        ("SADD", "_kombu.binding.reply.celery.pidbox", "x"),  # nor answer `inspect`
         ("LPUSH", "housekeeping", "x"),
         ("LPUSH", "backups", "x"),
         ("LPUSH", "unacked", "x"),

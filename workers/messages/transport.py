@@ -172,6 +172,7 @@ class _Checking:
         channel = self._avail_channels[-1]
         lists = [channel._q_for_pri(queue, step) for queue in QUEUES for step in channel.priority_steps]
         expected = dict.fromkeys(lists, b"list") | {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
+        expected[channel.keyprefix_binding_deadlines] = b"zset"
         with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
             for key in expected:
                 pipeline.type(key)
