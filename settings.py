@@ -30,6 +30,8 @@ def _mysql_url(value: str) -> str:
         raise ValueError("is not a URL; expected mysql+pymysql://user:password@host:3306/truck2_db") from None
     if url.drivername != "mysql+pymysql":
         raise ValueError(f"names the driver {url.drivername!r}; expected mysql+pymysql://…")
+    if "@" in (url.host or ""):
+        raise ValueError("has two @ before the host; write one in a password as %40")
     if not url.database:
         raise ValueError("names no database; expected mysql+pymysql://user:password@host:3306/truck2_db")
     return value

@@ -68,6 +68,7 @@ BAD = [
     ("DATABASE_URL", "mysql://u:p@db/truck2_db", "names the driver 'mysql'; expected mysql+pymysql://"),
     ("DATABASE_URL", "postgresql://u:p@db/truck2_db", "names the driver 'postgresql'"),
     ("DATABASE_URL", "mysql+aiomysql://u:p@db/truck2_db", "names the driver 'mysql+aiomysql'"),
+    ("DATABASE_URL", "mysql+pymysql://u:p@ss@db:3306/truck2_db", "has two @ before the host; write one in a password as %40"),
     ("DATABASE_URL", "mysql+pymysql://u:p@db:3306", "names no database"),
     ("DATABASE_URL", "mysql+pymysql://u:p@db:3306/", "names no database"),
     ("DATABASE_URL", "mysql+pymysql://u:p@db:port/truck2_db", "is not a URL; expected mysql+pymysql://"),

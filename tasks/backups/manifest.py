@@ -7,12 +7,11 @@ the first line as it stands in the file, under a key of its own: `head -n 1` and
 import hmac
 import json
 import os
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.backups.errors import BackupError
 from tasks.backups.passphrases import ITERATIONS, MOST_ITERATIONS, derive
@@ -67,7 +66,7 @@ class Manifest(_Strict):
     format: Literal[1] = 1
     kind: Kind
     name: str
-    created_at: datetime
+    created_at: AwareDatetime
     bytes: int = Field(ge=0)
     sha256: Sha256
     plain_bytes: int = Field(ge=0)

@@ -73,9 +73,10 @@ class Backups:
         """Dump the chat tables unless there is a dump since the last was due; `force` makes another. Then rotate dumps."""
         known = self.known_passphrases
         with self._working(Run("daily")) as (run, into):
-            today = dump.today(self.engine)
-            last = folder.newest(into, "daily", today)
-            if force or last is None or last.signed.manifest.created_at < self._due(parse_age(self.settings.backup_every)):
+            now = dump.now(self.engine)
+            made = [backup.signed.manifest.created_at for backup in folder.whole(into, "daily", now.date())]
+            last = max((at for at in made if at <= now), default=None)  # one that is dated later decides nothing
+            if force or last is None or last < self._due(parse_age(self.settings.backup_every)):
                 ping(self.settings, run.job, "/start")
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)

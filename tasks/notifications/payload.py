@@ -82,8 +82,9 @@ def fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> b
     if len(encoded) <= limit:
         return encoded
     # A character is at least a byte: what lies beyond the limit cannot fit and need not be looked at.
-    ends = [match.end() for match in _GRAPHEME.finditer(text[:limit])]
-    if ends and ends[0] > LONGEST_CLUSTER:
-        ends = [*range(1, ends[0]), *ends]
-    kept = bisect_right(ends, limit, key=lambda end: len(encode(text[:end] + ELLIPSIS)))
-    return encode(text[: ends[kept - 1]] + ELLIPSIS if kept else "")
+    kept = bisect_right(range(1, min(len(text), limit) + 1), limit, key=lambda end: len(encode(text[:end] + ELLIPSIS)))
+    # Clusters are looked for near the cut alone: in a run of flags each costs a look back to where the run begins.
+    near = max(0, kept - LONGEST_CLUSTER)
+    ends = [near + match.end() for match in _GRAPHEME.finditer(text[near : kept + LONGEST_CLUSTER])]
+    kept = max((end for end in ends if end <= kept), default=kept)
+    return encode(text[:kept] + ELLIPSIS if kept else "")

@@ -72,6 +72,13 @@ def test_a_dump_is_due_at_its_hour_and_as_often_as_set_from_then_on(
     assert bool(replace(backups, settings=settings).daily(quiet).artefact) is due
 
 
+def test_a_dump_that_is_dated_after_now_keeps_none_from_being_made(configured: Backups) -> None:
+    name = dump.today(configured.engine).strftime("backup_chat_%Y%m%d.sql.zst")
+    put(configured.folder, name, made_at="9999-12-31T00:00:00Z")
+    assert configured.daily(quiet).artefact
+    assert not configured.daily(quiet).artefact
+
+
 def test_a_drill_is_due_once_a_day(configured: Backups) -> None:
     task.daily()
     assert task.drill().startswith("drilled")

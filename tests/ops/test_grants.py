@@ -1,5 +1,6 @@
 """deploy/mysql/grants.sql: with these rights every job does its work, and nothing else can be done."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -273,6 +274,15 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "passphrase").chmod(0o600)
     (folder / "backups").mkdir(mode=0o700)
     return folder / "backups"
+
+
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="MariaDB's alone")
+def test_the_docs_say_that_mariadb_keeps_no_column_from_who_may_read_another(log_in: As, busy: Engine) -> None:
+    with log_in("workers").connect() as connection:
+        connection.exec_driver_sql("HANDLER messages OPEN")
+        assert connection.exec_driver_sql("HANDLER messages READ FIRST").one().message_text
+        connection.exec_driver_sql("HANDLER messages CLOSE")
+    assert "HANDLER" in (PROJECT / "docs/security.md").read_text()
 
 
 # What each account is refused, statement by statement.

@@ -1,9 +1,12 @@
 """`build_push` and `fit`: what a push says, and how a long text is cut without harm to a character."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.notifications import payload
 from tasks.notifications.payload import ELLIPSIS, MOST_BYTES, build_push, fit
 
 from .made import CLUSTERS, NOW, a_notification
@@ -119,3 +122,17 @@ def test_a_cluster_that_is_longer_than_any_message_is_cut_by_code_points(limit: 
     cut = fitted(text, limit)
     assert cut.startswith("Z\u0351\u0351")
     assert limit - 3 <= len(cut.encode()) <= limit
+
+
+def test_clusters_are_looked_for_near_the_cut_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen kilobytes of flags, each of which is looked at from where their run begins."""
+    looked_at: list[str] = []
+    pattern = payload._GRAPHEME
+
+    def finditer(text: str) -> object:
+        looked_at.append(text)
+        return pattern.finditer(text)
+
+    monkeypatch.setattr(payload, "_GRAPHEME", SimpleNamespace(finditer=finditer))
+    assert len(payload.fit("\U0001f1e9\U0001f1ea" * 2048, str.encode)) <= payload.MOST_BYTES
+    assert sum(map(len, looked_at)) <= 2 * payload.LONGEST_CLUSTER
