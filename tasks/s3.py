@@ -65,20 +65,14 @@ def _pieces(answer: Any) -> Iterator[bytes]:
         yield piece
 
 
-class _Connection(_Bounded, AWSHTTPConnection):  # type: ignore[misc]
-    pass
+def _bounded(pool: Any, connection: Any) -> type:
+    return type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Bounded, connection), {})})
 
 
-class _TlsConnection(_Bounded, AWSHTTPSConnection):  # type: ignore[misc]
-    pass
-
-
-class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _Connection
-
-
-class _TlsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _TlsConnection
+POOLS = {
+    "http": _bounded(AWSHTTPConnectionPool, AWSHTTPConnection),
+    "https": _bounded(AWSHTTPSConnectionPool, AWSHTTPSConnection),
+}
 
 
 def make_client(*, connections: int = 10) -> Any:
@@ -88,7 +82,7 @@ def make_client(*, connections: int = 10) -> Any:
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"the AWS_* variables are unusable: {error}") from error
     # botocore has no option for it; that it works is what tests/test_deadline.py shows.
-    client._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
+    client._endpoint.http_session._pool_classes_by_scheme.update(POOLS)
     client.meta.events.register("before-send.s3", _refuse_late)
     return client
 

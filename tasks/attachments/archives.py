@@ -30,10 +30,9 @@ SOME_BYTES, LONGEST_HEADER, FIRST_BLOCK = 48, 1 << 17, 1 << 10
 GZ_CHECKSUM, GZ_EXTRA, GZ_NAME, GZ_COMMENT = 2, 4, 8, 16
 
 # clamd's own limits are MaxRecursion (17) and MaxFiles (10,000). A bomb is clamd's to find; past this there is no more looking.
-MOST_DEPTH, MOST_MEMBERS, MOST_BYTES = 17, 20_000, 512 << 20
-# Each costs the same however little is in it. BGZF makes a stream of each 64 KB.
-MOST_STREAMS, MOST_SCANS = 100_000, 1000
-MOST_CPU_SECONDS = 100
+MOST_DEPTH, MOST_CPU_SECONDS = 17, 100
+# Streams cost the same however little is in them. BGZF makes a stream of each 64 KB.
+MOST = {"files": 20_000, "bytes": 512 << 20, "streams": 100_000, "files in mails and documents": 1000}
 
 SOMETHING = re.compile(rb"[^\0]")
 PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
@@ -67,7 +66,7 @@ class _Inside:
         self.types: set[str] = set()
         self._ends = time.process_time() + MOST_CPU_SECONDS
         self._most_inside, self._scan = most_inside, scan
-        self._bytes, self._members, self._streams_left, self._scans_left = MOST_BYTES, MOST_MEMBERS, MOST_STREAMS, MOST_SCANS
+        self._left = dict(MOST)
 
     def look(self, data: Data, depth: int, *, whole: bool = True) -> None:
         """Add the types of this content, a `whole` file or a part of one, and of all that is in it."""
@@ -82,7 +81,7 @@ class _Inside:
             if name not in WALKED:
                 found.add(name)
             elif whole and name not in found and not found & formats.STORING:
-                self._count()
+                self._count("streams")
                 if _begins(name, data, at):
                     raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
         if found & {"rtf", "xml"} and EMBEDDED.search(data):
@@ -96,10 +95,8 @@ class _Inside:
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
         """Look at a file in another; have it scanned `alone` where clamd may not unpack it."""
-        self._members -= 1
-        self._scans_left -= alone
-        if self._members < 0 or self._scans_left < 0:
-            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_MEMBERS} files in it, or {MOST_SCANS} in mails and documents")
+        self._count("files")
+        self._count("files in mails and documents", int(alone))
         with stored(self._counted(chunks)) as data:
             if alone:
                 self._scan(data)
@@ -107,21 +104,19 @@ class _Inside:
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._bytes -= len(chunk)
-            if self._bytes < 0:
-                raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_BYTES} bytes in archives")
+            self._count("bytes", len(chunk))
             yield chunk
 
-    def _count(self) -> None:
-        self._streams_left -= 1
-        if self._streams_left < 0:
-            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST_STREAMS} streams in archives")
+    def _count(self, what: str, more: int = 1) -> None:
+        self._left[what] -= more
+        if self._left[what] < 0:
+            raise FaultError(Kind.OVER_LIMIT, f"more than {MOST[what]} {what} in it")
 
     def _streams(self, name: str, data: Data) -> Iterator[bytes]:
         """Expand a gzip, bzip2 or xz, stream by stream, and see that each ends as it should."""
         at = 0
         while True:
-            self._count()
+            self._count("streams")
             at = yield from _expanded(f"a {name}", STREAMS[name](), data, at, len(data))
             rest = SOMETHING.search(data, at)  # tapes and xz are padded with zeros
             if not rest or name not in types(data[rest.start() : rest.start() + HEAD_BYTES]):

@@ -6,7 +6,6 @@ content than it shows to who opens it; what is as APPNOTE.TXT says, from the fir
 
 import struct
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import NamedTuple
 
 from tasks.attachments.formats import Data
@@ -34,14 +33,14 @@ MOST_MEMBERS = 20_000
 
 
 class Member(NamedTuple):
-    """A file in a zip, as the directory lists it; its packed bytes lie from `begin` on."""
+    """A file in a zip, as the directory lists it; its own header and its packed bytes begin at these places."""
 
+    header: int
     name: bytes
     flags: int
     method: int
     packed_bytes: int
     unpacked_bytes: int
-    header: int
     begin: int = 0
 
 
@@ -70,7 +69,7 @@ def members(data: Data, most_inside: int) -> list[Member]:
         raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
     if sum(member.unpacked_bytes for member in found) > most_inside:
         raise FaultError(Kind.OVER_LIMIT, f"a zip of more than {most_inside} bytes inside")
-    return list(_tiled(data, sorted(found, key=attrgetter("header")), offset))
+    return list(_tiled(data, sorted(found), offset))
 
 
 def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
@@ -87,7 +86,7 @@ def _directory(directory: bytes) -> list[Member]:
     while directory.startswith(MEMBER_MAGIC, at) and at + MEMBER.size <= len(directory):
         _, flags, method, packed, unpacked, name, extra, comment, offset = MEMBER.unpack_from(directory, at)
         at += MEMBER.size
-        found.append(Member(directory[at : at + name], flags, method, packed, unpacked, offset))
+        found.append(Member(offset, directory[at : at + name], flags, method, packed, unpacked))
         at += name + extra + comment
         if ELSEWHERE in {packed, unpacked, offset}:
             raise FaultError(Kind.BROKEN, "a zip with sizes that clamd does not read")
@@ -102,7 +101,7 @@ def _tiled(data: Data, members: list[Member], directory: int) -> Iterator[Member
     """Yield the members in their order, if nothing but they lies before the directory and their own headers agree with it."""
     end, follows = 0, False
     for member in members:
-        _, flags, method, packed, _, offset, _ = member
+        offset, _, flags, method, packed, _, _ = member
         _check_gap(data[end:offset], end, offset, follows=follows)
         if data[offset : offset + 4] != LOCAL_MAGIC or offset + LOCAL.size > directory:
             raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")

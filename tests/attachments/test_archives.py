@@ -259,7 +259,7 @@ def test_other_archives_that_are_cut_short_or_joined_are_broken(content: tuple[s
 
 
 def test_a_gzip_of_more_streams_than_are_looked_at_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_STREAMS", 10)
+    monkeypatch.setitem(archives.MOST, "streams", 10)
     assert fault(gzip.compress(b"x") * 10) is None
     found = fault(gzip.compress(b"") * 11)
     assert found is not None
@@ -267,7 +267,7 @@ def test_a_gzip_of_more_streams_than_are_looked_at_costs_no_more(monkeypatch: py
 
 
 def test_streams_are_counted_over_all_archives_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_STREAMS", 10)
+    monkeypatch.setitem(archives.MOST, "streams", 10)
     nested = gzip.compress(gzip.compress(b"x") * 9)
     assert fault(nested) is None
     found = fault(gzip.compress(nested))
