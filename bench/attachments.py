@@ -33,10 +33,9 @@ LARGE_CLAMD = {"StreamMaxLength": "1100M", "MaxFileSize": "2000M", "MaxScanSize"
 
 # Peak memory of a process that has scanned one file, and before it.
 PROBE = """
-import resource, sys
-from tasks.attachments import run
-run._process()
-run._tested = {run._process()[0].clamd.version(): run.Fitness(frozenset(), 0.0, float("inf"))}
+import resource, sys, time
+from tasks.attachments import run, scannable
+scannable._tested[run._process().clamd.version()] = scannable.Fitness(frozenset(), time.monotonic())
 run.scan_one(int(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert run.scan_one(int(sys.argv[2])).verdicts == {"clean": 1}

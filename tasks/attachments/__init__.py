@@ -2,6 +2,6 @@
 
 An attachment is due when the API calls `scan` or `find_unqueued` has found it. It is claimed (`queue`), read (`storage`), sent
 through ClamAV (`scan`, `clamd`) and judged (`verdicts`, `archives`). The verdict becomes flags, a record and perhaps a next try
-(`settlement`, `retry_policy`), which are written in bulk (`queue`). `scannable` tests clamd's configuration, `run` scans many
+(`settlement`), which are written in bulk (`queue`). `scannable` tests clamd's configuration, `run` scans many
 files at once, `task` holds the Celery entry points.
 """

@@ -4,7 +4,6 @@ import math
 import re
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ STALL_SECONDS = 30.0
 VERSION_SECONDS = 5.0
 
 LONGEST_REPLY = 4096
-VERSION = re.compile(r"ClamAV (?P<engine>[\w.+~-]{1,32})(?:/(?P<database>\d{1,9})/[^/]+)?")
+VERSION = re.compile(r"ClamAV (?P<engine>[\w.+~-]{1,32})(?:/(?P<database>\d{1,9})/(?P<made>[^/]+))?")
 END_OF_STREAM = struct.pack(">I", 0)
 
 
@@ -40,18 +39,15 @@ class BrokeOffError(ClamdUnavailableError):
 
 
 class AnsweredEarlyError(Exception):
-    """clamd answered and closed while content was still on its way."""
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__(reply)
-        self.reply = reply
+    """clamd answered, with these bytes, and closed while content was still on its way."""
 
 
 class Version(NamedTuple):
-    """`database` is the version of the signatures, 0 where clamd does not tell it: without a daily database."""
+    """`database` is the version of the signatures, made at a time in UTC; 0 where clamd tells of no daily database."""
 
     engine: str
     database: int
+    made: datetime | None = None
 
 
 @contextmanager
@@ -74,7 +70,7 @@ class Stream:
         with _step("take the command"):
             connection.sendall(b"zINSTREAM\0")
 
-    def send(self, chunk: memoryview) -> None:
+    def send(self, chunk: bytes) -> None:
         """Send content. Raise AnsweredEarlyError if clamd wants no more of it, which is how it reports its size limit."""
         if not self._put(struct.pack(">I", len(chunk)), chunk):
             # The answer was sent before the close and is still there to be read.
@@ -84,7 +80,7 @@ class Stream:
         """End the stream and return clamd's reply; b"" if it closed without one."""
         return _read_reply(self._connection, self._scan_seconds if self._put(END_OF_STREAM) else COMMAND_SECONDS)
 
-    def _put(self, *parts: bytes | memoryview) -> bool:
+    def _put(self, *parts: bytes) -> bool:
         """Send these; return False if clamd has closed its end."""
         self._connection.settimeout(STALL_SECONDS)
         with _step("take the content", BrokeOffError), suppress(BrokenPipeError, ConnectionResetError):
@@ -102,29 +98,20 @@ class Clamd:
         self._url = urlsplit(url)
         self.scan_seconds = scan_seconds
         self._version: tuple[float, Version] | None = None
-        self._lock = threading.Lock()
 
     def version(self) -> Version:
         """Return the version that clamd runs, at most VERSION_SECONDS old. Raise ClamdUnavailableError."""
-        with self._lock:
-            if self._version is None or time.monotonic() > self._version[0] + VERSION_SECONDS:
-                self._version = (time.monotonic(), read_version(self._say_version()))
-            return self._version[1]
+        if self._version is None or time.monotonic() > self._version[0] + VERSION_SECONDS:
+            asked_at = time.monotonic()
+            with self._connected() as connection:
+                with _step("take the command"):
+                    connection.sendall(b"zVERSION\0")
+                self._version = (asked_at, read_version(_read_reply(connection, COMMAND_SECONDS)))
+        return self._version[1]
 
     def forget_version(self) -> None:
         """Ask anew next time: clamd failed, so it may have been replaced."""
-        with self._lock:
-            self._version = None
-
-    def signatures_of(self) -> datetime | None:
-        """Return when the signatures that clamd runs were made, in UTC; None without a daily database."""
-        return read_signatures(self._say_version())
-
-    def _say_version(self) -> bytes:
-        with self._connected() as connection:
-            with _step("take the command"):
-                connection.sendall(b"zVERSION\0")
-            return _read_reply(connection, COMMAND_SECONDS)
+        self._version = None
 
     @contextmanager
     def stream(self, *, seconds: float | None = None) -> Iterator[Stream]:
@@ -169,16 +156,10 @@ def read_version(reply: bytes) -> Version:
     match = VERSION.fullmatch(reply.removesuffix(b"\0").decode("ascii", "replace"))
     if not match or not reply.endswith(b"\0"):
         raise ClamdUnavailableError(f"what answers at CLAMD_URL is no clamd: it said {reply[:80]!r} to VERSION")
-    return Version(match["engine"], int(match["database"] or 0))
-
-
-def read_signatures(reply: bytes) -> datetime | None:
-    """Return when the signatures that a reply to VERSION names were made, in UTC; None where it names none."""
-    built = reply.removesuffix(b"\0").decode("ascii", "replace").split("/")[2:]
-    try:
-        return datetime.strptime(built[0], "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC) if built else None
-    except ValueError:
-        return None
+    made = None
+    with suppress(ValueError):
+        made = datetime.strptime(match["made"] or "", "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+    return Version(match["engine"], int(match["database"] or 0), made)
 
 
 def _read_reply(connection: socket.socket, seconds: float) -> bytes:

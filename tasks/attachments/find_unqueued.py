@@ -15,11 +15,10 @@ from db.identity import IS_ANOTHERS, OF_ROW
 from db.transactions import transact
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
-from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
+from tasks.attachments.verdicts import SERVED_NAMES
 
 log = structlog.get_logger(__name__)
 
-CHOOSE = "say what is to become of them: chat-workers attachments history"
 PAGE = 2000
 RESCAN_PAGE = 500
 BEFORE_ALL = 2**62
@@ -33,8 +32,7 @@ COLUMNS = f"""
     SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
       WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY)) THEN 'block'
       WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
-        WHEN s.attachment_id IS NULL AND {HISTORIC}
-          THEN IF(:choice AND a.created_at <= :trusted, 'trust', ELT(:choice + 1, 'ask', 'scan', 'block'))
+        WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block')
         WHEN s.verdict IN ('clean', 'released') OR (s.verdict = 'waiting' AND {HISTORIC}) THEN ''
         ELSE 'block' END
       WHEN a.scanned_for_virus THEN ''
@@ -57,13 +55,8 @@ ENTER = text(f"""
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
-TRUST = text(f"""
-    INSERT IGNORE INTO worker_scans (attachment_id, verdict, reason, file_url, scanned_at, of_row)
-    SELECT a.id, 'released', 'from before the workers, trusted by an operator', a.file_url, NOW(3), {OF_ROW}
-    FROM message_attachments a WHERE a.id IN :ids
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 BLOCK = text("""
-    UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
+    UPDATE message_attachments SET scanned_for_virus = FALSE, is_safe = FALSE WHERE id IN :ids
 """).bindparams(bindparam("ids", expanding=True))
 
 # The walks by their names in `worker_scan_walks`.
@@ -81,20 +74,20 @@ MOVE = text("""
 
 # What was there before the workers, as far as no dump has brought its records along: its last id, and the time. The choice is 0
 # until an operator has made one, for rows of then that are served: only the walks look for them, page by page.
-ASKED, SCAN, BLOCK_FIRST = 0, 1, 2
+CHOICES = (None, "scan", "block")
 BEGIN_HISTORY = text("""
     REPLACE INTO worker_scan_walks (walk, position, database_version, moved_at)
     SELECT 'history', COALESCE(MAX(id), 0), MAX(id) IS NULL, NOW(3) FROM message_attachments
 """)
 READ_HISTORY = text("""
-    SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice, t.moved_at AS trusted,
+    SELECT h.position AS boundary, h.moved_at AS since, h.database_version AS choice,
            EXISTS (SELECT 1 FROM worker_scan_walks WHERE walk = 'records') AS were_records,
            EXISTS (SELECT 1 FROM worker_scans) AS are_records
-    FROM worker_scan_walks h LEFT JOIN worker_scan_walks t ON t.walk = 'trusted' WHERE h.walk = 'history'
+    FROM worker_scan_walks h WHERE h.walk = 'history'
 """)
 # There are records; where they are gone, all at once, they were lost: a new host, a restore without them.
 RECORDED = text("INSERT IGNORE INTO worker_scan_walks (walk, position, moved_at) VALUES ('records', 0, NOW(3))")
-LOST = text("DELETE FROM worker_scan_walks WHERE walk IN ('records', 'trusted')")
+LOST = text("DELETE FROM worker_scan_walks WHERE walk = 'records'")
 
 # Entries by their primary key, newest first; what is too old ends the walk. A row that the API deleted says nothing of its age.
 RECENT = text("""
@@ -151,15 +144,9 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
         database = max(version.database, at.database_version)
         parameters = {"before": position, "days": days, "database": database, "served": sorted(SERVED_NAMES)}
         rows = connection.execute(RECENT, {"rows": RESCAN_PAGE, **parameters}).all()
-        ids: list[int] = []
-        for row in rows:
-            if len(ids) == room:
-                break
-            position = row.id
-            if row.recent and row.due:
-                ids.append(row.id)
+        ids = [row.id for row in rows if row.recent and row.due][:room]
         ended = len(ids) < room and (len(rows) < RESCAN_PAGE or all(row.recent == 0 for row in rows))
-        _move(connection, RESCAN, 0 if ended else position, database)
+        _move(connection, RESCAN, 0 if ended else (ids[-1] if len(ids) == room else rows[-1].id), database)
         if ids:
             connection.execute(MAKE_DUE, {"ids": ids, "lane": RESCANS})
         return len(ids)
@@ -187,19 +174,13 @@ def history(engine: Engine) -> "Row[Any]":
 
 
 def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> int:
-    todo: dict[str, list[int]] = {"ask": [], "trust": [], "block": [], "scan": [], "": []}
-    for row in rows:
-        todo[row.todo].append(row.id)
-    if todo["ask"]:
-        log.warning(f"{len(todo['ask'])} attachments or more are served unscanned, from before the workers; {CHOOSE}")
-    due = todo["scan"] + todo["block"]
-    if due or todo["trust"]:
-        connection.execute(DROP_OTHERS, {"ids": due + todo["trust"]})
-    if todo["trust"]:
-        connection.execute(TRUST, {"ids": todo["trust"]})
-    if todo["block"]:
-        connection.execute(BLOCK, {"ids": todo["block"], "scanned": BLOCKED.scanned_for_virus, "safe": BLOCKED.is_safe})
-    if due:
+    ask, block, scan = ([row.id for row in rows if row.todo == todo] for todo in ("ask", "block", "scan"))
+    if ask:
+        log.warning(f"{len(ask)} attachments or more are served unscanned: choose by chat-workers attachments history")
+    if block:
+        connection.execute(BLOCK, {"ids": block})
+    if due := scan + block:
+        connection.execute(DROP_OTHERS, {"ids": due})
         connection.execute(ENTER, {"ids": due, "lane": lane})
     return len(due)
 

@@ -1,15 +1,15 @@
 """The operators' questions and orders: counts, the history of one attachment, another scan, a release."""
 
-from datetime import datetime
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, TextClause, bindparam, text
 
 from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
-from tasks.attachments.attachment import Attachment
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
 from tasks.attachments.storage.base import Storage
@@ -43,11 +43,10 @@ FORCE = text(f"""
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 OF_VERDICT = text("""
-    SELECT attachment_id FROM worker_scans
+    SELECT attachment_id AS id FROM worker_scans
     WHERE verdict = :verdict AND attachment_id > :after ORDER BY attachment_id LIMIT :rows
 """)
 PAGE, HISTORY_PAGE = 1000, 10_000
-ENDS = ((min, "oldest"), (max, "newest"))
 
 RELEASE = text("""
     INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES (:sha256, :who, :reason)
@@ -66,18 +65,13 @@ DUE_AGAIN = text("""
 
 # Page by page of the primary key.
 OLD = text(f"""
-    SELECT MAX(id) AS last, SUM(old) AS attachments, SUM(IF(old, COALESCE(file_size, 0), 0)) AS bytes,
-           MIN(IF(old, created_at, NULL)) AS oldest, MAX(IF(old, created_at, NULL)) AS newest
-    FROM (SELECT a.id, a.file_size, a.created_at, s.attachment_id IS NULL AND COALESCE(a.created_at <= :since, TRUE)
+    SELECT MAX(id) AS last, COALESCE(SUM(old), 0) AS attachments, COALESCE(SUM(IF(old, file_size, 0)), 0) AS bytes
+    FROM (SELECT a.id, a.file_size, s.attachment_id IS NULL AND COALESCE(a.created_at <= :since, TRUE)
                  AND COALESCE(a.scanned_for_virus AND a.is_safe, FALSE) AS old
           FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
           WHERE a.id > :after AND a.id <= :boundary ORDER BY a.id LIMIT :rows) AS page
 """)  # noqa: S608 - a constant of this project
 CHOOSE = text("UPDATE worker_scan_walks SET database_version = :choice WHERE walk = 'history'")
-TRUST_UNTIL = text("""
-    INSERT INTO worker_scan_walks (walk, position, moved_at) VALUES ('trusted', 0, :until)
-    ON DUPLICATE KEY UPDATE moved_at = :until
-""")
 
 
 class NotPossibleError(Exception):
@@ -112,14 +106,18 @@ def rescan(engine: Engine, ids: list[int]) -> int:
 
 def rescan_verdict(engine: Engine, verdict: str) -> int:
     """Have all attachments with this verdict scanned again, behind the uploads; return how many. In pages."""
-    forced, after = 0, 0
+    pages = _pages(engine, OF_VERDICT, verdict=verdict)
+    return sum(rescan(engine, [row["id"] for row in rows]) for rows in pages)
+
+
+def _pages(engine: Engine, query: TextClause, **values: object) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = [{"id": 0}]
     while True:
         with engine.connect() as connection:
-            ids = list(connection.execute(OF_VERDICT, {"verdict": verdict, "after": after, "rows": PAGE}).scalars())
-        if not ids:
-            return forced
-        forced += rescan(engine, ids)
-        after = ids[-1]
+            rows = dicts(connection, query, after=rows[-1]["id"], rows=PAGE, **values)
+        if not rows:
+            return
+        yield rows
 
 
 def release(
@@ -130,63 +128,48 @@ def release(
     Nothing is opened here: the next scan finds the release, and serves exactly these bytes. Raise NotPossibleError, and what
     the storages raise.
     """
-    with engine.connect() as connection:
-        record = connection.execute(RECORD, {"id": attachment_id}).mappings().one_or_none()
-        row = connection.execute(SHARED, {"id": attachment_id}).mappings().one_or_none()
-    if record is None or row is None:
+    found = show(engine, attachment_id)
+    record, sha256 = found["scan"], (found["scan"] or {}).get("sha256")
+    if not record or not found["attachment"]:
         raise NotPossibleError(f"there is no attachment {attachment_id} that was scanned")
-    if record["verdict"] not in {"infected", "unscannable"} or record["sha256"] is None:
+    if record["verdict"] not in {"infected", "unscannable"} or sha256 is None:
         raise NotPossibleError(
             f"attachment {attachment_id} is {record['verdict']}: {record['reason'] or 'nothing is held back'}"
         )
     if "://" in record["quarantine"] and quarantine is None:
         raise NotPossibleError(f"it lies in {record['quarantine']}, and ATTACHMENTS_QUARANTINE_URL is not set")
-    # Restored first: a copy in quarantine that has changed raises here, and nothing is vouched for.
-    restored = _restore({**record, **row}, record["sha256"], uploads, quarantine)
-    parameters = {"sha256": record["sha256"], "who": who, "reason": why}
-    transact(engine, lambda connection: connection.execute(RELEASE, parameters))
-    after, released = 0, 0
-    while True:
-        with engine.connect() as connection:
-            rows = dicts(connection, HELD_BACK, sha256=record["sha256"], after=after, rows=PAGE)
-        if not rows:
-            return {"attachment": attachment_id, "sha256": record["sha256"], "released": released, "restored": restored}
-        for each in rows:
-            restored += _restore(each, record["sha256"], uploads, quarantine)
-        ids, after = [each["id"] for each in rows], rows[-1]["id"]
-        transact(engine, lambda connection: connection.execute(DUE_AGAIN, {"ids": ids, "lane": UPLOADS}))  # noqa: B023 - run here
+    released, restored = 0, 0
+    for rows in _pages(engine, HELD_BACK, sha256=sha256):
+        # Restored first: a copy in quarantine that has changed raises here, and nothing is vouched for.
+        if quarantine:
+            kept = [row for row in rows if "://" in row["quarantine"]]
+            restored += sum(quarantine.restore(row["file_url"], row["quarantine"], sha256, uploads) for row in kept)
+        ids = [row["id"] for row in rows]
+        transact(engine, partial(_release, {"sha256": sha256, "who": who, "reason": why}, ids))
         released += len(ids)
+    return {"attachment": attachment_id, "sha256": sha256, "released": released, "restored": restored}
 
 
-def _restore(row: dict[str, Any], sha256: str, uploads: Storage, quarantine: Quarantine | None) -> int:
-    if quarantine is None or "://" not in row["quarantine"]:
-        return 0
-    return int(quarantine.restore(Attachment(row["id"], row["file_url"], sha256=sha256, quarantine=row["quarantine"]), uploads))
+def _release(parameters: dict[str, str], ids: list[int], connection: Connection) -> None:
+    connection.execute(RELEASE, parameters)
+    connection.execute(DUE_AGAIN, {"ids": ids, "lane": UPLOADS})
 
 
 def history(engine: Engine) -> dict[str, Any]:
-    """Return what is served from before the workers without a scan, and what was chosen for it."""
-    past, pages, after = find_unqueued.history(engine), list[dict[str, Any]](), -1
+    """Return how much is served from before the workers without a scan, and what was chosen for it."""
+    past, after, attachments, size = find_unqueued.history(engine), -1, 0, 0
     while after is not None:
         with engine.connect() as connection:
-            pages += dicts(connection, OLD, boundary=past.boundary, since=past.since, after=after, rows=HISTORY_PAGE)
-        after = pages[-1]["last"]
-    attachments, size = (sum(int(page[key] or 0) for page in pages) for key in ("attachments", "bytes"))
-    oldest, newest = (pick((page[key] for page in pages if page[key]), default=None) for pick, key in ENDS)
-    choice = (None, "scan", "block")[past.choice]
-    left = {"attachments": attachments, "bytes": size, "oldest": oldest, "newest": newest}
-    return {**left, "choice": choice, "trusted_until": past.trusted}
+            parameters = {"boundary": past.boundary, "since": past.since, "after": after, "rows": HISTORY_PAGE}
+            page = connection.execute(OLD, parameters).one()
+        after, attachments, size = page.last, attachments + int(page.attachments), size + int(page.bytes)
+    return {"attachments": attachments, "bytes": size, "choice": find_unqueued.CHOICES[past.choice]}
 
 
-def choose(engine: Engine, choice: str, trusted_until: datetime | None) -> None:
-    """Say what becomes of attachments from before the workers: `scan` while they are served, or `block` until then; those until
-    a time are trusted. The sweep carries it out, page by page.
+def choose(engine: Engine, choice: str) -> None:
+    """Say what becomes of attachments from before the workers: `scan` while they are served, or `block` until then. The sweep
+    carries it out, page by page.
     """
-
-    def write(connection: Connection) -> None:
-        connection.execute(CHOOSE, {"choice": {"scan": find_unqueued.SCAN, "block": find_unqueued.BLOCK_FIRST}[choice]})
-        if trusted_until:
-            connection.execute(TRUST_UNTIL, {"until": trusted_until})
-
     find_unqueued.history(engine)
-    transact(engine, write)
+    number = find_unqueued.CHOICES.index(choice)
+    transact(engine, lambda connection: connection.execute(CHOOSE, {"choice": number}))

@@ -5,10 +5,11 @@ from contextlib import suppress
 import structlog
 
 from settings import ConfigurationError, Settings
-from tasks.attachments.attachment import Attachment
-from tasks.attachments.settlement import Settlement, quarantine_failed, quarantined, scan_again
+from tasks.attachments.settlement import PENDING, Attachment, Settlement, delay, unchanged
 from tasks.attachments.storage import storage_at
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, Storage, StorageUnavailableError
+from tasks.attachments.verdicts import Kind
+from tasks.words import printable
 
 log = structlog.get_logger(__name__)
 
@@ -27,48 +28,40 @@ class Quarantine:
 
     def take(self, attachment: Attachment, uploads: Storage) -> Settlement:
         """Take an infected attachment's content into quarantine. Harmless when it is done again after a kill at any line."""
+        sha256, name = attachment.sha256 or "", f"{attachment.sha256}.infected"
         try:
-            with uploads.open(attachment.file_url) as content:
-                # Other rows of these bytes may be taken at this moment, by other workers.
-                sha256, writer = attachment.sha256 or "", str(attachment.id)
-                self._storage.put(_name(attachment), content, sha256, mode=FOR_OPERATORS, writer=writer)
-                if not content.still_is(sha256):
-                    return scan_again(attachment)
-                if self._move:
-                    content.remove()
+            try:
+                with uploads.open(attachment.file_url) as content:
+                    # Other rows of these bytes may be taken at this moment, by other workers.
+                    self._storage.put(name, content, sha256, mode=FOR_OPERATORS, writer=str(attachment.id))
+                    if not uploads.still_is(attachment.file_url, content, sha256):
+                        raise ChangedError
+                    if self._move:
+                        uploads.remove(attachment.file_url, content)
+            except MissingError:
+                with self._storage.open(name):
+                    pass  # an earlier try has taken it
         except MissingError:
-            return self._taken(attachment)
+            return unchanged(attachment, quarantine=MISSING)
         except (ChangedError, RefusedError):
-            return scan_again(attachment)
+            return Settlement(attachment, "waiting", "the content changed after its scan", wait=0)
         except StorageUnavailableError as error:
             log.warning("infected content is not in quarantine yet", attachment_id=attachment.id, reason=str(error))
-            return quarantine_failed(attachment, str(error))
-        return quarantined(attachment, self._where(attachment))
+            attempts, reason = attachment.attempts + 1, printable(f"{attachment.signature}; quarantine: {error}")[:255]
+            wait = delay(Kind.STORAGE, attempts)
+            return Settlement(attachment, attachment.verdict, reason, attempts=attempts, wait=wait, quarantine=PENDING)
+        return unchanged(attachment, quarantine=f"{self._url}/{name}", event="quarantined")
 
-    def restore(self, attachment: Attachment, uploads: Storage) -> bool:
-        """Put the content back where its attachment looks for it, unless something is there; return whether it was put.
+    def restore(self, file_url: str, where: str, sha256: str, uploads: Storage) -> bool:
+        """Put the content that lies `where` back to its file_url, unless something is there; return whether it was put.
 
         Raise ChangedError, MissingError or StorageUnavailableError.
         """
-        with suppress(MissingError), uploads.open(attachment.file_url):
+        with suppress(MissingError), uploads.open(file_url):
             return False
-        # Earlier versions named the attachment too: where it lies is on record.
-        with self._storage.open(attachment.quarantine.removeprefix(f"{self._url}/") or _name(attachment)) as content:
-            uploads.put(attachment.file_url, content, attachment.sha256 or "", mode=FOR_THE_API)
+        with self._storage.open(where.removeprefix(f"{self._url}/")) as content:
+            uploads.put(file_url, content, sha256, mode=FOR_THE_API)
         return True
-
-    def _taken(self, attachment: Attachment) -> Settlement:
-        """Settle an attachment whose content is gone: an earlier try may have taken it."""
-        try:
-            with self._storage.open(_name(attachment)):
-                return quarantined(attachment, self._where(attachment))
-        except MissingError:
-            return quarantined(attachment, MISSING)
-        except StorageUnavailableError as error:
-            return quarantine_failed(attachment, str(error))
-
-    def _where(self, attachment: Attachment) -> str:
-        return f"{self._url}/{_name(attachment)}"
 
 
 def open_quarantine(settings: Settings) -> Quarantine | None:
@@ -81,7 +74,3 @@ def open_quarantine(settings: Settings) -> Quarantine | None:
     if move and (settings.attachments_url or "").startswith("http"):
         raise ConfigurationError("ATTACHMENTS_QUARANTINE=move needs ATTACHMENTS_URL to be file:///… or s3://…; use copy")
     return Quarantine(storage_at(settings, url), url, move=move)
-
-
-def _name(attachment: Attachment) -> str:
-    return f"{attachment.sha256}.infected"

@@ -4,20 +4,19 @@ A claim is a lease in `worker_scans`. `due_at` is when a worker may claim: the e
 is nothing to do. Times are the database's. The shared row is written only when a result is settled.
 """
 
-from dataclasses import replace
-from operator import attrgetter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, Row, TextClause, bindparam, text
 
 from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
 from tasks import outbox
-from tasks.attachments.attachment import Attachment
 from tasks.attachments.clamd import Version
-from tasks.attachments.settlement import Settlement
-from tasks.attachments.verdicts import Finding, Flags, Kind
+from tasks.attachments.settlement import Attachment, Settlement
+from tasks.attachments.verdicts import Finding, Kind
 
 # A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS, four times as
 # many with each worker that died of one: five in a row block a file for good, and workers may die for another reason.
@@ -27,18 +26,19 @@ SETTLE_PATIENCE_SECONDS = 25
 
 # Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
 UPLOADS, RESCANS = 0, 1
-LANES = {"uploads": UPLOADS, "re-scans": RESCANS}
 
 # By primary keys: records of rows that are gone, whose ids have come back, and what an earlier version wrote.
 DROP_OTHERS = text(f"""
     DELETE s FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND {IS_ANOTHERS}
 """).bindparams(bindparam("ids", expanding=True))
-# One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock.
+# One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
+# again for what has had a verdict for a while has the bytes scanned, even if they are known.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, due_at, of_row)
     SELECT a.id, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id = :id
-    ON DUPLICATE KEY UPDATE of_row = VALUES(of_row)
+    ON DUPLICATE KEY UPDATE of_row = VALUES(of_row),
+      forced = forced OR (worker_scans.file_url <> '' AND COALESCE(scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE))
 """)  # noqa: S608 - a constant of this project
 CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
@@ -62,39 +62,42 @@ RENEW = text("""
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text(f"""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
-           s.database_version, s.file_url AS scanned_url, s.sha256, s.identity, s.quarantine, a.file_url, a.file_size,
-           COALESCE({OF_ROW}, '') AS of_row, COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE, FALSE) AS fresh,
-           a.id IS NULL OR {IS_ANOTHERS} AS gone,
+           s.database_version, s.identity, s.sha256, s.quarantine, a.file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
+           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE AND s.verdict IN ('clean', 'released') AND NOT s.forced
+                    AND CAST(s.file_url AS BINARY) = CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY), FALSE) AS fresh,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id <= h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
-    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
     LEFT JOIN worker_scan_walks h ON h.walk = 'history'
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
-HELD = text("""
-    SELECT attachment_id AS id FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease FOR UPDATE
-""").bindparams(bindparam("ids", expanding=True))
-URLS = text(f"""
-    SELECT a.id, a.file_url, {OF_ROW} AS of_row FROM message_attachments a WHERE a.id IN :ids FOR UPDATE
+HELD = text(f"""
+    SELECT s.attachment_id, a.file_url, {OF_ROW} FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """).bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
-WRITE_FLAGS = text("""
-    UPDATE message_attachments SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
-SETTLED = """
-    UPDATE JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.id', attempts SMALLINT PATH '$.attempts', claims SMALLINT PATH '$.claims',
-      wait DECIMAL(12, 3) PATH '$.wait',
-      verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason',
-      quarantine VARCHAR(500) PATH '$.quarantine', signature VARCHAR(255) PATH '$.signature',
-      engine VARCHAR(32) PATH '$.engine', database_version BIGINT PATH '$.database_version',
-      sha256 CHAR(64) PATH '$.sha256', size BIGINT PATH '$.size', identity VARCHAR(255) PATH '$.identity',
-      file_url VARCHAR(500) PATH '$.file_url')) AS r
-    STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
+# Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
+RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
+      id BIGINT PATH '$.attachment.id', file_url VARCHAR(500) PATH '$.attachment.file_url',
+      of_row VARCHAR(64) PATH '$.attachment.of_row', was_signature VARCHAR(255) PATH '$.attachment.signature',
+      was_sha256 CHAR(64) PATH '$.attachment.sha256',
+      scanned TINYINT PATH '$.flags[0]', safe TINYINT PATH '$.flags[1]',
+      verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason', event VARCHAR(16) PATH '$.event',
+      attempts SMALLINT PATH '$.attempts', claims SMALLINT PATH '$.claims', wait DECIMAL(12, 3) PATH '$.wait',
+      quarantine VARCHAR(500) PATH '$.quarantine',
+      engine VARCHAR(32) PATH '$.finding.engine', database_version BIGINT PATH '$.finding.database_version',
+      signature VARCHAR(255) PATH '$.finding.signature', sha256 CHAR(64) PATH '$.finding.sha256',
+      size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity')) AS r"""
+WRITE_FLAGS = text(f"""
+    UPDATE {RESULTS} STRAIGHT_JOIN message_attachments a ON a.id = r.id
+    SET a.scanned_for_virus = r.scanned, a.is_safe = r.safe
+""")  # noqa: S608 - a constant of this project
+SETTLED = f"""
+    UPDATE {RESULTS} STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
     SET s.lease = NULL, s.claims = r.claims, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
         s.quarantine = r.quarantine, s.due_at = NOW(3) + INTERVAL (r.wait * 1000000) MICROSECOND
-"""
+"""  # noqa: S608 - a constant of this project
 # What is not served takes its place behind the uploads; without a verdict, `file_url` is the file that was tried.
 WRITE_TRIES = text(f"""{SETTLED},
         s.lane = IF(r.verdict = 'unverified', {RESCANS}, s.lane),
@@ -105,14 +108,11 @@ WRITE_FINDINGS = text(f"""{SETTLED},
         s.database_version = r.database_version, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity,
         s.found_type = '', s.mismatch = '', s.scanned_at = NOW(3)
 """)
-EVENTS = text("""
+EVENTS = text(f"""
     INSERT INTO worker_scan_events (attachment_id, of_row, event, reason, signature, sha256)
-    SELECT id, of_row, event, reason, signature, sha256 FROM JSON_TABLE(:settled, '$[*]' COLUMNS (
-      id BIGINT PATH '$.id', of_row VARCHAR(64) PATH '$.of_row',
-      event VARCHAR(16) PATH '$.event', reason VARCHAR(255) PATH '$.reason',
-      signature VARCHAR(255) PATH '$.signature', sha256 CHAR(64) PATH '$.sha256')) AS events
-""")
-TOLD = ("of_row", "verdict", "reason", "signature", "sha256")
+    SELECT id, of_row, event, reason, IF(engine IS NULL, was_signature, signature), IF(engine IS NULL, was_sha256, sha256)
+    FROM {RESULTS}
+""")  # noqa: S608 - a constant of this project
 FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease").bindparams(
     bindparam("ids", expanding=True)
 )
@@ -151,49 +151,53 @@ class Queue:
     def claim_one(self, attachment_id: int) -> list[Attachment]:
         """Lease this attachment, whatever its record says; return an empty list if it is gone or another run has it."""
 
-        def lease(connection: Connection) -> list[int]:
+        def enter(connection: Connection) -> Sequence[Row[Any]]:
             connection.execute(DROP_OTHERS, {"ids": [attachment_id]})
             connection.execute(ENTER, {"id": attachment_id})
-            return self._write_lease(connection, [row.id for row in connection.execute(CLAIM_ONE, {"id": attachment_id})])
+            return connection.execute(CLAIM_ONE, {"id": attachment_id}).all()
 
-        # A row that has a verdict is asked for once more: the bytes are scanned, even if they are known.
-        found = self._load(transact(self._engine, lease))
-        return [replace(each, forced=each.forced or (each.scanned_url != "" and not each.fresh)) for each in found]
+        return self._claim(enter)
 
     def claim_due(self, rows: int, idle: bool) -> list[Attachment]:
         """Lease up to `rows` attachments that are due, uploads first; one alone, when nothing else is scanned (`idle`), if a
         worker or clamd has ended over it.
         """
 
-        def lease(connection: Connection) -> list[int]:
-            for lane in LANES.values():
+        def choose(connection: Connection) -> Sequence[Row[Any]]:
+            for lane in (UPLOADS, RESCANS):
                 due = connection.execute(CLAIM_DUE, {"lane": lane, "rows": rows}).all()
-                chosen = due[:1] if due and due[0].claims and idle else [row for row in due if not row.claims]
-                if chosen:
-                    return self._write_lease(connection, [row.id for row in chosen])
+                if chosen := due[:1] if due and due[0].claims and idle else [row for row in due if not row.claims]:
+                    return chosen
             return []
 
-        return self._load(transact(self._engine, lease))
+        return self._claim(choose)
 
-    def _write_lease(self, connection: Connection, ids: list[int]) -> list[int]:
-        if ids:
-            connection.execute(LEASE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
-        return ids
+    def _claim(self, choose: Callable[[Connection], Sequence[Row[Any]]]) -> list[Attachment]:
+        def lease(connection: Connection) -> list[int]:
+            ids = [row.id for row in choose(connection)]
+            if ids:
+                connection.execute(LEASE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
+            return ids
 
-    def _load(self, ids: list[int]) -> list[Attachment]:
-        if not ids:
+        if not (ids := transact(self._engine, lease)):
             return []
         with self._engine.connect() as connection:
             found = [Attachment(**row) for row in dicts(connection, LOAD, ids=ids, lease=self._lease)]
-        gone = [attachment.id for attachment in found if attachment.gone]
-        if gone:
-            transact(self._engine, lambda connection: connection.execute(FORGET, {"ids": gone, "lease": self._lease}))
-        return [attachment for attachment in found if not attachment.gone]
+        if gone := set(ids) - {attachment.id for attachment in found}:  # the API has deleted them
+            self._execute(FORGET, gone)
+        return found
 
-    def renew(self, ids: list[int]) -> None:
+    def renew(self, ids: Collection[int]) -> None:
         """Keep the leases of attachments that are still being worked on."""
-        parameters = {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS}
-        transact(self._engine, lambda connection: connection.execute(RENEW, parameters))
+        self._execute(RENEW, ids, seconds=LEASE_SECONDS)
+
+    def release(self, ids: Collection[int]) -> None:
+        """Give back attachments that were claimed but not tried, at once for others to claim."""
+        self._execute(RELEASE, ids, patience=SETTLE_PATIENCE_SECONDS)
+
+    def _execute(self, statement: TextClause, ids: Collection[int], *, patience: float = 10.0, **values: object) -> None:
+        parameters = {"ids": sorted(ids), "lease": self._lease, **values}
+        transact(self._engine, lambda connection: connection.execute(statement, parameters), patience=patience)
 
     def settle(self, settlements: list[Settlement]) -> list[Settlement]:
         """Write results in one transaction; return those that were written. Safe to run twice.
@@ -203,61 +207,47 @@ class Queue:
         parameters = {"ids": [settlement.attachment.id for settlement in settlements], "lease": self._lease}
 
         def write(connection: Connection) -> list[Settlement]:
-            held = {row.id for row in connection.execute(HELD, parameters)}
-            rows = {tuple(row) for row in connection.execute(URLS, parameters)}
-            same = {
-                each.id for each in map(attrgetter("attachment"), settlements) if (each.id, each.file_url, each.of_row) in rows
-            }
-            true = [each for each in settlements if each.attachment.id in held & same]
-            self._write(connection, true)
-            if held - same:
-                connection.execute(RELEASE, {"ids": sorted(held - same), "lease": self._lease})
+            held = {tuple(row) for row in connection.execute(HELD, parameters)}
+            true = [each for each in settlements if each.attachment.names in held]
+            if changed := {row[0] for row in held} - {each.attachment.id for each in true}:
+                connection.execute(RELEASE, {"ids": sorted(changed), "lease": self._lease})
+            _write(connection, true)
             return true
 
         return transact(self._engine, write, patience=SETTLE_PATIENCE_SECONDS)
 
-    def _write(self, connection: Connection, settlements: list[Settlement]) -> None:
-        by_flags: dict[Flags, list[int]] = {}
-        for settlement in settlements:
-            if settlement.flags is not None:
-                by_flags.setdefault(settlement.flags, []).append(settlement.attachment.id)
-        for flags, ids in by_flags.items():
-            connection.execute(WRITE_FLAGS, {"ids": ids, "scanned": flags.scanned_for_virus, "safe": flags.is_safe})
-        for statement, chosen in (
-            (WRITE_FINDINGS, [settlement for settlement in settlements if settlement.finding]),
-            (WRITE_TRIES, [settlement for settlement in settlements if not settlement.finding]),
-            (EVENTS, [settlement for settlement in settlements if settlement.event]),
-        ):
-            if chosen:
-                connection.execute(statement, {"settled": orjson.dumps([_written(each) for each in chosen]).decode()})
 
-        for settlement in settlements:
-            if event := settlement.tells:
-                told = _written(settlement)
-                outbox.emit(connection, event, {"attachment_id": told["id"], **{name: told[name] for name in TOLD}})
-
-    def release(self, ids: list[int]) -> None:
-        """Give back attachments that were claimed but not tried, at once for others to claim."""
-        parameters = {"ids": ids, "lease": self._lease}
-        transact(self._engine, lambda connection: connection.execute(RELEASE, parameters), patience=SETTLE_PATIENCE_SECONDS)
+def _write(connection: Connection, settlements: list[Settlement]) -> None:
+    for statement, chosen in (
+        (WRITE_FLAGS, [settlement for settlement in settlements if settlement.flags]),
+        (WRITE_FINDINGS, [settlement for settlement in settlements if settlement.finding]),
+        (WRITE_TRIES, [settlement for settlement in settlements if not settlement.finding]),
+        (EVENTS, [settlement for settlement in settlements if settlement.event]),
+    ):
+        if chosen:
+            connection.execute(statement, {"results": orjson.dumps(chosen, default=list).decode()})
+    for settlement in settlements:
+        if event := settlement.tells:
+            attachment, found = settlement.attachment, settlement.finding or settlement.attachment
+            told = {"attachment_id": attachment.id, "of_row": attachment.of_row, "verdict": settlement.verdict}
+            told |= {"reason": settlement.reason, "signature": found.signature, "sha256": found.sha256}
+            outbox.emit(connection, event, told)
 
 
 def is_unscanned(engine: Engine, attachment_id: int) -> bool:
     """Return whether the row is there and was never looked at."""
-    with engine.connect() as connection:
-        return connection.execute(UNSCANNED, {"id": attachment_id}).first() is not None
+    return _one(engine, UNSCANNED, {"id": attachment_id}) is not None
 
 
 def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:
     """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
-    parameters = {"sha256": sha256, "age": age, **version._asdict()}
-    row = transact(engine, lambda connection: connection.execute(KNOWN, parameters).one_or_none())
+    row = _one(engine, KNOWN, {"sha256": sha256, "age": age, "engine": version.engine, "database": version.database})
     return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
 
 
 def moved(engine: Engine, file_url: str) -> Finding | None:
     """Return the finding on a file that another row of it had moved into quarantine."""
-    row = transact(engine, lambda connection: connection.execute(MOVED, {"file_url": file_url}).one_or_none())
+    row = _one(engine, MOVED, {"file_url": file_url})
     if row is None:
         return None
     return Finding(Kind.INFECTED, f"clamd found {row.signature}", row.signature, sha256=row.sha256, size=row.size)
@@ -265,30 +255,8 @@ def moved(engine: Engine, file_url: str) -> Finding | None:
 
 def released(engine: Engine, sha256: str) -> bool:
     """Return whether a person has released these bytes."""
-    return transact(engine, lambda connection: connection.execute(RELEASED, {"sha256": sha256}).one_or_none()) is not None
+    return _one(engine, RELEASED, {"sha256": sha256}) is not None
 
 
-def _written(settlement: Settlement) -> dict[str, object]:
-    attachment, finding = settlement.attachment, settlement.finding
-    row: dict[str, object] = {
-        "id": attachment.id,
-        "attempts": settlement.attempts,
-        "claims": settlement.claims,
-        "file_url": attachment.file_url,
-        "wait": settlement.wait,
-        "verdict": settlement.verdict,
-        "reason": settlement.reason,
-        "quarantine": settlement.quarantine,
-        "event": settlement.event,
-        "of_row": attachment.of_row,
-        "signature": finding.signature if finding else attachment.signature,
-        "sha256": finding.sha256 if finding else attachment.sha256,
-    }
-    if finding:
-        row |= {
-            "engine": finding.engine,
-            "database_version": finding.database_version,
-            "size": finding.size,
-            "identity": finding.identity[:255],
-        }
-    return row
+def _one(engine: Engine, statement: TextClause, values: dict[str, object]) -> "Row[Any] | None":
+    return transact(engine, lambda connection: connection.execute(statement, values).one_or_none())

@@ -3,10 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
-from tasks.attachments import archives, formats, scannable
-from tasks.attachments.attachment import Attachment
+from sqlalchemy import Engine
+
+from settings import Settings
+from tasks.attachments import archives, formats, queue, scannable
 from tasks.attachments.clamd import (
     AnsweredEarlyError,
     BrokeOffError,
@@ -16,18 +19,17 @@ from tasks.attachments.clamd import (
     Stream,
     Version,
 )
-from tasks.attachments.scannable import EICAR, Fitness
+from tasks.attachments.quarantine import Quarantine
+from tasks.attachments.scannable import EICAR
+from tasks.attachments.settlement import Attachment
 from tasks.attachments.storage.base import Content, MissingError, RefusedError, Storage, StorageUnavailableError
-from tasks.attachments.verdicts import RELEASABLE, SERVED_NAMES, FaultError, Finding, Kind, read_reply
+from tasks.attachments.verdicts import RELEASABLE, FaultError, Finding, Kind, read_reply
+from tasks.shutdown import stop_requested
 
-CHUNK_BYTES = 1 << 20
-CHANGED_TRIES = 3
 # So many claims without a result mean that the content itself ends clamd or its worker, or is never done with.
 MOST_CLAIMS = 5
 # How soon a clamd that broke off over one file must be done with a harmless one.
 CONTROL_SECONDS = 30.0
-# A verdict on the same bytes is taken over while it is so young: signatures may come without a version, and set-ups change.
-KNOWN_SECONDS = 3600.0
 # A file that is shorter than its row says may still be on its way; later it is scanned as it is.
 SHORT_TRIES = 2
 
@@ -36,27 +38,14 @@ class StoppedError(Exception):
     """The worker was asked to stop during the scan; the row is given back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scanner:
-    """The means of a scan.
+class Scanner(NamedTuple):
+    """The means of a scan."""
 
-    `known` finds a verdict on the same bytes by the same engine and signatures, no older than so many seconds; `moved` one on a
-    file that quarantine took away for another row; `released` says whether a person vouches for bytes; `fitness` tests, once
-    in a while, what a version of clamd opens. `transfer_seconds` bounds the reading of one file. `allowed` types need not be
-    opened, `blocked` ones are refused.
-    """
-
+    settings: Settings
+    engine: Engine
     storage: Storage
+    quarantine: Quarantine | None
     clamd: Clamd
-    largest_bytes: int
-    transfer_seconds: float
-    known: Callable[[str, Version, float], Finding | None]
-    released: Callable[[str], bool]
-    moved: Callable[[str], Finding | None]
-    fitness: Callable[[Version], Fitness]
-    allowed: frozenset[str] = frozenset()
-    blocked: frozenset[str] = frozenset()
-    stop: Callable[[], bool] = lambda: False
 
 
 def scan(attachment: Attachment, scanner: Scanner) -> Finding:
@@ -64,20 +53,16 @@ def scan(attachment: Attachment, scanner: Scanner) -> Finding:
     try:
         if attachment.claims > MOST_CLAIMS:
             return _deadly(attachment, scanner)
-        again_until = time.monotonic() + scanner.transfer_seconds  # so that all tries together stay below the task's time limit
-        for _ in range(CHANGED_TRIES):
-            finding = _scan_once(attachment, scanner)
-            if finding.kind is not Kind.CHANGED or time.monotonic() > again_until:
-                break
+        finding = _scan(attachment, scanner)
     except FaultError as fault:
         return Finding(fault.kind, str(fault))
     except RefusedError as error:
         return Finding(Kind.REFUSED, str(error))
     except MissingError as error:
-        gone = None if "://" in attachment.quarantine else scanner.moved(attachment.file_url)
+        gone = None if "://" in attachment.quarantine else queue.moved(scanner.engine, attachment.file_url)
         return gone or Finding(Kind.MISSING, str(error))
     except (StorageUnavailableError, ClamdUnavailableError) as error:
-        if scanner.stop():
+        if stop_requested():
             raise StoppedError from None  # connections are cut then
         if isinstance(error, StorageUnavailableError):
             return Finding(Kind.STORAGE, str(error))
@@ -90,7 +75,7 @@ def scan(attachment: Attachment, scanner: Scanner) -> Finding:
 def _charged(scanner: Scanner) -> Kind:
     """Return whose failure it is that clamd broke off: the file's, unless clamd does not get on with a harmless file either."""
     try:
-        answer = scannable.ask(scanner.clamd, iter([EICAR]), seconds=CONTROL_SECONDS)
+        answer = scannable.ask(scanner.clamd, [EICAR], seconds=CONTROL_SECONDS)
     except ClamdAwayError:
         return Kind.FAILED  # it may have ended of this file; one that was only restarted is harmless when it is tried again
     except ClamdUnavailableError:
@@ -105,94 +90,80 @@ def _deadly(attachment: Attachment, scanner: Scanner) -> Finding:
     with scanner.storage.open(attachment.file_url) as content:
         sha256 = hashlib.sha256()
         size = sum(len(chunk) for chunk in _chunks(content, scanner, sha256.update))
-        return _vouched(Finding(Kind.DEADLY, reason, sha256=sha256.hexdigest(), size=size, identity=content.identity), scanner)
+        return _vouched(Finding(Kind.DEADLY, reason, sha256=sha256.hexdigest(), size=size), scanner)
 
 
 def _vouched(finding: Finding, scanner: Scanner) -> Finding:
-    if finding.kind in RELEASABLE and finding.sha256 and scanner.released(finding.sha256):
+    if finding.kind in RELEASABLE and finding.sha256 and queue.released(scanner.engine, finding.sha256):
         found = finding.signature or finding.reason
         return replace(finding, kind=Kind.RELEASED, reason=f"released by a person; clamd found {found}"[:255])
     return finding
 
 
-def _scan_once(attachment: Attachment, scanner: Scanner) -> Finding:
+def _scan(attachment: Attachment, scanner: Scanner) -> Finding:
     with scanner.storage.open(attachment.file_url) as content:
         _check_size(content.size or 0, scanner)
         if content.size is not None and attachment.attempts < SHORT_TRIES and content.size < (attachment.file_size or 0):
             raise MissingError(f"the file has only {content.size} of the {attachment.file_size} bytes of its row's file_size")
         version = scanner.clamd.version()
-        if _holds_still(attachment, content, version):
+        recorded = (attachment.engine, attachment.database_version, attachment.identity)
+        if attachment.fresh and content.identity and recorded == (*version[:2], content.identity):  # the API's call came twice
             return Finding(Kind(attachment.verdict), kept=True)
         try:
             finding = _through(attachment, content, scanner, version)
         except AnsweredEarlyError as early:
-            kind, reason = read_reply(early.reply)
+            kind, reason = read_reply(early.args[0])
             # An answer to half a file is about half a file, whatever it says.
-            return Finding(Kind.CLAMD if kind is Kind.CLEAN else kind, reason, identity=content.identity)
+            return Finding(Kind.CLAMD if kind is Kind.CLEAN else kind, reason)
         except OSError as error:
             raise StorageUnavailableError(f"the temporary folder takes no more: {error.strerror}") from None
-        if not content.still_is(finding.sha256 or ""):
-            return Finding(Kind.CHANGED, "the content changed while it was scanned", identity=content.identity)
+        if not scanner.storage.still_is(attachment.file_url, content, finding.sha256 or ""):
+            return Finding(Kind.CHANGED, "the content changed while it was scanned")
     return _vouched(finding, scanner)
 
 
-def _holds_still(attachment: Attachment, content: Content, version: Version) -> bool:
-    """Return whether the recorded verdict was given a moment ago, on this very content: the API's call came twice."""
-    return (
-        version == (attachment.engine, attachment.database_version)
-        and attachment.fresh
-        and attachment.verdict in SERVED_NAMES
-        and not attachment.forced
-        and attachment.file_url == attachment.scanned_url
-        and content.identity != ""
-        and content.identity == attachment.identity
-    )
-
-
 def _check_size(size: int, scanner: Scanner) -> None:
-    if size > scanner.largest_bytes:
-        raise FaultError(Kind.TOO_LARGE, f"larger than ATTACHMENTS_LARGEST_BYTES, {scanner.largest_bytes}")
+    if size > (most := scanner.settings.attachments_largest_bytes):
+        raise FaultError(Kind.TOO_LARGE, f"larger than ATTACHMENTS_LARGEST_BYTES, {most}")
 
 
-def _chunks(content: Content, scanner: Scanner, *takers: Callable[[memoryview], None]) -> Iterator[bytes]:
+def _chunks(content: Content, scanner: Scanner, *takers: Callable[[bytes], None]) -> Iterator[bytes]:
     """Yield all content, each chunk after the takers had it. Raise FaultError where it is larger than what is scanned."""
-    ends_at = time.monotonic() + scanner.transfer_seconds
-    buffer, size = memoryview(bytearray(CHUNK_BYTES)), 0
-    while length := content.read_into(buffer):
-        if time.monotonic() > ends_at:
-            raise StorageUnavailableError(
-                f"the content did not arrive whole: it took longer than {scanner.transfer_seconds:g} s"
-            )
-        if scanner.stop():
+    began_at, size, seconds = time.monotonic(), 0, scanner.settings.attachments_transfer_seconds
+    for chunk in content.pieces:
+        if time.monotonic() > began_at + seconds:
+            raise StorageUnavailableError(f"the content did not arrive whole: it took longer than {seconds:g} s")
+        if stop_requested():
             raise StoppedError
-        size += length
+        size += len(chunk)
         _check_size(size, scanner)
         for take in takers:
-            take(buffer[:length])
-        yield bytes(buffer[:length])
+            take(chunk)
+        yield chunk
 
 
 def _through(attachment: Attachment, content: Content, scanner: Scanner, version: Version) -> Finding:
     """Send everything to clamd, once; return the finding of clamd and of the other checks."""
-    fitness, sha256 = scanner.fitness(version), hashlib.sha256()
+    fitness = scannable.fitness(scanner.clamd, version, scanner.settings.attachments_largest_bytes)
+    sha256 = hashlib.sha256()
     with scanner.clamd.stream() as stream, archives.stored(_chunks(content, scanner, sha256.update, stream.send)) as data:
         # clamd begins to scan at the end of the stream: content that it knows already is never ended, and so not scanned.
-        age = min(KNOWN_SECONDS, time.monotonic() - fitness.since)
+        digest, age = sha256.hexdigest(), time.monotonic() - fitness.tested_at
         # A row that had a verdict and is scanned again asks for a true scan.
-        known = None if attachment.forced or not version.database else scanner.known(sha256.hexdigest(), version, age)
-        found = known or _judge(stream, data, scanner, fitness)
+        known = None if attachment.forced or not version.database else queue.known(scanner.engine, digest, version, age)
+        found = known or _judge(stream, data, scanner, fitness.opens)
         return replace(
             found,
             reason=found.reason[:255],
             engine=version.engine,
             database_version=version.database,
-            sha256=sha256.hexdigest(),
+            sha256=digest,
             size=len(data),
-            identity=content.identity,
+            identity=content.identity[:255],
         )
 
 
-def _judge(stream: Stream, data: formats.Data, scanner: Scanner, fitness: Fitness) -> Finding:
+def _judge(stream: Stream, data: formats.Data, scanner: Scanner, opens: frozenset[str]) -> Finding:
     """Return the verdict of clamd, and of a look inside at what it calls OK."""
     until = time.monotonic() + scanner.clamd.scan_seconds
 
@@ -202,12 +173,12 @@ def _judge(stream: Stream, data: formats.Data, scanner: Scanner, fitness: Fitnes
 
     try:
         _believe(stream.finish())
-        types = archives.look(data, scannable.most_inside(scanner.largest_bytes), scan_inside)
+        types = archives.look(data, scannable.most_inside(scanner.settings.attachments_largest_bytes), scan_inside)
     except FaultError as fault:
         return Finding(fault.kind, str(fault), fault.signature)
-    if refused := types & scanner.blocked:
+    if refused := types.intersection(scanner.settings.attachments_blocked_types):
         return Finding(Kind.REFUSED_TYPE, f"refused type: {', '.join(sorted(refused))} (ATTACHMENTS_BLOCKED_TYPES)")
-    if closed := types - formats.LEAVES - fitness.opens - scanner.allowed:
+    if closed := types - formats.LEAVES - opens - set(scanner.settings.attachments_allowed_types):
         return Finding(Kind.NOT_OPENED, f"{', '.join(sorted(closed))}: not looked into")
     return Finding(Kind.CLEAN)
 

@@ -7,17 +7,24 @@ at: files over its limits and encrypted ones (clamd.conf(5), AlertExceedsMax and
 import base64
 import io
 import tempfile
+import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+import structlog
 
 from tasks.attachments import formats
-from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError
+from tasks.attachments.clamd import AnsweredEarlyError, Clamd, ClamdUnavailableError, Version
 from tasks.attachments.verdicts import Kind, read_reply
 
+log = structlog.get_logger(__name__)
+
+TESTED_SECONDS = 3600
 PROBES = Path(__file__).with_name("probes.tsv")
 """EICAR in each format and packing method that clamd may open, compressed and in base85 (tests/attachments/make_probes.py)."""
 # The harmless file that every scanner must find, in two parts so that no scanner finds it here: https://www.eicar.org
@@ -36,8 +43,7 @@ DEPTH = 101
 CHUNK = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A fault of clamd's configuration. `fatal`: its OK means nothing, so nothing is scanned until it is put right."""
 
     sentence: str
@@ -48,35 +54,62 @@ class UnfitError(ClamdUnavailableError):
     """clamd's OK means nothing by its configuration: nothing is scanned."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fitness:
-    """What one version of clamd has shown: the formats and methods that it opens. Times are monotonic seconds.
+class Fitness(NamedTuple):
+    """The formats and methods that one version of clamd opens, as it has shown at a monotonic time.
 
-    `since`: how long it has been exactly so; `until`: when it is tested anew.
+    A verdict on the same bytes is taken over only if it is younger: signatures may come without a version, and set-ups change.
     """
 
     opens: frozenset[str]
-    since: float
-    until: float
+    tested_at: float
+
+
+# The versions that have passed in this process; several may answer at one address.
+_tested: dict[Version, Fitness] = {}
+_testing = threading.Lock()
+
+
+def fitness(clamd: Clamd, version: Version, largest_bytes: int) -> Fitness:
+    """Return what this version of clamd opens, tested within the hour. Raise UnfitError, ClamdUnavailableError."""
+    with _testing:
+        found = _tested.get(version)
+        if found is None or time.monotonic() > found.tested_at + TESTED_SECONDS:
+            found = _tested[version] = _test(clamd, largest_bytes)
+        return found
+
+
+def forget() -> None:
+    """Test anew next time: clamd has failed, and may come back with another configuration."""
+    _tested.clear()
+
+
+def _test(clamd: Clamd, largest_bytes: int) -> Fitness:
+    tested_at, found = time.monotonic(), faults(clamd, largest_bytes)
+    for fault in found:
+        (log.error if fault.fatal else log.warning)(fault.sentence)
+    if fatal := [fault.sentence for fault in found if fault.fatal]:
+        raise UnfitError(fatal[0])
+    return Fitness(frozenset(name for name, finds in opened(clamd).items() if finds), tested_at)
 
 
 def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
     """Return clamd's faults for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
-    if ask(clamd, iter([EICAR])) is not Kind.INFECTED:
+    if ask(clamd, [EICAR]) is not Kind.INFECTED:
         return [Fault("clamd does not know the EICAR test file: it has no signatures; run freshclam and look at its log", True)]
     found = []
-    if ask(clamd, iter([_nested()])) not in {Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED}:
+    if ask(clamd, [_nested()]) not in {Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED}:
         found.append(Fault('clamd says OK for what exceeds its limits; set "AlertExceedsMax yes" in clamd.conf', True))
-    if ask(clamd, iter([ENCRYPTED_ZIP])) is not Kind.ENCRYPTED:
+    if ask(clamd, [ENCRYPTED_ZIP]) is not Kind.ENCRYPTED:
         found.append(Fault('clamd says OK for encrypted files; set "AlertEncrypted yes" in clamd.conf', True))
     if found:
         return found
-    lines = ", ".join(f'"{line}"' for line in limits(largest_bytes))
+    stream, inside = -(-largest_bytes // 2**20), -(-most_inside(largest_bytes) // 2**20)
+    lines = f'"StreamMaxLength {stream}M", "MaxFileSize {inside}M", "MaxScanSize {inside}M"'
     if (largest := ask(clamd, padded(largest_bytes))) is not Kind.INFECTED:
         text = f"clamd does not scan files as large as ATTACHMENTS_LARGEST_BYTES ({largest_bytes}); set {lines} in clamd.conf"
         # Where it says that it could not look, nothing slips through: such files are blocked.
         found.append(Fault(text, fatal=largest not in {Kind.TOO_LARGE, Kind.OVER_LIMIT}))
-    if ask(clamd, _bomb()) is Kind.CLEAN:
+    if ask(clamd, [_bomb()]) is Kind.CLEAN:
         text = f"clamd says OK for archives that it scans only the beginning of: MaxFileSize is below MaxScanSize; set {lines}"
         found.append(Fault(text, fatal=True))
     return found
@@ -107,18 +140,12 @@ def samples(path: Path) -> dict[str, bytes]:
     return {name: zlib.decompress(base64.b85decode(probe)) for name, probe in lines}
 
 
-def limits(largest_bytes: int) -> list[str]:
-    """Return the lines of clamd.conf that let it scan files of so many bytes, with archives four times as large inside."""
-    stream, inside = -(-largest_bytes // 2**20), -(-most_inside(largest_bytes) // 2**20)
-    return [f"StreamMaxLength {stream}M", f"MaxFileSize {inside}M", f"MaxScanSize {inside}M"]
-
-
 def most_inside(largest_bytes: int) -> int:
     """Return how many bytes the members of an archive may have together; clamd knows no file above 2 GB."""
     return max(largest_bytes, min(4 * largest_bytes, 2000 * 2**20))
 
 
-def ask(clamd: Clamd, chunks: Iterator[bytes], *, seconds: float | None = None) -> Kind:
+def ask(clamd: Clamd, chunks: Iterable[bytes], *, seconds: float | None = None) -> Kind:
     """Return clamd's verdict on this content. Raise ClamdUnavailableError."""
     return read_reply(answer(clamd, chunks, seconds=seconds))[0]
 
@@ -128,10 +155,10 @@ def answer(clamd: Clamd, chunks: Iterable[bytes], *, seconds: float | None = Non
     try:
         with clamd.stream(seconds=seconds) as stream:
             for chunk in chunks:
-                stream.send(memoryview(chunk))
+                stream.send(chunk)
             return stream.finish()
     except AnsweredEarlyError as early:
-        return early.reply
+        return bytes(early.args[0])
 
 
 def _nested() -> bytes:
@@ -162,8 +189,8 @@ def padded(size: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _bomb() -> Iterator[bytes]:
-    """Yield a zip of one member, zeros, made of the same deflated megabyte again and again."""
+def _bomb() -> bytes:
+    """Return a zip of one member, zeros, made of the same deflated megabyte again and again."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
     last = deflate.flush()
@@ -171,11 +198,8 @@ def _bomb() -> Iterator[bytes]:
     member.compress_type, member.CRC, member.header_offset = zipfile.ZIP_DEFLATED, 0, 0
     member.file_size, member.compress_size = BOMB_MEGABYTES * 2**20, BOMB_MEGABYTES * len(first) + len(last)
     archive = io.BytesIO()
-    archive.write(member.FileHeader())
-    for _ in range(BOMB_MEGABYTES):
-        archive.write(first)
-    archive.write(last)
+    archive.write(member.FileHeader() + BOMB_MEGABYTES * first + last)
     with zipfile.ZipFile(archive, "a") as file:
         file.filelist.append(member)
         file.writestr("end", b"")
-    yield from (archive.getbuffer()[at : at + CHUNK].tobytes() for at in range(0, len(archive.getbuffer()), CHUNK))
+    return archive.getvalue()

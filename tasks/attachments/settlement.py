@@ -1,14 +1,44 @@
-"""Turn a finding into the attachment's new state: the API's flags, the record beside them, the next try, an event."""
+"""One try at an attachment: the claimed row, and its new state after it: flags, record, next try, event."""
 
+import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from tasks.attachments import retry_policy
-from tasks.attachments.attachment import PENDING, Attachment
-from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES, UNVERIFIED, VERDICTS, Finding, Flags, Kind
+from tasks.attachments.verdicts import BLOCKED, FLAGS, SERVED_NAMES, VERDICTS, Finding, Flags, Kind
 from tasks.words import printable
 
-AT_ONCE = 0.0
+PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A claimed row. The second half is from worker_scans; `sha256` and what follows belong to its verdict."""
+
+    id: int
+    file_url: str
+    file_size: int | None = None
+    claims: int = 1
+    attempts: int = 0
+    forced: bool = False
+    verdict: str = "waiting"
+    reason: str = ""
+    signature: str = ""
+    engine: str = ""
+    database_version: int = 0
+    identity: str = ""
+    sha256: str | None = None
+    fresh: bool = False
+    """This file is served by a verdict that is less than a minute old."""
+    quarantine: str = ""
+    historic: bool = False
+    """It is served from before the workers, and waits for its first scan."""
+    of_row: str = ""
+    """What tells the row from others of its id."""
+
+    @property
+    def names(self) -> tuple[int, str, str]:
+        """What the row must still say when the result is written."""
+        return self.id, self.file_url, self.of_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +49,15 @@ class Settlement:
     """
 
     attachment: Attachment
-    flags: Flags | None
     verdict: str
     reason: str
+    flags: Flags | None = None
     finding: Finding | None = None
     attempts: int = 0
     claims: int = 0
     wait: float | None = None
     quarantine: str = ""
     event: str = ""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether a verdict was given here, not only written once more."""
-        return self.finding is not None or self.verdict != self.attachment.verdict
 
     @property
     def tells(self) -> Literal["attachment.blocked", "attachment.freed"] | None:
@@ -45,81 +70,98 @@ class Settlement:
         return None if was_served else "attachment.freed"
 
 
+# Up to a half above the ladder's step: files that failed together must not come back together.
+JITTER = (1.0, 1.5)
+
+
+class Ladder(NamedTuple):
+    """Seconds until the next try: `first`, then each `growth` times the one before, never above `cap`.
+
+    The row becomes (0, 0) with try number `blocks`, and is tried on while it lives: no fault of a service is final.
+    """
+
+    first: float
+    growth: float
+    cap: float
+    blocks: int
+
+
+HOUR, DAY = 3600, 86_400
+
+#   try after    1    2     3     4      5      6 ...
+#   STORAGE     5 s  10 s  20 s  40 s   80 s  160 s  up to a day
+#   FAILED      5 s  50 s  8 min  1 h                 five of them block a file for good: no fault of an hour may be that
+#   MISSING     5 s  20 s  80 s  5 min  21 min       up to a day: a file may still be on its way, or its volume away
+LADDERS = {
+    Kind.CLAMD: Ladder(first=5, growth=2, cap=HOUR, blocks=8),
+    Kind.FAILED: Ladder(first=5, growth=10, cap=HOUR, blocks=8),
+    Kind.STORAGE: Ladder(first=5, growth=2, cap=DAY, blocks=8),
+    Kind.MISSING: Ladder(first=5, growth=4, cap=DAY, blocks=6),
+    Kind.CHANGED: Ladder(first=2, growth=2, cap=DAY, blocks=6),
+}
+
+
+def delay(kind: Kind, attempts: int) -> float:
+    """Return the seconds to wait after so many tries in a row without a verdict."""
+    ladder = LADDERS[kind]
+    return min(ladder.cap, ladder.first * ladder.growth ** min(attempts - 1, 30)) * random.uniform(*JITTER)
+
+
+def unchanged(attachment: Attachment, **more: Any) -> Settlement:
+    """Settle an attachment whose verdict stays as it is."""
+    return Settlement(attachment, attachment.verdict, attachment.reason, **more)
+
+
 def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Settlement:
     """Settle one try. `quarantine` says whether infected content is to be taken into quarantine after this."""
     if finding.kept:
-        flags = VERDICTS[finding.kind].flags
-        return Settlement(attachment, flags, attachment.verdict, attachment.reason, quarantine=attachment.quarantine)
+        return unchanged(attachment, flags=FLAGS[attachment.verdict], quarantine=attachment.quarantine)
     if finding.kind is Kind.DEADLY and attachment.verdict in SERVED_NAMES and finding.sha256 == attachment.sha256:
-        return Settlement(attachment, None, attachment.verdict, attachment.reason)  # bytes that an earlier clamd could scan
+        return unchanged(attachment)  # bytes that an earlier clamd could scan
     if finding.kind is Kind.MISSING and "://" in attachment.quarantine:
-        infected = VERDICTS[Kind.INFECTED]
-        return Settlement(attachment, infected.flags, infected.name, attachment.reason, quarantine=attachment.quarantine)
-    if finding.kind in retry_policy.LADDERS:
+        return Settlement(attachment, "infected", attachment.reason, FLAGS["infected"], quarantine=attachment.quarantine)
+    if finding.kind in LADDERS:
         return _without_verdict(attachment, finding)
     verdict = VERDICTS[finding.kind]
     take = quarantine and finding.kind is Kind.INFECTED
     return Settlement(
         attachment,
-        verdict.flags,
-        verdict.name,
+        verdict,
         finding.reason,
+        FLAGS[verdict],
         finding,
         claims=attachment.claims if finding.kind is Kind.DEADLY else 0,  # until someone asks for another scan
-        wait=AT_ONCE if take else None,
+        wait=0 if take else None,
         quarantine=PENDING if take else "",
-        event=_event(attachment, verdict.name),
+        event=_event(attachment, verdict),
     )
 
 
 def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
     attempts = attachment.attempts + 1
-    wait: float | None = retry_policy.delay(finding.kind, attempts)
+    wait = delay(finding.kind, attempts)
     # Tried alone again if clamd broke off over it, now or before: an outage in between changes nothing about that.
     claims = {Kind.FAILED: attachment.claims, Kind.CLAMD: attachment.claims - 1}.get(finding.kind, 0)
-    blocks = retry_policy.blocks(finding.kind, attempts)
-    if attachment.verdict in SERVED_NAMES and finding.kind is not Kind.CHANGED:
+    blocks, was_served = attempts >= LADDERS[finding.kind].blocks, attachment.verdict in SERVED_NAMES
+    if was_served and finding.kind is not Kind.CHANGED:
         # A re-scan that cannot be done takes nothing away from the verdict that there is; the next signatures bring it back.
-        if blocks:
-            attempts, wait, claims = 0, None, 0
-        kept = attachment.verdict, attachment.reason
-        return Settlement(attachment, None, *kept, attempts=attempts, claims=claims, wait=wait)
+        return unchanged(attachment) if blocks else unchanged(attachment, attempts=attempts, claims=claims, wait=wait)
     # Content that is not what was scanned loses its verdict at once, other content when the tries have lasted long enough.
     # What was served before the workers loses nothing to an outage, which says nothing about the file.
     spared = attachment.historic and finding.kind in {Kind.STORAGE, Kind.CLAMD}
-    block = (blocks and not spared) or attachment.verdict in SERVED_NAMES
-    verdict = UNVERIFIED.name if block else attachment.verdict
+    block = (blocks and not spared) or was_served
+    verdict = "unverified" if block else attachment.verdict
     return Settlement(
         attachment,
-        BLOCKED if block else None,
         verdict,
         printable(f"{finding.reason} (try {attempts})")[:255],
+        BLOCKED if block else None,
         attempts=attempts,
         claims=claims,
         wait=wait,
         quarantine=attachment.quarantine,
         event=_event(attachment, verdict) if block else "",
     )
-
-
-def quarantined(attachment: Attachment, where: str) -> Settlement:
-    """Settle an infected attachment whose content was taken into quarantine, or was gone."""
-    return Settlement(
-        attachment, None, attachment.verdict, attachment.reason, quarantine=where, event="quarantined" if "://" in where else ""
-    )
-
-
-def quarantine_failed(attachment: Attachment, why: str) -> Settlement:
-    """Settle an infected attachment that could not be taken into quarantine yet. It stays blocked by its flags."""
-    attempts = attachment.attempts + 1
-    reason = printable(f"{attachment.signature}; quarantine: {why}")[:255]
-    wait = retry_policy.delay(Kind.STORAGE, attempts)
-    return Settlement(attachment, None, attachment.verdict, reason, attempts=attempts, wait=wait, quarantine=PENDING)
-
-
-def scan_again(attachment: Attachment) -> Settlement:
-    """Settle an attachment whose content is no longer what its verdict is about."""
-    return Settlement(attachment, None, "waiting", "the content changed after its scan", wait=AT_ONCE)
 
 
 def _event(attachment: Attachment, verdict: str) -> str:

@@ -39,41 +39,38 @@ class Flags(NamedTuple):
     is_safe: bool
 
 
-class Verdict(NamedTuple):
-    """A word for `worker_scans.verdict`, and the flags that go with it."""
-
-    name: str
-    flags: Flags
-
-
 SERVED = Flags(scanned_for_virus=True, is_safe=True)
-INFECTED = Flags(scanned_for_virus=True, is_safe=False)
 BLOCKED = Flags(scanned_for_virus=False, is_safe=False)
+# The words of `worker_scans.verdict`, beside `waiting`, and the flags that go with each.
+FLAGS = {
+    "clean": SERVED,
+    "infected": Flags(scanned_for_virus=True, is_safe=False),
+    "released": SERVED,
+    "unscannable": BLOCKED,
+    "unverified": BLOCKED,
+}
+WORDS = ("waiting", *FLAGS)
+# The verdicts under which a file is served: only from these may a re-scan change the row.
+SERVED_NAMES = frozenset(name for name, flags in FLAGS.items() if flags == SERVED)
 
-# Final at once. The kinds that are not here are tried again (retry_policy) and end as UNVERIFIED.
+# Final at once. The kinds that are not here are tried again (LADDERS) and end as `unverified`.
 VERDICTS = {
-    Kind.CLEAN:      Verdict("clean", SERVED),         # clamd looked at exactly these bytes and found nothing
-    Kind.INFECTED:   Verdict("infected", INFECTED),    # clamd found a signature in them
-    Kind.RELEASED:   Verdict("released", SERVED),      # clamd did, but a person vouches for exactly these bytes
-    Kind.ENCRYPTED:  Verdict("unscannable", BLOCKED),  # nobody but its owner can look inside
-    Kind.OVER_LIMIT: Verdict("unscannable", BLOCKED),  # clamd stopped at one of its limits: a bomb, too deep, too long
-    Kind.TOO_LARGE:  Verdict("unscannable", BLOCKED),  # larger than what is scanned at all
-    Kind.BROKEN:     Verdict("unscannable", BLOCKED),  # cut short or forged: clamd says OK without having looked inside
-    Kind.NOT_OPENED: Verdict("unscannable", BLOCKED),  # of a format that this clamd does not look into
-    Kind.REFUSED_TYPE: Verdict("unscannable", BLOCKED),  # of a type that ATTACHMENTS_BLOCKED_TYPES names
-    Kind.REFUSED:    Verdict("unscannable", BLOCKED),  # file_url leads out of ATTACHMENTS_URL
-    Kind.DEADLY:     Verdict("unscannable", BLOCKED),  # each scan of it ended clamd or the worker, or did not end
+    Kind.CLEAN: "clean",                # clamd looked at exactly these bytes and found nothing
+    Kind.INFECTED: "infected",          # clamd found a signature in them
+    Kind.RELEASED: "released",          # clamd did, but a person vouches for exactly these bytes
+    Kind.ENCRYPTED: "unscannable",      # nobody but its owner can look inside
+    Kind.OVER_LIMIT: "unscannable",     # clamd stopped at one of its limits: a bomb, too deep, too long
+    Kind.TOO_LARGE: "unscannable",      # larger than what is scanned at all
+    Kind.BROKEN: "unscannable",         # cut short or forged: clamd says OK without having looked inside
+    Kind.NOT_OPENED: "unscannable",     # of a format that this clamd does not look into
+    Kind.REFUSED_TYPE: "unscannable",   # of a type that ATTACHMENTS_BLOCKED_TYPES names
+    Kind.REFUSED: "unscannable",        # file_url leads out of ATTACHMENTS_URL
+    Kind.DEADLY: "unscannable",         # each scan of it ended clamd or the worker, or did not end
 }  # fmt: skip
 # Blocked for what was found in bytes that are known by their hash: a person may vouch for them.
 RELEASABLE = {
     Kind.INFECTED, Kind.ENCRYPTED, Kind.OVER_LIMIT, Kind.BROKEN, Kind.NOT_OPENED, Kind.REFUSED_TYPE, Kind.DEADLY,
 }  # fmt: skip
-UNVERIFIED = Verdict("unverified", BLOCKED)
-# All that worker_scans.verdict can hold.
-WORDS = ("waiting", *dict.fromkeys(verdict.name for verdict in VERDICTS.values()), UNVERIFIED.name)
-
-# The verdicts under which a file is served: only from these may a re-scan change the row.
-SERVED_NAMES = frozenset(verdict.name for verdict in VERDICTS.values() if verdict.flags == SERVED)
 
 # Names that clamd reports as FOUND though it found no malware: it says that it could not look. Needs AlertExceedsMax and
 # AlertEncrypted, without which it says OK instead (tasks/attachments/scannable.py tests for them).

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from devstack.stack import Stack
 from settings import get_settings
-from tasks.attachments import run
+from tasks.attachments import run, scannable
 from tasks.attachments.run import Summary
 
 
@@ -103,7 +103,7 @@ def reread() -> None:
     """Forget the settings and what was made from them, as a new worker process has."""
     get_settings.cache_clear()
     run._process.cache_clear()
-    run._tested.clear()
+    scannable.forget()
 
 
 @pytest.fixture
@@ -115,12 +115,12 @@ def uploads(chat: Engine, folder: Path) -> Uploads:
 @pytest.fixture
 def clamd(scanners: Stack) -> Iterator[Any]:
     """clamd, to be broken: it is brought back as it was."""
-    run._tested.clear()
+    scannable.forget()
     yield scanners.clamd
     scanners.clamd.resume()
     scanners.clamd.configure({})
     scanners.clamd.restart()
-    run._tested.clear()
+    scannable.forget()
 
 
 @pytest.fixture

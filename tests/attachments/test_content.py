@@ -64,6 +64,9 @@ def test_content_that_changes_in_mid_scan_is_scanned_again(uploads: Uploads, sca
 
     with in_mid_scan(scanners.clamd, path, lambda: change(path, EICAR)):
         uploads.scan(attachment)
+    assert uploads.flags(attachment) == (0, 1)
+    uploads.make_due()
+    uploads.sweep()
 
     infected = change is not append  # this signature is tied to the file's beginning
     assert uploads.flags(attachment) == ((1, 0) if infected else (1, 1))

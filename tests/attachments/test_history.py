@@ -77,18 +77,6 @@ def test_they_are_scanned_while_they_are_served_or_blocked_until_then(
     assert history()["attachments"] == 0
 
 
-def test_they_may_be_trusted_up_to_a_date(uploads: Uploads) -> None:
-    trusted = uploads.add(EICAR, **SERVED, created_at="2024-01-01 00:00:00")
-    later = uploads.add(EICAR + b"\n", **SERVED)
-    uploads.sweep()
-
-    history("--block", "--trust-until", "2025-01-01")
-    uploads.sweep()
-
-    assert (uploads.flags(trusted), uploads.flags(later)) == ((1, 1), (1, 0))
-    assert (uploads.record(trusted).verdict, uploads.record(later).verdict) == ("released", "infected")
-
-
 def test_where_all_records_were_lost_the_operator_is_asked_before_any_row_is_touched(uploads: Uploads) -> None:
     uploads.sweep()
     old = [uploads.add(content) for content in (PNG, EICAR)]
@@ -131,12 +119,7 @@ def test_what_is_from_before_the_workers_is_counted_page_by_page(uploads: Upload
     uploads.execute("UPDATE message_attachments SET is_safe = 0 WHERE id = :id", id=old[0])
     uploads.sweep()
     found = history()
-    assert (found["attachments"], found["bytes"], found["oldest"][:10], found["newest"][:10]) == (
-        4,
-        40,
-        "2020-01-02",
-        "2020-01-05",
-    )
+    assert (found["attachments"], found["bytes"]) == (4, 40)
 
 
 def test_where_nothing_is_older_nothing_is_asked(uploads: Uploads) -> None:

@@ -19,13 +19,13 @@ from sqlalchemy import text
 from devstack.s3 import BUCKET
 from settings import get_settings
 from tasks import counters
-from tasks.attachments import find_unqueued, run
+from tasks.attachments import find_unqueued, run, scannable
 from tasks.attachments.clamd import Version
 from tasks.attachments.facts import SCANS
 from tasks.attachments.queue import LEASE_SECONDS, Queue
-from tasks.attachments.retry_policy import delay
 from tasks.attachments.scan import MOST_CLAIMS
 from tasks.attachments.scannable import EICAR
+from tasks.attachments.settlement import delay
 from tasks.attachments.storage import open_storage
 from tasks.attachments.verdicts import Kind
 from workers.cli import cli
@@ -219,6 +219,7 @@ def test_what_is_decided_about_a_file_holds_for_all_its_rows(uploads: Uploads, v
     infected = zipped(EICAR)
     first, same_file, same_bytes = uploads.add(infected), uploads.add(None, file_url="/files/0"), uploads.add(infected)
     uploads.scan(first)
+    uploads.sweep()
     uploads.scan(same_file)
     uploads.sweep()
 
@@ -261,9 +262,10 @@ def test_two_servers_with_etags_of_their_own_for_the_same_bytes_are_one_storage(
 
 def test_two_versions_behind_one_address_are_tested_once_each(uploads: Uploads) -> None:
     assert uploads
-    first, second = (run._fitness(Version("1.4.3", version)) for version in (27_000, 27_001))
-    assert run._fitness(Version("1.4.3", 27_000)) is first
-    assert run._fitness(Version("1.4.3", 27_001)) is second
+    clamd = run._process().clamd
+    first, second = (scannable.fitness(clamd, Version("1.4.3", version), 1024) for version in (27_000, 27_001))
+    assert scannable.fitness(clamd, Version("1.4.3", 27_000), 1024) is first
+    assert scannable.fitness(clamd, Version("1.4.3", 27_001), 1024) is second
 
 
 @pytest.mark.parametrize(
@@ -326,6 +328,7 @@ def test_a_versioned_bucket_keeps_no_old_version_of_a_moved_virus(
     attachment = uploads.add(None, file_url="/files/bad")
 
     uploads.scan(attachment)
+    uploads.sweep()
 
     assert len(list(vault.iterdir())) == 1
     assert "Versions" not in client.list_object_versions(Bucket="versioned", Prefix="files/bad")
@@ -341,9 +344,10 @@ def test_what_was_uploaded_since_the_check_is_not_removed_with_the_virus(
     reread()
     client.put_object(Bucket="replaced", Key="files/1", Body=EICAR)
 
-    with open_storage(get_settings()).open("/files/1") as content:
+    storage = open_storage(get_settings())
+    with storage.open("/files/1") as content:
         client.put_object(Bucket="replaced", Key="files/1", Body=PNG)
-        content.remove()
+        storage.remove("/files/1", content)
 
     assert client.get_object(Bucket="replaced", Key="files/1")["Body"].read() == PNG
     assert len(client.list_object_versions(Bucket="replaced", Prefix="files/1")["Versions"]) == 1

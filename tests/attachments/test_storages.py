@@ -68,6 +68,9 @@ def test_content_behind_http_that_changes_in_mid_scan_is_scanned_again(
     attachment = uploads.add(None, file_url="/assets/1")
 
     uploads.scan(attachment)
+    assert uploads.flags(attachment) == (0, 1)
+    uploads.make_due()
+    uploads.sweep()
 
     assert uploads.flags(attachment) == (1, 0)
 

@@ -80,7 +80,7 @@ def test_a_new_host_that_has_none_asks_before_it_touches_a_row(scanned: Backups,
     assert swept(other) == [SERVED, INFECTED]
     found = operations.history(other)
     assert (found["attachments"], found["choice"]) == (1, None)
-    operations.choose(other, "block", None)
+    operations.choose(other, "block")
     assert swept(other) == [(0, 0), INFECTED]
 
 

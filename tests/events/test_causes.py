@@ -5,8 +5,7 @@ from sqlalchemy import Engine, text
 
 from db.transactions import transact
 from devstack.emulators.client import Emulator, Fault
-from tasks.attachments.attachment import Attachment
-from tasks.attachments.settlement import settle
+from tasks.attachments.settlement import Attachment, settle
 from tasks.attachments.verdicts import Finding, Kind
 from tasks.notifications import breaker, run
 from tasks.notifications.breaker import RAMP_SECONDS, Breaker, Tally, advance, news

@@ -1,7 +1,7 @@
 """`chat-workers attachments`: list the verdicts of the virus scans, scan again, release a file, and check clamd."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -120,27 +120,21 @@ def release(attachment_id: int, reason: str, as_json: bool) -> None:
     emit(done, as_json, [f"attachment {attachment_id} is served after the next sweep ({counts})"])
 
 
-@group.command("history", changes=lambda given: given["choice"] or given["trust_until"])
+@group.command("history", changes=lambda given: given["choice"])
 @click.option("--scan", "choice", flag_value="scan", help="Scan them behind the uploads, while they are served.")
 @click.option("--block", "choice", flag_value="block", help="Serve none until it has been scanned.")
-@click.option("--trust-until", type=click.DateTime(), help="Serve those created until then (UTC) without a scan.")
 @as_json_option
-def history_command(choice: str | None, trust_until: datetime | None, as_json: bool) -> None:
+def history_command(choice: str | None, as_json: bool) -> None:
     """Show what is served from before the workers, or after a restore without their records; choose what becomes of it.
 
     Without an option nothing changes. What is chosen the sweeps carry out, 2,000 rows each; ask again for what is left.
     """
-    if trust_until and not choice:
-        raise click.UsageError("--trust-until needs --scan or --block for those that were created later")
     if choice:
-        operations.choose(get_engine(), choice, trust_until)
+        operations.choose(get_engine(), choice)
     found = operations.history(get_engine())
-    trusted = f", those until {found['trusted_until']} trusted" if found["trusted_until"] else ""
     said = f"{found['attachments']} attachments of {found['bytes']} bytes are served without a scan of ours on record"
-    dates = f", from {found['oldest']} to {found['newest']}" if found["attachments"] else ""
     ask = "choose --scan or --block; till then all stay as they are" if found["attachments"] else "there is nothing to choose"
-    chosen = f"chosen: {found['choice']}{trusted}" if found["choice"] else ask
-    emit(found, as_json, [said + dates, chosen])
+    emit(found, as_json, [said, f"chosen: {found['choice']}" if found["choice"] else ask])
 
 
 @group.command()
@@ -154,19 +148,15 @@ def check(as_json: bool) -> None:
     clamd = Clamd(settings.clamd_url, scan_seconds=settings.clamd_scan_seconds)
     version = clamd.version()
     faults = scannable.faults(clamd, settings.attachments_largest_bytes)
-    faulty = [{"sentence": fault.sentence, "fatal": fault.fatal} for fault in faults]
     said = [f"{'nothing is scanned' if fault.fatal else 'warning'}: {fault.sentence}" for fault in faults]
     allowed = set(settings.attachments_allowed_types)
     looked = scannable.opened(clamd).items()
     words = {name: "looked into" if found else "allowed" if name in allowed else "blocked" for name, found in looked}
-    emit(
-        {"engine": version.engine, "database_version": version.database, "faults": faulty, "formats": words},
-        as_json,
-        [
-            f"ClamAV {version.engine}, signatures {version.database or 'without a version'}",
-            *(said or ["clamd finds what is in the formats that are looked into, or says that it could not look"]),
-            Table(("format", ""), sorted(words.items())),
-        ],
-    )
-    if any(fault.fatal for fault in faults):
-        raise SystemExit(1)
+    found: dict[str, object] = {"engine": version.engine, "database_version": version.database}
+    found |= {"faults": [fault._asdict() for fault in faults], "formats": words}
+    lines: list[Line] = [
+        f"ClamAV {version.engine}, signatures {version.database or 'without a version'}",
+        *(said or ["clamd finds what is in the formats that are looked into, or says that it could not look"]),
+        Table(("format", ""), sorted(words.items())),
+    ]
+    emit(found, as_json, lines, wrong=any(fault.fatal for fault in faults))

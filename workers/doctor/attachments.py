@@ -18,7 +18,7 @@ def clamd(host: Host) -> Iterator[Answer]:
     settings = host.settings
     scanner = Clamd(settings.clamd_url, scan_seconds=min(settings.clamd_scan_seconds, SCAN_SECONDS))
     try:
-        yield _signatures(scanner.signatures_of())
+        yield _signatures(scanner.version().made)
         for fault in faults(scanner, settings.attachments_largest_bytes):
             yield wrong(fault.sentence)
         closed = [name for name, found in opened(scanner).items() if not found]

@@ -1,11 +1,12 @@
 """The interface of a storage: content in chunks, the identity of a version, and whether it is still the same."""
 
 import hashlib
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 
 # Any other word, or none, leaves the bytes as they are for all clients.
 COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
@@ -27,33 +28,33 @@ class ChangedError(Exception):
     """The content is not what it was said to be."""
 
 
-class Content(Protocol):
+@dataclass(frozen=True, slots=True)
+class Content:
     """Stored content that is being read, from its beginning, once."""
 
-    @property
-    def size(self) -> int | None:
-        """Bytes, None where the storage does not tell before the end."""
-
-    @property
-    def identity(self) -> str:
-        """What the storage calls this content, and would call no other; empty where it gives nothing to go by."""
-
-    def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer from its start; return how many bytes, 0 at the end. Raise StorageUnavailableError."""
-
-    def still_is(self, sha256: str) -> bool:
-        """Return whether that which file_url leads to now is the content that was read, whose hash is given."""
-
-    def remove(self) -> None:
-        """Delete the content: of a versioned bucket this version alone. Raise what `Storage.open` raises."""
+    pieces: Iterator[bytes]
+    """Of CHUNK bytes each but the last. Raises StorageUnavailableError."""
+    size: int | None
+    """Bytes, None where the storage does not tell before the end."""
+    identity: str
+    """What the storage calls this content, and would call no other; empty where it gives nothing to go by."""
+    may_hide_a_write: bool = False
+    version: str | None = None
+    """Of an object in a versioned bucket."""
 
 
-class Storage(Protocol):
+class Storage(ABC):
     """Where attachments lie. Every call has its deadlines; nothing outside the root is ever opened."""
 
+    @abstractmethod
     def open(self, file_url: str) -> AbstractContextManager[Content]:
         """Open content. Raise RefusedError, MissingError or StorageUnavailableError, also out of the body."""
 
+    @abstractmethod
+    def still_is(self, file_url: str, content: Content, sha256: str) -> bool:
+        """Return whether that which file_url leads to now is the content that was read, whose hash is given."""
+
+    @abstractmethod
     def put(self, file_url: str, content: Content, sha256: str, *, mode: int, writer: str = "") -> None:
         """Store a copy of the content, whole and durable or not at all; where there are file modes, with `mode`.
 
@@ -61,13 +62,17 @@ class Storage(Protocol):
         Raise ChangedError if its hash is another, and what `open` raises.
         """
 
+    @abstractmethod
+    def remove(self, file_url: str, content: Content) -> None:
+        """Delete the content: of a versioned bucket this version alone. Raise what `open` raises."""
 
-def sha256_of(content: Content, take: Callable[[memoryview], object] = len) -> str:
+
+def sha256_of(content: Content, take: Callable[[bytes], object] = len) -> str:
     """Read the content to its end, each piece of it given to `take`; return its SHA-256. Raise StorageUnavailableError."""
-    sha256, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    while length := content.read_into(buffer):
-        sha256.update(buffer[:length])
-        take(buffer[:length])
+    sha256 = hashlib.sha256()
+    for piece in content.pieces:
+        sha256.update(piece)
+        take(piece)
     return sha256.hexdigest()
 
 

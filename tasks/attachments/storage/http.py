@@ -10,8 +10,11 @@ from urllib3.exceptions import HTTPError
 
 from tasks.attachments.storage.address import url_segments
 from tasks.attachments.storage.base import (
+    CHUNK,
+    Content,
     MissingError,
     RefusedError,
+    Storage,
     StorageUnavailableError,
     is_compressed,
     sha256_of,
@@ -24,58 +27,8 @@ LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-class HttpContent:
-    """A response that is being read. It is the same as before if its strong ETag is, or else its bytes read once more."""
-
-    def __init__(self, storage: "HttpStorage", file_url: str, response: BaseHTTPResponse, within: Deadline) -> None:
-        self._storage = storage
-        self._file_url = file_url
-        self._response = response
-        self._within = within
-        self.size = _size(response)
-        # Without a length, an answer cut short looks like a whole one: it is read once more.
-        told = self.size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
-        self.identity = _identity(response) if told else ""
-        self._arrived = 0
-
-    def read_into(self, buffer: memoryview) -> int:
-        filled = 0
-        while filled < len(buffer) and (part := self._read(len(buffer) - filled)):
-            buffer[filled : filled + len(part)] = part
-            filled += len(part)
-        return filled
-
-    def _read(self, most: int) -> bytes:
-        """Return what one wait of at most STALL_SECONDS brings."""
-        try:
-            part = self._response.read1(most)
-        except (HTTPError, OSError) as error:
-            raise StorageUnavailableError(f"the transfer broke off: {said(error)}") from None
-        self._within.check()
-        self._arrived += len(part)
-        if not part:
-            self._within.over()
-        if not part and self.size is not None and self._arrived != self.size:
-            # read1 takes a closed connection for the end.
-            raise StorageUnavailableError(f"the transfer broke off after {self._arrived} of {self.size} bytes")
-        return part
-
-    def still_is(self, sha256: str) -> bool:
-        try:
-            with self._storage.request(self._file_url, known=self.identity) as (response, within):
-                if self.identity and (response.status == NOT_MODIFIED or _identity(response) == self.identity):
-                    return True
-                # Two servers behind one address may have ETags of their own for the same bytes.
-                return sha256_of(HttpContent(self._storage, self._file_url, response, within)) == sha256
-        except (MissingError, RefusedError):
-            return False
-
-    def remove(self) -> None:
-        raise StorageUnavailableError("over HTTP the API's files are only read")
-
-
-class HttpStorage:
-    """The server that ATTACHMENTS_URL names."""
+class HttpStorage(Storage):
+    """The server that ATTACHMENTS_URL names. Its files are only read."""
 
     def __init__(
         self, root_url: str, *, token: str | None, private_network: bool, connections: int, transfer_seconds: float = 300
@@ -85,7 +38,7 @@ class HttpStorage:
         """
         self.transfer_seconds = transfer_seconds
         self._root_url = root_url
-        self._url = urlsplit(root_url)
+        self._path = urlsplit(root_url).path
         self._server = Server("ATTACHMENTS_URL", root_url, private_network=private_network, connections=connections)
         # The bytes as they are stored: a compressed answer would be neither what is scanned nor what the hash is of.
         self._headers = {"Accept-Encoding": "identity"}
@@ -93,31 +46,36 @@ class HttpStorage:
             self._headers["Authorization"] = f"Bearer {token}"
 
     @contextmanager
-    def open(self, file_url: str) -> Iterator[HttpContent]:
-        with self.request(file_url) as (response, within):
-            yield HttpContent(self, file_url, response, within)
+    def open(self, file_url: str) -> Iterator[Content]:
+        with self._ask(file_url) as (response, within):
+            yield _content(response, within)
+
+    def still_is(self, file_url: str, content: Content, sha256: str) -> bool:
+        try:
+            with self._ask(file_url, known=content.identity) as (response, within):
+                if content.identity and (response.status == NOT_MODIFIED or _identity(response) == content.identity):
+                    return True
+                # Two servers behind one address may have ETags of their own for the same bytes.
+                return sha256_of(_content(response, within)) == sha256
+        except (MissingError, RefusedError):
+            return False
 
     def put(self, *_: object, **__: object) -> None:
         raise StorageUnavailableError("over HTTP the API's files are only read")
 
+    remove = put
+
     @contextmanager
-    def request(self, file_url: str, *, known: str = "") -> Iterator[tuple[BaseHTTPResponse, Deadline]]:
+    def _ask(self, file_url: str, *, known: str = "") -> Iterator[tuple[BaseHTTPResponse, Deadline]]:
         """Ask for a file and yield the answer: of status 200, or 304 if it is still the `known` one. Raise as `open` does.
 
         The deadline is for all of it, from connecting to the end of the body.
         """
-        path = "/".join(
-            (
-                self._url.path,
-                *(
-                    quote(LONE_PERCENT.sub("%25", part), safe="%!$&'()*+,;=:@~")
-                    for part in url_segments(file_url, self._root_url)
-                ),
-            )
-        )
+        parts = (LONE_PERCENT.sub("%25", part) for part in url_segments(file_url, self._root_url))
+        path = "/".join((self._path, *(quote(part, safe="%!$&'()*+,;=:@~") for part in parts)))
+        headers = {**self._headers, **({"If-None-Match": known} if known else {})}
         try:
             with Deadline(self.transfer_seconds) as within:
-                headers = {**self._headers, **({"If-None-Match": known} if known else {})}
                 response = self._server.ask("GET", path, headers)
                 try:
                     within.check()
@@ -131,6 +89,32 @@ class HttpStorage:
             raise StorageUnavailableError(str(error)) from None
         except OverdueError as error:
             raise StorageUnavailableError(f"the content did not arrive whole: {error}") from None
+
+
+def _content(response: BaseHTTPResponse, within: Deadline) -> Content:
+    length: str | None = response.headers.get("Content-Length")
+    if length is not None and not LENGTH.fullmatch(length):
+        # `+1`, `1_0` and thousands of digits are numbers for some parsers and none for others.
+        raise StorageUnavailableError("the server sends a Content-Length that is none")
+    size = None if length is None else int(length)
+    # Without a length, an answer cut short looks like a whole one: it is read once more.
+    told = size is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
+    return Content(_pieces(response, size, within), size, _identity(response) if told else "")
+
+
+def _pieces(response: BaseHTTPResponse, size: int | None, within: Deadline) -> Iterator[bytes]:
+    arrived = 0
+    try:
+        while piece := response.read(CHUNK):
+            within.check()
+            arrived += len(piece)
+            yield piece
+    except (HTTPError, OSError) as error:
+        raise StorageUnavailableError(f"the transfer broke off: {said(error)}") from None
+    within.check()
+    within.over()
+    if size not in (None, arrived):
+        raise StorageUnavailableError(f"the transfer broke off after {arrived} of {size} bytes")
 
 
 def _check(response: BaseHTTPResponse) -> None:
@@ -147,17 +131,6 @@ def _check(response: BaseHTTPResponse) -> None:
         raise StorageUnavailableError(f"the server answered with status {status}")
     if is_compressed(response.headers.get("Content-Encoding", "")):
         raise StorageUnavailableError("the server sends the file compressed, though it was asked for the bytes as stored")
-
-
-def _size(response: BaseHTTPResponse) -> int | None:
-    """Return the bytes that the body is said to have, None where it does not say. Raise StorageUnavailableError at nonsense."""
-    length: str | None = response.headers.get("Content-Length")
-    if length is None:
-        return None
-    if not LENGTH.fullmatch(length):
-        # `+1`, `1_0` and thousands of digits are numbers for some parsers and none for others.
-        raise StorageUnavailableError("the server sends a Content-Length that is none")
-    return int(length)
 
 
 def _identity(response: BaseHTTPResponse) -> str:

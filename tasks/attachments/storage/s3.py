@@ -9,10 +9,12 @@ from urllib.parse import unquote, urlsplit
 from tasks import s3
 from tasks.attachments.storage.address import segments
 from tasks.attachments.storage.base import (
+    CHUNK,
     ChangedError,
     Content,
     MissingError,
     RefusedError,
+    Storage,
     StorageUnavailableError,
     is_compressed,
     sha256_of,
@@ -22,40 +24,7 @@ from tasks.deadline import Deadline, OverdueError
 ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 
 
-class S3Content:
-    """An object that is being read."""
-
-    def __init__(self, storage: "S3Storage", file_url: str, answer: dict[str, Any], within: Deadline) -> None:
-        self._storage = storage
-        self._file_url = file_url
-        self._body = answer["Body"]
-        self._within = within
-        self.size: int | None = answer["ContentLength"]
-        self.identity = _identity(answer)
-        self._version: str | None = answer.get("VersionId")
-
-    def read_into(self, buffer: memoryview) -> int:
-        filled = 0
-        with _sentences("in the transfer"):
-            while filled < len(buffer) and (part := self._body.read(len(buffer) - filled)):
-                buffer[filled : filled + len(part)] = part
-                filled += len(part)
-            self._within.check()
-        if not filled:
-            self._within.over()
-        return filled
-
-    def still_is(self, sha256: str) -> bool:  # noqa: ARG002 - the ETag is the content's
-        try:
-            return self._storage.identity(self._file_url) == self.identity
-        except MissingError:
-            return False
-
-    def remove(self) -> None:
-        self._storage.remove(self._file_url, self._version)
-
-
-class S3Storage:
+class S3Storage(Storage):
     """A bucket and a prefix in it."""
 
     def __init__(self, root_url: str, *, connections: int, transfer_seconds: float) -> None:
@@ -68,22 +37,25 @@ class S3Storage:
         self._client = s3.make_client(connections=max(10, 2 * connections))
 
     @contextmanager
-    def open(self, file_url: str) -> Iterator[S3Content]:
+    def open(self, file_url: str) -> Iterator[Content]:
         with self._deadline() as within:
             answer = self._call("get_object", file_url)
+            body = answer["Body"]
             try:
                 if is_compressed(answer.get("ContentEncoding", "")):
                     raise StorageUnavailableError("the object's Content-Encoding has browsers expand what is scanned")
                 with _sentences("to get_object"):
-                    content = S3Content(self, file_url, answer, within)
-                yield content
+                    identity, size = _identity(answer), answer["ContentLength"]
+                yield Content(_pieces(body, within), size, identity, version=answer.get("VersionId"))
             finally:
-                answer["Body"].close()
+                body.close()
 
-    def identity(self, file_url: str) -> str:
-        """Return what the object is known by now. Raise MissingError or StorageUnavailableError."""
-        with self._deadline(), _sentences("to head_object"):
-            return _identity(self._call("head_object", file_url))
+    def still_is(self, file_url: str, content: Content, sha256: str) -> bool:  # noqa: ARG002 - the ETag is the content's
+        try:
+            with self._deadline(), _sentences("to head_object"):
+                return _identity(self._call("head_object", file_url)) == content.identity
+        except MissingError:
+            return False
 
     def put(self, file_url: str, content: Content, sha256: str, **_: object) -> None:
         # Through a file: an object is either put whole or not at all, and only if its hash is right.
@@ -94,10 +66,9 @@ class S3Storage:
             with self._deadline():
                 self._call("put_object", file_url, Body=file)
 
-    def remove(self, file_url: str, version: str | None) -> None:
-        """Delete the object; of a versioned bucket this version, whatever was uploaded since."""
+    def remove(self, file_url: str, content: Content) -> None:
         with self._deadline():
-            self._call("delete_object", file_url, **({"VersionId": version} if version else {}))
+            self._call("delete_object", file_url, **({"VersionId": content.version} if content.version else {}))
 
     def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
         key = "/".join((*filter(None, [self._prefix]), *segments(self._own(file_url), self._root_url)))
@@ -107,17 +78,13 @@ class S3Storage:
 
     def _own(self, file_url: str) -> str:
         """Return file_url as s3://bucket/key if it is the object's address on the web, as the API may have stored it."""
-        endpoint = urlsplit(self._client.meta.endpoint_url)
-        for base in (
-            f"{endpoint.netloc}/{self._bucket}/",
-            f"{self._bucket}.{endpoint.netloc}/",
-            f"{self._bucket}.s3.amazonaws.com/",
-        ):
-            for scheme in ("https", "http"):
-                if file_url.startswith(root := f"{scheme}://{base}"):
-                    if "?" in file_url:
-                        raise RefusedError("file_url has a query: a signed address ends, store the object's own")
-                    return f"s3://{self._bucket}/{unquote(file_url.removeprefix(root))}"
+        endpoint, bucket = urlsplit(self._client.meta.endpoint_url).netloc, self._bucket
+        scheme, _, address = file_url.partition("://")
+        for base in (f"{endpoint}/{bucket}/", f"{bucket}.{endpoint}/", f"{bucket}.s3.amazonaws.com/"):
+            if scheme in {"http", "https"} and address.startswith(base):
+                if "?" in address:
+                    raise RefusedError("file_url has a query: a signed address ends, store the object's own")
+                return f"s3://{bucket}/{unquote(address.removeprefix(base))}"
         return file_url
 
     @contextmanager
@@ -127,6 +94,15 @@ class S3Storage:
                 yield within
         except OverdueError as error:
             raise StorageUnavailableError(f"S3 gave no whole answer: {error}") from None
+
+
+def _pieces(body: Any, within: Deadline) -> Iterator[bytes]:
+    with _sentences("in the transfer"):
+        while piece := body.read(CHUNK):
+            within.check()
+            yield piece
+        within.check()
+    within.over()
 
 
 @contextmanager
