@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -178,10 +178,8 @@ def _backup_pace(value: str) -> str:
     return value
 
 
-class PolicySettings(BaseModel):
+class PolicySettings(BaseModel, frozen=True, extra="forbid"):
     """The fields of a retention policy that the table worker_retention_policies may set; None: the policy's default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool | None = None
     age: Annotated[str, _readable_by(parse_age)] | None = None

@@ -13,13 +13,11 @@ CLIENT_SECONDS = 5.0
 SENTINEL_SECONDS = 1.0
 
 
-def celery(settings: Settings) -> dict[str, Any]:
-    """Return what Celery must know beside the URL: plain values, for `inspect` and Flower show them."""
-    broker = parse_broker(settings.celery_broker_url)
-    options: dict[str, Any] = {}
-    if broker.scheme == "sentinel":
-        options = {"master_name": settings.redis_sentinel_master, "sentinel_kwargs": _sentinel_kwargs(settings)}
-    return {"broker_use_ssl": broker.tls or None, "broker_transport_options": options}
+def of_sentinels(settings: Settings) -> dict[str, Any]:
+    """Return what kombu must know beside the URL of sentinels; nothing of another's."""
+    if parse_broker(settings.celery_broker_url).scheme != "sentinel":
+        return {}
+    return {"master_name": settings.redis_sentinel_master, "sentinel_kwargs": _sentinel_kwargs(settings)}
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from beat_schedule import BEAT_SCHEDULE
-from settings import Settings
+from settings import Settings, parse_broker
 from tasks import broker
 from tasks.jobs import BEAT, JOBS, QUEUES, STARTED_BY, configured
 from workers.messages.read import QUIET
@@ -38,7 +38,6 @@ def _signed(entry: dict[str, Any]) -> dict[str, Any]:
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for the given environment."""
-    connection = broker.celery(settings)
     socket_options = {
         # The shortest one among all apps of a Redis database wins.
         "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
@@ -50,11 +49,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry_on_timeout": True,
-        **connection["broker_transport_options"],
+        **broker.of_sentinels(settings),
     }
     return {
         "broker_url": settings.celery_broker_url,
-        "broker_use_ssl": connection["broker_use_ssl"],
+        "broker_use_ssl": parse_broker(settings.celery_broker_url).tls or None,
         "broker_transport_options": socket_options,
         # Redis may come up after the workers, go away for an hour, or fail over to a replica that was read-only.
         "broker_connection_retry_on_startup": True,

@@ -6,7 +6,7 @@ Celery adopts the largest clock that it hears of, and could write no message wit
 from typing import Annotated, Any, Literal
 
 from kombu.utils.json import dumps, loads
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from workers.messages.read import RefusedError, body_of, envelope, load, part
 
@@ -18,23 +18,19 @@ REPLIES = ".reply.celery.pidbox"
 Clock = Annotated[int, Field(ge=0, le=2**63)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Headers(_Part):
+class _Headers(BaseModel, strict=True):
     clock: Clock | None = None
     expires: float | None = None
     ticket: str | None = None
     hostname: str | None = None
 
 
-class _Route(_Part):
+class _Route(BaseModel, strict=True):
     exchange: str
     routing_key: str
 
 
-class _Arguments(_Part):
+class _Arguments(BaseModel, strict=True):
     """Arguments that a worker uses in its event loop after the command was answered, where an error ends the worker."""
 
     queue: str | None = None
@@ -43,10 +39,8 @@ class _Arguments(_Part):
     routing_key: str | None = None
 
 
-class _Command(_Part):
+class _Command(BaseModel, strict=True, extra="forbid"):
     """A command's body, whose fields kombu passes on as arguments of a function."""
-
-    model_config = ConfigDict(extra="forbid")
 
     method: str
     arguments: _Arguments | None = None
@@ -57,7 +51,7 @@ class _Command(_Part):
     ticket: str | None = None
 
 
-class _Event(_Part):
+class _Event(BaseModel, strict=True):
     type: str
     clock: Clock = 0
 
