@@ -2,27 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
 
 from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, TYPES, ColumnNeed
-
-Kind = Literal["server", "table", "engine", "column", "type", "charset", "index", "foreign key", "rows"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that a live schema lacks; `where` is the server, a table or table.column."""
-
-    kind: Kind
-    where: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
-
 
 # A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
 SERVER = text("SELECT VERSION(), COALESCE(TIMESTAMPDIFF(MINUTE, NOW(), CONVERT_TZ(NOW(), '+00:00', @@GLOBAL.time_zone)), 0)")
@@ -85,56 +70,52 @@ class LiveColumn(NamedTuple):
     column_type: str
     length: int | None
     charset: str | None
-    is_nullable: Literal["YES", "NO"]
+    is_nullable: str
 
 
-@dataclass(frozen=True)
-class LiveSchema:
-    """What the database has of COLUMNS' tables; `indexes` maps (table, index) to the columns in their order."""
-
-    engines: dict[str, str | None]
-    columns: dict[tuple[str, str], LiveColumn]
-    indexes: dict[tuple[str, str], list[str]]
-
-
-def check_shared_schema(engine: Engine) -> list[Difference]:
-    """Return the differences between the shared schema and the needs of the workers."""
+def check_shared_schema(engine: Engine) -> list[str]:
+    """Return a sentence for each difference between the shared schema and the needs of the workers."""
+    names = {"names": list(COLUMNS)}
+    indexes: dict[tuple[str, str], list[str]] = {}
     with engine.connect() as connection:
         version, offset = connection.execute(SERVER).one()
         if too_old := server_difference(version):
             # The tables below look different there, so the rest can only be told on a newer server.
             return [too_old]
-        live = _read(connection, _server(version))
+        for table, index, column in connection.execute(TABLE_INDEXES[_server(version)], names):
+            indexes.setdefault((table, index), []).append(column)
+        engines = {row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)}
+        columns = {(row[0], row[1]): LiveColumn(*row[2:]) for row in connection.execute(TABLE_COLUMNS, names)}
         children = foreign_keys(connection, DELETED_FROM)
         logs = {str(row[0]): str(row[1]) for row in connection.execute(LOGS)}
-        differences = [difference for table in COLUMNS for difference in _table_differences(table, live)]
-        queue_is_whole = not any(difference.where.startswith("chat_notifications") for difference in differences)
-        strays = stray_statuses(connection) if queue_is_whole else {}
+        differences = {}
+        for table in COLUMNS:
+            leading = [each for (owner, _), each in indexes.items() if owner == table]
+            own = {name: column for (owner, name), column in columns.items() if owner == table}
+            lacks = [f"table {table} is missing"]
+            differences[table] = [*_table_differences(table, engines[table], own, leading)] if table in engines else lacks
+        strays = {} if differences["chat_notifications"] else stray_statuses(connection)
     return [
-        *([Difference("server", "binlog_format", STATEMENTS)] if logs == REFUSING else []),
-        *differences,
+        *([STATEMENTS] if logs == REFUSING else []),
+        *chain(*differences.values()),
         *(
-            Difference(
-                "rows",
-                "chat_notifications",
-                f"chat_notifications has rows whose delivery_status is {status!r} ({rows}"
-                f"{'+' if rows >= 1000 else ''}), which no worker claims: PENDING would have them sent",
-            )
+            f"chat_notifications has rows whose delivery_status is {status!r} ({rows}{'+' if rows >= 1000 else ''}), which no"
+            " worker claims: PENDING would have them sent"
             for status, rows in strays.items()
         ),
-        *(Difference("foreign key", parent, sentence) for parent, sentence in children),
+        *children,
         *(
-            Difference("type", ".".join(where), f"{'.'.join(where)} is DATETIME, {ZONELESS.format(offset)}")
-            for where, column in live.columns.items()
-            if offset and column.data_type == "datetime" and COLUMNS[where[0]].get(where[1]) == TIME
+            f"{table}.{name} is DATETIME, {ZONELESS.format(offset)}"
+            for (table, name), column in columns.items()
+            if offset and column.data_type == "datetime" and COLUMNS[table].get(name) == TIME
         ),
     ]
 
 
-def foreign_keys(connection: Connection, tables: Sequence[str]) -> list[tuple[str, str]]:
+def foreign_keys(connection: Connection, tables: Sequence[str]) -> list[str]:
     """Return a sentence for each key of others to these tables, as far as this account may see them."""
     return [
-        (parent, f"{child}.{key} is ON DELETE {rule}: purging {parent} {PURGING.get(rule, 'would change {}').format(child)}")
+        f"{child}.{key} is ON DELETE {rule}: purging {parent} {PURGING.get(rule, 'would change {}').format(child)}"
         for child, key, parent, rule in connection.execute(CHILDREN, {"names": tables})
     ]
 
@@ -147,68 +128,53 @@ def stray_statuses(connection: Connection) -> dict[str, int]:
     return {status: connection.execute(WITH_STATUS, {"status": status}).scalar_one() for status in strays}
 
 
-def server_difference(version: str) -> Difference | None:
-    """Given the server's VERSION(), return the difference if it is not supported."""
+def server_difference(version: str) -> str | None:
+    """Given the server's VERSION(), return a sentence if it is not supported."""
     server = _server(version)
     major, minor = map(int, version.split(".")[:2])
     if (major, minor) >= OLDEST_SERVERS[server]:
         return None
     needed = " or ".join(f"{name} {oldest[0]}.{oldest[1]}" for name, oldest in OLDEST_SERVERS.items())
-    return Difference("server", server, f"the server is {server} {major}.{minor}; claiming rows needs {needed} or newer")
+    return f"the server is {server} {major}.{minor}; claiming rows needs {needed} or newer"
 
 
 def _server(version: str) -> str:
     return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
-def _read(connection: Connection, server: str) -> LiveSchema:
-    names = {"names": list(COLUMNS)}
-    indexes: dict[tuple[str, str], list[str]] = {}
-    for table, index, column in connection.execute(TABLE_INDEXES[server], names):
-        indexes.setdefault((table, index), []).append(column)
-    return LiveSchema(
-        engines={row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)},
-        columns={(row[0], row[1]): LiveColumn(*row[2:]) for row in connection.execute(TABLE_COLUMNS, names)},
-        indexes=indexes,
-    )
-
-
-def _table_differences(table: str, live: LiveSchema) -> Iterator[Difference]:
-    if table not in live.engines:
-        yield Difference("table", table, f"table {table} is missing")
-        return
-    if (engine := live.engines[table]) is None:
-        yield Difference("engine", table, f"{table} is a view; the workers need a table, of InnoDB")
+def _table_differences(
+    table: str, engine: str | None, columns: dict[str, LiveColumn], leading: list[list[str]]
+) -> Iterator[str]:
+    """Given a table's engine, its columns and those of each of its indexes in their order, yield what it lacks."""
+    if engine is None:
+        yield f"{table} is a view; the workers need a table, of InnoDB"
         return
     if engine != "InnoDB":
-        yield Difference("engine", table, f"{table} uses {engine}; the workers need InnoDB's row locks and transactions")
+        yield f"{table} uses {engine}; the workers need InnoDB's row locks and transactions"
     for name, need in COLUMNS[table].items():
-        yield from _column_differences(f"{table}.{name}", need, live.columns.get((table, name)))
-    leading = [columns for (owner, _), columns in live.indexes.items() if owner == table]
+        yield from _column_differences(f"{table}.{name}", need, columns.get(name))
     for index in INDEXES:
         # Without its columns, which are named above, there can be no index.
-        if index.table != table or any((table, column) not in live.columns for column in index.columns):
+        if index.table != table or not columns.keys() >= {*index.columns}:
             continue
-        if not any(set(columns[: len(index.columns)]) == set(index.columns) for columns in leading):
-            wanted = ", ".join(index.columns)
-            yield Difference("index", table, f"{table} has no index that leads with ({wanted}): {index.without}")
+        if not any(set(each[: len(index.columns)]) == set(index.columns) for each in leading):
+            yield f"{table} has no index that leads with ({', '.join(index.columns)}): {index.without}"
 
 
-def _column_differences(where: str, need: ColumnNeed, live: LiveColumn | None) -> Iterator[Difference]:
+def _column_differences(where: str, need: ColumnNeed, live: LiveColumn | None) -> Iterator[str]:
     if live is None:
-        yield Difference("column", where, f"column {where} is missing")
+        yield f"column {where} is missing"
         return
     if live.data_type not in TYPES[need.kind]:
-        usable = ", ".join(TYPES[need.kind])
-        yield Difference("type", where, f"{where} is {live.column_type}; the workers need {need.kind} ({usable})")
+        yield f"{where} is {live.column_type}; the workers need {need.kind} ({', '.join(TYPES[need.kind])})"
         return
     if live.data_type == "enum":
         known = re.findall(r"'((?:[^']|'')*)'", live.column_type)
         if missing := [word for word in need.words if word not in known]:
-            yield Difference("type", where, f"{where} is an ENUM without {', '.join(missing)}")
+            yield f"{where} is an ENUM without {', '.join(missing)}"
     elif live.length is not None and live.length < need.room:
-        yield Difference("type", where, f"{where} is {live.column_type}; the workers need {need.room} characters")
+        yield f"{where} is {live.column_type}; the workers need {need.room} characters"
     if need.emoji and live.charset != "utf8mb4":
-        yield Difference("charset", where, f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused")
+        yield f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused"
     if need.null and live.is_nullable == "NO":
-        yield Difference("type", where, f"{where} is NOT NULL; the workers clear it with NULL")
+        yield f"{where} is NOT NULL; the workers clear it with NULL"

@@ -73,7 +73,7 @@ def plan(
         place = start(engine, target, cutoff)
         with engine.connect() as connection:
             explained = _explain(connection, target, place)
-            keys = [sentence for _, sentence in foreign_keys(connection, [target.table])] if policy.archives else []
+            keys = foreign_keys(connection, [target.table]) if policy.archives else []
         counted = count(engine, target, place, policy.age_column, seconds=seconds, progress=progress)
     return Plan(
         policy=policy.name,

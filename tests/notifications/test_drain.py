@@ -193,7 +193,7 @@ def test_rows_without_a_status_are_sent_and_those_with_another_are_named(api: Ch
     run.drain()
     assert api.status(without) == api.status(sent) == ("SENT", 1, None)
     assert accepted() == [(str(without), "phone")]
-    assert [str(difference) for difference in check_shared_schema(api.engine) if difference.kind == "rows"] == [
+    assert [each for each in check_shared_schema(api.engine) if "has rows" in each] == [
         "chat_notifications has rows whose delivery_status is '' (1), which no worker claims: PENDING would have them sent"
     ]
     with api.engine.connect() as connection:

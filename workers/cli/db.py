@@ -34,7 +34,7 @@ def migrate_command() -> None:
 @as_json_option
 def check(as_json: bool) -> None:
     """Say, a line each, where the live schema lacks what the workers need. Exit 1 if it lacks anything."""
-    differences = [str(difference) for difference in check_shared_schema(get_engine())]
+    differences = check_shared_schema(get_engine())
     with get_engine().connect() as connection:
         differences += filter(None, [revision_fault(connection)])
         if connection.execute(INDEX_BY_TYPE).scalar() is None:
