@@ -6,7 +6,6 @@ docs/security.md says of each table and key what it holds of people; tests/reten
 import math
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from datetime import timedelta
 from typing import Any, cast
 
@@ -14,7 +13,6 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from db.batches.count import count
-from db.batches.place import start
 from db.batches.target import ID, Key, Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
@@ -56,18 +54,14 @@ def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] |
     """
     settings, found = get_settings(), dict[str, int]()
     limits = Limits(sys.maxsize, math.inf, BATCH_ROWS, settings.batches_seconds, settings.batches_rest)
-    throttle = Throttle.from_urls(
-        settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
-    )
-    with closing(throttle), hold(engine, "forget") as lock:
+    with Throttle.of(settings) as throttle, hold(engine, "forget") as lock:
         for table, (predicate, key) in TABLES.items():
             target = Target(table, predicate.format(id=person), key)
-            place = start(engine, target, None)
             if stop is None:
-                found[table] = count(engine, target, place, "1", seconds=math.inf).rows
+                found[table] = count(engine, target, None, "1", seconds=math.inf).rows
             else:
-                walked = walk(engine, target, place, limits, lock, throttle, halt=lambda: "stopped" if stop() else None)
-                found[table] = walked.progress.rows
+                walked = walk(engine, target, None, limits, lock, throttle, halt=lambda: "stopped" if stop() else None)
+                found[table] = walked.rows
     events = cast(list[tuple[bytes, dict[bytes, bytes]]], redis.xrange(STREAM, count=2 * MOST_EVENTS))
     his = [event for event, told in events if told.get(b"recipient_id") == str(person).encode()]
     found[STREAM] = int(redis.xdel(STREAM, *his)) if stop and his else len(his)

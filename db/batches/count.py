@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.batches.place import Place
-from db.batches.search import skip_gap
+from db.batches.place import Place, skip_gap, start
 from db.batches.target import Target
 
 # Counting returns one row a window whatever it holds, so its windows are wider than those of a walk.
@@ -28,15 +27,15 @@ class Count:
 def count(
     engine: Engine,
     target: Target,
-    place: Place,
+    cutoff: object,
     age: str,
     *,
     seconds: float,
     progress: Callable[[Place, int], None] = lambda _place, _rows: None,
 ) -> Count:
-    """Count the target's rows from `place` on, by SQL `age`. Each query reads one window of the primary key at most."""
+    """Count the target's rows, their age by SQL `age`. Each query reads one window of the primary key at most."""
     deadline = time.monotonic() + seconds
-    rows, ages = 0, list[Any]()
+    place, rows, ages = start(engine, target, cutoff), 0, list[Any]()
     statement = target.count(age)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not place.finished and time.monotonic() <= deadline:

@@ -1,8 +1,8 @@
 """The throttle: a walk waits while too much is running on the server or a replica has fallen behind."""
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
+from settings import Settings
 
 # How often the server is asked; pt-archiver and gh-ost look once a second.
 CHECK_SECONDS = 0.5
@@ -34,10 +35,15 @@ class Throttle:
     _reason: str | None = None
 
     @classmethod
-    def from_urls(cls, most_running: int, most_lag_seconds: float, replica_urls: Iterable[str]) -> Self:
-        """Return a throttle that watches these replicas, each named by its host in what it says."""
-        engines = [create_engine(url, read_seconds=REPLICA_READ_SECONDS) for url in replica_urls]
-        return cls(most_running, most_lag_seconds, {f"{e.url.host}:{e.url.port or 3306}": e for e in engines})
+    @contextmanager
+    def of(cls, settings: Settings) -> Iterator[Self]:
+        """Yield the throttle of BATCHES_*; it names each replica by its host in what it says."""
+        with ExitStack() as closing:
+            engines = [create_engine(url, read_seconds=REPLICA_READ_SECONDS) for url in settings.batches_replica_urls]
+            for engine in engines:
+                closing.callback(engine.dispose)
+            replicas = {f"{engine.url.host}:{engine.url.port or 3306}": engine for engine in engines}
+            yield cls(settings.batches_most_running, settings.batches_most_lag_seconds, replicas)
 
     def reason(self, session: Connection) -> str | None:
         """Return why to wait now, None if there is no reason. The servers are asked again after CHECK_SECONDS."""
@@ -45,11 +51,6 @@ class Throttle:
             self._reason = self._running(session) or self._lag(session)
             self._checked_at = self.clock()
         return self._reason
-
-    def close(self) -> None:
-        with ExitStack() as closing:
-            for engine in self.replicas.values():
-                closing.callback(engine.dispose)
 
     def _running(self, session: Connection) -> str | None:
         running = int(session.execute(RUNNING).one()[1]) - 1  # the query itself is one

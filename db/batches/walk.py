@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Engine
 
 from db.batches.batch import Batch, Keeper, Record
-from db.batches.place import Place
-from db.batches.search import find
-from db.batches.size import next_size
+from db.batches.place import Place, find, start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.locks import Lock
 from db.transactions import transact
 
 FIRST_BATCH_ROWS = 500
+SMALLEST_BATCH_ROWS = 50
 HOLD_SECONDS = 0.25
 # While one key in so many matches, batches are ranges of keys, which need not be read before they are written: that saves half
 # the reading in the first purge of a table. Elsewhere a list keeps the write from touching, and locking, rows that stay.
@@ -41,7 +40,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a walk has done so far. `skipped` rows were locked by others; `held` is why it waits now, if it does."""
+    """What a walk has done so far. `skipped` rows were locked by others; `held` is why it waits now, if it does.
+
+    `why` it ended: "finished", or the bound, or the reason that `halt` gave.
+    """
 
     rows: int
     batches: int
@@ -49,20 +51,13 @@ class Progress:
     skipped: int = 0
     held_seconds: float = 0.0
     held: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Walked:
-    """How a walk ended. `why` is "finished", or the bound, or the reason that `halt` gave."""
-
-    progress: Progress
-    why: str
+    why: str = ""
 
 
 def walk(
     engine: Engine,
     target: Target,
-    place: Place,
+    cutoff: object,
     limits: Limits,
     lock: Lock,
     throttle: Throttle,
@@ -71,22 +66,22 @@ def walk(
     keeper: Keeper | None = None,
     halt: Callable[[], str | None] = lambda: None,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Walked:
-    """Write the target's rows from `place` on, batch by batch; return how it ended.
+) -> Progress:
+    """Write the target's rows that there are now, batch by batch, from the first key on; return how it ended.
 
     `record` is called in the transaction of each batch, so what it counts is true whenever the process dies. `halt` is asked
     between batches and names a reason to end. Raise LockLostError when another run may have taken over; no batch is written
     then.
     """
     began = time.monotonic()
-    state = Progress(0, 0, place)
+    state = Progress(0, 0, start(engine, target, cutoff))
     size = min(FIRST_BATCH_ROWS, limits.batch_rows)
     dense = False
     while True:
         if state.place.finished:
-            return Walked(state, "finished")
+            return replace(state, why="finished")
         if why := halt() or limits.reached(state.rows, time.monotonic() - began):
-            return Walked(state, why)
+            return replace(state, why=why)
         if held := throttle.reason(lock.session):
             progress(replace(state, held=held))
             time.sleep(HOLD_SECONDS)
@@ -117,6 +112,15 @@ def walk(
         )
         progress(state)
         if written.tried == size or took > limits.batch_seconds:
-            size = next_size(written.tried, took, target_seconds=limits.batch_seconds, largest=limits.batch_rows)
+            size = next_size(written.tried, took, limits)
         if limits.rest:
             time.sleep(took * limits.rest)
+
+
+def next_size(size: int, seconds: float, limits: Limits) -> int:
+    """Given a batch of `size` rows that took `seconds`, return how many rows should take what a transaction may.
+
+    One slow moment halves the size at most, one fast batch doubles it at most.
+    """
+    wanted = size * min(max(limits.batch_seconds / max(seconds, 0.001), 0.5), 2.0)
+    return int(min(max(wanted, SMALLEST_BATCH_ROWS), limits.batch_rows))

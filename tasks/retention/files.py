@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from db.batches.batch import Record
 from db.batches.count import Count
 from db.batches.place import Place
-from db.batches.walk import Limits, Progress, Walked
+from db.batches.walk import Limits, Progress
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
 
@@ -58,7 +58,7 @@ def delete(
     record: Record,
     halt: Callable[[], str | None],
     progress: Callable[[Progress], None],
-) -> Walked:
+) -> Progress:
     """Delete the files, and the run's folders of which nothing is left; return how it ended.
 
     A file is recorded as deleted first: one that a killed run has left is found by the next.
@@ -72,7 +72,7 @@ def delete(
 
     for path, _ in files.older(cutoff):
         if why := halt() or limits.reached(state.rows, time.monotonic() - began):
-            return Walked(state, why)
+            return replace(state, why=why)
         transact(engine, partial(write, path=path))
         path.unlink(missing_ok=True)
         if path.parent != files.folder:
@@ -80,4 +80,4 @@ def delete(
                 path.parent.rmdir()
         state = replace(state, rows=state.rows + 1, batches=state.batches + 1)
         progress(state)
-    return Walked(state, "finished")
+    return replace(state, why="finished")

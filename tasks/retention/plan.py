@@ -74,7 +74,7 @@ def plan(
         with engine.connect() as connection:
             explained = _explain(connection, target, place)
             keys = foreign_keys(connection, [target.table]) if policy.archives else []
-        counted = count(engine, target, place, policy.age_column, seconds=seconds, progress=progress)
+        counted = count(engine, target, cutoff, policy.age_column, seconds=seconds, progress=progress)
     return Plan(
         policy=policy.name,
         does=policy.does,

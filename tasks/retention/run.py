@@ -3,16 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.batches.place import start
 from db.batches.throttle import CHECK_SECONDS, Throttle
-from db.batches.walk import Limits, Progress, Walked, walk
+from db.batches.walk import Limits, Progress, walk
 from db.locks import Lock, LockedError, LockLostError, hold
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
@@ -23,7 +21,6 @@ from tasks.retention.policies import Policy
 from tasks.retention.rules import RuleError, Rules
 
 log = structlog.get_logger(__name__)
-
 
 NOT_DUE = "not due: today's run was made"
 FIRST_HOUR = 1
@@ -90,12 +87,8 @@ def run_policy(
             destination(policy)  # a run that has no place for its archive does not begin
         if isinstance(policy.target, Files):
             policy.target.folder  # noqa: B018 - nor one without a folder
-        settings = get_settings()
-        throttle = Throttle.from_urls(
-            settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
-        )
         try:
-            with closing(throttle), hold(engine, lock_of(policy)) as lock:
+            with Throttle.of(get_settings()) as throttle, hold(engine, lock_of(policy)) as lock:
                 return _Run(engine, policy, now, lock, throttle, by, any_hour, seconds, stop, progress).run()
         except LockedError:
             with engine.connect() as connection:
@@ -134,8 +127,9 @@ class _Run:
             reason = f"failed: {_reason(error)}"
             self._close(entry, reason, failed=True)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
-        done, skipped = walked.progress, walked.progress.skipped
-        why = f"{walked.why}; locked or referred to, left for the next run: {skipped:,}" if skipped else walked.why
+        why = walked.why
+        if walked.skipped:
+            why += f"; locked or referred to, left for the next run: {walked.skipped:,}"
         counted = self._close(entry, why)
         return Report(
             policy=self.policy.name,
@@ -143,15 +137,15 @@ class _Run:
             why=why,
             finished=walked.why == "finished",
             run=entry.run,
-            rows=done.rows if counted is None else counted,
-            skipped=skipped,
-            batches=done.batches,
+            rows=walked.rows if counted is None else counted,
+            skipped=walked.skipped,
+            batches=walked.batches,
             seconds=time.monotonic() - began,
             held_seconds=self._held,
             cutoff=entry.cutoff,
         )
 
-    def _walk(self, entry: ledger.Entry) -> Walked:
+    def _walk(self, entry: ledger.Entry) -> Progress:
         settings, target = get_settings(), self.policy.target
         limits = Limits(
             rows=self.rules.rows_per_run,
@@ -176,7 +170,7 @@ class _Run:
         return walk(
             self.engine,
             target,
-            start(self.engine, target, entry.cutoff),
+            entry.cutoff,
             limits,
             self.lock,
             self.throttle,

@@ -1,11 +1,9 @@
 """Delete expired typing indicators, in batches that do not block the API's writes."""
 
 from collections.abc import Callable
-from contextlib import closing
 
 from sqlalchemy import Engine, text
 
-from db.batches.place import start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
@@ -33,20 +31,16 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
     """Delete the indicators that have expired by the database's clock; return how many, None if another run is at it."""
     settings = get_settings()
     limits = Limits(ROWS, SECONDS, BATCH_ROWS, settings.batches_seconds)
-    throttle = Throttle.from_urls(
-        settings.batches_most_running, settings.batches_most_lag_seconds, settings.batches_replica_urls
-    )
     try:
-        with closing(throttle), hold(engine, LOCK) as lock:
+        with Throttle.of(settings) as throttle, hold(engine, LOCK) as lock:
             with engine.connect() as connection:
                 cutoff = connection.execute(NOW).scalar_one()
-            place = start(engine, EXPIRED, cutoff)
 
             def halt() -> str | None:
                 if stop():
                     return "asked to stop"
                 return "paused" if lock.session.execute(PAUSED).scalar() else None
 
-            return walk(engine, EXPIRED, place, limits, lock, throttle, halt=halt).progress.rows
+            return walk(engine, EXPIRED, cutoff, limits, lock, throttle, halt=halt).rows
     except LockedError:
         return None

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +11,15 @@ from sqlalchemy import Connection, Engine, event, text
 
 from db.batches.batch import STATEMENT_ROWS
 from db.batches.count import count
-from db.batches.place import Place, start
-from db.batches.search import find
-from db.batches.size import next_size
+from db.batches.place import find, start
 from db.batches.target import MINUTE, Target
 from db.batches.throttle import CHECK_SECONDS, RUNNING, Throttle
-from db.batches.walk import Limits, Progress, Walked, walk
+from db.batches.walk import Limits, Progress, next_size, walk
 from db.engine import create_engine
 from db.locks import hold, is_held
 from db.migrate import migrate
 from devstack.stack import Stack
+from settings import get_settings
 from tests.processes import wait_until
 
 OLD = Target("things", "age < :cutoff")
@@ -52,11 +50,9 @@ def left(engine: Engine) -> list[int]:
         return list(connection.execute(text("SELECT id FROM things ORDER BY id")).scalars())
 
 
-def purge(engine: Engine, target: Target = OLD, limits: Limits = LIMITS, place: Place | None = None, **options: Any) -> Walked:
+def purge(engine: Engine, target: Target = OLD, limits: Limits = LIMITS, **options: Any) -> Progress:
     with hold(engine, "test") as lock:
-        return walk(
-            engine, target, place or start(engine, target, CUTOFF), limits, lock, options.pop("throttle", FREE), **options
-        )
+        return walk(engine, target, CUTOFF, limits, lock, options.pop("throttle", FREE), **options)
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_all_that_matches_goes_whatever_the_keys_look_like(things: Engine, ids: 
     fill(things, ids)
     walked = purge(things)
     assert left(things) == []
-    assert (walked.why, walked.progress.rows) == ("finished", len(ids))
+    assert (walked.why, walked.rows) == ("finished", len(ids))
 
 
 def test_an_empty_table_is_finished_at_once(things: Engine) -> None:
@@ -98,7 +94,7 @@ def test_what_does_not_match_stays_in_dense_and_in_sparse_stretches(things: Engi
     walked = purge(things)
     expected = [i for i in range(1, 2001) if i % 3 == 0] + list(range(2001, 4011))
     assert left(things) == expected
-    assert walked.progress.rows == 5010 - len(expected)
+    assert walked.rows == 5010 - len(expected)
 
 
 def test_no_transaction_writes_more_rows_than_the_batch_limit(things: Engine) -> None:
@@ -132,24 +128,28 @@ def test_a_row_that_changes_between_search_and_write_stays(things: Engine) -> No
 
 def test_rows_that_come_after_the_start_are_left_for_the_next_walk(things: Engine) -> None:
     fill(things, range(1, 11))
-    place = start(things, OLD, CUTOFF)
-    fill(things, (20, 21))
-    assert purge(things, place=place).why == "finished"
-    assert left(things) == [20, 21]
+    late: list[int] = []
+
+    def halt() -> None:
+        late.append(20 + len(late))
+        fill(things, late[-1:])
+
+    assert purge(things, halt=halt).why == "finished"
+    assert left(things) == late != []
 
 
-def test_it_ends_at_its_rows_and_goes_on_from_there(things: Engine) -> None:
+def test_it_ends_at_its_rows_and_the_next_goes_on_from_there(things: Engine) -> None:
     fill(things, range(1, 1001))
     first = purge(things, limits=replace(LIMITS, rows=300))
-    assert (first.why, first.progress.rows, left(things)) == ("its rows per run are done", 300, list(range(301, 1001)))
-    second = purge(things, place=first.progress.place)
-    assert (second.why, second.progress.rows, left(things)) == ("finished", 700, [])
+    assert (first.why, first.rows, left(things)) == ("its rows per run are done", 300, list(range(301, 1001)))
+    second = purge(things)
+    assert (second.why, second.rows, left(things)) == ("finished", 700, [])
 
 
 def test_it_ends_when_its_time_is_up(things: Engine) -> None:
     fill(things, range(1, 1001))
     walked = purge(things, limits=replace(LIMITS, seconds=0.0))
-    assert (walked.why, walked.progress.rows) == ("its time is up", 0)
+    assert (walked.why, walked.rows) == ("its time is up", 0)
 
 
 def test_it_ends_between_two_batches_when_told_to(things: Engine) -> None:
@@ -161,14 +161,14 @@ def test_it_ends_between_two_batches_when_told_to(things: Engine) -> None:
         progress=asked.append,
         halt=lambda: "enough" if len(asked) == 3 else None,
     )
-    assert (walked.why, walked.progress.rows, len(left(things))) == ("enough", 300, 700)
+    assert (walked.why, walked.rows, len(left(things))) == ("enough", 300, 700)
 
 
 def test_a_change_is_written_once_to_each_row(things: Engine) -> None:
     fill(things, range(1, 1001))
     target = Target("things", "age < :cutoff AND touched < 1", change="touched = touched + 1")
-    assert purge(things, target).progress.rows == 1000
-    assert purge(things, target).progress.rows == 0
+    assert purge(things, target).rows == 1000
+    assert purge(things, target).rows == 0
     with things.connect() as connection:
         assert connection.execute(text("SELECT SUM(touched), MAX(touched) FROM things")).one() == (1000, 1)
 
@@ -179,7 +179,7 @@ def test_a_table_without_an_id_is_walked_by_its_minutes(things: Engine) -> None:
         minutes = [f"('2025-12-31 {h:02d}:{m:02d}:00', {w})" for h in (0, 3, 23) for m in range(60) for w in range(3)]
         connection.execute(text(f"INSERT INTO counts VALUES {', '.join(minutes)}, ('{CUTOFF}', 1), ('2027-01-01', 1)"))
     target = Target("counts", "minute < :cutoff", key=MINUTE)
-    assert purge(things, target, replace(LIMITS, batch_rows=25)).progress.rows == 540
+    assert purge(things, target, replace(LIMITS, batch_rows=25)).rows == 540
     with things.connect() as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM counts")).scalar() == 2
 
@@ -215,9 +215,9 @@ def test_a_row_that_the_api_holds_is_passed_over_and_counted_and_those_behind_it
         walked = purge(things)
         assert left(things) == [700 * step, 2000 * step]
         api.commit()
-    assert (walked.why, walked.progress.rows, walked.progress.skipped) == ("finished", 2998, 2)
+    assert (walked.why, walked.rows, walked.skipped) == ("finished", 2998, 2)
     again = purge(things)
-    assert (again.progress.rows, again.progress.skipped) == (2, 0)
+    assert (again.rows, again.skipped) == (2, 0)
 
 
 def test_a_row_that_stays_and_that_the_api_holds_keeps_no_batch_waiting(things: Engine) -> None:
@@ -227,7 +227,7 @@ def test_a_row_that_stays_and_that_the_api_holds_keeps_no_batch_waiting(things: 
         api.commit()
         api.execute(text("UPDATE things SET touched = 5 WHERE id = 500"))
         walked = purge(things)
-    assert (walked.progress.rows, walked.progress.skipped, left(things)) == (999, 0, [500])
+    assert (walked.rows, walked.skipped, left(things)) == (999, 0, [500])
 
 
 def test_a_batch_that_has_had_its_time_is_committed_early(things: Engine) -> None:
@@ -249,7 +249,7 @@ def test_a_batch_that_has_had_its_time_is_committed_early(things: Engine) -> Non
         limits=replace(LIMITS, batch_rows=5000, batch_seconds=0.3),
         record=record,
     )
-    assert (walked.progress.rows, left(things)) == (2 * cold, [])
+    assert (walked.rows, left(things)) == (2 * cold, [])
     assert max(written) <= 2 * STATEMENT_ROWS
 
 
@@ -283,7 +283,7 @@ def test_nothing_is_written_once_the_lock_is_lost(things: Engine) -> None:
             other.execute(text(f"KILL {lock.holder}"))
         wait_until(lambda: not is_held(things, "test"), "the killed session's lock was free", every=0.005)
         with pytest.raises(Exception, match=r"was lost with its connection|Lost connection|gone away|Connection was killed"):
-            walk(things, OLD, start(things, OLD, CUTOFF), LIMITS, lock, FREE)
+            walk(things, OLD, CUTOFF, LIMITS, lock, FREE)
     assert len(left(things)) == 1000
 
 
@@ -303,7 +303,7 @@ def test_it_waits_while_too_much_is_running_and_says_so(things: Engine) -> None:
     busy.join()
     assert held[0] is not None
     assert held[0] == f"{idle + 1} threads are running, more than {idle}"
-    assert walked.progress.held_seconds > 0
+    assert walked.held_seconds > 0
     assert left(things) == []
 
 
@@ -318,8 +318,8 @@ def test_it_waits_for_a_replica_that_is_behind_and_says_how_far(things: Engine, 
     url = stack.mariadb.create_database(f"{things.url.database}_replica")
     replica = create_engine(url)
     migrate(replica)
-    throttle = Throttle.from_urls(10_000, 30, [url])
-    with closing(throttle), hold(things, "probe") as lock:
+    throttle = Throttle(10_000, 30, {"replica": replica})
+    with hold(things, "probe") as lock:
 
         def reason_with(heartbeat: str) -> str | None:
             with replica.begin() as connection:
@@ -334,11 +334,12 @@ def test_it_waits_for_a_replica_that_is_behind_and_says_how_far(things: Engine, 
     stack.mariadb.drop_database(str(things.url.database) + "_replica")
 
 
-def test_it_waits_for_a_replica_that_cannot_be_asked(things: Engine) -> None:
+def test_it_waits_for_a_replica_that_cannot_be_asked(things: Engine, environment: dict[str, str]) -> None:
     migrate(things)
     url = things.url.set(port=1).render_as_string(hide_password=False)
-    throttle = Throttle.from_urls(10_000, 2.0, [url])
-    with closing(throttle), hold(things, "probe") as lock:
+    assert environment
+    settings = get_settings().model_copy(update={"batches_replica_urls": (url,)})
+    with Throttle.of(settings) as throttle, hold(things, "probe") as lock:
         assert "replica 127.0.0.1:1 cannot be asked how far behind it is" in (throttle.reason(lock.session) or "")
 
 
@@ -346,15 +347,14 @@ def test_a_count_is_exact_and_says_when_it_was_cut_short(things: Engine) -> None
     fill(things, range(1, 3001))
     fill(things, (500_000_000,), "'2024-01-01'")
     fill(things, (5000,), "NULL")
-    place = start(things, OLD, CUTOFF)
-    counted = count(things, OLD, place, "age", seconds=30)
+    counted = count(things, OLD, CUTOFF, "age", seconds=30)
     assert (counted.rows, counted.complete, str(counted.oldest), str(counted.newest)) == (
         3001,
         True,
         "2024-01-01 00:00:00",
         "2025-01-01 00:00:00",
     )
-    assert not count(things, OLD, place, "age", seconds=0).complete
+    assert not count(things, OLD, CUTOFF, "age", seconds=0).complete
 
 
 @pytest.mark.parametrize(
@@ -370,8 +370,8 @@ def test_a_count_is_exact_and_says_when_it_was_cut_short(things: Engine) -> None
     ],
 )
 def test_the_batch_size_follows_the_time_that_a_batch_takes(size: int, seconds: float, then: int) -> None:
-    assert next_size(size, seconds, target_seconds=0.1, largest=5000) == then
+    assert next_size(size, seconds, replace(LIMITS, batch_seconds=0.1, batch_rows=5000)) == then
 
 
 def test_the_largest_batch_wins_over_the_smallest() -> None:
-    assert next_size(10, 0.001, target_seconds=0.1, largest=7) == 7
+    assert next_size(10, 0.001, replace(LIMITS, batch_seconds=0.1, batch_rows=7)) == 7

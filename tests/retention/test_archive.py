@@ -13,7 +13,6 @@ import boto3
 import pytest
 from sqlalchemy import Engine, text
 
-from db.batches.place import start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
@@ -326,6 +325,5 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
 
     keeper = Watching(archived, POLICY, 1, folder, None)
     with hold(archived, "t") as lock:
-        place = start(archived, TARGET, "2038-01-01 00:00:00")
-        walk(archived, TARGET, place, Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
+        walk(archived, TARGET, "2038-01-01 00:00:00", Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0]

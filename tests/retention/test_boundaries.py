@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db.batches.place import start
-from db.batches.search import find
+from db.batches.place import find, start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
@@ -140,8 +139,7 @@ def families(chat: Engine) -> Engine:
 def written(name: str, engine: Engine, cutoff: datetime = CUTOFF) -> int:
     """Walk with a cutoff of our own; return the rows that were written."""
     with hold(engine, "boundaries") as lock:
-        place = start(engine, TARGETS[name], str(cutoff))
-        return walk(engine, TARGETS[name], place, LIMITS, lock, Throttle(10**6, 60)).progress.rows
+        return walk(engine, TARGETS[name], str(cutoff), LIMITS, lock, Throttle(10**6, 60)).rows
 
 
 def insert(engine: Engine, name: str, *ages: datetime | None) -> None:
