@@ -1,7 +1,10 @@
-"""The record of what was run, in `worker_backup_runs`: what monitoring asks for the age of the last good one."""
+"""The record of what was run, in `worker_backup_runs` and told to BACKUP_PING_URL: what monitoring asks for the last good one.
+
+A ping is that of a dead man's switch of healthchecks.io's form, when a backup begins and when it has ended.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -12,9 +15,10 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.transactions import transact
-from settings import ConfigurationError
+from settings import ConfigurationError, Settings
 from tasks import outbox
 from tasks.backups.errors import BackupError, BusyError, StoppedError
+from tasks.http import NoAnswerError, Server
 from tasks.words import moment
 
 log = structlog.get_logger(__name__)
@@ -41,6 +45,8 @@ LAST_DRILL = text("""
 AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
 LONGEST_DETAIL = 1000
+PING_SECONDS = 5.0
+LONGEST_PING = 10_000
 TOLD = ("job", "tier", "artefact", "bytes", "rows", "milliseconds", "detail")
 DID = {"daily": "dumped", "weekly": "sealed", "monthly": "shipped", "ship": "shipped", "drill": "drilled"}
 
@@ -78,8 +84,8 @@ class Last(NamedTuple):
 
 
 @contextmanager
-def recorded(engine: Engine, run: Run, tell: Callable[[str, str], None]) -> Iterator[None]:
-    """Time the block, record how it ended, and `tell` it. A run that found no need to work names no artefact and is not.
+def recorded(engine: Engine, settings: Settings, run: Run) -> Iterator[None]:
+    """Time the block, record how it ended, and ping. A run that found no need to work names no artefact and is not.
 
     Errors of the database and the disk are raised as BackupError, with what failed.
     """
@@ -95,13 +101,26 @@ def recorded(engine: Engine, run: Run, tell: Callable[[str, str], None]) -> Iter
         elif isinstance(error, OSError):
             sentence = f"{error.filename or 'the disk'}: {error.strerror or error}"
         _record(engine, run, started, "failed", sentence)
-        tell("/fail", sentence)
+        ping(settings, run.job, "/fail", sentence)
         if isinstance(error, ConfigurationError):
             raise
         raise BackupError(sentence) from error
     if run.artefact:
         _record(engine, run, started, "done", "")
-        tell("", "")
+        ping(settings, run.job, "")
+
+
+def ping(settings: Settings, job: str, event: str, body: str = "") -> None:
+    """Say of a job that it begins (/start), is done (nothing) or failed (/fail) with this sentence. It fails no backup."""
+    if settings.backup_ping_url is None or job not in DID:
+        return
+    server = Server("BACKUP_PING_URL", settings.backup_ping_url.replace("{job}", job), private_network=True, connections=1)
+    try:
+        status = server.post({}, body.encode()[:LONGEST_PING], PING_SECONDS, more=event).status
+        if status >= 300:
+            raise NoAnswerError(f"BACKUP_PING_URL answered with status {status}")
+    except NoAnswerError as error:
+        log.warning("not pinged", job=job, reason=str(error))
 
 
 def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Engine, bindparam, text
+from sqlalchemy import URL, Connection, Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
@@ -137,13 +137,20 @@ def finish(target: Engine) -> None:
         connection.execute(text(f"DROP TABLE IF EXISTS {PROGRESS}"))
 
 
-def block_bad(target: Engine) -> None:
-    """Block the attachments that the target's own records know to be infected, or not to be told safe."""
+@contextmanager
+def unchecked(target: Engine) -> Iterator[Connection]:
+    """Yield a connection on which no foreign key is checked, for users may be missing yet; commit what was written."""
     with target.connect() as connection:
         connection.detach()  # from the pool, for what is set here
-        connection.execute(text("SET SESSION foreign_key_checks = 0"))  # users may be missing yet
-        connection.execute(BLOCK_BAD)
+        connection.execute(text("SET SESSION foreign_key_checks = 0"))
+        yield connection
         connection.commit()
+
+
+def block_bad(target: Engine) -> None:
+    """Block the attachments that the target's own records know to be infected, or not to be told safe."""
+    with unchecked(target) as connection:
+        connection.execute(BLOCK_BAD)
 
 
 def _restored(target: Engine, sha256: str) -> list[str]:

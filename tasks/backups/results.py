@@ -8,6 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
+from tasks.backups.restore import PRESENT, unchecked
+
 ASIDE = "worker_restore_results"
 UNSETTLED = "n.delivery_status IN ('PENDING', 'FAILED') AND COALESCE(n.error_message, '') NOT LIKE 'gave up:%'"
 # Rows that the dump has unsettled were made at most a day before it; the second day is for clocks.
@@ -34,7 +36,7 @@ SUPPRESS = f"""
 def set_aside(target: Engine, dumped: datetime) -> None:
     """Keep the live results of the rows that a dump of that moment may have unsettled, beside what an earlier restore kept."""
     with target.begin() as connection:
-        present = set(connection.execute(text("SHOW TABLES")).scalars())
+        present = set(connection.execute(PRESENT).scalars())
         if "chat_notifications" not in present:
             return
         if ASIDE in present:
@@ -48,7 +50,7 @@ def set_aside(target: Engine, dumped: datetime) -> None:
 def are_aside(target: Engine) -> bool:
     """Return whether an earlier restore of notifications ended before they had their results."""
     with target.connect() as connection:
-        return ASIDE in connection.execute(text("SHOW TABLES")).scalars().all()
+        return ASIDE in connection.execute(PRESENT).scalars().all()
 
 
 def bring_back(target: Engine, *, push: bool) -> int:
@@ -56,10 +58,8 @@ def bring_back(target: Engine, *, push: bool) -> int:
 
     They may have been pushed since the dump, and nothing tells.
     """
-    with target.connect() as connection:
-        connection.detach()  # from the pool, for what is set here
-        connection.execute(text("SET SESSION foreign_key_checks = 0"))  # users may be missing yet
-        aside = ASIDE in connection.execute(text("SHOW TABLES")).scalars().all()
+    aside = are_aside(target)
+    with unchecked(target) as connection:
         if aside:
             connection.execute(text(BRING_BACK))
         unknown = f" AND NOT EXISTS (SELECT 1 FROM {ASIDE} r WHERE {SAME})" if aside else ""  # noqa: S608 - ours

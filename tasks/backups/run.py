@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, make_url
@@ -14,14 +13,13 @@ from sqlalchemy import URL, Engine, make_url
 from db.migrate import has_tables, migrate
 from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
-from tasks.backups import drill, dump, folder, ledger, manifest, months, restore, results, rotate, seal, source
+from tasks.backups import drill, dump, folder, ledger, manifest, restore, results, rotate, seal, source
 from tasks.backups.errors import BackupError, TakenError
 from tasks.backups.folder import Backup, Tick
-from tasks.backups.ledger import Run
+from tasks.backups.ledger import Run, ping
 from tasks.backups.manifest import Kind, Manifest
 from tasks.backups.passphrases import ITERATIONS, read_passphrases
-from tasks.backups.ping import ping
-from tasks.backups.rotate import Plan
+from tasks.backups.rotate import Selected
 from tasks.backups.ship import Bucket, Shipped
 from tasks.backups.source import Source
 from tasks.jobs import missing
@@ -103,13 +101,13 @@ class Backups:
         with self._working(Run("monthly")) as (run, into):
             today = dump.today(self.engine)
             month = f"{today if force else self._due():%Y-%m}"
-            fitting, run.ignored = months.fitting(bucket.shipped(), today)
-            there, false = months.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
+            fitting, run.ignored = rotate.fitting(bucket.shipped(), today)
+            there, false = rotate.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
             run.ignored += false
             if force or not there:
                 ping(self.settings, run.job, "/start")
                 archive = folder.newest(into, "weekly", today)
-                if archive is None or months.misfit(Shipped(month, archive.name, 0, committed=False), today):
+                if archive is None or rotate.misfit(Shipped(month, archive.name, 0, committed=False), today):
                     found = f"is of {archive.day}, too old to count for {month}" if archive else "is not there"
                     raise BackupError(f"the archive to ship from {into} {found}; first run: chat-workers backups create weekly")
                 folder.check_bytes(archive, known, tick)
@@ -138,8 +136,8 @@ class Backups:
         with self._working(Run("ship", tier)) as (run, into):
             today = dump.today(self.engine)
             there = [archive for archive in bucket.shipped() if archive.tier == tier]
-            fitting, run.ignored = months.fitting(there, today)
-            genuine, false = months.genuine(bucket, fitting, 1, known)
+            fitting, run.ignored = rotate.fitting(there, today)
+            genuine, false = rotate.genuine(bucket, fitting, 1, known)
             run.ignored += false
             for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
                 names[seal.name_of(backup)] = backup
@@ -249,40 +247,33 @@ class Backups:
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
         return run
 
-    def prune(self, tick: Tick, *, delete: bool = True) -> dict[str, Plan]:
+    def prune(self, tick: Tick, *, delete: bool = True) -> dict[str, Selected]:
         """Return what is past its keep, by tier, and `delete` it."""
-        rotate = self._rotate if delete else partial(self._expired, into=self.folder, delete=False)
-        return {tier: rotate(tier, tick=tick) for tier in self._kept_tiers}
+        kept = (*TIERS, *(f"S3 {tier}" for tier in self._shipped_tiers)) if self.settings.backup_s3_uri else TIERS[:2]
+        return {tier: self._rotate(tier, tick, delete=delete) for tier in kept}
 
     @property
     def _shipped_tiers(self) -> tuple[str, ...]:
         """The tiers that are shipped as soon as they are made."""
         return TIERS[TIERS.index(self.settings.backup_s3_ship) : 2] if self.settings.backup_s3_uri else ()
 
-    @property
-    def _kept_tiers(self) -> tuple[str, ...]:
-        return (*TIERS, *(f"S3 {tier}" for tier in self._shipped_tiers)) if self.settings.backup_s3_uri else TIERS[:2]
-
-    def _rotate(self, tier: str, tick: Tick) -> Plan:
-        with self._working(Run("prune", tier)) as (_run, into):
-            return self._expired(tier, into, tick, delete=True)
-
-    def _expired(self, tier: str, into: Path, tick: Tick, *, delete: bool) -> Plan:
+    def _rotate(self, tier: str, tick: Tick, *, delete: bool = True) -> Selected:
         known, keep, today = self.known_passphrases, self.settings, dump.today(self.engine)
         place, _, name = tier.rpartition(" ")
         most = {"daily": keep.backup_keep_daily, "weekly": keep.backup_keep_weekly, "monthly": keep.backup_keep_monthly}[name]
-        if place or name == "monthly":
-            return rotate.rotate_shipped(self._needed_bucket(), name, most, today, known, tick, delete=delete)
-        kind: Kind = "weekly" if name == "weekly" else "daily"
-        thin = kind == "daily" and parse_age(keep.backup_every) < DAY
-        return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
+        with self._working(Run("prune", tier)) if delete else nullcontext((None, self.folder)) as (_run, into):
+            if place or name == "monthly":
+                return rotate.rotate_shipped(self._needed_bucket(), name, most, today, known, tick, delete=delete)
+            kind: Kind = "weekly" if name == "weekly" else "daily"
+            thin = kind == "daily" and parse_age(keep.backup_every) < DAY
+            return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
 
     def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
         """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""
         today = dump.today(self.engine)
         if tier == "monthly":
             bucket = self._needed_bucket()
-            if counted := sorted(months.fitting(bucket.shipped(), today).counted, key=lambda each: folder.day_of(each.name)):
+            if counted := sorted(rotate.fitting(bucket.shipped(), today).backups, key=lambda each: folder.day_of(each.name)):
                 return (bucket, counted[-1]), counted[:-1]
         elif backup := folder.newest(into, "weekly" if tier == "weekly" else "daily", today):
             return backup, []
@@ -295,8 +286,7 @@ class Backups:
 
     @contextmanager
     def _working(self, run: Run) -> Iterator[tuple[Run, Path]]:
-        tell = partial(ping, self.settings, run.job)
-        with ledger.recorded(self.engine, run, tell):
+        with ledger.recorded(self.engine, self.settings, run):
             into = self.folder
             with folder.locked(into):
                 yield run, into

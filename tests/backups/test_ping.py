@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from devstack.ports import free_port
 from settings import ConfigurationError, get_settings
-from tasks.backups import ping
+from tasks.backups import ledger
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
 from tests.trickle import trickling
@@ -79,7 +79,7 @@ def test_nobody_who_hears_it_fails_no_backup_and_shows_no_url(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ping, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(ledger, "PING_SECONDS", 0.3)
     assert pinging(chat, vault, f"http://127.0.0.1:{free_port()}/secret").daily(quiet, force=True).artefact
     with trickling("a header") as server:
         assert pinging(chat, vault, f"http://127.0.0.1:{server.address[1]}/secret").daily(quiet, force=True).artefact

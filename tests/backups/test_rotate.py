@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from settings import Settings, get_settings
-from tasks.backups import folder, manifest, months, parts, rotate
+from tasks.backups import folder, manifest, parts, rotate
 from tasks.backups.errors import BackupError
 from tasks.backups.manifest import Manifest
 from tasks.backups.ship import Bucket, Shipped
@@ -46,11 +46,11 @@ def left(into: Path) -> list[str]:
 
 
 def plan(into: Path, keep: int) -> list[str]:
-    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=False).expired]
+    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=False).backups]
 
 
 def prune(into: Path, keep: int) -> list[str]:
-    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=True).expired]
+    return [entry.name for entry in rotate.rotate_local(into, "daily", keep, TODAY, [], quiet, delete=True).backups]
 
 
 def test_the_newest_days_are_kept(into: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_is_dated_after_today_counts_as_nothing_is_named_and_stays(into: Pa
     for name in [*days(1, 2, 3), *wrong, "backup_chat_20261399.sql.zst"]:
         (put if folder.kind_of(name) else put_as_is)(into, name)
     found = rotate.rotate_local(into, "daily", 2, TODAY, [], quiet, delete=True)
-    assert [entry.name for entry in found.expired] == days(1)
+    assert [entry.name for entry in found.backups] == days(1)
     assert [sentence.partition(" ")[0] for sentence in found.ignored] == wrong
     assert left(into) == [*days(2, 3), *wrong]
 
@@ -177,8 +177,8 @@ def pruned(bucket: Bucket, keep: int, passphrase: bytes = PASSPHRASE) -> tuple[l
     """Rotate, look that all was done that was planned; return the months that went and what was ignored, by its key."""
     plan = rotate.rotate_shipped(bucket, "monthly", keep, TODAY, [passphrase], quiet, delete=False)
     assert rotate.rotate_shipped(bucket, "monthly", keep, TODAY, [passphrase], quiet, delete=True) == plan
-    assert not {str(entry) for entry in plan.expired} & {str(entry) for entry in bucket.shipped()}
-    return [entry.month for entry in plan.expired], [sentence.partition(" ")[0] for sentence in plan.ignored]
+    assert not {str(entry) for entry in plan.backups} & {str(entry) for entry in bucket.shipped()}
+    return [entry.month for entry in plan.backups], [sentence.partition(" ")[0] for sentence in plan.ignored]
 
 
 @pytest.mark.parametrize(("keep", "going"), [(0, 0), (1, 3), (2, 2), (4, 0), (9, 0)], ids=["0 is all", "1", "2", "4", "9"])
@@ -221,10 +221,10 @@ def test_copies_under_other_names_in_months_that_have_none_push_no_month_out(buc
 
 
 def test_any_number_of_false_archives_costs_the_keys_of_twenty_and_lets_nothing_go(bucket: Bucket, attacker: Attacker) -> None:
-    for number in range(months.MOST_FALSE + 5):
+    for number in range(rotate.MOST_FALSE + 5):
         attacker.copy("2025-10", "2026-01", f"backup_chat_week_20260131_0000{number:02}.tar.enc")
     gone, ignored = pruned(bucket, 1)
-    assert (gone, len(ignored)) == ([], months.MOST_FALSE)
+    assert (gone, len(ignored)) == ([], rotate.MOST_FALSE)
 
 
 @pytest.mark.parametrize("options", [{}, {"ChecksumAlgorithm": "SHA256"}], ids=["no checksum is kept", "S3 keeps a checksum"])
@@ -244,5 +244,5 @@ def test_an_archive_of_the_seven_days_before_its_month_counts(bucket: Bucket, in
         bucket.ship(folder.load(into, path.name), "2025-12", quiet)
     for day, fits in ((23, False), (24, True)):
         archive = Shipped("2025-12", f"backup_chat_week_202511{day}.tar.enc", 1, committed=True)
-        assert (months.misfit(archive, TODAY) is None) == fits
+        assert (rotate.misfit(archive, TODAY) is None) == fits
     assert pruned(bucket, 3) == (["2025-10"], [])

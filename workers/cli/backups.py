@@ -17,7 +17,7 @@ from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
 from tasks.audit import who
-from tasks.backups import folder, ledger, months, restore, verify
+from tasks.backups import folder, ledger, restore, rotate, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
@@ -67,7 +67,7 @@ def list_command(as_json: bool) -> None:
                 complaints.append(str(error))
     try:
         if bucket := backups.bucket:
-            counted, ignored = months.fitting(bucket.shipped(), today)
+            counted, ignored = rotate.fitting(bucket.shipped(), today)
             rows += [{"tier": f"S3 {each.tier}", "name": str(each), "bytes": each.bytes, "signed": True} for each in counted]
             complaints += ignored
     except BackupError as error:
@@ -270,7 +270,7 @@ def prune(yes: bool, as_json: bool) -> None:
     with bytes_done("verifying what is kept", None) as tick:
         plans = _backups().prune(tick, delete=yes)
     ignored = [sentence for plan in plans.values() for sentence in plan.ignored]
-    expired = {tier: plan.expired for tier, plan in plans.items()}
+    expired = {tier: plan.backups for tier, plan in plans.items()}
     verb = "deleted" if yes else "would delete"
     lines = [f"{verb} {tier} {entry} ({size(entry.bytes)})" for tier, entries in expired.items() for entry in entries]
     if not lines:
