@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from db.transactions import transact
@@ -33,7 +33,7 @@ RECORD = text("""
 FORGET = text("DELETE FROM worker_backup_runs WHERE ended_at < NOW(3) - INTERVAL 400 DAY LIMIT 1000")
 # By idx_job alone. A run dated after now, when a clock was wrong, counts as none.
 LAST = text("""
-    SELECT job, tier, MAX(ended_at) AS tried_at, MAX(IF(outcome = 'done', ended_at, NULL)) AS done_at
+    SELECT job, tier, MAX(ended_at) AS tried, MAX(IF(outcome = 'done', ended_at, NULL)) AS done
     FROM worker_backup_runs WHERE ended_at <= NOW(3) GROUP BY job, tier
 """)
 # By idx_job: a drill a day.
@@ -76,13 +76,6 @@ class Run:
         return f"{self.rows * 1000 / max(self.restore_milliseconds, 1):,.0f} rows a second"
 
 
-class Last(NamedTuple):
-    """When a job was last tried, and last done if ever."""
-
-    tried: datetime
-    done: datetime | None
-
-
 @contextmanager
 def recorded(engine: Engine, settings: Settings, run: Run) -> Iterator[None]:
     """Time the block, record how it ended, and ping. A run that found no need to work names no artefact and is not.
@@ -123,10 +116,10 @@ def ping(settings: Settings, job: str, event: str, body: str = "") -> None:
         log.warning("not pinged", job=job, reason=str(error))
 
 
-def last_runs(engine: Engine) -> dict[tuple[str, str], Last]:
-    """Return when each (job, tier) was last tried and last done, in UTC."""
+def last_runs(engine: Engine) -> dict[tuple[str, str], Row[Any]]:
+    """Return when each (job, tier) was last `tried`, and last `done` if ever, in UTC."""
     with engine.connect() as connection:
-        return {(row.job, row.tier): Last(row.tried_at, row.done_at) for row in connection.execute(LAST)}
+        return {(row.job, row.tier): row for row in connection.execute(LAST)}
 
 
 def last_drill(engine: Engine) -> Run | None:

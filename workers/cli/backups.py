@@ -182,7 +182,9 @@ def restore_command(
     if "is replaced" in fate.values() and not yes:
         if live:
             say("Stop the API and beat first; pushes and scans are paused by the restore itself.", err=True)
-        _ask()
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
+        click.confirm("Replace them?", abort=True, err=True)
     made: list[Manifest] = []
     try:
         with ExitStack() as bars:
@@ -298,12 +300,6 @@ def _backups() -> Backups:
 
 def _warn(ignored: list[str]) -> None:
     say(*(f"Warning: {sentence}" for sentence in ignored), err=True)
-
-
-def _ask() -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
-    click.confirm("Replace them?", abort=True, err=True)
 
 
 def _took(run: Run) -> str:
