@@ -1,12 +1,8 @@
 """Create the shared schema in an empty database, for development; in production it is the API's."""
 
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from db.models import SHARED
-
-EXISTING = text(
-    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
-).bindparams(bindparam("names", expanding=True))
 
 
 class SchemaExistsError(Exception):
@@ -20,8 +16,8 @@ def create_shared_schema(engine: Engine) -> None:
     by itself: after a failure half-way, drop the database and start again.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        existing = sorted(connection.execute(EXISTING, {"names": list(SHARED.tables)}).scalars())
-        if existing:
+        there = inspect(connection)
+        if existing := sorted(SHARED.tables.keys() & {*there.get_table_names(), *there.get_view_names()}):
             raise SchemaExistsError(
                 f"the database {engine.url.database} already has {', '.join(existing)};"
                 " the shared schema is only ever created in an empty database"

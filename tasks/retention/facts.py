@@ -2,11 +2,10 @@
 
 from sqlalchemy import Connection, text
 
-from db.locks import is_held
 from tasks.facts import Alert, Column, Fact, Row, Table, rows
+from tasks.retention.ledger import is_running
 from tasks.retention.policies import POLICIES
 from tasks.retention.rules import DISABLED, RuleError, read
-from tasks.retention.run import lock_of
 from tasks.words import moment
 
 # The newest run of each policy, by a loose scan of idx_policy (policy, id); the day's rows by idx_started_at.
@@ -24,11 +23,10 @@ RUNS = text("""
 
 
 def _runs(connection: Connection) -> list[Row]:
-    """Return the last runs. One without an end whose lock is free was killed; only the next run writes that down."""
+    """Return the last runs. That one was killed only the next run writes down."""
     found = rows(connection, RUNS)
     for row in found:
-        policy = POLICIES.get(row["policy"])
-        if row["ended_at"] is None and not (policy and is_held(connection.engine, lock_of(policy))):
+        if row["ended_at"] is None and not is_running(connection.engine, row["policy"]):
             row |= {"ended_because": "died", "retention_last_run_failed": 1}
     return found
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 
+from db.locks import is_held
 from tasks import outbox
 from tasks.retention.policies import Policy
 
@@ -30,10 +31,6 @@ DONE_SINCE = text("""
     SELECT COUNT(*) FROM worker_retention_runs
     WHERE policy = :policy AND started_at >= CURRENT_DATE + INTERVAL :hour HOUR - INTERVAL (HOUR(NOW()) < :hour) DAY
       AND started_at <= NOW(3) AND ended_because REGEXP '^(finished|its rows per run are done|its time is up)'
-""")
-RUNNING = text("""
-    SELECT started_by, started_at FROM worker_retention_runs
-    WHERE policy = :policy AND ended_at IS NULL ORDER BY id DESC LIMIT 1
 """)
 HISTORY = text("""
     SELECT id, policy, started_at, ended_at, started_by, ended_because, rows_done, batches, held_seconds, cutoff,
@@ -86,15 +83,18 @@ def is_due(connection: Connection, policy: Policy, hour: int) -> bool:
     return connection.execute(DONE_SINCE, {"policy": policy.name, "hour": hour}).scalar() == 0
 
 
-def running(connection: Connection, policy: Policy) -> str:
-    """Return for people who runs the policy now."""
-    row = connection.execute(RUNNING, {"policy": policy.name}).one_or_none()
-    return f"by {row.started_by} since {row.started_at:%Y-%m-%d %H:%M:%S}Z" if row else "by a run that has just begun"
-
-
 def history(connection: Connection, policy: str | None, rows: int) -> Sequence[RowMapping]:
     """Return the latest runs, newest first."""
     return connection.execute(HISTORY, {"policy": policy, "rows": rows}).mappings().all()
+
+
+def is_running(engine: Engine, policy: str) -> bool:
+    """Return whether a run of the policy is under way; of one without an end whose lock is free the process was killed."""
+    return is_held(engine, lock_of(policy))
+
+
+def lock_of(policy: str) -> str:
+    return f"retention:{policy}"
 
 
 def pace(connection: Connection, policy: Policy) -> float | None:

@@ -54,10 +54,6 @@ class Report:
     cutoff: object = None
 
 
-def lock_of(policy: Policy) -> str:
-    return f"retention:{policy.name}"
-
-
 def run_policy(
     engine: Engine,
     policy: Policy,
@@ -88,11 +84,10 @@ def run_policy(
         if isinstance(policy.target, Files):
             policy.target.folder  # noqa: B018 - nor one without a folder
         try:
-            with Throttle.of(get_settings()) as throttle, hold(engine, lock_of(policy)) as lock:
+            with Throttle.of(get_settings()) as throttle, hold(engine, ledger.lock_of(policy.name)) as lock:
                 return _Run(engine, policy, now, lock, throttle, by, any_hour, seconds, stop, progress).run()
         except LockedError:
-            with engine.connect() as connection:
-                return Report(policy.name, False, f"already running, {ledger.running(connection, policy)}")
+            return Report(policy.name, False, "already running; see: chat-workers retention history")
     except SQLAlchemyError as error:
         raise RunFailedError(f"{policy.name} failed: {_reason(error)}") from error
 

@@ -105,7 +105,7 @@ def test_a_refusal_shows_the_servers_reason_and_nobodys_message(backups: Backups
     body = BODY.replace("\\", "\\\\").replace("'", "\\'")
     statement = REFUSALS[code].format(body, MARKER)
     table = "DROP TABLE IF EXISTS kept; CREATE TABLE kept (id INT PRIMARY KEY, body VARCHAR(90), UNIQUE (body));\n"
-    with pytest.raises(BackupError) as refused, recorded(backups.engine, Run("restore"), lambda *_: None):
+    with pytest.raises(BackupError) as refused, recorded(backups.engine, backups.settings, Run("restore")):
         restore.load_text(other, find_client(SHELLS[family]), [table.encode(), statement.encode() + b"\n"], "a dump")
     assert f"ERROR {code}" in str(refused.value)
     said = str(refused.value) + json.dumps([*told(backups.engine)])

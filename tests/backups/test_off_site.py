@@ -242,7 +242,7 @@ def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(lock
         locked.ship("daily", quiet)
     kept = replace(locked, settings=locked.settings.model_copy(update={"backup_keep_daily": 7}))
     plan = kept.prune(quiet)["S3 daily"]
-    assert (plan.expired, [sentence.partition(" ")[0] for sentence in plan.ignored]) == ([], names[:1])
+    assert (plan.backups, [sentence.partition(" ")[0] for sentence in plan.ignored]) == ([], names[:1])
     assert "stays, for S3 denies its deletion" in plan.ignored[0]
     assert shipped(kept) == names
     for version in thief(kept, stack).object_versions.all():
@@ -253,5 +253,5 @@ def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(lock
             VersionId=version.id,
             Retention={"Mode": "COMPLIANCE", "RetainUntilDate": over},
         )
-    assert [str(entry) for entry in kept.prune(quiet)["S3 daily"].expired] == names[:1]
+    assert [str(entry) for entry in kept.prune(quiet)["S3 daily"].backups] == names[:1]
     assert not [version for version in thief(kept, stack).object_versions.all() if names[0] in version.object_key]

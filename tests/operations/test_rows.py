@@ -13,8 +13,7 @@ from sqlalchemy import Engine
 from db.locks import hold, is_held
 from settings import get_settings
 from tasks.backups import facts
-from tasks.retention.policies import POLICIES
-from tasks.retention.run import lock_of
+from tasks.retention.ledger import lock_of
 from tests.operations.conftest import NOTIFICATION, Execute, Look, samples, value
 from workers.operations.exposition import exposition
 
@@ -136,7 +135,7 @@ def test_a_backup_from_the_future_does_not_hide_that_none_is_made(
 def test_a_run_of_retention_that_was_killed_is_a_trouble_and_one_that_runs_is_none(
     look: Look, execute: Execute, chat: Engine
 ) -> None:
-    lock = lock_of(POLICIES["typing_indicators"])
+    lock = lock_of("typing_indicators")
     execute(
         "INSERT INTO worker_retention_runs (policy, started_by, rule, cutoff) VALUES ('typing_indicators', 'beat', 'x', NOW())"
     )

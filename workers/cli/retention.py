@@ -10,7 +10,7 @@ import click
 from redis import RedisError
 
 from db.engine import get_engine
-from db.locks import LockedError, is_held
+from db.locks import LockedError
 from settings import ConfigurationError
 from tasks import pause as pausing
 from tasks.audit import who
@@ -20,7 +20,7 @@ from tasks.retention.files import Files
 from tasks.retention.plan import Plan, plan
 from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.rules import FIELDS, RuleError
-from tasks.retention.run import FAILURES, Report, lock_of, run_policy
+from tasks.retention.run import FAILURES, Report, run_policy
 from tasks.words import duration
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, as_json_option, emit, say
@@ -173,11 +173,10 @@ def history_command(policy: str | None, limit: int, as_json: bool) -> None:
     """List the latest runs: who, when, rows, seconds, why they ended."""
     with get_engine().connect() as connection:
         runs = [dict(row) for row in ledger.history(connection, policy, limit)]
-    held = {name: is_held(get_engine(), lock_of(POLICIES[name])) for name in {r["policy"] for r in runs} if name in POLICIES}
     for run in runs:
         run["seconds"] = float(run["seconds"])
         if run["ended_at"] is None:
-            run["ended_because"] = "running" if held.get(run["policy"]) else "died"
+            run["ended_because"] = "running" if ledger.is_running(get_engine(), run["policy"]) else "died"
     header = ("policy", "started", "by", "rows", "took", "ended")
     emit(runs, as_json, [Table(header, [_run_row(run) for run in runs], empty="nothing has run yet")])
 
