@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
 
-from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, TYPES, ColumnNeed
+from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed
 
 # A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
 SERVER = text("SELECT VERSION(), COALESCE(TIMESTAMPDIFF(MINUTE, NOW(), CONVERT_TZ(NOW(), '+00:00', @@GLOBAL.time_zone)), 0)")
@@ -107,7 +107,7 @@ def check_shared_schema(engine: Engine) -> list[str]:
         *(
             f"{table}.{name} is DATETIME, {ZONELESS.format(offset)}"
             for (table, name), column in columns.items()
-            if offset and column.data_type == "datetime" and COLUMNS[table].get(name) == TIME
+            if offset and column.data_type == "datetime" and name in COLUMNS[table] and COLUMNS[table][name].kind == TIME
         ),
     ]
 
@@ -165,8 +165,8 @@ def _column_differences(where: str, need: ColumnNeed, live: LiveColumn | None) -
     if live is None:
         yield f"column {where} is missing"
         return
-    if live.data_type not in TYPES[need.kind]:
-        yield f"{where} is {live.column_type}; the workers need {need.kind} ({', '.join(TYPES[need.kind])})"
+    if live.data_type not in need.types:
+        yield f"{where} is {live.column_type}; the workers need {need.kind} ({', '.join(need.types)})"
         return
     if live.data_type == "enum":
         known = re.findall(r"'((?:[^']|'')*)'", live.column_type)

@@ -1,9 +1,10 @@
 """The columns and indexes of the shared schema that the workers use, and none besides: what `db check` asks for."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
-from sqlalchemy import Enum
+from sqlalchemy import JSON, TIMESTAMP, Boolean, Enum, Integer, String
+from sqlalchemy.types import TypeEngine
 
 from db.models import SHARED
 
@@ -13,16 +14,17 @@ OLDEST_SERVERS = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 
 WHOLE_NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
-# The API may use any of these in place of the reference's type: BIGINT ids, VARCHAR for ENUM, DATETIME for TIMESTAMP,
-# and JSON is LONGTEXT on MariaDB. BIT is no flag: drivers return it as bytes, and b"\x00" is true.
-TYPES: dict[str, tuple[str, ...]] = {
-    "a whole number": WHOLE_NUMBERS,
-    "a flag": WHOLE_NUMBERS,
-    "a time": ("timestamp", "datetime"),
-    "text": TEXTS,
-    "one of a few words": ("enum", *TEXTS),
-    "JSON": ("json", *TEXTS),
-}
+TIME = "a time"
+# By the model's type. The API may use any of these in place of the reference's: BIGINT ids, VARCHAR for ENUM, DATETIME for
+# TIMESTAMP, and JSON is LONGTEXT on MariaDB. BIT is no flag: drivers return it as bytes, and b"\x00" is true.
+KINDS: tuple[tuple[type[TypeEngine[Any]], str, tuple[str, ...]], ...] = (
+    (Integer, "a whole number", WHOLE_NUMBERS),
+    (Boolean, "a flag", WHOLE_NUMBERS),
+    (TIMESTAMP, TIME, ("timestamp", "datetime")),
+    (Enum, "one of a few words", ("enum", *TEXTS)),
+    (JSON, "JSON", ("json", *TEXTS)),
+    (String, "text", TEXTS),
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ColumnNeed:
     """The needed shape of one column. `words` are those that they write or decide by; `room` is in characters."""
 
     kind: str
+    types: tuple[str, ...]
     words: tuple[str, ...] = ()
     room: int = 0
     emoji: bool = False
@@ -45,61 +48,39 @@ class IndexNeed:
     without: str
 
 
-NUMBER, FLAG, TIME, TEXT, JSON = (ColumnNeed(kind) for kind in ("a whole number", "a flag", "a time", "text", "JSON"))
+def _need(table: str, column: str) -> ColumnNeed:
+    model = SHARED.tables[table].c[column].type
+    kind, types = next((kind, types) for each, kind, types in KINDS if isinstance(model, each))
+    more: dict[str, Any] = {"words": tuple(model.enums)} if isinstance(model, Enum) else {}
+    more |= MORE.get(f"{table}.{column}", {})
+    return ColumnNeed(kind, types, **({"room": max(map(len, more.get("words", ())), default=0)} | more))
 
 
-def _words(*words: str) -> ColumnNeed:
-    return ColumnNeed("one of a few words", words=words, room=max(map(len, words)))
-
-
-def _all_words(table: str, column: str) -> ColumnNeed:
-    return _words(*cast(Enum, SHARED.tables[table].c[column].type).enums)
-
-
-def _of(kind: ColumnNeed, *names: str) -> dict[str, ColumnNeed]:
-    return dict.fromkeys(names, kind)
-
-
-COLUMNS: dict[str, dict[str, ColumnNeed]] = {
-    "chat_notifications": {
-        **_of(NUMBER, "id", "conversation_id", "message_id", "recipient_id", "sender_id"),
-        "notification_type": _all_words("chat_notifications", "notification_type"),
-        **_of(ColumnNeed("text", emoji=True), "title", "body"),
-        **_of(FLAG, "is_sent", "is_read"),
-        **_of(TIME, "sent_at", "read_at", "created_at"),
-        "device_tokens": JSON,
-        "delivery_status": _all_words("chat_notifications", "delivery_status"),
-        "error_message": ColumnNeed("text", room=2000, emoji=True, null=True),
-    },
-    "messages": {**_of(NUMBER, "id", "conversation_id"), "message_id": TEXT, "is_deleted": FLAG},
-    "chat_participants": {
-        **_of(NUMBER, "id", "conversation_id", "user_id", "unread_count", "last_read_message_id"),
-        **_of(FLAG, "is_muted", "is_blocked"),
-        **_of(TIME, "muted_until", "joined_at", "left_at"),
-        "status": _words("BLOCKED"),
-    },
-    "conversation_settings": {
-        **_of(NUMBER, "id", "conversation_id", "user_id"),
-        **_of(FLAG, "notifications_enabled", "desktop_notifications", "mobile_notifications", "sound_enabled"),
-        "notification_type": _all_words("conversation_settings", "notification_type"),
-    },
-    "message_reads": {**_of(NUMBER, "id", "message_id", "reader_id"), "status": _words("READ")},
-    "message_attachments": {
-        **_of(NUMBER, "id", "message_id", "uploaded_by_id", "file_size"),
-        "file_name": ColumnNeed("text", emoji=True),
-        **_of(TEXT, "file_url", "file_type", "file_extension"),
-        **_of(FLAG, "scanned_for_virus", "is_safe"),
-        "created_at": TIME,
-    },
-    "typing_indicators": {"id": NUMBER, **_of(TIME, "started_at", "expires_at")},
-    "conversations": {
-        "id": NUMBER,
-        "conversation_id": TEXT,
-        **_of(FLAG, "is_active", "is_closed"),
-        "closed_reason": _words("INACTIVE_30_DAYS", "BLOCKED_USER"),
-        **_of(TIME, "closed_at", "last_message_at", "created_at", "updated_at"),
-    },
+# Besides the model's kind; of an ENUM all its words are needed unless some are named here.
+MORE: dict[str, dict[str, Any]] = {
+    "chat_notifications.title": {"emoji": True},
+    "chat_notifications.body": {"emoji": True},
+    "chat_notifications.error_message": {"room": 2000, "emoji": True, "null": True},
+    "chat_participants.status": {"words": ("BLOCKED",)},
+    "message_reads.status": {"words": ("READ",)},
+    "message_attachments.file_name": {"emoji": True},
+    "conversations.closed_reason": {"words": ("INACTIVE_30_DAYS", "BLOCKED_USER")},
 }
+USED = {
+    "chat_notifications": "id conversation_id message_id recipient_id sender_id notification_type title body is_sent is_read"
+    " sent_at read_at created_at device_tokens delivery_status error_message",
+    "messages": "id conversation_id message_id is_deleted",
+    "chat_participants": "id conversation_id user_id unread_count last_read_message_id is_muted is_blocked muted_until"
+    " joined_at left_at status",
+    "conversation_settings": "id conversation_id user_id notifications_enabled desktop_notifications mobile_notifications"
+    " sound_enabled notification_type",
+    "message_reads": "id message_id reader_id status",
+    "message_attachments": "id message_id uploaded_by_id file_size file_name file_url file_type file_extension"
+    " scanned_for_virus is_safe created_at",
+    "typing_indicators": "id started_at expires_at",
+    "conversations": "id conversation_id is_active is_closed closed_reason closed_at last_message_at created_at updated_at",
+}
+COLUMNS = {table: {column: _need(table, column) for column in columns.split()} for table, columns in USED.items()}
 
 INDEXES = (
     *(IndexNeed(table, ("id",), "every write of the workers would lock the whole table") for table in COLUMNS),
