@@ -1,7 +1,7 @@
 """The throttle: a walk waits while too much is running on the server or a replica has fallen behind."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -30,7 +30,6 @@ class Throttle:
     most_running: int
     most_lag_seconds: float
     replicas: dict[str, Engine] = field(default_factory=dict)
-    clock: Callable[[], float] = time.monotonic
     _checked_at: float = -1e9
     _reason: str | None = None
 
@@ -39,17 +38,18 @@ class Throttle:
     def of(cls, settings: Settings) -> Iterator[Self]:
         """Yield the throttle of BATCHES_*; it names each replica by its host in what it says."""
         with ExitStack() as closing:
-            engines = [create_engine(url, read_seconds=REPLICA_READ_SECONDS) for url in settings.batches_replica_urls]
-            for engine in engines:
+            replicas = {}
+            for url in settings.batches_replica_urls:
+                engine = create_engine(url, read_seconds=REPLICA_READ_SECONDS)
                 closing.callback(engine.dispose)
-            replicas = {f"{engine.url.host}:{engine.url.port or 3306}": engine for engine in engines}
+                replicas[f"{engine.url.host}:{engine.url.port or 3306}"] = engine
             yield cls(settings.batches_most_running, settings.batches_most_lag_seconds, replicas)
 
     def reason(self, session: Connection) -> str | None:
         """Return why to wait now, None if there is no reason. The servers are asked again after CHECK_SECONDS."""
-        if self.clock() - self._checked_at >= CHECK_SECONDS:
+        if time.monotonic() - self._checked_at >= CHECK_SECONDS:
             self._reason = self._running(session) or self._lag(session)
-            self._checked_at = self.clock()
+            self._checked_at = time.monotonic()
         return self._reason
 
     def _running(self, session: Connection) -> str | None:

@@ -1,6 +1,5 @@
-"""The passphrases that archives are sealed with: the file they are read from, and the keys derived from them."""
+"""The passphrases that archives are sealed with, and the file they are read from."""
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -51,8 +50,3 @@ def _check_private(path: Path, status: os.stat_result) -> None:
         raise ConfigurationError(f"BACKUP_PASSPHRASE_FILE {path} is no regular file")
     if status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
         raise ConfigurationError(f"BACKUP_PASSPHRASE_FILE {path} is open to others; run: chmod 600 {path}")
-
-
-def derive(passphrase: bytes, salt: bytes, iterations: int, length: int) -> bytes:
-    """Return `length` bytes of PBKDF2-HMAC-SHA256, as `openssl enc -pbkdf2` and `openssl kdf PBKDF2` make them."""
-    return hashlib.pbkdf2_hmac("sha256", passphrase, salt, iterations, length)

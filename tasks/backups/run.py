@@ -199,11 +199,17 @@ class Backups:
         return run
 
     def find(self, name: str) -> Source:
-        """Return a backup by its name: in the folder, else in the bucket. Raise BackupError if it is in neither."""
+        """Return a backup by its name: in the folder, else the newest called NAME or MONTH/NAME in the bucket.
+
+        Raise BackupError if it is in neither.
+        """
         if name in folder.names(self.folder, "daily") + folder.names(self.folder, "weekly") or not self.settings.backup_s3_uri:
             return folder.load(self.folder, name)
         bucket = self._needed_bucket()
-        return bucket, source.find_shipped(bucket, name)
+        for archive in reversed(bucket.shipped(name if "/" in name else "")):
+            if archive.committed and name in {archive.name, str(archive)}:
+                return bucket, archive
+        raise BackupError(f"there is no {name} in {bucket.uri}")
 
     def restore(
         self,

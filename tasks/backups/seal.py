@@ -22,7 +22,7 @@ from tasks.backups import folder, manifest, parts
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Encryption, Manifest, Member
-from tasks.backups.passphrases import ITERATIONS, derive
+from tasks.backups.passphrases import ITERATIONS
 
 MAGIC = b"Salted__"
 SALT_BYTES = 8
@@ -235,5 +235,5 @@ def _decrypted(backup: Backup, passphrase: bytes, tick: Tick) -> Iterator[bytes]
 
 
 def _cipher(passphrase: bytes, salt: bytes, iterations: int) -> Cipher[modes.CBC]:
-    derived = derive(passphrase, salt, iterations, 48)
+    derived = hashlib.pbkdf2_hmac("sha256", passphrase, salt, iterations, 48)  # as `openssl enc -pbkdf2` does
     return Cipher(algorithms.AES(derived[:32]), modes.CBC(derived[32:]))

@@ -6,19 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.backups import seal
-from tasks.backups.errors import BackupError
 from tasks.backups.folder import PARTIAL, Backup, Tick
 from tasks.backups.ship import Bucket, Shipped
 
 Source = Backup | tuple[Bucket, Shipped]
-
-
-def find_shipped(bucket: Bucket, name: str) -> Shipped:
-    """Return the newest archive in the bucket called NAME or MONTH/NAME. Raise BackupError if there is none."""
-    for archive in reversed(bucket.shipped(name if "/" in name else "")):
-        if archive.committed and name in {archive.name, str(archive)}:
-            return archive
-    raise BackupError(f"there is no {name} in {bucket.uri}")
 
 
 @contextmanager
