@@ -169,7 +169,7 @@ class Bucket:
         """Read an object to its end. Raise BackupError unless it is the one that its signed manifest names."""
         signed, _ = self.manifest(shipped, passphrases)
         digest = hashlib.sha256()
-        for chunk in self._content(shipped, signed.manifest.bytes + 1, tick):
+        for chunk in self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes + 1, tick):
             digest.update(chunk)
         if digest.hexdigest() != signed.manifest.sha256:
             raise BackupError(f"{shipped} was changed after it was made: its SHA-256 is not that of its manifest")
@@ -179,7 +179,7 @@ class Bucket:
         signed, text = self.manifest(shipped, passphrases, most=None)
         folder.check_space(into, signed.manifest.bytes)
         with folder.writing(into / shipped.name) as file:
-            file.writelines(self._content(shipped, signed.manifest.bytes, tick))
+            file.writelines(self._chunks(self._key(shipped.month, shipped.name), signed.manifest.bytes, tick))
         with folder.writing(into / (shipped.name + manifest.SUFFIX)) as file:
             file.write(text)
         return folder.load(into, shipped.name)
@@ -319,12 +319,7 @@ class Bucket:
     def _get(self, key: str) -> bytes:
         return b"".join(self._chunks(key, manifest.LONGEST + 1))
 
-    def _content(self, shipped: Shipped, most: int, tick: Tick) -> Iterator[bytes]:
-        for chunk in self._chunks(self._key(shipped.month, shipped.name), most):
-            tick(len(chunk))
-            yield chunk
-
-    def _chunks(self, key: str, most: int) -> Iterator[bytes]:
+    def _chunks(self, key: str, most: int, tick: Tick = lambda _: None) -> Iterator[bytes]:
         """Return an object's bytes, at most so many; a connection that is cut is taken up where it broke."""
         at, end, tries = 0, most, 0
         condition = self._version(key)
@@ -341,6 +336,7 @@ class Bucket:
                                 within.check()
                                 at, tries = at + len(chunk), 0
                                 condition |= {"IfMatch": answer["ETag"], "Range": f"bytes={at}-"}
+                                tick(len(chunk))
                                 yield chunk
                     if at < end:
                         raise S3Error(f"it was cut off at byte {at:,} of {end:,}")
