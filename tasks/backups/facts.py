@@ -10,8 +10,10 @@ from tasks.words import duration
 # The newest run of each job, tier and outcome, by a loose scan of idx_job (job, tier, outcome, ended_at).
 LATEST = text("""
     SELECT r.job, COALESCE(NULLIF(r.tier, ''), 'none') AS tier, r.outcome, UNIX_TIMESTAMP(r.ended_at) AS ended,
-           r.bytes, r.row_count, r.milliseconds / 1000 AS seconds, r.detail, UNIX_TIMESTAMP(r.newest_row_at) AS newest,
-           r.row_count * 1000 / NULLIF(r.restore_milliseconds, 0) AS pace
+           r.detail, r.bytes AS backup_last_success_size_bytes, r.row_count AS backup_last_success_rows,
+           r.milliseconds / 1000 AS backup_last_success_duration_seconds,
+           r.row_count * 1000 / NULLIF(r.restore_milliseconds, 0) AS backup_drill_rows_per_second,
+           UNIX_TIMESTAMP(r.newest_row_at) AS backup_drill_newest_row_timestamp_seconds
     FROM (SELECT job, tier, outcome, MAX(ended_at) AS ended_at FROM worker_backup_runs
           WHERE ended_at <= NOW(3) GROUP BY job, tier, outcome) AS latest
     STRAIGHT_JOIN worker_backup_runs r ON r.job = latest.job AND r.tier = latest.tier AND r.outcome = latest.outcome
@@ -57,20 +59,15 @@ def _backups(connection: Connection) -> list[Row]:
 
 
 def _row(job: str, tier: str, done: Row | None, failed: Row | None) -> Row:
-    row = {
+    return {
         "backup": job,
         "tier": tier,
         LAST: done["ended"] if done else 0,
         "backup_last_run_failed": failed is not None and (done is None or failed["ended"] > done["ended"]),
         "failed_timestamp_seconds": failed and failed["ended"],
         "why": failed and failed["detail"],
+        **{name: value for name, value in (done or {}).items() if name.startswith("backup_")},
     }
-    if done:
-        row["backup_last_success_size_bytes"] = done["bytes"]
-        row["backup_last_success_rows"] = done["row_count"]
-        row["backup_last_success_duration_seconds"] = done["seconds"]
-        row["backup_drill_rows_per_second"], row["backup_drill_newest_row_timestamp_seconds"] = done["pace"], done["newest"]
-    return row
 
 
 def _last_failed(row: Row) -> str:
