@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,18 +96,11 @@ def needs(account: Account) -> list[Need]:
 
 def require(url: str) -> None:
     """Raise ConfigurationError where the workers' account lacks what pushes read or write. A database that is away passes."""
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            lacking = [
-                f"{need.words} on {need.table}"
-                for need in missing(connection, "workers")
-                if not need.job or "notifications" in need.job
-            ]
-    except DBAPIError:
-        return
-    finally:
-        engine.dispose()
+    engine, lacking = create_engine(url), list[str]()
+    with suppress(DBAPIError), engine.connect() as connection:
+        needed = [need for need in missing(connection, "workers") if not need.job or "notifications" in need.job]
+        lacking = [f"{need.words} on {need.table}" for need in needed]
+    engine.dispose()
     if lacking:
         raise ConfigurationError(
             f"the account of DATABASE_URL lacks {', '.join(lacking[:5])}: as an administrator run deploy/mysql/grants.sql"
