@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import structlog
-from redis.exceptions import LockError, RedisError
 
 from settings import get_settings
 from workers.exits import EXIT_CONFIGURATION, exit_if_misconfigured, say_ready
@@ -67,8 +66,10 @@ def _beat(supervisor: int) -> NoReturn:
     if os.getppid() != supervisor:
         raise SystemExit(1)  # it died before the kernel was told to kill this process with it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+    # The child alone needs these; the process that answers for it stays small.
     from celery.signals import beat_init
     from redbeat.schedulers import get_redis
+    from redis.exceptions import LockError, RedisError
 
     from workers.app import app
 
@@ -98,6 +99,8 @@ def _say_that_it_is_our_turn(sender: Any, **_: Any) -> None:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Keep one line of an outage of Redis, which is not a fault of this code."""
+    from redis.exceptions import RedisError
+
     if record.exc_info and isinstance(record.exc_info[1], RedisError):
         record.exc_info = None
     return True

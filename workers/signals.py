@@ -35,11 +35,6 @@ from workers.operations import worker_signals
 log = structlog.get_logger(__name__)
 
 
-# A drain makes some dozens of small objects a row, all of them gone soon and hardly any in a cycle: at Python's own threshold
-# the collector takes a fifth of its time (bench/results/notifications.txt, docs/decisions/speed.md).
-COLLECT_AFTER_OBJECTS = 20_000
-
-
 def _set_up_logging(**_: Any) -> None:
     logging.configure(get_settings())
 
@@ -58,7 +53,6 @@ def _start(sender: Any, **_: Any) -> None:
     say_ready()
     gc.collect()
     gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
 
 
 def _say(text: str, *_: Any) -> None:

@@ -13,9 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from firebase_admin import credentials
-from google.auth import identity_pool
-from google.auth.exceptions import GoogleAuthError
 
 from settings import ConfigurationError
 from tasks.notifications.outcome import provider_words
@@ -40,6 +37,10 @@ def _read(account: Any) -> Any:
 
     Raise ValueError or GoogleAuthError where it is neither, or its token comes from elsewhere than a file or URL.
     """
+    # Here, for they take 50 ms to import, and most processes send nothing.
+    from firebase_admin import credentials
+    from google.auth import identity_pool
+
     if not isinstance(account, dict):
         raise ValueError("it is no JSON object")
     external = account.get("type") == "external_account"
@@ -59,6 +60,8 @@ class AccessToken:
 
     def __init__(self, path: Path, called: str = "GOOGLE_APPLICATION_CREDENTIALS", project: str | None = None) -> None:
         """Read the credentials; raise ConfigurationError, with the name that they are called by, where they are none."""
+        from google.auth.exceptions import GoogleAuthError
+
         try:
             account = orjson.loads(path.read_bytes())
             self._credentials = _read(account)
