@@ -1,5 +1,6 @@
 """A real clamd and an S3 endpoint for these tests, and a chat whose uploads lie in a folder."""
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from devstack.stack import Stack
-from settings import get_settings
+from settings import Settings, get_settings
 from tasks.attachments import run, scannable
+from tasks.attachments.clamd import Clamd, Version
 from tasks.attachments.run import Summary
+from tasks.attachments.scannable import Fitness
 
 
 @dataclass
@@ -96,24 +99,38 @@ def folder(environment: dict[str, str], scanners: Stack, tmp_path: Path) -> Iter
             patch.setenv(key, value)
         reread()
         yield uploads
-    reread()
+    reread(another_clamd=True)
 
 
-def reread() -> None:
-    """Forget the settings and what was made from them, as a new worker process has."""
+def reread(*, another_clamd: bool = False) -> None:
+    """Forget the settings and what was made from them, as a new worker process has: of clamd, where they name another one."""
     get_settings.cache_clear()
     run._process.cache_clear()
+    if another_clamd:
+        scannable.forget()
+
+
+@pytest.fixture(scope="session")
+def tested(scanners: Stack) -> tuple[Version, Fitness]:
+    """What a worker process learns of this clamd, asked once: the questions take half a second, and most tests scan."""
+    clamd = Clamd(scanners.environment["CLAMD_URL"], scan_seconds=180)
     scannable.forget()
+    return clamd.version(), scannable.fitness(
+        clamd, clamd.version(), Settings.model_fields["attachments_largest_bytes"].default
+    )
 
 
 @pytest.fixture
-def uploads(chat: Engine, folder: Path) -> Uploads:
-    reread()  # other files' tests leave a version of their clamd behind
+def uploads(chat: Engine, folder: Path, tested: tuple[Version, Fitness]) -> Uploads:
+    """The API's side. The workers have tested clamd, until a test breaks it or names another."""
+    reread(another_clamd=True)  # other files' tests leave a version of their clamd behind
+    version, fitness = tested
+    scannable._tested[version] = fitness._replace(tested_at=time.monotonic())
     return Uploads(chat, folder)
 
 
 @pytest.fixture
-def clamd(scanners: Stack) -> Iterator[Any]:
+def clamd(uploads: Uploads, scanners: Stack) -> Iterator[Any]:
     """clamd, to be broken: it is brought back as it was."""
     scannable.forget()
     yield scanners.clamd

@@ -229,7 +229,7 @@ def test_what_is_over_a_smaller_limit_of_clamd_is_blocked(uploads: Uploads, clam
 
 def test_clamd_is_reached_over_tcp_too(uploads: Uploads, scanners: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAMD_URL", scanners.clamd.tcp_url)
-    reread()
+    reread(another_clamd=True)
     attachment = uploads.add(EICAR)
 
     run.scan_one(attachment)

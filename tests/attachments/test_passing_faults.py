@@ -107,7 +107,7 @@ def test_a_file_that_clamd_fails_at_is_charged_alone_and_blocked_by_its_hash(
     path = tmp_path_factory.mktemp("s") / "c"
     fake = Fake(str(scanners.clamd.socket), path, failure)
     monkeypatch.setenv("CLAMD_URL", f"unix://{path}")
-    reread()
+    reread(another_clamd=True)
     bad = uploads.add(b"poison")
     good = [uploads.add(b"good %d" % number) for number in range(9)]
 
@@ -133,7 +133,7 @@ def test_a_file_that_may_end_clamd_is_scanned_when_nothing_else_is(
     path = tmp_path_factory.mktemp("s") / "c"
     fake = Fake(str(scanners.clamd.socket), path, "")
     monkeypatch.setenv("CLAMD_URL", f"unix://{path}")
-    reread()
+    reread(another_clamd=True)
     suspect = uploads.add(b"suspect")
     uploads.execute("INSERT INTO worker_scans (attachment_id, due_at, claims) VALUES (:id, NOW(3), 2)", id=suspect)
     others = [uploads.add(b"other %d" % number) for number in range(30)]
@@ -262,6 +262,7 @@ def test_two_servers_with_etags_of_their_own_for_the_same_bytes_are_one_storage(
 
 def test_two_versions_behind_one_address_are_tested_once_each(uploads: Uploads) -> None:
     assert uploads
+    scannable.forget()
     clamd = run._process().clamd
     first, second = (scannable.fitness(clamd, Version("1.4.3", version), 1024) for version in (27_000, 27_001))
     assert scannable.fitness(clamd, Version("1.4.3", 27_000), 1024) is first
