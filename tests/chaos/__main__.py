@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ CODE = (".", ":(exclude)bench/results", ":(exclude)docs")
 @click.option("--rate", type=float, default=200.0, show_default=True, help="Notifications a second.")
 @click.option("--files", type=float, default=2.0, show_default=True, help="Attachments a second.")
 @click.option("--old", default="", help="A commit whose code runs beside this one in rolling restarts.")
-@click.option("--steady", type=int, help="No faults: so many minutes at one rate, sampled each 10 s.")
+@click.option("--steady", type=float, help="No faults: so many minutes at one rate, sampled each 10 s.")
 @click.option("--burst", type=int, help="No faults: so many rows within a minute.")
 @click.option("--backlog", type=int, help="No faults: so many rows that wait before the workers begin.")
 @click.option("--publish", is_flag=True, help="Write the report into bench/results too.")
@@ -42,7 +43,7 @@ def main(
     rate: float,
     files: float,
     old: str,
-    steady: int | None,
+    steady: float | None,
     burst: int | None,
     backlog: int | None,
     publish: bool,
@@ -72,7 +73,12 @@ def main(
         scene.await_ready()
         say(f"{len(scene.fleet.members)} processes are ready; their logs are in {results.relative_to(PROJECT)}")
         plan = Plan(seed, None if once else minutes * 60, rate, files, chosen, commit_of("HEAD"), commit_of(old) if old else "")
-        for measure, size in ((volume.steady, steady), (volume.burst, burst), (volume.backlog, backlog)):
+        asked: dict[Callable[..., dict[str, Any]], float | None] = {
+            volume.steady: steady,
+            volume.burst: burst,
+            volume.backlog: backlog,
+        }
+        for measure, size in asked.items():
             if size is not None:
                 found = {"command": f"{command} --{measure.__name__} {size}"} | measure(scene, size, plan, say)
                 save(measure.__name__, volume.text(found), found, results, *([PUBLISHED] if publish else []))

@@ -175,6 +175,6 @@ def test_what_is_left_when_patience_ends_is_not_called_done(chat: Engine) -> Non
 @pytest.mark.timeout(900)
 def test_a_short_steady_run_sends_each_push_once() -> None:
     environment = {key: value for key, value in os.environ.items() if key not in {"CELERY_BROKER_URL", "DATABASE_URL"}}
-    command = [sys.executable, "-m", "tests.chaos", "--seed", "11", "--steady", "1", "--rate", "50"]
+    command = [sys.executable, "-m", "tests.chaos", "--seed", "11", "--steady", "0.5", "--rate", "50"]
     ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, timeout=290)
     assert ended.returncode == 0, ended.stdout + ended.stderr

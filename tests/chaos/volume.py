@@ -103,7 +103,7 @@ class Sampler:
         )
 
 
-def steady(scene: Scene, minutes: int, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+def steady(scene: Scene, minutes: float, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Run at one rate; return the samples and how much the last third differs from the second."""
     load = Load(scene, plan)
     sampler = Sampler(scene, load)
