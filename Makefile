@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIRECTUS := .devstack/directus
-# More than cores, for the tests wait more than they work. Each has a stack of its own, about 700 MB.
-PROCESSES ?= 6
+# A few more than cores, for tests wait, too. Each has a stack of its own, about 700 MB, and collects all tests: ten seconds.
+PROCESSES ?= $(shell echo $$(($$(nproc) + 2)))
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test chaos test-mysql test-valkey test-directus test-deploy lint lock docs release bench clean
+.PHONY: setup demo test programs chaos test-mysql test-valkey test-directus test-deploy lint lock docs release bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -22,9 +22,12 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
 	$(BIN)/python -m devstack demo $(if $(KEEP),--keep) $(if $(ROWS),--rows $(ROWS))
 
-test: setup lint  ## lint, types, unit, integration and acceptance tests, on real services
-	$(BIN)/python -m devstack install tests
+test: setup  ## lint, types, unit, integration and acceptance tests, on real services
+	$(MAKE) --jobs --output-sync lint programs  # mypy keeps one core busy for half a minute
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+programs: setup
+	$(BIN)/python -m devstack install tests
 
 test-mysql: setup  ## the database's, retention's and backups' tests on a real MySQL, fetched from Debian (as root)
 	$(BIN)/python -m devstack install tests mysql

@@ -3,6 +3,7 @@
 Nothing is skipped: where a program is missing and cannot be installed, the run fails with the sentence that names it.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,11 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, d
 # New ones in each run: `make chaos`.
 hypothesis.settings.register_profile("long", deadline=None, database=None, max_examples=1000)
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    """Let no later collection look through what is loaded."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
