@@ -3,6 +3,7 @@
 import base64
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,11 +16,20 @@ from devstack.emulators.certificates import ensure_certificates
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import find
-from tests.processes import Start, python, wait_until
+from tests.processes import Start, wait_until
 
 PASSWORD = "s3cret-of-redis"
 SENTINEL_PASSWORD = "s3cret-of-sentinels"
 LOGIN = "operator:long-enough-for-all"
+PARTING = "--- of the next command ---"
+CALL_EACH = f"""
+import sys
+from celery.bin.celery import celery
+for command in sys.argv[1:]:
+    print({PARTING!r}, flush=True)
+    if status := celery(["-A", "workers.app", *command.split()], standalone_mode=False):
+        sys.exit(status)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +75,9 @@ def test_no_password_is_shown(brokers: dict[str, str], scheme: str, start: Start
     worker = start("celery -A workers.app worker -Q notifications -n worker@test -c 1 --without-mingle", "worker", **own)
     start("celery -A workers.app flower", "flower", **own)
     worker.wait_ready()
-    report = celery(own, "report")
+    report, conf, stats = celery(own, "report", "inspect conf --json", "inspect stats --json")
     assert "redbeat_redis_options" in report
-    conf = celery(own, "inspect", "conf", "--json")
     assert "redbeat_redis_options" in conf
-    stats = celery(own, "inspect", "stats", "--json")
     assert '"broker"' in stats
     wait_until(lambda: bool(shown(own["FLOWER_PORT"])), "Flower's page showed the worker")
     page = shown(own["FLOWER_PORT"])
@@ -78,9 +86,10 @@ def test_no_password_is_shown(brokers: dict[str, str], scheme: str, start: Start
         assert "s3cret" not in text, name
 
 
-def celery(environment: dict[str, str], *arguments: str) -> str:
+def celery(environment: dict[str, str], *commands: str) -> list[str]:
+    """Return what each command of Celery prints. One process calls them all: each would import for a second."""
     done = subprocess.run(
-        [*python("celery -A workers.app"), *arguments],
+        [sys.executable, "-c", CALL_EACH, *commands],
         cwd=PROJECT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -89,7 +98,7 @@ def celery(environment: dict[str, str], *arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout.split(PARTING)[1:]
 
 
 def shown(port: str) -> str:
