@@ -77,10 +77,12 @@ def chat(environment: dict[str, str]) -> Engine:
     """The engine of a migrated chat database without a row in it."""
     engine = get_engine()
     with engine.begin() as connection:
+        tables = [table for table in connection.execute(text("SHOW TABLES")).scalars() if table != VERSION_TABLE]
+        # Asked at once: thousands of tests begin so, and leave rows in a few tables, of dozens.
+        filled = " UNION ALL ".join(f"SELECT '{table}' FROM DUAL WHERE EXISTS (SELECT 1 FROM `{table}`)" for table in tables)
         connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
-        for table in connection.execute(text("SHOW TABLES")).scalars().all():
-            if table != VERSION_TABLE:
-                connection.execute(text(f"DELETE FROM `{table}`"))
+        for table in connection.execute(text(filled)).scalars().all():
+            connection.execute(text(f"DELETE FROM `{table}`"))
         connection.execute(text("SET FOREIGN_KEY_CHECKS = 1"))
     return engine
 
