@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,22 +111,20 @@ def reread(*, another_clamd: bool = False) -> None:
         scannable.forget()
 
 
-@pytest.fixture(scope="session")
-def tested(scanners: Stack) -> tuple[Version, Fitness]:
-    """What a worker process learns of this clamd, asked once: the questions take half a second, and most tests scan."""
-    clamd = Clamd(scanners.environment["CLAMD_URL"], scan_seconds=180)
-    scannable.forget()
-    return clamd.version(), scannable.fitness(
-        clamd, clamd.version(), Settings.model_fields["attachments_largest_bytes"].default
-    )
+@cache
+def tested(url: str, version: Version) -> Fitness:
+    """Return what a worker process learns of this clamd, asked once: the questions take half a second, and most tests scan."""
+    largest_bytes: int = Settings.model_fields["attachments_largest_bytes"].default
+    return scannable.fitness(Clamd(url, scan_seconds=180), version, largest_bytes)
 
 
 @pytest.fixture
-def uploads(chat: Engine, folder: Path, tested: tuple[Version, Fitness]) -> Uploads:
+def uploads(chat: Engine, folder: Path, scanners: Stack) -> Uploads:
     """The API's side. The workers have tested clamd, until a test breaks it or names another."""
     reread(another_clamd=True)  # other files' tests leave a version of their clamd behind
-    version, fitness = tested
-    scannable._tested[version] = fitness._replace(tested_at=time.monotonic())
+    url = scanners.environment["CLAMD_URL"]
+    version = Clamd(url, scan_seconds=180).version()
+    scannable._tested[version] = tested(url, version)._replace(tested_at=time.monotonic())
     return Uploads(chat, folder)
 
 
