@@ -1,6 +1,8 @@
 """The connection to MySQL: one lazy engine a process, UTC and READ COMMITTED sessions, safe across fork."""
 
 import os
+import select
+import socket
 import ssl
 from functools import cache
 from typing import Any
@@ -34,6 +36,22 @@ SESSION = (
 
 class Connection(pymysql.Connection):
     """PyMySQL's connection; where no certificate is checked, it does not load the system's authorities (25 to 55 ms of CPU)."""
+
+    _sock: socket.socket | None
+
+    def ping(self, reconnect: Any = False) -> None:
+        """Ask the server only if something is to be read, its goodbye as a rule: a round trip less for each transaction."""
+        poll = select.poll()
+        if self._sock:
+            poll.register(self._sock, select.POLLIN)
+        if not self._sock or poll.poll(0):
+            super().ping(reconnect)
+
+    def escape(self, obj: Any, *mapping: Any) -> str:
+        """Write a list of ids at once: PyMySQL takes 0.5 us for each, and a row's id goes to MySQL five times."""
+        if type(obj) is list and {*map(type, obj)} == {int}:
+            return f"({str(obj)[1:-1]})"
+        return super().escape(obj, *mapping)
 
     def _create_ssl_ctx(self, options: dict[str, Any]) -> ssl.SSLContext:
         context: ssl.SSLContext = super()._create_ssl_ctx(options) if options else _encrypted_if_offered()  # type: ignore[misc]
