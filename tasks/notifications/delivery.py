@@ -51,7 +51,7 @@ class Delivery:
 
     def conclude(self, now: float) -> Attempt | None:
         """Return the settled row, None if no device was begun: then it goes back to the queue as it was."""
-        if all(outcome is None for outcome in self.outcomes.values()):
+        if not any(self.outcomes.values()):
             return None
         tried = []
         for device in self.due:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 
 import structlog
 
@@ -54,7 +55,8 @@ class Drain:
     def __post_init__(self) -> None:
         self._under_way = 0
         self._progress = asyncio.Event()
-        self._results: asyncio.Queue[Attempt | int | None] = asyncio.Queue()
+        self._results: list[Attempt | int | None] = []
+        self._arrived = asyncio.Event()
         self._last_is_in = asyncio.Event()
         self._summary = Summary()
 
@@ -74,7 +76,8 @@ class Drain:
                 except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
                     failure = error
             watching.cancel()
-            self._results.put_nowait(None)
+            self._results.append(None)
+            self._arrived.set()
         if failure:
             raise failure
         await asyncio.to_thread(self.gate.leave)
@@ -90,13 +93,13 @@ class Drain:
             lanes, most = await self.gate.ask()
             if not lanes:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
-            start_by = time.monotonic() + START_SECONDS
+            in_time = partial(self._in_time, time.monotonic() + START_SECONDS)
             jobs = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
             if not jobs:
                 return
             self._under_way += len(jobs)
             for job in jobs:
-                self._begin(job, senders, start_by)
+                self._begin(job, senders, in_time)
             if most == 1 or any(job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone
 
@@ -106,10 +109,10 @@ class Drain:
             self._progress.clear()
             await self._progress.wait()
 
-    def _begin(self, job: Job, senders: Senders, start_by: float) -> None:
-        def in_time() -> bool:
-            return not self.stop() and time.monotonic() < start_by
+    def _in_time(self, start_by: float) -> bool:
+        return time.monotonic() < start_by and not self.stop()
 
+    def _begin(self, job: Job, senders: Senders, in_time: Callable[[], bool]) -> None:
         try:
             begun = begin(job, self.gate.now())
         except Exception:  # noqa: BLE001 - one row's fault, logged there
@@ -129,8 +132,9 @@ class Drain:
             self._enter(attempt or delivery.notification.id)
 
     def _enter(self, result: Attempt | int) -> None:
-        self._results.put_nowait(result)
-        if self._results.qsize() + 1 >= self._under_way:  # one is in the hands of `_settle`, which gathers the others
+        self._results.append(result)
+        self._arrived.set()
+        if len(self._results) >= self._under_way:
             self._last_is_in.set()
 
     def _leave(self, notification: Notification) -> None:
@@ -149,18 +153,17 @@ class Drain:
         pauses = [*LOCKED_PAUSES]
         async with asyncio.TaskGroup() as announcing:
             while not ended or locked:
-                results: list[Attempt | int | None] = [*locked]
                 if locked:
                     await asyncio.sleep(pauses.pop(0))
                 else:
                     pauses = [*LOCKED_PAUSES]
-                    results.append(await self._results.get())
-                    if self._under_way > self._results.qsize() + 1:
+                    await self._arrived.wait()
+                    if self._under_way > len(self._results):
                         self._last_is_in.clear()
                         with suppress(TimeoutError):
                             await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
-                while not self._results.empty():
-                    results.append(self._results.get_nowait())
+                results, self._results = [*locked, *self._results], []
+                self._arrived.clear()
                 ended = ended or None in results
                 attempts = [result for result in results if isinstance(result, Attempt)]
                 given_back = [result for result in results if isinstance(result, int)]

@@ -58,11 +58,16 @@ class Attempt:
     @property
     def dead(self) -> list[tuple[str, dict[Any, Any]]]:
         """The token of each device that this attempt found dead, and what is told of it."""
-        settled = {"recipient_id": self.recipient_id, "notification_id": self.settlement.notification_id}
         return [
             (
                 device.token,
-                {**of_lane(device.lane), "device_key": device.key, "reason": outcome.reason[:LONGEST_REASON], **settled},
+                {
+                    **of_lane(device.lane),
+                    "device_key": device.key,
+                    "reason": outcome.reason[:LONGEST_REASON],
+                    "recipient_id": self.recipient_id,
+                    "notification_id": self.settlement.notification_id,
+                },
             )
             for device, outcome in self.outcomes
             if outcome.kind is Kind.DEAD
@@ -119,7 +124,7 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
     """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
     dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
     counted = Counter(
-        (device.lane, outcome.kind.value, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
+        (device.lane, outcome.kind, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
         for attempt in attempts
         for device, outcome in attempt.outcomes
     )
@@ -158,7 +163,7 @@ def announce(attempts: list[Attempt]) -> None:
 def count(lane: str, outcome: Outcome, seconds: float, age: float) -> None:
     """Count one message for the metrics, how long its answer took and, if it was accepted, how old its row was."""
     name = lane if of_lane(lane)["provider"] in PROVIDERS else "other"
-    counters.add(DELIVERIES, name, outcome.kind.value, "" if outcome.kind is Kind.SENT else label(outcome.reason))
+    counters.add(DELIVERIES, name, outcome.kind, "" if outcome.kind is Kind.SENT else label(outcome.reason))
     counters.observe(SEND_SECONDS, name, seconds=seconds)
     if outcome.kind is Kind.SENT:
         counters.observe(DELIVERED_SECONDS, name, seconds=max(age, 0.0))

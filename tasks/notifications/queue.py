@@ -167,7 +167,7 @@ class Queue:
 
     def _lease_fresh(self, connection: Connection, rows: int, after: int) -> list[int]:
         """Lease the next rows behind `after`, passing over those that another worker got first."""
-        while ids := [row.id for row in connection.execute(CLAIM_FRESH, {"after": after, "rows": rows})]:
+        while ids := [*connection.execute(CLAIM_FRESH, {"after": after, "rows": rows}).scalars()]:
             self.saw_end = len(ids) < rows
             if ours := self._lease_these(connection, ids):
                 return ours
@@ -180,7 +180,7 @@ class Queue:
         if connection.execute(LEASE_FRESH, values).rowcount == len(ids):
             return ids
         connection.execute(LEASE_DUE, values)
-        return [row.id for row in connection.execute(LEASED, values)]
+        return [*connection.execute(LEASED, values).scalars()]
 
     def claim_due(self, rows: int, lanes: tuple[str, ...] = ("",)) -> list[Notification]:
         """Lease up to `rows` rows that are due for another attempt or whose worker died, lane by lane, oldest first.
@@ -253,6 +253,6 @@ def _chat(engine: Engine) -> TextClause:
 
 
 def _forget(connection: Connection, entries: Mapping[str, object]) -> None:
-    if free := [row.id for row in connection.execute(results.FREE, entries)]:
+    if free := [*connection.execute(results.FREE, entries).scalars()]:
         connection.execute(TIDY, {"ids": free})
     connection.execute(results.FORGET, entries)

@@ -92,7 +92,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: 
         if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() == len(attempts):
             _write(connection, lease, attempts)
             return Counter(attempt.settlement.status for attempt in attempts), []
-        held = {row.id for row in connection.execute(HELD, ids)}
+        held = {*connection.execute(HELD, ids).scalars()}
         locked = _locked(connection, held)
         ours = [attempt for attempt in attempts if _id(attempt) in held]
         written = [attempt for attempt in ours if _id(attempt) not in locked]
@@ -129,8 +129,8 @@ def _locked(connection: Connection, ids: set[int]) -> set[int]:
     """Lock those of the shared rows that are free; return those that are not. A row that was deleted is not locked."""
     if not ids:
         return set()
-    missing = ids - {row.id for row in connection.execute(FREE, {"ids": sorted(ids)})}
-    return {row.id for row in connection.execute(THERE, {"ids": sorted(missing)})} if missing else set()
+    missing = ids - {*connection.execute(FREE, {"ids": sorted(ids)}).scalars()}
+    return {*connection.execute(THERE, {"ids": sorted(missing)}).scalars()} if missing else set()
 
 
 def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
@@ -153,7 +153,7 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
 
 def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str, seconds: int) -> None:
     """Keep the ledgers in the worker-owned table, and the providers' answers in the journal."""
-    held = {row.id for row in connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease})}
+    held = {*connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease}).scalars()}
     ours = [attempt for attempt in attempts if _id(attempt) in held]
     # A ledger that is empty is left out: a JSON null is no SQL NULL, and COALESCE would take it for one.
     ledgers = ({"ledger": stored} if (stored := attempt.ledger.stored()) else {} for attempt in ours)

@@ -356,8 +356,9 @@ class Origin:
             while self._waiting and connection.room:
                 if not (exchange := self._waiting.popleft()).answer.done():
                     connection.start(exchange)
-        helps = len(self.connections) < MOST_CONNECTIONS and all(connection.full for connection in self.connections)
-        if self._waiting and helps and not self._dialing and time.monotonic() >= self.dial_at:
+        if not self._waiting or self._dialing or time.monotonic() < self.dial_at:
+            return
+        if len(self.connections) < MOST_CONNECTIONS and all(connection.full for connection in self.connections):
             self._dialing = asyncio.get_running_loop().create_task(self._dial())
 
     def again(self, exchanges: list[Exchange], why: str) -> None:
