@@ -76,8 +76,7 @@ class Drain:
                 except Exception as error:  # noqa: BLE001 - raised below, once what is under way has its results
                     failure = error
             watching.cancel()
-            self._results.append(None)
-            self._arrived.set()
+            self._enter(None)
         if failure:
             raise failure
         await asyncio.to_thread(self.gate.leave)
@@ -131,7 +130,7 @@ class Drain:
         else:
             self._enter(attempt or delivery.notification.id)
 
-    def _enter(self, result: Attempt | int) -> None:
+    def _enter(self, result: Attempt | int | None) -> None:
         self._results.append(result)
         self._arrived.set()
         if len(self._results) >= self._under_way:

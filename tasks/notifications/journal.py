@@ -38,6 +38,9 @@ ANSWERED = re.compile(r"(\w+ [1-5][0-9]{2})\b(.*)", re.DOTALL)
 WORD = re.compile("[A-Z][A-Za-z_]+")
 MOST_LABELS = 200
 
+Answered = tuple[str, Outcome, float, float]
+"""The lane and the outcome of a message, the seconds that its answer took, and its row's age in seconds."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -58,16 +61,11 @@ class Attempt:
     @property
     def dead(self) -> list[tuple[str, dict[Any, Any]]]:
         """The token of each device that this attempt found dead, and what is told of it."""
+        settled = {"recipient_id": self.recipient_id, "notification_id": self.settlement.notification_id}
         return [
             (
                 device.token,
-                {
-                    **of_lane(device.lane),
-                    "device_key": device.key,
-                    "reason": outcome.reason[:LONGEST_REASON],
-                    "recipient_id": self.recipient_id,
-                    "notification_id": self.settlement.notification_id,
-                },
+                {**of_lane(device.lane), "device_key": device.key, "reason": outcome.reason[:LONGEST_REASON], **settled},
             )
             for device, outcome in self.outcomes
             if outcome.kind is Kind.DEAD
@@ -160,13 +158,15 @@ def announce(attempts: list[Attempt]) -> None:
         log.warning("dead devices not announced; they are in worker_dead_devices", devices=len(dead), error=str(error))
 
 
-def count(lane: str, outcome: Outcome, seconds: float, age: float) -> None:
-    """Count one message for the metrics, how long its answer took and, if it was accepted, how old its row was."""
-    name = lane if of_lane(lane)["provider"] in PROVIDERS else "other"
-    counters.add(DELIVERIES, name, outcome.kind, "" if outcome.kind is Kind.SENT else label(outcome.reason))
-    counters.observe(SEND_SECONDS, name, seconds=seconds)
-    if outcome.kind is Kind.SENT:
-        counters.observe(DELIVERED_SECONDS, name, seconds=max(age, 0.0))
+def count(answers: list[Answered]) -> None:
+    """Count messages for the metrics, their answers' seconds and, of those accepted, their rows' ages; empty the list."""
+    for lane, outcome, seconds, age in answers:
+        name = lane if of_lane(lane)["provider"] in PROVIDERS else "other"
+        counters.add(DELIVERIES, name, outcome.kind, "" if outcome.kind is Kind.SENT else label(outcome.reason))
+        counters.observe(SEND_SECONDS, name, seconds=seconds)
+        if outcome.kind is Kind.SENT:
+            counters.observe(DELIVERED_SECONDS, name, seconds=max(age, 0.0))
+    answers.clear()
 
 
 def label(reason: str) -> str:

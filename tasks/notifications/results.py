@@ -9,6 +9,7 @@ none of its business.
 """
 
 from collections import Counter
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection, Engine, text
@@ -112,11 +113,8 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: 
             return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
         log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
         why = f"{PARKED}database error {error_code(error)} at writing the result"
-        transact(
-            engine,
-            lambda connection: _park(connection, lease, attempts, why, REFUSED_SECONDS),
-            patience=PARK_PATIENCE_SECONDS,
-        )
+        park = partial(_park, lease=lease, attempts=attempts, why=why, seconds=REFUSED_SECONDS)
+        transact(engine, park, patience=PARK_PATIENCE_SECONDS)
         return Counter(), []
 
 

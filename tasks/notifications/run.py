@@ -204,16 +204,8 @@ def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
         return _jobs(queue, claim(rows, lanes))
 
     async def work() -> Summary:
-        drain = Drain(
-            queue,
-            providers,
-            gate,
-            batch_rows=settings.notifications_batch_rows,
-            in_flight=settings.notifications_in_flight,
-            stop=stop_requested,
-            announce=_settled,
-        )
-        return await drain.run(claim_jobs)
+        bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}
+        return await Drain(queue, providers, gate, **bounds, stop=stop_requested, announce=_settled).run(claim_jobs)
 
     # The runner's own context is that of its first run: every later line of the log would have that one's task id.
     summary = runner.run(work(), context=contextvars.copy_context())

@@ -63,19 +63,10 @@ def settle(notification: Notification, devices: Devices, ledger: Ledger) -> Sett
     reached = notification.is_sent or len(unserved) < len(entries)
 
     if waiting:
-        due = min(entry.due for entry in waiting.values())
         first = min(waiting.values(), key=lambda entry: entry.due)
-        message = f"{_named(waiting, len(entries))[: LONGEST_MESSAGE - 40]}; next try {_clock(due)}"
-        return Settlement(
-            notification.id,
-            "FAILED",
-            reached,
-            message,
-            due,
-            ledger.stored(),
-            _waiting_on(waiting),
-            first.reason[:LONGEST_REASON],
-        )
+        message = f"{_named(waiting, len(entries))[: LONGEST_MESSAGE - 40]}; next try {_clock(first.due)}"
+        when = first.due, ledger.stored(), _waiting_on(waiting), first.reason[:LONGEST_REASON]
+        return Settlement(notification.id, "FAILED", reached, message, *when)
     if reached:
         faults = [_named(unserved, len(entries))] if unserved else []
         return Settlement(notification.id, "SENT", True, _sentence([*faults, *devices.faults]) or None)

@@ -119,7 +119,7 @@ def test_whoever_answers_in_a_providers_place_makes_no_label_of_each_word(monkey
 
 
 def test_a_provider_that_is_none_of_ours_has_no_label_of_its_own(redis: Redis) -> None:
-    journal.count("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1, 0.1)
+    journal.count([("made-up-by-a-client", Outcome(Kind.REFUSED, "no"), 0.1, 0.1)])
     counters.flush(at_once=True)
     assert ("chat_workers_deliveries_total", ("other", "refused", "no")) in shown(redis)
 

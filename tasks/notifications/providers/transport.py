@@ -114,12 +114,8 @@ class Transport:
             request = self._client.request(method, url).headers(headers).body_bytes(body).build_streamed()
             async with request as response:
                 content = await response.body_reader.read(MOST_ANSWER_BYTES)
-                return Answer(
-                    response.status,
-                    bytes(content or b""),
-                    response.get_header("retry-after"),
-                    response.get_header("apns-id") or response.get_header("location") or "",
-                )
+                name = response.get_header("apns-id") or response.get_header("location") or ""
+                return Answer(response.status, bytes(content or b""), response.get_header("retry-after"), name)
         except (BuilderError, ValueError):
             raise UnusableUrlError("the URL cannot be used") from None
         except RequestTimeoutError:
