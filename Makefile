@@ -74,9 +74,10 @@ release: setup  ## wheel, sdist, SBOM and image of the last commit, in dist/; th
 	  --output-file dist/chat-workers.cdx.json build/release/requirements/runtime.txt
 	RELEASE=dist $(BIN)/python -m pytest tests/release --timeout 1800
 	@version=$$(ls dist/*.whl | cut -d - -f 2); \
-	if engine=$$(command -v podman || command -v buildah || command -v docker); then \
+	for engine in podman buildah docker ""; do [ -z "$$engine" ] || "$$engine" info >/dev/null 2>&1 && break; done; \
+	if [ "$$engine" ]; then \
 	  "$$engine" build -f build/release/deploy/container/Containerfile -t "chat-workers:$$version" build/release; \
-	else echo "NO IMAGE was built: podman, buildah and docker are missing on this machine." >&2; fi
+	else echo "NO IMAGE was built: neither podman, buildah nor docker works on this machine." >&2; fi
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 docs: setup  ## the documentation site, in build/site; broken links and anchors end the build
