@@ -408,12 +408,17 @@ def _in_shared_memory(content: bytes) -> Path:
     with suppress(OSError):
         if path.lstat().st_uid == os.geteuid() and path.read_bytes() == content:
             return path
-    with tempfile.NamedTemporaryFile(prefix="chat-workers-", suffix=".pem", dir=folder, delete=False) as made:
-        made.write(content)
-        os.fchmod(made.fileno(), 0o644)  # certificates are public
+    descriptor, name = tempfile.mkstemp(prefix="chat-workers-", suffix=".pem", dir=folder)
+    try:
+        with open(descriptor, "wb") as made:  # noqa: PTH123 - there is but a descriptor
+            made.write(content)
+            os.fchmod(descriptor, 0o644)  # certificates are public
+    except OSError as error:
+        Path(name).unlink()
+        raise ConfigurationError(f"SSL_CERT_FILE cannot be merged with the system's authorities in {folder}: {error}") from None
     with suppress(OSError):  # a stranger has put his own there, and cannot be made to take it away
-        return Path(made.name).replace(path)
-    return Path(made.name)
+        return Path(name).replace(path)
+    return Path(name)
 
 
 @cache

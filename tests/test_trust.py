@@ -24,6 +24,7 @@ from tasks import s3
 from tasks.attachments.storage.base import StorageUnavailableError
 from tasks.attachments.storage.http import HttpStorage
 from tasks.notifications.providers.transport import NoAnswerError, Transport
+from tests.backups.test_cut_off import in_own_mounts
 from tests.processes import Process
 
 AUTHORITIES = ("system", "company", "stranger")
@@ -161,3 +162,11 @@ def test_a_worker_that_sighup_restarts_trusts_what_it_did(environment: dict[str,
         assert worker.stop() == 0
     finally:
         worker.kill()
+
+
+def test_a_full_disk_in_memory_ends_in_a_sentence_and_leaves_no_half_file() -> None:
+    script = f"""mount -t tmpfs -o size=16k tmpfs /dev/shm || exit 99
+{sys.executable} -c 'import settings; settings._in_shared_memory(bytes(100_000))' 2>&1 | tail -n 1; ls /dev/shm"""
+    done = in_own_mounts(Path("/dev/shm"), script, {})
+    assert "ConfigurationError: SSL_CERT_FILE cannot be merged with the system's authorities in /dev/shm" in done.stdout
+    assert done.stdout.count("\n") == 1
