@@ -186,8 +186,8 @@ def peer() -> Iterator[Callable[..., str]]:
                 line, _ = listener.accept()
                 with line:
                     received = b""
-                    while not received.endswith(b"}"):
-                        received += line.recv(65536)
+                    while not received.endswith(b"}") and (more := line.recv(65536)):
+                        received += more
                     line.sendall(answer)
                     while drip and not ended.wait(0.02):
                         line.sendall(drip)
