@@ -17,7 +17,6 @@ OPTIONS = {
     "appendfsync": "everysec",
     "save": "",
     "maxmemory-policy": "noeviction",
-    "proto-max-bulk-len": "1mb",
     "daemonize": "no",
 }
 

@@ -18,6 +18,7 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.redis import server as server_program
 from settings import Settings
+from tasks import broker
 from tests.processes import wait_until
 from workers.celery_config import celery_config
 from workers.doctor.redis import redis
@@ -66,6 +67,7 @@ def test_a_restart_keeps_messages_under_way_and_beats_times(start: Callable[...,
         config = celery_config(settings(port))
         app = Celery(set_as_current=False)
         app.conf.update(config)
+        app.redbeat_redis = broker.client(settings(port), seconds=5)  # type: ignore[attr-defined]  # as workers/app.py does
         for name in ("backups-daily", "backups-weekly"):
             entry = beat_schedule.BEAT_SCHEDULE[name]
             RedBeatSchedulerEntry(name, entry["task"], entry["schedule"], app=app).save()
