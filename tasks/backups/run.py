@@ -142,10 +142,12 @@ class Backups:
             for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
                 names[seal.name_of(backup)] = backup
             last = genuine[-1].name if genuine else ""
-            if owed := sorted(name for name in names if name > last):
+            # Where so many are false that the last is not found, what is there by its name is passed over.
+            known_names = {archive.name for archive in there if not genuine}
+            if owed := sorted(name for name in names if name > last and name not in known_names):
                 ping(self.settings, run.job, "/start")
             taken = []
-            for name in owed if last else owed[-1:]:
+            for name in owed if there else owed[-1:]:
                 archive = self._sealed(into, name, names[name], known, tick)
                 folder.check_bytes(archive, known, tick)
                 try:

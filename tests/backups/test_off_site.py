@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
-from tasks.backups import dump, folder, manifest
+from tasks.backups import dump, folder, manifest, rotate
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
 from tasks.backups.ship import Bucket
@@ -103,6 +103,20 @@ def test_an_object_under_a_name_to_come_keeps_only_that_dump_from_being_shipped(
         shipping.ship("daily", quiet)
     assert [entry for entry in shipped(shipping) if entry != taken] == [first, *others]
     assert folder.names(shipping.folder, "day") == []
+
+
+def test_any_number_of_false_archives_keeps_no_dump_from_being_shipped(shipping: Backups, stack: Stack) -> None:
+    first = older(shipping, 4)
+    shipping.ship("daily", quiet)
+    owed = [older(shipping, days) for days in (3, 2, 1)]
+    prefix = str(shipping.settings.backup_s3_uri).removeprefix("s3://backups/")
+    bucket, day = boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups"), dump.today(shipping.engine)
+    for number in range(rotate.MOST_FALSE + 1):
+        for suffix in ("", manifest.SUFFIX):
+            key = f"{prefix}/daily/backup_chat_day_{day:%Y%m%d}_2359{number:02}.tar.enc{suffix}"
+            bucket.put_object(Key=key, Body=b"junk")
+    shipping.ship("daily", quiet)
+    assert [entry for entry in shipped(shipping) if "_2359" not in entry] == [first, *owed]
 
 
 def test_a_genuine_archive_in_another_folder_than_its_own_counts_as_nothing(shipping: Backups, stack: Stack) -> None:
