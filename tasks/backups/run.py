@@ -143,8 +143,8 @@ class Backups:
                 names[seal.name_of(backup)] = backup
             last = genuine[-1].name if genuine else ""
             # Where so many are false that the last is not found, what is there by its name is passed over.
-            known_names = {archive.name for archive in there if not genuine}
-            if owed := sorted(name for name in names if name > last and name not in known_names):
+            passed = {archive.name for archive in there if len(false) == rotate.MOST_FALSE and not genuine}
+            if owed := sorted(name for name in names if name > last and name not in passed):
                 ping(self.settings, run.job, "/start")
             taken = []
             for name in owed if there else owed[-1:]:
