@@ -47,7 +47,7 @@ BREAKERS = text(f"""
 FAILING = text(f"""
     SELECT {LANE_NAME} AS provider, IF(SUM(devices) < 50, 0, SUM(IF(outcome IN ('sent', 'dead'), 0, devices)) / SUM(devices))
              AS deliveries_failed_ratio
-    FROM worker_delivery_counts WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY 1 LIMIT 60
+    FROM worker_delivery_counts WHERE minute >= NOW() - INTERVAL 10 MINUTE GROUP BY 1 ORDER BY SUM(devices) DESC LIMIT 60
 """)  # noqa: S608 - a constant of this module
 RECENT = text(f"""
     SELECT {LANE_NAME} AS provider, outcome, reason, CAST(SUM(devices) AS SIGNED) AS devices FROM worker_delivery_counts

@@ -121,11 +121,7 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
 def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
     """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
     dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
-    counted = Counter(
-        (device.lane, outcome.kind, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON])
-        for attempt in attempts
-        for device, outcome in attempt.outcomes
-    )
+    counted = Counter(_counted(device, outcome) for attempt in attempts for device, outcome in attempt.outcomes)
     # Sorted, so that two workers never take the same counters in opposite orders.
     counts = [
         {**of_lane(lane), "outcome": kind, "reason": reason, "devices": devices}
@@ -137,6 +133,13 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
         outbox.emit(connection, "device.dead", *(told for key, told in new.items() if key not in known))
     _insert(connection, RECORD_DEAD, dead)
     _insert(connection, COUNT, counts)
+
+
+def _counted(device: Device, outcome: Outcome) -> tuple[str, Kind, str]:
+    """Return lane, outcome and reason to count; names that strangers wrote into rows are one, or they would hide ours."""
+    if device.lane not in PROVIDERS and (outcome.kind is Kind.UNCONFIGURED or device.provider not in PROVIDERS):
+        return "other", outcome.kind, "not configured on this worker"
+    return device.lane, outcome.kind, "" if outcome.kind is Kind.SENT else outcome.reason[:LONGEST_REASON]
 
 
 def _insert(connection: Connection, statement: TextClause, rows: Sequence[object]) -> None:

@@ -12,6 +12,7 @@ from devstack.emulators import apns
 from devstack.emulators.client import Emulator, Fault
 from settings import ConfigurationError, get_settings
 from tasks.notifications import run
+from tasks.notifications.facts import TABLES
 from tasks.notifications.providers import configured_providers
 from tests.notifications.conftest import Accepted, Chat
 from workers.cli import cli
@@ -137,6 +138,28 @@ def test_a_device_waits_for_an_app_that_this_worker_does_not_know(api: Chat, app
     status, _, why = api.status(row)
     assert status == "FAILED"
     assert "fcm.rider is not configured on this worker" in (why or "")
+
+
+def test_apps_and_providers_that_strangers_name_are_counted_as_one_and_hide_none_of_ours(api: Chat, apps: Apps) -> None:
+    apps(DRIVER)
+    api.notify(*(of_app(f"a{number}", f"phone-{number}") for number in range(70)), *(f"phone-{number}" for number in range(90)))
+    api.notify(*({"provider": f"a{number}", "token": "phone"} for number in range(70)))
+    run.drain()
+    counted = api.rows(
+        "SELECT provider, app, outcome, reason, SUM(devices) FROM worker_delivery_counts GROUP BY 1, 2, 3, 4 ORDER BY outcome"
+    )
+    assert [" ".join(map(str, row.values())) for row in counted] == [
+        "other default refused not configured on this worker 70",
+        "fcm default sent  90",
+        "other default unconfigured not configured on this worker 70",
+    ]
+    older = "SELECT minute, :name, 'default', 'refused', '', 60 FROM worker_delivery_counts LIMIT 1"
+    for number in range(70):  # as a worker of an earlier version counts them
+        api.execute(f"INSERT INTO worker_delivery_counts {older}", name=f"a{number}")
+    with api.engine.connect() as connection:
+        [providers] = [table for table in TABLES if table.name == "providers"]
+        ratios = {row["provider"]: row.get("deliveries_failed_ratio") for row in providers.rows(connection)}
+    assert ratios["fcm"] == 0
 
 
 @pytest.mark.parametrize(
