@@ -72,6 +72,14 @@ def _sound_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def fit_push(push: Push, encode: Callable[[Push, str], bytes], limit: int = MOST_BYTES) -> bytes:
+    """Return what `encode` makes of the push and a body, with the body cut to fit and, where none would, the title too."""
+    encoded = fit(push.body, lambda body: encode(push, body), limit)
+    if len(encoded) <= limit:
+        return encoded
+    return fit(push.title, lambda title: encode(push._replace(title=title), ""), limit)
+
+
 def fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> bytes:
     """Return what `encode` makes of the text, cut at the end with an ellipsis where that is needed to be at most `limit` bytes.
 

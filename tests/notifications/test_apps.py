@@ -204,7 +204,8 @@ WRONG = {
     "apns]\naps.badge = 3": "apns.aps.badge is no field",
     "apns]\naps.mutable-content = 2": "apns.aps.mutable-content is not 1",
     "apns]\naps.alert.loc-args = ['{password}']": "apns.aps.alert.loc-args holds '{password}'; what may stand in braces is",
-    f"fcm]\ndata.x = '{'x' * 701}'": "fcm has more than 700 bytes, which leaves too little of 4096 to a push",
+    f"fcm]\ndata.x = '{'x' * 701}'": "fcm has more than 700 bytes once filled, which leaves too little of 4096 to a push",
+    f"apns]\nlines = '{'{title} ' * 9}'": "apns has more than 700 bytes once filled, which leaves too little of 4096 to a push",
     "webpush]\nactions = [{title = 'a'}]": "webpush.actions is not a list, each of it a table of action, title and icon",
 }
 
@@ -243,6 +244,15 @@ def test_what_is_wrong_with_the_file_is_said_with_its_path_table_and_key(apps: A
     with pytest.raises(ConfigurationError) as raised:
         configured_providers(get_settings())
     assert words.format(path=path) in str(raised.value)
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.usefixtures("environment")
+def test_what_is_wrong_with_a_template_is_said_the_same_way(apps: Apps, text: str) -> None:
+    path = apps(f"{DRIVER}[driver.templates.ALL.{text}\n")
+    with pytest.raises(ConfigurationError) as raised:
+        configured_providers(get_settings())
+    assert f"PUSH_APPS_FILE ({path}): driver.templates.ALL.{WRONG[text]}" in str(raised.value)
 
 
 @pytest.mark.parametrize(("style", "shown"), [("data", 10), ("notification", 1)])

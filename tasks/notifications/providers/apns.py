@@ -9,7 +9,7 @@ from settings import Settings
 from tasks.notifications.apps import ApnsSection, App, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import Push, fit
+from tasks.notifications.payload import Push, fit_push
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport
 
@@ -38,7 +38,7 @@ class Apns:
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> tuple[bytes, dict[str, str]]:
-        """Return the payload, its body trimmed to 4096 bytes, and the headers that go with it."""
+        """Return the payload, its words trimmed to 4096 bytes, and the headers that go with it."""
         headers = {
             "apns-topic": self._topic,
             "apns-push-type": "alert",
@@ -46,7 +46,7 @@ class Apns:
             "apns-expiration": str(int(push.expires_at)),
             "apns-collapse-id": push.collapse_key,
         }
-        return fit(push.body, lambda body: orjson.dumps(_payload(push, body, self.app))), headers
+        return fit_push(push, lambda push, body: orjson.dumps(_payload(push, body, self.app))), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a payload without an alert, and headers for it: of type alert, or iOS would let few through."""

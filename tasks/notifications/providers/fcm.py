@@ -10,7 +10,7 @@ from settings import Settings
 from tasks.notifications.apps import DEFAULT, App, FcmSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, fit
+from tasks.notifications.payload import Push, fit_push
 from tasks.notifications.providers.google_token import AccessToken, CredentialsError
 from tasks.notifications.providers.transport import MOST_WAIT_SECONDS, Answer, NoAnswerError, Transport
 
@@ -34,11 +34,8 @@ class Fcm:
         self._transport = Transport.from_settings(settings)
 
     def prepare(self, push: Push) -> bytes:
-        """Return the JSON of the message without its token and closing brace, its body trimmed to 4096 bytes."""
-        raw = fit(push.body, lambda body: encode(push, body, self.app))
-        if len(raw) > MOST_BYTES:  # without a body: the title is in it three times in style `data`
-            raw = fit(push.title, lambda title: encode(push._replace(title=title), "", self.app))
-        return raw[:-1]
+        """Return the JSON of the message without its token and closing brace, its words trimmed to 4096 bytes."""
+        return fit_push(push, lambda push, body: encode(push, body, self.app))[:-1]
 
     def prepare_withdrawal(self, push: Push) -> bytes:
         """Return a message of data at normal priority, for iPhones with a badge, as `prepare` does."""

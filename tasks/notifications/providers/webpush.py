@@ -17,7 +17,7 @@ from settings import Settings
 from tasks.notifications.apps import App, WebPushSection, fingerprint
 from tasks.notifications.devices import Device
 from tasks.notifications.outcome import LONGEST_ID, Kind, Outcome, provider_words
-from tasks.notifications.payload import MOST_BYTES, Push, fit
+from tasks.notifications.payload import MOST_BYTES, Push, fit_push
 from tasks.notifications.providers.signed_token import SignedToken, read_key
 from tasks.notifications.providers.transport import Answer, NoAnswerError, Transport, UnusableUrlError
 
@@ -62,7 +62,7 @@ class WebPush:
             "content-encoding": "aes128gcm",
             "content-type": "application/octet-stream",
         }
-        return fit(push.body, lambda body: orjson.dumps(_text(push, body, self.app)), MOST_TEXT_BYTES), headers
+        return fit_push(push, lambda push, body: orjson.dumps(_text(push, body, self.app)), MOST_TEXT_BYTES), headers
 
     def prepare_withdrawal(self, push: Push) -> tuple[bytes, dict[str, str]]:
         """Return a text that names what is to go, and headers for it."""

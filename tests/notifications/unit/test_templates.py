@@ -11,7 +11,9 @@ from devstack.emulators.fcm_message import violations_of
 from tasks.notifications.apps import App, FcmSection
 from tasks.notifications.payload import MOST_BYTES, build_push, fit
 from tasks.notifications.providers import apns, webpush
+from tasks.notifications.providers.apns import Apns
 from tasks.notifications.providers.fcm import Fcm, encode
+from tasks.notifications.providers.webpush import WebPush
 from tasks.notifications.templates import FIELDS, Field, Fields
 
 from .made import NOW, a_notification
@@ -35,6 +37,13 @@ def every_field(fields: Fields, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     return {path[0]: nested(path[1:], value) if path[1:] else value}
+
+
+def made(kind: Any, app: App) -> Any:
+    """A provider of the app without credentials: it prepares, and sends nothing."""
+    provider = kind.__new__(kind)
+    provider.app, provider._topic = app, "com.example.chat"
+    return provider
 
 
 def fcm(app: App, **changes: Any) -> dict[str, Any]:
@@ -108,11 +117,30 @@ def test_a_long_body_that_a_template_repeats_still_fits() -> None:
 
 def test_the_longest_title_fits_the_data_style_beside_templates() -> None:
     app = App(android="data", templates={name: {"fcm": {"data": {name: "x" * 600}}} for name in ("ALL", "MESSAGE")})
-    provider = Fcm.__new__(Fcm)
-    provider.app = app
-    message = provider.prepare(build_push(a_notification(title="🚚" * 255, body="🚚" * 900, id=2**63 - 1), NOW, app)) + b"}"
+    message = (
+        made(Fcm, app).prepare(build_push(a_notification(title="🚚" * 255, body="🚚" * 900, id=2**63 - 1), NOW, app)) + b"}"
+    )
     assert len(message) <= MOST_BYTES
     assert orjson.loads(message)["apns"]["payload"]["aps"]["alert"]["title"].startswith("🚚" * 50)
+
+
+REPEATED = {
+    "fcm": {"data": {"a": "{title} {title}", "b": "{title}"}},
+    "apns": {"aps": {"alert": {"subtitle": "{title}"}}, "a": "{title}: {body}", "b": "{title}"},
+    "webpush": {"link": "/c?t={title}", "data": {"a": "{title}", "b": "{title}"}},
+}
+
+
+@pytest.mark.parametrize("title", ["🚚" * 255, "\x01" * 255], ids=["trucks", "controls"])
+def test_a_long_title_that_a_template_repeats_is_cut_for_every_provider(title: str) -> None:
+    app = App(templates={"ALL": REPEATED, "MESSAGE": REPEATED})
+    push = build_push(a_notification(title=title, body="🚚" * 900), NOW, app)
+    fcm, (iphone, _), (browser, _) = (made(each, app).prepare(push) for each in (Fcm, Apns, WebPush))
+    for sent, limit in ((fcm + b"}", MOST_BYTES), (iphone, MOST_BYTES), (browser, webpush.MOST_TEXT_BYTES)):
+        assert len(sent) <= limit
+        assert orjson.loads(sent)
+    for shown in (orjson.loads(iphone)["aps"]["alert"]["title"], orjson.loads(browser)["title"]):
+        assert shown.startswith(title[:50])
 
 
 def test_a_browser_s_push_has_the_template_s_fields_beside_ours() -> None:
