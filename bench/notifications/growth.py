@@ -9,6 +9,7 @@ from typing import cast
 from sqlalchemy import TextClause, text
 
 from bench.notifications.field import Field
+from db.identity import ABOVE_ALL, BELOW_ALL
 from tasks.facts import read_tables
 from tasks.notifications import facts, sweep
 from tasks.notifications import queue as statements
@@ -119,10 +120,10 @@ def _reads(field: Field) -> int:
 def _plans(field: Field) -> str:
     ids = list(range(1, BATCH + 1))
     asked: dict[str, tuple[TextClause, dict[str, object]]] = {
-        "claim of fresh rows": (statements.CLAIM_FRESH, {"after": 0, "rows": BATCH}),
+        "claim of fresh rows": (statements.CLAIM_FRESH, {"after": BELOW_ALL, "rows": BATCH}),
         "claim of due rows": (statements.CLAIM_DUE, {"waiting_on": "", "rows": BATCH}),
         "load": (statements.LOAD, {"ids": ids, "lease": "-"}),
-        "sweep of FAILED rows": (sweep.STRAYS, {"before": sweep.BEFORE_ALL, "rows": 1000}),
+        "sweep of FAILED rows": (sweep.STRAYS, {"before": ABOVE_ALL, "rows": 1000}),
         "status: the backlog": (facts.BACKLOG, {}),
         "status: why rows wait": (facts.REASONS, {}),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, text
 
-from db.identity import IS_ANOTHERS, OF_ROW
+from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.transactions import transact
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
@@ -21,12 +21,12 @@ log = structlog.get_logger(__name__)
 
 PAGE = 2000
 RESCAN_PAGE = 500
-BEFORE_ALL = 2**62
 
 # A row calls for a scan if nobody has an entry for it, or its flags were reset after a verdict. It is blocked, too, if it names
 # another file than the one that was scanned (names may differ by a letter's case alone), or is served without a verdict of
-# ours: a client wrote its flags. What is older than the workers and served is dealt with as an operator has chosen.
-HISTORIC = """a.id <= :boundary AND COALESCE(a.created_at <= :since, TRUE)
+# ours: a client wrote its flags. What is older than the workers and served is dealt with as an operator has chosen; an id that
+# no AUTO_INCREMENT gives was a client's choice.
+HISTORIC = """a.id BETWEEN 1 AND :boundary AND COALESCE(a.created_at <= :since, TRUE)
           AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
     SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
@@ -42,7 +42,7 @@ COLUMNS = f"""
     FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
 """  # noqa: S608 - constants of this module
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
-ONWARD = text(f"{COLUMNS} WHERE a.id > :after ORDER BY a.id LIMIT :rows")
+ONWARD = text(f"{COLUMNS} WHERE a.id >= :first ORDER BY a.id LIMIT :rows")
 
 # What had a file that was tried or scanned is scanned for true.
 ENTER = text(f"""
@@ -61,9 +61,9 @@ BLOCK = text("""
 
 # The walks by their names in `worker_scan_walks`.
 OLDER, RESCAN = "patrol", "renewal"
-START_WALK = text("""
-    INSERT IGNORE INTO worker_scan_walks (walk, position, moved_at) VALUES (:walk, 0, NOW(3) - INTERVAL 1 MINUTE)
-""")
+START_WALK = text(f"""
+    INSERT IGNORE INTO worker_scan_walks (walk, position, moved_at) VALUES (:walk, {LOWEST_ID}, NOW(3) - INTERVAL 1 MINUTE)
+""")  # noqa: S608 - a number of ours
 WALK = text("""
     SELECT position, database_version, LEAST(60, GREATEST(0, TIMESTAMPDIFF(MICROSECOND, moved_at, NOW(3)) / 1000000)) AS elapsed
     FROM worker_scan_walks WHERE walk = :walk FOR UPDATE
@@ -103,12 +103,12 @@ MAKE_DUE = text("""
 
 def find_recent(engine: Engine, *, page: int = PAGE) -> int:
     """Enqueue uploads of the last hour that nobody has enqueued; return how many. Newest first, page by page."""
-    found, before, past = 0, BEFORE_ALL, history(engine)
+    found, before, past = 0, ABOVE_ALL, history(engine)
     while True:
         with engine.connect() as connection:
             rows = connection.execute(NEWEST, {"before": before, "rows": page, **past._mapping}).all()
         # The newest ids are new, whatever time a client has written into them.
-        new = [row for row in rows if row.young or before == BEFORE_ALL]
+        new = [row for row in rows if row.young or before == ABOVE_ALL]
         found += transact(engine, partial(_enqueue, new, UPLOADS))
         if len(rows) < page or not any(row.young for row in rows):
             return found
@@ -120,9 +120,9 @@ def find_older(engine: Engine, *, page: int = PAGE) -> int:
     past = history(engine)
 
     def walk(connection: Connection) -> int:
-        after = _walk(connection, OLDER).position
-        rows = connection.execute(ONWARD, {"after": after, "rows": page, **past._mapping}).all()
-        _move(connection, OLDER, rows[-1].id if len(rows) == page else 0, 0)
+        first = _walk(connection, OLDER).position
+        rows = connection.execute(ONWARD, {"first": first, "rows": page, **past._mapping}).all()
+        _move(connection, OLDER, min(rows[-1].id + 1, HIGHEST_ID) if len(rows) == page else LOWEST_ID, 0)
         return _enqueue(rows, RESCANS, connection)
 
     return transact(engine, walk)
@@ -137,16 +137,16 @@ def schedule_rescans(engine: Engine, version: Version, *, days: int, per_minute:
     def walk(connection: Connection) -> int:
         at = _walk(connection, RESCAN)
         # Another clamd with older signatures changes nothing: two that differ would send the walk back for ever.
-        position = BEFORE_ALL if version.database > at.database_version else at.position
+        position = ABOVE_ALL if version.database > at.database_version else at.position
         room = int(per_minute * float(at.elapsed) / 60)
-        if not position or not room:
+        if position == LOWEST_ID or not room:
             return 0
         database = max(version.database, at.database_version)
         parameters = {"before": position, "days": days, "database": database, "served": sorted(SERVED_NAMES)}
         rows = connection.execute(RECENT, {"rows": RESCAN_PAGE, **parameters}).all()
         ids = [row.id for row in rows if row.recent and row.due][:room]
         ended = len(ids) < room and (len(rows) < RESCAN_PAGE or all(row.recent == 0 for row in rows))
-        _move(connection, RESCAN, 0 if ended else (ids[-1] if len(ids) == room else rows[-1].id), database)
+        _move(connection, RESCAN, LOWEST_ID if ended else (ids[-1] if len(ids) == room else rows[-1].id), database)
         if ids:
             connection.execute(MAKE_DUE, {"ids": ids, "lane": RESCANS})
         return len(ids)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, TextClause, bindparam, text
 
-from db.identity import IS_ANOTHERS, OF_ROW
+from db.identity import BELOW_ALL, IS_ANOTHERS, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
@@ -111,7 +111,7 @@ def rescan_verdict(engine: Engine, verdict: str) -> int:
 
 
 def _pages(engine: Engine, query: TextClause, **values: object) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = [{"id": 0}]
+    rows: list[dict[str, Any]] = [{"id": BELOW_ALL}]
     while True:
         with engine.connect() as connection:
             rows = dicts(connection, query, after=rows[-1]["id"], rows=PAGE, **values)
@@ -157,7 +157,7 @@ def _release(parameters: dict[str, str], ids: list[int], connection: Connection)
 
 def history(engine: Engine) -> dict[str, Any]:
     """Return how much is served from before the workers without a scan, and what was chosen for it."""
-    past, after, attachments, size = find_unqueued.history(engine), -1, 0, 0
+    past, after, attachments, size = find_unqueued.history(engine), 0, 0, 0
     while after is not None:
         with engine.connect() as connection:
             parameters = {"boundary": past.boundary, "since": past.since, "after": after, "rows": HISTORY_PAGE}

@@ -65,7 +65,7 @@ LOAD = text(f"""
            s.database_version, s.identity, s.sha256, s.quarantine, a.file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
            COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE AND s.verdict IN ('clean', 'released') AND NOT s.forced
                     AND CAST(s.file_url AS BINARY) = CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY), FALSE) AS fresh,
-           COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id <= h.position
+           COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id BETWEEN 1 AND h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
     LEFT JOIN worker_scan_walks h ON h.walk = 'history'

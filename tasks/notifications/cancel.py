@@ -10,6 +10,7 @@ from functools import partial
 
 from sqlalchemy import Connection, Engine, text
 
+from db.identity import BELOW_ALL
 from db.transactions import transact
 from tasks.notifications.devices import COLUMN, Device, of_lane, read_devices
 from tasks.notifications.notification import IDENTITY
@@ -97,7 +98,7 @@ def cancel(engine: Engine, chosen: Chosen, why: str | None, stop: Callable[[], b
         adopt_strays(engine)
     done = Cancelled()
     for status in QUEUES:
-        after: int | None = 0
+        after: int | None = BELOW_ALL
         while after is not None and not stop():
             ids, held, after = transact(engine, partial(_batch, status=status, chosen=chosen, after=after, why=why))
             done.rows += len(ids)

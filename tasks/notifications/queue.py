@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, Engine, TextClause, text
 
 from db.check import INDEX_BY_TYPE
+from db.identity import BELOW_ALL
 from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
@@ -127,7 +128,7 @@ RELEASE = text("""
 def has_unclaimed(engine: Engine) -> bool:
     """Return True if there are PENDING rows that no one has claimed."""
     with engine.connect() as connection:
-        return connection.execute(text(FRESH), {"after": 0, "rows": 1}).first() is not None
+        return connection.execute(text(FRESH), {"after": BELOW_ALL, "rows": 1}).first() is not None
 
 
 class Queue:
@@ -137,7 +138,7 @@ class Queue:
         """`lease` is 32 hex digits that no other run uses."""
         self._engine = engine
         self._lease = lease
-        self._after = 0
+        self._after = BELOW_ALL
         self.saw_end = False  # of the fresh rows that nobody had locked
 
     def claim_fresh(self, rows: int) -> list[Notification]:
@@ -148,11 +149,11 @@ class Queue:
         """
 
         def lease(connection: Connection) -> list[int]:
-            looks = (self._lease_fresh(connection, rows, after) for after in {self._after: None, 0: None})
+            looks = (self._lease_fresh(connection, rows, after) for after in {self._after: None, BELOW_ALL: None})
             return next((ids for ids in looks if ids), [])
 
         ids = transact(self._engine, lease)
-        self._after = ids[-1] if ids else 0
+        self._after = ids[-1] if ids else BELOW_ALL
         return self._load(ids)
 
     def claim_chat(self, rows: int) -> list[Notification]:

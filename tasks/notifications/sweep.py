@@ -4,6 +4,7 @@ import time
 
 from sqlalchemy import Connection, Engine, text
 
+from db.identity import ABOVE_ALL
 from db.transactions import transact
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.settlement import GAVE_UP
@@ -43,7 +44,6 @@ FREE_LANE = text("""
     UPDATE worker_deliveries SET waiting_on = ''
     WHERE waiting_on = :waiting_on AND due_at < NOW(3) - INTERVAL :hours HOUR LIMIT 1000
 """)
-BEFORE_ALL = 2**62
 
 
 def enter_queue(engine: Engine) -> int:
@@ -76,7 +76,7 @@ def free_stuck_lanes(engine: Engine, providers: list[str]) -> None:
 
 def adopt_strays(engine: Engine, *, page: int = 1000) -> int:
     """Enter FAILED rows that are not known to be older than 24 h and that no worker knows of; return how many."""
-    adopted, before = 0, BEFORE_ALL
+    adopted, before = 0, ABOVE_ALL
     while True:
         with engine.connect() as connection:
             rows = connection.execute(STRAYS, {"before": before, "rows": page}).all()

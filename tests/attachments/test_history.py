@@ -1,6 +1,7 @@
 """What says (1, 1) without a verdict of ours: a client's own flags, rows from before the workers, a restore without records."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -47,6 +48,40 @@ def test_a_forged_row_that_waits_for_its_scan_is_blocked_too(uploads: Uploads) -
     find_unqueued.find_recent(uploads.engine)
 
     assert uploads.flags(forged) == (0, 0)
+
+
+@pytest.fixture
+def wide_ids(uploads: Uploads) -> Iterator[None]:
+    uploads.execute("ALTER TABLE message_attachments MODIFY id BIGINT NOT NULL AUTO_INCREMENT")
+    yield
+    uploads.execute("DELETE FROM message_attachments")
+    uploads.execute("ALTER TABLE message_attachments MODIFY id INT NOT NULL AUTO_INCREMENT, AUTO_INCREMENT = 1")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "walk"),
+    [
+        (-5, find_unqueued.find_older),
+        (-(2**63), find_unqueued.find_older),
+        (2**63 - 1, find_unqueued.find_older),
+        (2**63 - 1, find_unqueued.find_recent),
+    ],
+)
+@pytest.mark.usefixtures("wide_ids")
+def test_no_id_that_a_client_chooses_is_beyond_the_walks(uploads: Uploads, chosen: int, walk: Any) -> None:
+    old = SERVED | {"created_at": "2020-01-01 00:00:00"}
+    for _ in range(3):
+        uploads.add(PNG, **old)
+    uploads.sweep()
+    uploads.add(EICAR, id=chosen, **old)
+
+    for _ in range(3):
+        walk(uploads.engine, page=2)
+
+    assert uploads.flags(chosen) == (0, 0)
+    uploads.sweep()
+    assert uploads.flags(chosen) == (1, 0)
+    assert operations.rescan_verdict(uploads.engine, "infected") == 1
 
 
 def test_rows_from_before_the_workers_stay_as_they_are_until_an_operator_chooses(uploads: Uploads) -> None:

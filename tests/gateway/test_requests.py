@@ -42,6 +42,7 @@ def test_directus_may_send_any_object_as_a_nudge(gateway: Gateway, token: str, b
         ({"attachment_id": 12}, [12]),
         ({"attachment_id": "12"}, [12]),
         ({"attachment_id": 12.0}, [12]),
+        ({"attachment_ids": [-5, "-7", -(2**63)]}, [-5, -7, -(2**63)]),
         ({"attachment_ids": [12, "13", 12]}, [12, 13]),
         ({"attachment_id": 12, "keys": [13]}, [12, 13]),
         ({"event": "message_attachments.items.create", "collection": "message_attachments", "key": 12, "payload": {}}, [12]),
@@ -58,7 +59,7 @@ def test_attachments_are_named_by_ids(gateway: Gateway, token: str, attachments:
 def test_a_withdrawal_names_who_has_read_and_where(gateway: Gateway, token: str, notifications: Queue) -> None:
     assert gateway.post("withdrawals", token, {"recipient_id": "5", "conversation_id": 1, "more": 2}).status_code == 202
     assert notifications.calls() == [("tasks.notifications.withdraw", [5, 1])]
-    for body, sentence in (({"recipient_id": 5}, "no conversation_id"), ({"recipient_id": 0, "conversation_id": 1}, "from 1")):
+    for body, sentence in (({"recipient_id": 5}, "no conversation_id"), ({"recipient_id": 0, "conversation_id": 1}, "not 0")):
         refused = gateway.post("withdrawals", token, body)
         assert refused.status_code == 422
         assert sentence in refused.json()["detail"]
@@ -68,12 +69,14 @@ def test_a_withdrawal_names_who_has_read_and_where(gateway: Gateway, token: str,
     ("body", "sentence"),
     [
         ({}, "The body names no attachment"),
-        ({"attachment_id": 0}, "a whole number from 1"),
-        ({"attachment_id": True}, "a whole number from 1"),
-        ({"attachment_id": 1.5}, "a whole number from 1"),
-        ({"attachment_id": None}, "a whole number from 1"),
-        ({"attachment_id": "١٢"}, "a whole number from 1"),
-        ({"attachment_id": 2**63}, "a whole number from 1"),
+        ({"attachment_id": 0}, "64 bits, and not 0"),
+        ({"attachment_id": True}, "64 bits, and not 0"),
+        ({"attachment_id": 1.5}, "64 bits, and not 0"),
+        ({"attachment_id": None}, "64 bits, and not 0"),
+        ({"attachment_id": "١٢"}, "64 bits, and not 0"),
+        ({"attachment_id": 2**63}, "64 bits, and not 0"),
+        ({"attachment_id": -(2**63) - 1}, "64 bits, and not 0"),
+        ({"attachment_id": "--5"}, "64 bits, and not 0"),
         ({"attachment_ids": []}, f"a list of 1 to {MOST_AT_ONCE} ids"),
         ({"attachment_ids": [*range(1, MOST_AT_ONCE + 2)]}, f"a list of 1 to {MOST_AT_ONCE} ids"),
         ({"attachment_ids": "12"}, f"a list of 1 to {MOST_AT_ONCE} ids"),

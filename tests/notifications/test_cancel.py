@@ -49,6 +49,15 @@ def test_it_shows_first_and_then_settles_what_waits_for_good(api: Chat, emulator
     assert api.status(other)[0] == "SENT"
 
 
+def test_ids_below_zero_are_cancelled_too(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="unavailable", token="flaky"))
+    api.notify("flaky", id=-8)
+    run.drain()
+    api.notify("phone", id=-7)
+    assert cancelled("--everything", "--yes")["ids"] == [-7, -8]
+    assert {api.status(row)[0] for row in (-7, -8)} == {"BOUNCED"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "tokens"),
     [

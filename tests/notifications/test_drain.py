@@ -28,6 +28,15 @@ def test_a_pending_row_is_sent_to_each_of_its_devices(api: Chat, accepted: Accep
     assert sorted(accepted()) == [(str(row), "phone"), (str(row), "tablet")]
 
 
+@pytest.mark.parametrize("chosen", [-7, -(2**31)])
+def test_whatever_id_a_client_chooses_the_row_is_sent(api: Chat, accepted: Accepted, chosen: int) -> None:
+    ordinary = api.notify("phone")
+    api.notify("tablet", id=chosen)
+    run.drain()
+    assert api.status(chosen) == api.status(ordinary) == ("SENT", 1, None)
+    assert sorted(accepted()) == sorted([(str(ordinary), "phone"), (str(chosen), "tablet")])
+
+
 def test_megabytes_of_devices_in_many_rows_fill_no_workers_memory(api: Chat, accepted: Accepted) -> None:
     rows = [api.notify({"provider": "fcm", "token": "phone", "junk": "A" * 1_000_000}) for _ in range(10)]
     held = Queue(api.engine, lease="f" * 32).claim_fresh(10)

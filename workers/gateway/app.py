@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, R
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.identity import HIGHEST_ID
 from tasks.events import queue
 from tasks.notifications.history import history
 from workers.gateway import jobs, problems
 from workers.gateway.admission import Operators, Readers
-from workers.gateway.catalogue import LARGEST_ID
 from workers.json_text import json_text
 from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
@@ -104,7 +104,7 @@ def notification(notification_id: int) -> Response:
 
 @readers.get("/v1/events")
 def events(
-    after: Annotated[int, Query(ge=0, le=LARGEST_ID)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    after: Annotated[int, Query(ge=0, le=HIGHEST_ID)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:
     """Answer with the events behind a number, the oldest first, and whether there are `more`: go on behind the last one's."""
     with _reading():

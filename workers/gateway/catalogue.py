@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from db.identity import HIGHEST_ID, LOWEST_ID
 from tasks.jobs import TASKS
 
 MOST_AT_ONCE = 100
-LARGEST_ID = 2**63 - 1
 # Ours, and what a Directus trigger calls them.
 ONE, SEVERAL = ("attachment_id", "key"), ("attachment_ids", "keys")
 READER = ("recipient_id", "conversation_id")
@@ -70,21 +70,21 @@ def _reader(body: Mapping[str, Any]) -> Arguments:
 
 def _id(name: str, value: object) -> int:
     # A template such as "{{$trigger.key}}" makes a text of a number, perhaps with a line's end.
-    if isinstance(value, str) and value.isascii() and value.strip().isdigit() and len(value) <= 20:
+    if isinstance(value, str) and value.isascii() and value.strip().removeprefix("-").isdigit() and len(value) <= 20:
         value = int(value)
-    # JSON knows no difference between 12 and 12.0.
-    if isinstance(value, float) and value.is_integer():
+    # JSON knows no difference between 12 and 12.0; a number of more bits comes rounded.
+    if isinstance(value, float) and value.is_integer() and abs(value) <= HIGHEST_ID:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_ID:
-        raise BodyError(f"{name} must hold the id of a row: a whole number from 1.")
+    if not isinstance(value, int) or isinstance(value, bool) or not value or not LOWEST_ID <= value <= HIGHEST_ID:
+        raise BodyError(f"{name} must hold the id of a row: a whole number of 64 bits, and not 0.")
     return value
 
 
 _ID = {
     "description": "The row's id; a number, or a number as text.",
     "anyOf": [
-        {"type": "integer", "format": "int64", "minimum": 1},
-        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
+        {"type": "integer", "format": "int64", "not": {"const": 0}},
+        {"type": "string", "pattern": "^-?[1-9][0-9]{0,17}$"},
     ],
 }
 _IDS = {"type": "array", "items": _ID, "minItems": 1, "maxItems": MOST_AT_ONCE}
