@@ -3,6 +3,7 @@
 import bz2
 import lzma
 import re
+import string
 import struct
 import tempfile
 import time
@@ -42,11 +43,13 @@ OLE2_MARKS = {
     MACROS: "_VBA_PROJECT".encode("utf-16-le"),
     EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
 }
-MAIL_ENCODING = re.compile(rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t]){0,99}?\b(base64|quoted)", re.MULTILINE)
+MAIL_ENCODING = re.compile(
+    rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t]){0,99}?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
+)
 CR_LINES = re.compile(rb"\r(?:MIME-Version|Content-Type|Content-Transfer-Encoding):", re.IGNORECASE)
-NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
+NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/"})
 DATA_URI = re.compile(rb"base64,([A-Za-z0-9+/\s]++)")
-EMBEDDED = re.compile(rb"(?<!\\)(?:\\\\)*\\objdata|<(?:\w{1,9}:)?(?:binaryData|binData|binary-data)\b")
+EMBEDDED = re.compile(rb"(?<!\\)(?:\\\\)*+\\objdata|<(?:\w{1,9}:)?(?:binaryData|binData|binary-data)\b")
 
 
 def look(data: Data, most_inside: int, scan: Callable[[Data], object]) -> set[str]:
@@ -150,12 +153,7 @@ class _Inside:
             begin, stop = member.begin, member.begin + member.packed_bytes
             make = ZIP_MEMBERS.get(member.method)
             content = _expanded("a zip's member", make(), data, begin, stop) if make else pieces(data, begin, stop)
-            if member.name == ODF_MANIFEST:
-                text = b"".join(self._counted(content))
-                if ODF_ENCRYPTION in text:
-                    raise FaultError(Kind.ENCRYPTED, "an encrypted OpenDocument file")
-                content = iter([text])
-            self._member(content, depth)
+            self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth)
 
     def _ole2(self, data: Data, depth: int) -> None:
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
@@ -180,15 +178,15 @@ class _Inside:
         while at >= 0 and (blank := formats.BLANK_LINE.search(data, max(0, at - 1))):
             begin = blank.end()
             stop = data.find(b"\n--", begin - 1)
-            body = data[begin : max(begin, stop)] if stop >= 0 else data[begin:]
-            for encoding in set(MAIL_ENCODING.findall(data[at : blank.start()].lower())) or {b""}:
-                decoded = a2b_qp(body) if encoding == b"quoted" else _from_base64(body) if encoding else body
-                self._member([decoded], depth, alone=bool(encoding))
+            for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(data[at : blank.start()])} or {b""}:
+                body = pieces(data, begin, stop if stop >= 0 else len(data))
+                decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
+                self._member(decoded, depth, alone=bool(encoding))
             at = data.find(b"\n", stop + 1) + 1 or -1 if stop >= 0 else -1
 
     def _html(self, data: Data, depth: int) -> None:
         for found in DATA_URI.finditer(data):
-            self._member([_from_base64(found[1])], depth, alone=True)
+            self._member(_from_base64(pieces(data, *found.span(1))), depth, alone=True)
 
     def _pdf(self, data: Data, depth: int) -> None:
         try:
@@ -282,9 +280,26 @@ def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Gener
     return at - len(expander.unused_data)
 
 
-def _from_base64(text: bytes) -> bytes:
-    letters = NO_BASE64.sub(b"", text)
-    return a2b_base64(letters[: len(letters) - (len(letters) % 4 == 1)] + b"==")
+def _unencrypted(manifest: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield an OpenDocument file's manifest. Raise FaultError if it lists what is encrypted."""
+    read = b""
+    for chunk in manifest:
+        read = read[-len(ODF_ENCRYPTION) :] + chunk
+        if ODF_ENCRYPTION in read:
+            raise FaultError(Kind.ENCRYPTED, "an encrypted OpenDocument file")
+        yield chunk
+
+
+def _from_base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    letters = b""
+    for chunk in chunks:
+        letters += chunk.translate(None, NO_BASE64)
+        whole = len(letters) & ~3
+        if whole:
+            yield a2b_base64(letters[:whole])
+        letters = letters[whole:]
+    if len(letters) > 1:
+        yield a2b_base64(letters + b"==")
 
 
 def _inflated(data: Data, at: int) -> Iterator[bytes]:

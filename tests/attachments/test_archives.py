@@ -120,6 +120,15 @@ def prefixed() -> bytes:
     return file.getvalue()
 
 
+def peak(content: bytes) -> int:
+    """Return the most bytes of memory that a look takes at once."""
+    tracemalloc.start()
+    fault(content)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
 def fault(content: bytes) -> FaultError | None:
     try:
         archives.look(content, 1 << 27, len)
@@ -222,11 +231,29 @@ def test_tables_of_an_office_document_that_lead_in_circles_are_read_no_longer_th
     header = struct.pack("<8s22xH16xL8xL4xL4x109L", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 9, 2, 2, 0, *own)
     circles = struct.pack("<128L", *[0x01010101] * 127, 0) + struct.pack("<128L", *[1] * 128)
     content = header + circles + b"\x02" * (4 << 20)
-    tracemalloc.start()
-    fault(content)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2 * len(content)
+    assert peak(content) < 2 * len(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "objects of a PDF": b"%PDF-1.4\n<</EF<</F 1 0 R>>>>\n" + b"1 0 obj\n" * (1 << 18),
+        "attachments of a PDF": b"%PDF-1.4\n" + b"".join(b"/EF<</F %d 0 R>>" % number for number in range(1 << 17)),
+        "backslashes of an RTF": b"{\\rtf1" + b"\\" * (1 << 21),
+        "lines of a mail": b"From: x\nMIME-Version: 1.0\nContent-Transfer-Encoding: base64\n\n" + b"AA\n" * (1 << 20),
+        "lines of a page": b"<html><a href='data:;base64," + b"AA\n" * (1 << 20),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_has_many_small_pieces_takes_no_more_memory_than_itself(content: tuple[str, bytes]) -> None:
+    assert peak(content[1]) < 2 * len(content[1])
+
+
+def test_a_manifest_that_unpacks_to_megabytes_is_not_held_in_memory() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("META-INF/manifest.xml", bytes(32 << 20))
+    assert peak(file.getvalue()) < 8 << 20
 
 
 def test_a_zip64_end_that_says_the_same_is_believed() -> None:

@@ -23,7 +23,7 @@ def waiting(redis: Redis) -> list[bytes]:
 
 
 def test_what_asks_for_no_drain_stays_in_its_order(redis: Redis) -> None:
-    others = [samples.raw(element) for _, element, _ in samples.BAD]
+    others = [raw for _, element, _ in samples.BAD if len(raw := samples.raw(element)) <= nudges.LONGEST_BYTES]
     others += [samples.raw(samples.message(task=task, queue=nudges.QUEUE)) for task in ("tasks.notifications.adopt", "tasks.x")]
     others.append(samples.raw(samples.message(note=f'"task": "{nudges.TASK}"', task="tasks.x", queue=nudges.QUEUE)))
     others.append(json.dumps({"body": json.dumps({"task": nudges.TASK})}).encode())
@@ -45,3 +45,13 @@ def test_nudges_are_taken_whoever_wrote_them(app: "Celery[Any]", redis: Redis) -
 def test_a_burst_is_taken_at_one_look(redis: Redis) -> None:
     redis.lpush(nudges.QUEUE, *[samples.raw(nudge())] * nudges.LOOKED_AT)
     assert nudges.take_waiting() == nudges.LOOKED_AT
+
+
+def test_what_is_longer_than_a_nudge_is_looked_at_no_further(redis: Redis) -> None:
+    """Redis would copy all that waits, however long, and answer nobody meanwhile."""
+    long = samples.raw(samples.message(note="x" * nudges.LONGEST_BYTES, task="tasks.x", queue=nudges.QUEUE))
+    redis.lpush(nudges.QUEUE, samples.raw(nudge()), long, samples.raw(nudge()))
+    assert nudges.take_waiting() == 1
+    assert waiting(redis)[0] == long
+    redis.rpop(nudges.QUEUE)
+    assert nudges.take_waiting() == 1
