@@ -44,6 +44,18 @@ COLUMNS = f"""
 NEWEST = text(f"{COLUMNS} WHERE a.id < :before ORDER BY a.id DESC LIMIT :rows")
 ONWARD = text(f"{COLUMNS} WHERE a.id >= :first ORDER BY a.id LIMIT :rows")
 
+# What is served though its verdict is bad, among the newest of each bad one, by their index: a client wrote its flags.
+BAD_LOOKED_AT = 20_000
+BAD = " UNION ALL ".join(
+    f"(SELECT attachment_id FROM worker_scans WHERE verdict = '{verdict}' ORDER BY attachment_id DESC LIMIT {BAD_LOOKED_AT})"  # noqa: S608
+    for verdict in ("infected", "unscannable", "unverified")
+)
+SERVED_THOUGH_BAD = text(f"""
+    SELECT a.id, 'block' AS todo FROM ({BAD}) AS bad
+    JOIN message_attachments a ON a.id = bad.attachment_id JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
+    WHERE a.scanned_for_virus AND COALESCE(a.is_safe, 1) LIMIT {PAGE}
+""")  # noqa: S608 - constants of this module
+
 # What had a file that was tried or scanned is scanned for true.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, lane, due_at, of_row)
@@ -113,6 +125,13 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
         if len(rows) < page or not any(row.young for row in rows):
             return found
         before = rows[-1].id
+
+
+def find_served(engine: Engine) -> int:
+    """Block and enqueue attachments that are served though their verdict is bad; return how many."""
+    with engine.connect() as connection:
+        rows = connection.execute(SERVED_THOUGH_BAD).all()
+    return transact(engine, partial(_enqueue, rows, UPLOADS))
 
 
 def find_older(engine: Engine, *, page: int = PAGE) -> int:

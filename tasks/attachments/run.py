@@ -73,6 +73,7 @@ def sweep() -> Summary:
     if pause.RESTORE in pause.paused(engine):  # records that are gone for a moment are not lost
         return run.summary
     find_unqueued.find_recent(engine)
+    find_unqueued.find_served(engine)
     find_unqueued.find_older(engine)
     if run.may_scan():
         if run.version:

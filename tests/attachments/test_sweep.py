@@ -46,6 +46,17 @@ def test_a_row_that_was_committed_late_under_a_low_id_is_found(uploads: Uploads)
     assert (uploads.flags(first), uploads.flags(second)) == ((1, 0), (1, 1))
 
 
+def test_an_old_row_whose_verdict_is_bad_is_blocked_however_many_are_newer(uploads: Uploads) -> None:
+    old = uploads.add(EICAR, created_at="2026-01-01 00:00:00")
+    uploads.sweep()
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 1, is_safe = 1 WHERE id = :id", id=old)
+    assert find_unqueued.find_served(uploads.engine) == 1
+    assert uploads.flags(old) == (0, 0)
+    uploads.sweep()
+    assert uploads.flags(old) == (1, 0)
+    assert find_unqueued.find_served(uploads.engine) == 0
+
+
 def test_uploads_go_before_old_rows(uploads: Uploads) -> None:
     old = uploads.add(PNG, created_at="2026-01-01 00:00:00")
     find_unqueued.find_older(uploads.engine)
