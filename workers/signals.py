@@ -1,8 +1,12 @@
 """Handlers of Celery's signals in the worker processes: log set-up, the stop request, the task's name in each log line."""
 
 import gc
+import os
 import signal
+import socket
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -64,9 +68,25 @@ def _say(text: str, *_: Any) -> None:
 
 
 def _start_child(**_: Any) -> None:
+    _let_go_of_connections()
     tracing.start(get_settings())
     if "notifications" in current_app.amqp.queues.consume_from:
         run.warm()
+
+
+def _let_go_of_connections() -> None:
+    """Put nothing in the place of the network connections that a child was forked with; they are the parent's.
+
+    Held by a child, one that the parent closes stays among those that its loop waits for, under a number that it uses anew: for
+    each of its events another, silent connection is read, and what comes on that one is left lying.
+    """
+    with Path(os.devnull).open("r+b") as nothing:
+        for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+            with suppress(OSError):
+                found = socket.socket(fileno=number)
+                family, _ = found.family, found.detach()
+                if family in {socket.AF_INET, socket.AF_INET6}:
+                    os.dup2(nothing.fileno(), number, inheritable=False)
 
 
 def _end_child(**_: Any) -> None:

@@ -1,6 +1,8 @@
 """What lies about in Redis, and what happens to Redis and to the worker, stops no good message either."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -203,5 +205,29 @@ def test_a_connection_that_redis_closes_leaves_the_worker_listening(
         worker.listen()
         worker.run()
         worker.run()
+    finally:
+        worker.kill()
+
+
+def test_a_child_that_took_another_s_place_holds_no_connection_of_its_parent(
+    environment: dict[str, str], redis: Redis, tmp_path: Path
+) -> None:
+    """Else one that the parent closes stays in its epoll for good, and what comes on the next of that number is not read."""
+    worker = Worker(environment, redis, tmp_path / "worker.log")
+
+    def network(pid: int) -> set[str]:
+        tables = "".join(Path(f"/proc/{pid}/net/{kind}").read_text() for kind in ("tcp", "tcp6"))
+        inodes = {line.split()[9] for line in tables.splitlines() if line.split()[0] != "sl"}
+        links = (path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir())
+        return {link for link in links if link.removeprefix("socket:[").removesuffix("]") in inodes}
+
+    try:
+        (first,) = worker.children
+        worker.run()
+        os.kill(first, signal.SIGKILL)
+        worker.wait_until(lambda: len(worker.children) == 1 and worker.children != [first], "another child was there")
+        worker.run()
+        assert network(worker.pid)
+        assert not network(worker.pid) & network(*worker.children)
     finally:
         worker.kill()
