@@ -61,6 +61,7 @@ def _pieces(answer: Any) -> Iterator[bytes]:
     while piece := answer.read(1 << 16):
         size += len(piece)
         if size > MOST_ANSWER_BYTES:
+            answer.close()
             raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")
         yield piece
 
