@@ -89,7 +89,7 @@ def test_lines_are_printed_as_they_are_found(capsys: pytest.CaptureFixture[str])
         assert capsys.readouterr().out == "first\n"
         yield "second"
 
-    emit(None, as_json=False, lines=lines())
+    emit(None, lines())
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -7,7 +7,7 @@ from workers.operations.alerts import RUNBOOK, rules
 from workers.operations.snapshot import FACTS
 
 
-@click.command("alerts", cls=Command)
+@click.command("alerts", cls=Command, reports=False)
 @click.option("--runbook", default=RUNBOOK, show_default=True, help="The address where you publish that page.")
 def group(runbook: str) -> None:
     """Print Prometheus's alert rules, as in deploy/prometheus/alerts.yml."""

@@ -19,7 +19,7 @@ from tasks.attachments.storage.base import ChangedError, MissingError, RefusedEr
 from tasks.attachments.verdicts import WORDS
 from tasks.audit import who
 from workers.cli.group import Group, always
-from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.output import Line, Table, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.status import job_status
 
@@ -32,30 +32,27 @@ def group() -> None:
 
 
 @group.command()
-@as_json_option
-def status(as_json: bool) -> None:
+def status() -> None:
     """Count attachments by verdict, and say what is due."""
-    job_status(TABLES, as_json)
+    job_status(TABLES)
 
 
 @group.command("list")
 @click.argument("verdict", type=click.Choice(WORDS), default="infected")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
-@as_json_option
-def list_command(verdict: str, limit: int, as_json: bool) -> None:
+def list_command(verdict: str, limit: int) -> None:
     """List the newest attachments with a VERDICT, infected ones if none is named."""
     found = operations.of_verdict(get_engine(), verdict, limit)
     rows = [(row["id"], row["scanned_at"] or "-", row["signature"] or row["reason"], row["file_name"]) for row in found]
-    emit(found, as_json, [Table(("id", "scanned at", "found", "file"), rows, empty=f"no attachment is {verdict}")])
+    emit(found, [Table(("id", "scanned at", "found", "file"), rows, empty=f"no attachment is {verdict}")])
 
 
 @group.command()
 @click.argument("attachment_id", type=int)
-@as_json_option
-def show(attachment_id: int, as_json: bool) -> None:
+def show(attachment_id: int) -> None:
     """Show an attachment's row, the record of its scans, and its history."""
     found = operations.show(get_engine(), attachment_id)
-    emit(found, as_json, _show(found))
+    emit(found, _show(found))
 
 
 def _show(found: dict[str, Any]) -> Iterator[Line]:
@@ -68,34 +65,31 @@ def _show(found: dict[str, Any]) -> Iterator[Line]:
 
 @group.command(changes=always)
 @pause_options
-@as_json_option
-def pause(lasting: timedelta | None, why: str, as_json: bool) -> None:
+def pause(lasting: timedelta | None, why: str) -> None:
     """Begin no scan from within a second on, fleet-wide and also after restarts. What is not scanned is not served."""
     with get_engine().begin() as connection:
         pausing.pause(connection, (pausing.SCANS,), who(), why, lasting)
-    say_paused([pausing.SCANS], lasting, "attachments resume", as_json)
+    say_paused([pausing.SCANS], lasting, "attachments resume")
 
 
 @group.command(changes=always)
-@as_json_option
-def resume(as_json: bool) -> None:
+def resume() -> None:
     """Take the pause back; the next sweep scans what has waited."""
     with get_engine().begin() as connection:
         resumed = pausing.resume(connection, (pausing.SCANS,))
-    say_resumed(resumed, as_json)
+    say_resumed(resumed)
 
 
 @group.command(changes=always)
 @click.argument("attachment_ids", type=int, nargs=-1)
 @click.option("--verdict", type=click.Choice(WORDS), help="All attachments with this verdict, behind the uploads.")
-@as_json_option
-def rescan(attachment_ids: tuple[int, ...], verdict: str | None, as_json: bool) -> None:
+def rescan(attachment_ids: tuple[int, ...], verdict: str | None) -> None:
     """Have attachments scanned again by the next sweep, even if their bytes are known."""
     if bool(attachment_ids) == bool(verdict):
         raise click.UsageError("name attachments by their ids, or a --verdict")
     engine = get_engine()
     count = operations.rescan_verdict(engine, verdict) if verdict else operations.rescan(engine, list(attachment_ids))
-    emit({"due": count}, as_json, [f"{count} will be scanned by the next sweep"])
+    emit({"due": count}, [f"{count} will be scanned by the next sweep"])
     if attachment_ids and count < len(set(attachment_ids)):
         raise click.ClickException(f"{len(set(attachment_ids)) - count} of them do not exist")
 
@@ -103,8 +97,7 @@ def rescan(attachment_ids: tuple[int, ...], verdict: str | None, as_json: bool) 
 @group.command(changes=always)
 @click.argument("attachment_id", type=int)
 @click.option("--reason", required=True, help="Why these bytes are harmless; it is kept.")
-@as_json_option
-def release(attachment_id: int, reason: str, as_json: bool) -> None:
+def release(attachment_id: int, reason: str) -> None:
     """Serve an attachment whatever clamd says: a false alarm, or an archive that may stay encrypted.
 
     It is for exactly these bytes, wherever they are uploaded. What lies in quarantine is put back; the next sweep serves it.
@@ -117,14 +110,13 @@ def release(attachment_id: int, reason: str, as_json: bool) -> None:
     except ChangedError:
         raise click.ClickException("what lies in quarantine is not what was put there; nothing was released") from None
     counts = f"{done['released']} with these bytes, {done['restored']} put back from quarantine"
-    emit(done, as_json, [f"attachment {attachment_id} is served after the next sweep ({counts})"])
+    emit(done, [f"attachment {attachment_id} is served after the next sweep ({counts})"])
 
 
 @group.command("history", changes=lambda given: given["choice"])
 @click.option("--scan", "choice", flag_value="scan", help="Scan them behind the uploads, while they are served.")
 @click.option("--block", "choice", flag_value="block", help="Serve none until it has been scanned.")
-@as_json_option
-def history_command(choice: str | None, as_json: bool) -> None:
+def history_command(choice: str | None) -> None:
     """Show what is served from before the workers, or after a restore without their records; choose what becomes of it.
 
     Without an option nothing changes. What is chosen the sweeps carry out, 2,000 rows each; ask again for what is left.
@@ -134,12 +126,11 @@ def history_command(choice: str | None, as_json: bool) -> None:
     found = operations.history(get_engine())
     said = f"{found['attachments']} attachments of {found['bytes']} bytes are served without a scan of ours on record"
     ask = "choose --scan or --block; till then all stay as they are" if found["attachments"] else "there is nothing to choose"
-    emit(found, as_json, [said, f"chosen: {found['choice']}" if found["choice"] else ask])
+    emit(found, [said, f"chosen: {found['choice']}" if found["choice"] else ask])
 
 
 @group.command()
-@as_json_option
-def check(as_json: bool) -> None:
+def check() -> None:
     """Say whether clamd's OK can be believed, and for which formats, by samples that it must not call OK.
 
     Exit 1 if it cannot, or does not answer.
@@ -159,4 +150,4 @@ def check(as_json: bool) -> None:
         *(said or ["clamd finds what is in the formats that are looked into, or says that it could not look"]),
         Table(("format", ""), sorted(words.items())),
     ]
-    emit(found, as_json, lines, wrong=any(fault.fatal for fault in faults))
+    emit(found, lines, wrong=any(fault.fatal for fault in faults))

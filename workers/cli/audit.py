@@ -5,7 +5,7 @@ import click
 from db.engine import get_engine
 from tasks import audit
 from workers.cli.group import Group
-from workers.cli.output import Table, as_json_option, emit
+from workers.cli.output import Table, emit
 
 
 @click.group("audit", cls=Group)
@@ -16,15 +16,14 @@ def group() -> None:
 @group.command("list")
 @click.option("--what", default="", help="Only commands that begin so, as in 'notifications' or 'schedule pause'.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
-@as_json_option
-def list_command(what: str, limit: int, as_json: bool) -> None:
+def list_command(what: str, limit: int) -> None:
     """List the latest orders, newest first: when, who, what, with which arguments, and what it came to."""
     found = audit.newest(get_engine(), what, limit)
     rows = [
         (each["began_at"], each["who"], each["what"], _words(each["arguments"]), each["outcome"] or "runs, or was killed")
         for each in found
     ]
-    emit(found, as_json, [Table(("when", "who", "what", "with", "came to"), rows, empty="nothing was changed yet")])
+    emit(found, [Table(("when", "who", "what", "with", "came to"), rows, empty="nothing was changed yet")])
 
 
 def _words(arguments: dict[str, object]) -> str:

@@ -26,7 +26,7 @@ from tasks.backups.run import TIERS, Backups
 from tasks.backups.source import Source
 from tasks.words import duration, moment, size
 from workers.cli.group import Group, always, if_told
-from workers.cli.output import Line, Table, as_json_option, emit, say
+from workers.cli.output import Line, Table, as_json, emit, say
 from workers.cli.progress import bytes_done
 
 
@@ -38,20 +38,18 @@ def group() -> None:
 @group.command(changes=always)
 @click.argument("tier", type=click.Choice(TIERS))
 @click.option("--if-due", is_flag=True, help="Do nothing if this day, week or month has one, as the schedule does.")
-@as_json_option
-def create(tier: str, if_due: bool, as_json: bool) -> None:
+def create(tier: str, if_due: bool) -> None:
     """Make a backup now: dump (daily), seal the week's dumps (weekly) or ship the newest archive to S3 (monthly)."""
     with bytes_done(f"{tier} backup", None) as tick:
         run = getattr(_backups(), tier)(tick, force=not if_due)
     rows = f", {run.rows:,} rows" if run.rows else ""
     made = f"{ledger.DID[run.job]} {run.artefact}: {size(run.bytes)}{rows}, {_took(run)}"
-    emit(run, as_json, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
+    emit(run, [made if run.artefact else f"nothing to do: the {tier} backup is not due"])
     _warn(run.ignored)
 
 
 @group.command("list")
-@as_json_option
-def list_command(as_json: bool) -> None:
+def list_command() -> None:
     """Show the backups of all tiers and when each job was last done. Exit 1 if one is not whole or cannot be seen."""
     backups, today = _backups(), datetime.now(UTC).date()
     into, rows, complaints, last = backups.folder, list[dict[str, Any]](), list[str](), dict[str, datetime | None]()
@@ -80,7 +78,7 @@ def list_command(as_json: bool) -> None:
         complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
     empty = "" if complaints else "there are no backups yet; make one with: chat-workers backups create daily"
     found = {"backups": rows, "last_done": last, "proved": proved and asdict(proved), "complaints": complaints}
-    emit(found, as_json, _list(rows, last, proved, empty))
+    emit(found, _list(rows, last, proved, empty))
     if complaints:
         say(*(f"Error: {complaint}" for complaint in complaints), err=True)
         raise SystemExit(1)
@@ -100,12 +98,11 @@ def _list(rows: list[dict[str, Any]], last: dict[str, datetime | None], proved: 
 
 @group.command()
 @click.argument("name")
-@as_json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str) -> None:
     """Show what a backup holds, and where the server's binary logs go on from it."""
     found, known = _backups().find(name), _backups().known_passphrases
     made = (found[0].manifest(found[1], known)[0] if isinstance(found, tuple) else found.signed).manifest
-    emit(made.model_dump(mode="json"), as_json, _shown(made))
+    emit(made.model_dump(mode="json"), _shown(made))
 
 
 def _shown(made: Manifest) -> Iterator[Line]:
@@ -116,27 +113,21 @@ def _shown(made: Manifest) -> Iterator[Line]:
 
 @group.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@as_json_option
-def verify_command(names: tuple[str, ...], as_json: bool) -> None:
+def verify_command(names: tuple[str, ...]) -> None:
     """Read backups of the folder to their last byte and compare them with their manifests: all, or those named."""
     backups = _backups()
-    report: dict[str, str | None] = {}
-
-    def work() -> Iterator[Line]:
-        into, known = backups.folder, backups.known_passphrases
-        for name in names or [name for kind in folder.NAMES for name in folder.names(into, kind)]:
-            try:
-                backup = folder.load(into, name)
-                with bytes_done(name, 2 * backup.signed.manifest.bytes) as tick:
-                    verify.check_content(backup, known, tick)
-                report[name] = None
-            except BackupError as error:
-                report[name] = str(error)
-            yield f"{name}: {report[name] or 'as its manifest says'}"
-
-    emit(report, as_json, list(work()) if as_json else work())
-    if any(report.values()):
-        raise SystemExit(1)
+    into, known, report = backups.folder, backups.known_passphrases, dict[str, str | None]()
+    for name in names or [name for kind in folder.NAMES for name in folder.names(into, kind)]:
+        report[name] = None
+        try:
+            backup = folder.load(into, name)
+            with bytes_done(name, 2 * backup.signed.manifest.bytes) as tick:
+                verify.check_content(backup, known, tick)
+        except BackupError as error:
+            report[name] = str(error)
+        if not as_json():
+            say(f"{name}: {report[name] or 'as its manifest says'}")
+    emit(report, [], wrong=any(report.values()))
 
 
 @group.command("restore", changes=always)
@@ -149,16 +140,8 @@ def verify_command(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--triggers/--no-triggers", default=True, help="Without: what this account may not make is left out.")
 @click.option("--push", is_flag=True, help="Send what the dump has unsettled, though it may have been sent since.")
 @click.option("--yes", is_flag=True, help="Replace tables that have rows without asking.")
-@as_json_option
 def restore_command(
-    name: str,
-    into: str | None,
-    tables: str | None,
-    dump_name: str | None,
-    triggers: bool,
-    push: bool,
-    yes: bool,
-    as_json: bool,
+    name: str, into: str | None, tables: str | None, dump_name: str | None, triggers: bool, push: bool, yes: bool
 ) -> None:
     """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names.
 
@@ -208,7 +191,7 @@ def restore_command(
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
-    emit(result, as_json, [done, "Left to do:", *_left_to_do(made[0], orphans, live=live, ready=ready)])
+    emit(result, [done, "Left to do:", *_left_to_do(made[0], orphans, live=live, ready=ready)])
     _warn(run.ignored)
 
 
@@ -266,8 +249,7 @@ def _goes_on(made: Manifest) -> str:
 
 @group.command(changes=if_told)
 @click.option("--yes", is_flag=True, help="Delete; without it the command only shows what it would delete.")
-@as_json_option
-def prune(yes: bool, as_json: bool) -> None:
+def prune(yes: bool) -> None:
     """Show what rotation would delete by BACKUP_KEEP_DAILY, _WEEKLY and _MONTHLY; with --yes, delete it."""
     with bytes_done("verifying what is kept", None) as tick:
         plans = _backups().prune(tick, delete=yes)
@@ -279,19 +261,17 @@ def prune(yes: bool, as_json: bool) -> None:
         lines = ["nothing is past its keep"]
     elif not yes:
         lines.append("nothing was deleted; --yes does it, once the newest of each tier has been verified")
-    emit({"deleted": yes, **expired, "ignored": ignored}, as_json, lines)
-    if not as_json:
-        _warn(ignored)
+    emit({"deleted": yes, **expired, "ignored": ignored}, lines)
+    _warn(ignored)
 
 
 @group.command(changes=always)
 @click.option("--from", "tier", type=click.Choice(TIERS), help="Default: the tier not drilled for longest.")
-@as_json_option
-def drill(tier: str | None, as_json: bool) -> None:
+def drill(tier: str | None) -> None:
     """Restore the newest backup of a tier into the scratch schema, compare every row, and drop the schema."""
     with bytes_done("drill", None) as tick:
         run = _backups().drill(tick, tier=tier)
-    emit(run, as_json, [_proved(run), f"It took {_took(run)}, and dropped the schema."])
+    emit(run, [_proved(run), f"It took {_took(run)}, and dropped the schema."])
 
 
 def _backups() -> Backups:

@@ -8,7 +8,7 @@ from db.engine import get_engine
 from db.migrate import MigrationBusyError, migrate, revision_fault
 from db.privileges import grants
 from workers.cli.group import Group
-from workers.cli.output import as_json_option, emit, say
+from workers.cli.output import emit, say
 
 
 @click.group("db", cls=Group, errors=(SchemaExistsError, MigrationBusyError))
@@ -16,14 +16,14 @@ def group() -> None:
     """The database: create (development), migrate, check, grants."""
 
 
-@group.command()
+@group.command(reports=False)
 def create() -> None:
     """Make the shared chat schema in an EMPTY database, for development."""
     create_shared_schema(get_engine())
     say("created the shared schema")
 
 
-@group.command("migrate")
+@group.command("migrate", reports=False)
 def migrate_command() -> None:
     """Create and upgrade the worker_ tables; shared tables are never touched."""
     before, after = migrate(get_engine())
@@ -31,18 +31,17 @@ def migrate_command() -> None:
 
 
 @group.command()
-@as_json_option
-def check(as_json: bool) -> None:
+def check() -> None:
     """Say, a line each, where the live schema lacks what the workers need. Exit 1 if it lacks anything."""
     differences = check_shared_schema(get_engine())
     with get_engine().connect() as connection:
         differences += filter(None, [revision_fault(connection)])
         if connection.execute(INDEX_BY_TYPE).scalar() is None:
             say(RECOMMENDED, err=True)
-    emit(differences, as_json, differences or ["the schema has everything the workers need"], wrong=differences)
+    emit(differences, differences or ["the schema has everything the workers need"], wrong=differences)
 
 
-@group.command("grants")
+@group.command("grants", reports=False)
 @click.option("--database", default="truck2_db", show_default=True)
 @click.option("--host", default="%", show_default=True, help="Where the accounts come from, as MySQL writes it.")
 @click.option("--drill", default=None, help="The drills' schema; default: the database's name with _drill.")

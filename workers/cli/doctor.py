@@ -7,7 +7,7 @@ import click
 
 from settings import get_settings
 from workers.cli.group import Command
-from workers.cli.output import as_json_option, emit, say
+from workers.cli.output import as_json, emit, say
 from workers.doctor import QUESTIONS
 from workers.doctor.report import PROCESSES, Finding, Host, examine
 
@@ -18,17 +18,16 @@ INDENT = 20
 @click.command("doctor", cls=Command)
 @click.option("--offline", is_flag=True, help="Ask no push provider for a token.")
 @click.option("--only", type=click.Choice(PROCESSES), multiple=True, help="A process that runs here; may be repeated.")
-@as_json_option
-def group(offline: bool, only: tuple[str, ...], as_json: bool) -> None:
+def group(offline: bool, only: tuple[str, ...]) -> None:
     """Ask every dependency whether it is as this host's processes need it; nothing is changed. Exit code 1 if one is not."""
     found = []
     for finding in examine(Host(get_settings(), frozenset(only or PROCESSES), offline), QUESTIONS):
         found.append(finding)
-        if not as_json:
+        if not as_json():
             _echo(finding)
     faults = sum(finding.state == "WRONG" for finding in found)
     lines = [f"{faults} to mend" if faults else "nothing to mend"]
-    emit([finding._asdict() for finding in found], as_json, lines, wrong=faults)
+    emit([finding._asdict() for finding in found], lines, wrong=faults)
 
 
 def _echo(finding: Finding) -> None:

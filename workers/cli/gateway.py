@@ -9,7 +9,7 @@ import click
 from settings import ConfigurationError, get_settings
 from tasks.words import moment
 from workers.cli.group import Group, always
-from workers.cli.output import Table, as_json_option, emit, say
+from workers.cli.output import Table, emit, say
 from workers.cli.pauses import age
 from workers.gateway import tokens
 from workers.gateway.catalogue import CATALOGUE, EVENTS
@@ -33,20 +33,17 @@ def _file() -> Path:
 @click.argument("name")
 @click.option("--expires", "lasting", type=age, metavar="AGE", help="After so long, as in 90d; default: never.")
 @click.option("--job", "jobs", multiple=True, type=click.Choice([*CATALOGUE, EVENTS]), help="Only this; may be repeated.")
-@as_json_option
-def token(name: str, lasting: timedelta | None, jobs: tuple[str, ...], as_json: bool) -> None:
+def token(name: str, lasting: timedelta | None, jobs: tuple[str, ...]) -> None:
     """Make a token for NAME, such as directus-2026-11, and print it, once: the file holds only its hash."""
     expires = None if lasting is None else datetime.now(UTC).replace(microsecond=0) + lasting
     made = tokens.issue(_file(), name, expires=expires or NEVER, jobs=frozenset(jobs) if jobs else None)
-    emit({"name": name, "token": made, "expires": expires, "jobs": jobs or None}, as_json, [made])
-    if not as_json:
-        until = f"expires at {moment(expires)}" if expires else "does not expire"
-        say(f"{name} {until}; this is the only time that it is shown", err=True)
+    emit({"name": name, "token": made, "expires": expires, "jobs": jobs or None}, [made])
+    until = f"expires at {moment(expires)}" if expires else "does not expire"
+    say(f"{name} {until}; this is the only time that it is shown", err=True)
 
 
 @group.command("tokens")
-@as_json_option
-def list_command(as_json: bool) -> None:
+def list_command() -> None:
     """List the tokens by name. Exit code 1 if one has expired."""
     now = datetime.now(UTC)
     rows: list[dict[str, Any]] = [
@@ -57,13 +54,12 @@ def list_command(as_json: bool) -> None:
         (row["name"], row["expires"] or "never", ", ".join(sorted(row["jobs"] or ["all"])), "expired" if row["expired"] else "")
         for row in rows
     ]
-    emit(rows, as_json, [Table(("name", "expires", "jobs", ""), table)], wrong=any(row["expired"] for row in rows))
+    emit(rows, [Table(("name", "expires", "jobs", ""), table)], wrong=any(row["expired"] for row in rows))
 
 
 @group.command(changes=always)
 @click.argument("name")
-@as_json_option
-def revoke(name: str, as_json: bool) -> None:
+def revoke(name: str) -> None:
     """Take NAME's token back; it is refused from the next request on."""
     tokens.revoke(_file(), name)
-    emit({"revoked": name}, as_json, [f"{name} is revoked"])
+    emit({"revoked": name}, [f"{name} is revoked"])

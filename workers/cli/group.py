@@ -12,12 +12,12 @@ from settings import get_settings
 from tasks import audit
 from tasks.words import printable
 from workers import logging
-from workers.cli.output import CAME_TO
+from workers.cli.output import AS_JSON, CAME_TO
 
 Changes = Callable[[dict[str, Any]], object]
 
-# What stands in no audit: a device's address, and how the answer is printed.
-UNSAID = {"token", "as_json"}
+# What stands in no audit: a device's address.
+UNSAID = {"token"}
 
 
 def always(_parameters: dict[str, Any]) -> bool:
@@ -31,14 +31,16 @@ def if_told(parameters: dict[str, Any]) -> object:
 
 
 class Command(click.Command):
-    """A command, which needs the settings; its --help does not.
+    """A command, which needs the settings; its --help does not. One that `reports`, by `emit`, has --json.
 
     `changes` says whether it changes something with these parameters: then it stands in the audit.
     """
 
-    def __init__(self, *args: Any, changes: Changes | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, changes: Changes | None = None, reports: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.changes = changes
+        if reports:
+            self.params.append(AS_JSON)
 
     def invoke(self, ctx: click.Context) -> Any:
         logging.configure(get_settings())

@@ -6,7 +6,7 @@ import click
 from redis.exceptions import RedisError
 
 from workers.cli.group import Group, always
-from workers.cli.output import Table, as_json_option, emit
+from workers.cli.output import Table, emit
 from workers.messages import rejected
 from workers.messages.rejected import MOST_KEPT
 from workers.operations.reader import client
@@ -21,8 +21,7 @@ def group() -> None:
 
 @group.command("list")
 @click.option("--limit", type=click.IntRange(1, MOST_KEPT), default=50, show_default=True)
-@as_json_option
-def list_messages(limit: int, as_json: bool) -> None:
+def list_messages(limit: int) -> None:
     """List kept messages, the newest first, and how many were refused in all. What is in them is not shown."""
     counts = rejected.rejected_counts(client())
     found = list(rejected.kept(client()))
@@ -31,14 +30,13 @@ def list_messages(limit: int, as_json: bool) -> None:
     rows = [(kept["id"], kept["at"], kept["queue"], kept["size"], f"{kept['defect']}: {kept['detail']}") for kept in messages]
     said = f"{len(found)} kept, {sum(counts.values())} refused since the counts began"
     lines = (Table(("id", "at", "queue", "bytes", "defect"), rows), said)
-    emit({"messages": messages, "refused": refused}, as_json, lines)
+    emit({"messages": messages, "refused": refused}, lines)
 
 
 @group.command(changes=always)
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are kept.")
-@as_json_option
-def discard(ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
+def discard(ids: tuple[str, ...], everything: bool) -> None:
     """Remove kept messages. Exit code 1 if one was not there."""
     if bool(ids) == everything:
         raise click.UsageError("name the ids of messages, or --all")
@@ -46,4 +44,4 @@ def discard(ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
         raise click.UsageError(f"{bad[0]!r} is no id; `chat-workers messages list` shows them")
     chosen = [kept["id"] for kept in rejected.kept(client())] if everything else [*dict.fromkeys(ids)]
     gone = int(client().xdel(rejected.KEPT, *chosen)) if chosen else 0
-    emit({"named": len(chosen), "discarded": gone}, as_json, [f"discarded {gone} of {len(chosen)}"], wrong=gone < len(chosen))
+    emit({"named": len(chosen), "discarded": gone}, [f"discarded {gone} of {len(chosen)}"], wrong=gone < len(chosen))

@@ -27,7 +27,7 @@ from tasks.notifications.outcome import Kind
 from tasks.notifications.providers import PROVIDERS
 from tasks.words import moment
 from workers.cli.group import Group, always, if_told
-from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.output import Line, Table, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.progress import asked_to_stop
 from workers.cli.status import job_status
@@ -46,22 +46,20 @@ def group() -> None:
 
 
 @group.command()
-@as_json_option
-def status(as_json: bool) -> None:
+def status() -> None:
     """Show the backlog, what waits and why, each provider's breaker, and the last hour's outcomes."""
-    job_status(TABLES, as_json)
+    job_status(TABLES)
 
 
 @group.command()
 @click.argument("notification_id", type=int)
-@as_json_option
-def show(notification_id: int, as_json: bool) -> None:
+def show(notification_id: int) -> None:
     """Show all that is known of one row, device by device; tokens as short hashes, no content."""
     with get_engine().connect() as connection:
         found = read_history(connection, notification_id)
     if found is None:
         raise click.ClickException(f"there is no notification {notification_id}")
-    emit(found, as_json, _show(found))
+    emit(found, _show(found))
 
 
 def _show(found: History) -> Iterator[Line]:
@@ -82,26 +80,24 @@ def _show(found: History) -> Iterator[Line]:
 @provider_option
 @app_option
 @pause_options
-@as_json_option
-def pause(providers: tuple[str, ...], apps: tuple[str, ...], lasting: timedelta | None, why: str, as_json: bool) -> None:
+def pause(providers: tuple[str, ...], apps: tuple[str, ...], lasting: timedelta | None, why: str) -> None:
     """Send nothing from within a second on, fleet-wide and also after restarts. Rows wait and burn no attempt. All, or some."""
     if unknown := set(apps) - (known := push_apps(get_settings())).keys():
         raise click.UsageError(f"--app: there is no app {', '.join(unknown)}; there are {', '.join(known)}")
     with get_engine().begin() as connection:
         pausing.pause(connection, _named(providers, apps), who(), why, lasting)
-    say_paused([each or "all" for each in _named(providers, apps)], lasting, "notifications resume", as_json)
+    say_paused([each or "all" for each in _named(providers, apps)], lasting, "notifications resume")
 
 
 @group.command(changes=always)
 @provider_option
 @app_option
-@as_json_option
-def resume(providers: tuple[str, ...], apps: tuple[str, ...], as_json: bool) -> None:
+def resume(providers: tuple[str, ...], apps: tuple[str, ...]) -> None:
     """Take pauses back: all of them, or those of some providers or apps. A pause of all is taken back as a whole."""
     named = _named(providers, apps) if providers or apps else []
     with get_engine().begin() as connection:
         resumed = pausing.resume(connection, named)
-    say_resumed([each or "all" for each in resumed], as_json)
+    say_resumed([each or "all" for each in resumed])
 
 
 @group.command(changes=if_told)
@@ -114,10 +110,7 @@ def resume(providers: tuple[str, ...], apps: tuple[str, ...], as_json: bool) -> 
 @click.option("--everything", is_flag=True, help="All that wait, whoever they are for.")
 @click.option("--why", required=True, help="Stands in each row, and may be read by users of the API.")
 @click.option("--yes", is_flag=True, help="Do it; without this the rows are only counted.")
-@as_json_option
-def cancel(
-    providers: tuple[str, ...], apps: tuple[str, ...], everything: bool, why: str, yes: bool, as_json: bool, **ids: Any
-) -> None:
+def cancel(providers: tuple[str, ...], apps: tuple[str, ...], everything: bool, why: str, yes: bool, **ids: Any) -> None:
     """Settle what waits as BOUNCED, `cancelled: …`, a batch at a time; Ctrl-C ends behind a batch. Shows first; --yes does it.
 
     Several options narrow the choice. --provider and --app mean rows that have no other devices. What a worker is sending just
@@ -135,7 +128,7 @@ def cancel(
     if not yes and done.rows:
         lines += [f"the first: {', '.join(map(str, done.ids))}", "nothing was changed; add --yes to cancel them"]
     found = {"found": done.rows, "cancelled": done.rows * yes, "held": done.held, "stopped": stopped, "ids": done.ids}
-    emit(found, as_json, lines, wrong=stopped)
+    emit(found, lines, wrong=stopped)
 
 
 def _named(providers: tuple[str, ...], apps: tuple[str, ...]) -> list[str]:
@@ -146,15 +139,14 @@ def _named(providers: tuple[str, ...], apps: tuple[str, ...]) -> list[str]:
 @group.command()
 @click.argument("notification_id", type=int)
 @click.option("--app", help="What each provider of this app would send, whatever devices the row has.")
-@as_json_option
-def preview(notification_id: int, app: str | None, as_json: bool) -> None:
+def preview(notification_id: int, app: str | None) -> None:
     """Show exactly what each device of a row would be sent, tokens and credentials left out. It holds the row's words."""
     try:
         shown = run.preview(notification_id, app)
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from None
     lines = [line for key, message in shown for line in (key, *json.dumps(message, indent=2, ensure_ascii=False).splitlines())]
-    emit([{"device": key, **message} for key, message in shown], as_json, lines or ["the row names no usable device"])
+    emit([{"device": key, **message} for key, message in shown], lines or ["the row names no usable device"])
 
 
 @group.command(changes=if_told)
@@ -163,8 +155,7 @@ def preview(notification_id: int, app: str | None, as_json: bool) -> None:
 @click.option("--token", required=True, help="The device's, or a browser's subscription as JSON; - reads it from stdin.")
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Of an iPhone's token, where it is not the app's own.")
 @click.option("--dry-run", is_flag=True, help="Have FCM validate it (validate_only); the others cannot.")
-@as_json_option
-def test(app: str, provider: str, token: str, environment: str | None, dry_run: bool, as_json: bool) -> None:
+def test(app: str, provider: str, token: str, environment: str | None, dry_run: bool) -> None:
     """Send a test push to one device, without a row; print the provider's id of the message."""
     if token == "-":  # noqa: S105 - unseen in the list of processes
         token = sys.stdin.read().strip()
@@ -174,7 +165,7 @@ def test(app: str, provider: str, token: str, environment: str | None, dry_run: 
     except (ValueError, LookupError) as error:
         raise click.UsageError(f"--token: {error.args[0]}") from None
     said = {"outcome": outcome.kind.value, "reason": outcome.reason}
-    emit(said, as_json, [": ".join(said.values())], wrong=outcome.kind not in {Kind.SENT, Kind.HELD})
+    emit(said, [": ".join(said.values())], wrong=outcome.kind not in {Kind.SENT, Kind.HELD})
 
 
 @group.command(changes=if_told)
@@ -182,8 +173,7 @@ def test(app: str, provider: str, token: str, environment: str | None, dry_run: 
 @click.option("--reason", default="", help="Only rows whose error_message contains this.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
 @click.option("--yes", is_flag=True, help="Do it; without this the rows are only shown.")
-@as_json_option
-def replay(wanted: str, reason: str, limit: int, yes: bool, as_json: bool) -> None:
+def replay(wanted: str, reason: str, limit: int, yes: bool) -> None:
     """Make settled rows of the last 24 h PENDING again. Shows them first; --yes does it.
 
     Every device of a row is sent to again. Rows that wait for a retry are left alone.
@@ -192,7 +182,7 @@ def replay(wanted: str, reason: str, limit: int, yes: bool, as_json: bool) -> No
     replayed = replaying.replay(get_engine(), [row["id"] for row in rows], wanted) if yes else 0
     lines: list[Line] = [_table(f"{len(rows)} {wanted} rows, the newest first", rows[:SHOWN], ("id", "why"))]
     lines += [f"{replayed} rows are PENDING again" if yes else "nothing was changed; add --yes to play them again"]
-    emit({"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]}, as_json, lines)
+    emit({"found": len(rows), "replayed": replayed, "ids": [row["id"] for row in rows]}, lines)
 
 
 def _table(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Table:

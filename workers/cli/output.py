@@ -39,11 +39,24 @@ Part = str | tuple[str, str]
 """A piece of a line, or a pair of it and its style (rich's: a colour, `bold`, `dim`)."""
 Line = str | Sequence[Part] | Table
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+AS_JSON = click.Option(
+    ["--json"],
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _option, given: context.meta.update({"workers.cli.as_json": given}),
+    help="Print JSON.",
+)
 
 
-def emit(value: object, as_json: bool, lines: Iterable[Line], *, wrong: object = False) -> None:
-    """Print the value as JSON, else the lines, which a generator need not make unless they are wanted.
+def as_json() -> bool:
+    """Return whether the command was asked for JSON."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get("workers.cli.as_json"))
+
+
+def emit(value: object, lines: Iterable[Line], *, wrong: object = False) -> None:
+    """Print the value as JSON if that was asked for, else the lines, which a generator need not make unless they are wanted.
 
     End the command with exit code 1 if what was found is `wrong`. For the audit it leaves the value's numbers, and how long its
     lists are: never words, which may be a secret.
@@ -51,10 +64,11 @@ def emit(value: object, as_json: bool, lines: Iterable[Line], *, wrong: object =
     if isinstance(value, dict) and (context := click.get_current_context(silent=True)):
         counts = {name: len(each) if isinstance(each, list) else each for name, each in value.items()}
         context.meta[CAME_TO] = {name: count for name, count in counts.items() if type(count) is int}
-    if as_json:
+    if as_json():
         click.echo(json_text(value))
-    for line in () if as_json else lines:
-        say(line)
+    else:
+        for line in lines:
+            say(line)
     if wrong:
         raise SystemExit(1)
 

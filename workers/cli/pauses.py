@@ -25,13 +25,13 @@ def pause_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return lasting(click.option("--why", default="", help="For those who will find it.")(command))
 
 
-def say_paused(names: Iterable[str], lasting: timedelta | None, until: str, as_json: bool) -> None:
+def say_paused(names: Iterable[str], lasting: timedelta | None, until: str) -> None:
     """Say what is paused, and for how long or `until` which command."""
     seconds = lasting.total_seconds() if lasting else None
     ends = f"for {duration(seconds)}" if seconds else f"until: chat-workers {until}"
-    emit({"paused": [*names], "seconds": seconds}, as_json, [f"paused {', '.join(names)} {ends}"])
+    emit({"paused": [*names], "seconds": seconds}, [f"paused {', '.join(names)} {ends}"])
 
 
-def say_resumed(names: Iterable[str], as_json: bool) -> None:
+def say_resumed(names: Iterable[str]) -> None:
     """Say what was resumed."""
-    emit({"resumed": [*names]}, as_json, [f"resumed: {', '.join(names) or 'nothing was paused'}"])
+    emit({"resumed": [*names]}, [f"resumed: {', '.join(names) or 'nothing was paused'}"])

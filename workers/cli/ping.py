@@ -12,7 +12,7 @@ from workers.cli.group import Command
 from workers.operations.fleet import ALIVE, ALIVE_SECONDS
 
 
-@click.command("ping", cls=Command)
+@click.command("ping", cls=Command, reports=False)
 @click.argument("process", type=click.Choice(list(QUEUES)))
 def group(process: str) -> None:
     """Exit 1 if PROCESS does not live on this host. Redis being away is no such case: a restart would not help."""

@@ -23,7 +23,7 @@ from tasks.retention.rules import FIELDS, RuleError
 from tasks.retention.run import FAILURES, Report, run_policy
 from tasks.words import duration
 from workers.cli.group import Group, always, if_told
-from workers.cli.output import Line, Table, as_json_option, emit, say
+from workers.cli.output import Line, Table, emit, say
 from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.cli.progress import asked_to_stop, policies_done, with_pace
 from workers.forget import elsewhere, forget
@@ -44,17 +44,16 @@ def group() -> None:
 @group.command("plan")
 @policy_option
 @click.option("--seconds", default=60.0, show_default=True, help="Counting takes this long at most, for each policy.")
-@as_json_option
-def plan_command(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
+def plan_command(policies: tuple[str, ...], seconds: float) -> None:
     """Say what a run would do now: rows, their age, how long it takes, the query's plan. Locks nothing."""
-    _show_plans(policies, seconds, as_json)
+    _show_plans(policies, seconds)
 
 
-def _show_plans(policies: tuple[str, ...], seconds: float, as_json: bool) -> None:
+def _show_plans(policies: tuple[str, ...], seconds: float) -> None:
     with policies_done() as bars:
         work = lambda each: plan(get_engine(), each, seconds=seconds, progress=bars(each))  # noqa: E731
         plans, faults = _each(_chosen(policies), work)
-    emit([{**asdict(p), "seconds": p.seconds, "runs": p.runs} for p in plans] + faults, as_json, _plans(plans))
+    emit([{**asdict(p), "seconds": p.seconds, "runs": p.runs} for p in plans] + faults, _plans(plans))
     _end(faults)
 
 
@@ -98,14 +97,13 @@ def _plan_row(each: Plan) -> tuple[object, ...]:
 @policy_option
 @click.option("--dry-run", is_flag=True, help="Count all that would go, however long it takes; nothing is locked or written.")
 @click.option("--any-hour", is_flag=True, help="Also outside the policy's hours.")
-@as_json_option
-def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool, as_json: bool) -> None:
+def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool) -> None:
     """Run policies now, within their limits. Ctrl-C ends cleanly after the batch under way; the next run does the rest.
 
     Exit code 1 if a run failed, or if a policy that you named did not run.
     """
     if dry_run:
-        _show_plans(policies, math.inf, as_json)
+        _show_plans(policies, math.inf)
         return
     reports: list[Report] = []
     failures: list[str] = []
@@ -119,7 +117,7 @@ def run_command(policies: tuple[str, ...], dry_run: bool, any_hour: bool, as_jso
                 )
             except FAILURES as error:
                 failures.append(str(error))
-    emit({"runs": reports, "failures": failures}, as_json, map(_sentence, reports))
+    emit({"runs": reports, "failures": failures}, map(_sentence, reports))
     say(*failures, err=True)
     if failures or (policies and sum(report.started for report in reports) < len(policies)):
         raise SystemExit(1)
@@ -138,23 +136,21 @@ def _sentence(report: Report) -> str:
 @group.command("pause", changes=always)
 @policy_option
 @pause_options
-@as_json_option
-def pause_command(policies: tuple[str, ...], lasting: timedelta | None, why: str, as_json: bool) -> None:
+def pause_command(policies: tuple[str, ...], lasting: timedelta | None, why: str) -> None:
     """Let no run start; one under way ends behind its batch, mostly within a second. All policies, unless named."""
     with get_engine().begin() as connection:
         pausing.pause(connection, _pauses(policies), who(), why, lasting)
-    say_paused(policies or POLICIES, lasting, "retention resume", as_json)
+    say_paused(policies or POLICIES, lasting, "retention resume")
 
 
 @group.command("resume", changes=always)
 @policy_option
-@as_json_option
-def resume_command(policies: tuple[str, ...], as_json: bool) -> None:
+def resume_command(policies: tuple[str, ...]) -> None:
     """Take a pause back. All policies, unless named."""
     with get_engine().begin() as connection:
         resumed = pausing.resume(connection, _pauses(policies))
         connection.execute(rules.RESUME_BEFORE, {"names": [*(policies or POLICIES)]})
-    say_resumed([each.removeprefix(pausing.POLICY) for each in resumed], as_json)
+    say_resumed([each.removeprefix(pausing.POLICY) for each in resumed])
 
 
 def _pauses(policies: Sequence[str]) -> list[str]:
@@ -168,8 +164,7 @@ def _chosen(names: Sequence[str]) -> list[Policy]:
 @group.command("history")
 @click.option("--policy", type=POLICY, help="Only this one.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="So many runs.")
-@as_json_option
-def history_command(policy: str | None, limit: int, as_json: bool) -> None:
+def history_command(policy: str | None, limit: int) -> None:
     """List the latest runs: who, when, rows, seconds, why they ended."""
     with get_engine().connect() as connection:
         runs = [dict(row) for row in ledger.history(connection, policy, limit)]
@@ -178,7 +173,7 @@ def history_command(policy: str | None, limit: int, as_json: bool) -> None:
         if run["ended_at"] is None:
             run["ended_because"] = "running" if ledger.is_running(get_engine(), run["policy"]) else "died"
     header = ("policy", "started", "by", "rows", "took", "ended")
-    emit(runs, as_json, [Table(header, [_run_row(run) for run in runs], empty="nothing has run yet")])
+    emit(runs, [Table(header, [_run_row(run) for run in runs], empty="nothing has run yet")])
 
 
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
@@ -189,8 +184,7 @@ def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
 @group.command("forget", changes=if_told)
 @click.argument("recipient", type=click.IntRange(1))
 @click.option("--yes", is_flag=True, help="Do it; without this what is kept is only counted.")
-@as_json_option
-def forget_command(recipient: int, yes: bool, as_json: bool) -> None:
+def forget_command(recipient: int, yes: bool) -> None:
     """Delete what the workers keep of a user, in batches; Ctrl-C ends behind one. Shows first; --yes does it.
 
     The chat's own tables are the API's to clear, and first: of what is there still, the workers keep what they need.
@@ -206,7 +200,7 @@ def forget_command(recipient: int, yes: bool, as_json: bool) -> None:
         *([] if yes else ["nothing was changed; add --yes to delete it"]),
         Table(("not rewritten, and may hold more", "gone by"), kept),
     ]
-    emit({"recipient": recipient, "rows": sum(found.values()), "found": found, "elsewhere": rest}, as_json, lines, wrong=left)
+    emit({"recipient": recipient, "rows": sum(found.values()), "found": found, "elsewhere": rest}, lines, wrong=left)
 
 
 @group.group("policy")
@@ -215,8 +209,7 @@ def policy_group() -> None:
 
 
 @policy_group.command("list")
-@as_json_option
-def policy_list(as_json: bool) -> None:
+def policy_list() -> None:
     """List the policies. A value that is not the default but set in the table worker_retention_policies is marked *."""
     with get_engine().connect() as connection:
         found, faults = _each(_chosen(()), lambda policy: (policy, rules.read(connection, policy)))
@@ -224,7 +217,7 @@ def policy_list(as_json: bool) -> None:
         {"policy": p.name, "does": p.does, **r.texts, "sources": r.sources, "paused_by": r.paused_by, "now": r.why_not()}
         for p, r in found
     ]
-    emit(listed + faults, as_json, _policies(listed))
+    emit(listed + faults, _policies(listed))
     _end(faults)
 
 
@@ -251,8 +244,7 @@ def _policies(listed: list[dict[str, Any]]) -> Iterator[Line]:
 @click.option("--batch-rows", type=int, help="The most rows of one transaction.")
 @click.option("--archive/--no-archive", default=None, help="Rows go into a file before they are deleted.")
 @click.option("--default", "defaults", multiple=True, type=click.Choice(FIELDS), help="Take this field back to its default.")
-@as_json_option
-def policy_set(policy: str, defaults: tuple[str, ...], as_json: bool, **fields: Any) -> None:
+def policy_set(policy: str, defaults: tuple[str, ...], **fields: Any) -> None:
     """Set fields of a policy; a run under way ends behind its batch, and the next one obeys."""
     changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(defaults)
     if not changes:
@@ -268,4 +260,4 @@ def policy_set(policy: str, defaults: tuple[str, ...], as_json: bool, **fields: 
     except (RuleError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from None
     words = (f"{name} = {'the default' if value is None else value}" for name, value in changes.items())
-    emit({"policy": policy, "set": changes}, as_json, [f"{policy}: {', '.join(words)}"])
+    emit({"policy": policy, "set": changes}, [f"{policy}: {', '.join(words)}"])

@@ -14,7 +14,7 @@ from tasks.jobs import STARTED_BY
 from tasks.words import duration
 from workers import paused_entries
 from workers.cli.group import Group, always
-from workers.cli.output import Table, as_json_option, emit
+from workers.cli.output import Table, emit
 from workers.cli.pauses import pause_options, say_paused, say_resumed
 from workers.operations import beat
 from workers.operations.beat import SCHEDULE, is_late
@@ -29,42 +29,38 @@ def group() -> None:
 
 
 @group.command("list")
-@as_json_option
-def list_command(as_json: bool) -> None:
+def list_command() -> None:
     """List each entry with its next and last run. Exit code 1 if one is late, or not as beat has it."""
     rows = beat.entries(client())
     differences = [(row["entry"], row["difference"]) for row in rows if row["difference"]]
     lines = [Table(SCHEDULE.header(), SCHEDULE.cells(rows)), Table(("differs", "how"), differences)]
-    emit(rows, as_json, lines, wrong=differences or any(map(is_late, rows)))
+    emit(rows, lines, wrong=differences or any(map(is_late, rows)))
 
 
 @group.command(changes=always)
 @name_argument
 @pause_options
-@as_json_option
-def pause(name: str, lasting: timedelta | None, why: str, as_json: bool) -> None:
+def pause(name: str, lasting: timedelta | None, why: str) -> None:
     """Have no beat send an entry, also after restarts. What others start goes on: the API's nudges, `schedule run`."""
     with get_engine().begin() as connection:
         pausing.pause(connection, (pausing.ENTRY + name,), who(), why, lasting)
     paused_entries.refresh(get_engine(), client())
-    say_paused([name], lasting, f"schedule resume {name}", as_json)
+    say_paused([name], lasting, f"schedule resume {name}")
 
 
 @group.command(changes=always)
 @name_argument
-@as_json_option
-def resume(name: str, as_json: bool) -> None:
+def resume(name: str) -> None:
     """Take a pause back. If the entry fell due meanwhile it is sent once."""
     with get_engine().begin() as connection:
         resumed = pausing.resume(connection, (pausing.ENTRY + name,))
     paused_entries.refresh(get_engine(), client())
-    say_resumed([name] * len(resumed), as_json)
+    say_resumed([name] * len(resumed))
 
 
 @group.command("run", changes=always)
 @name_argument
-@as_json_option
-def run_command(name: str, as_json: bool) -> None:
+def run_command(name: str) -> None:
     """Send an entry's task to its queue now; the schedule stays as it is."""
     from workers.app import app
 
@@ -72,4 +68,4 @@ def run_command(name: str, as_json: bool) -> None:
     sent = app.send_task(entry["task"], retry=False, headers={STARTED_BY: who()}, **entry["options"])
     left = duration(entry["options"]["expires"])
     said = f"sent {entry['task']} ({sent.id}); a worker has {left} to take it"
-    emit({"name": name, "task": entry["task"], "id": sent.id}, as_json, [said])
+    emit({"name": name, "task": entry["task"], "id": sent.id}, [said])

@@ -9,17 +9,16 @@ from tasks import facts
 from tasks.facts import Row, read_tables
 from tasks.words import moment
 from workers.cli.group import Command
-from workers.cli.output import Line, Table, as_json_option, emit
+from workers.cli.output import Line, Table, emit
 from workers.operations.alerts import RUNBOOK
 from workers.operations.snapshot import Snapshot, read_all
 
 
 @click.command("status", cls=Command)
-@as_json_option
-def group(as_json: bool) -> None:
+def group() -> None:
     """Show what is wrong now, then backlog, queues, workers, schedule, scans and backups. Exit code 1 if something is wrong."""
     snapshot = read_all()
-    emit(snapshot.as_json(), as_json, _lines(snapshot), wrong=snapshot.troubles())
+    emit(snapshot.as_json(), _lines(snapshot), wrong=snapshot.troubles())
 
 
 def _lines(snapshot: Snapshot) -> Iterator[Line]:
@@ -34,11 +33,11 @@ def _lines(snapshot: Snapshot) -> Iterator[Line]:
     yield from _tables(snapshot.tables())
 
 
-def job_status(tables: Iterable[facts.Table], as_json: bool) -> None:
+def job_status(tables: Iterable[facts.Table]) -> None:
     """Print a job's tables, those that are read on demand too."""
     with get_engine().connect() as connection:
         found = read_tables(tables, connection, on_demand=True)
-    emit(found, as_json, _tables((table, found[table.name]) for table in tables))
+    emit(found, _tables((table, found[table.name]) for table in tables))
 
 
 def _tables(found: Iterable[tuple[facts.Table, list[Row]]]) -> Iterator[Line]:
