@@ -8,7 +8,6 @@ import click
 
 from db.engine import get_engine
 from settings import get_settings
-from tasks import pause as pausing
 from tasks.attachments import operations, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.facts import TABLES
@@ -18,9 +17,11 @@ from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import ChangedError, MissingError, RefusedError, StorageUnavailableError
 from tasks.attachments.verdicts import WORDS
 from tasks.audit import who
+from tasks.pause import SCANS
+from workers.cli import pauses
 from workers.cli.group import Group, always
 from workers.cli.output import Line, Table, emit
-from workers.cli.pauses import pause_options, say_paused, say_resumed
+from workers.cli.pauses import pause_options
 from workers.cli.status import job_status
 
 ERRORS = (NotPossibleError, MissingError, RefusedError, StorageUnavailableError, ClamdUnavailableError)
@@ -67,17 +68,13 @@ def _show(found: dict[str, Any]) -> Iterator[Line]:
 @pause_options
 def pause(lasting: timedelta | None, why: str) -> None:
     """Begin no scan from within a second on, fleet-wide and also after restarts. What is not scanned is not served."""
-    with get_engine().begin() as connection:
-        pausing.pause(connection, (pausing.SCANS,), who(), why, lasting)
-    say_paused([pausing.SCANS], lasting, "attachments resume")
+    pauses.pause([SCANS], lasting, why, "attachments resume")
 
 
 @group.command(changes=always)
 def resume() -> None:
     """Take the pause back; the next sweep scans what has waited."""
-    with get_engine().begin() as connection:
-        resumed = pausing.resume(connection, (pausing.SCANS,))
-    say_resumed(resumed)
+    pauses.resume([SCANS])
 
 
 @group.command(changes=always)

@@ -11,8 +11,6 @@ import click
 
 from db.engine import get_engine
 from settings import get_settings
-from tasks import pause as pausing
-from tasks.audit import who
 from tasks.notifications import cancel as cancelling
 from tasks.notifications import replay as replaying
 from tasks.notifications import run
@@ -26,9 +24,10 @@ from tasks.notifications.notification import NotificationType
 from tasks.notifications.outcome import Kind
 from tasks.notifications.providers import PROVIDERS
 from tasks.words import moment
+from workers.cli import pauses
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, emit
-from workers.cli.pauses import pause_options, say_paused, say_resumed
+from workers.cli.pauses import pause_options
 from workers.cli.progress import asked_to_stop
 from workers.cli.status import job_status
 
@@ -84,9 +83,7 @@ def pause(providers: tuple[str, ...], apps: tuple[str, ...], lasting: timedelta 
     """Send nothing from within a second on, fleet-wide and also after restarts. Rows wait and burn no attempt. All, or some."""
     if unknown := set(apps) - (known := push_apps(get_settings())).keys():
         raise click.UsageError(f"--app: there is no app {', '.join(unknown)}; there are {', '.join(known)}")
-    with get_engine().begin() as connection:
-        pausing.pause(connection, _named(providers, apps), who(), why, lasting)
-    say_paused([each or "all" for each in _named(providers, apps)], lasting, "notifications resume")
+    pauses.pause(_named(providers, apps), lasting, why, "notifications resume")
 
 
 @group.command(changes=always)
@@ -94,10 +91,7 @@ def pause(providers: tuple[str, ...], apps: tuple[str, ...], lasting: timedelta 
 @app_option
 def resume(providers: tuple[str, ...], apps: tuple[str, ...]) -> None:
     """Take pauses back: all of them, or those of some providers or apps. A pause of all is taken back as a whole."""
-    named = _named(providers, apps) if providers or apps else []
-    with get_engine().begin() as connection:
-        resumed = pausing.resume(connection, named)
-    say_resumed([each or "all" for each in resumed])
+    pauses.resume(_named(providers, apps) if providers or apps else [])
 
 
 @group.command(changes=if_told)

@@ -12,7 +12,7 @@ from redis import RedisError
 from db.engine import get_engine
 from db.locks import LockedError
 from settings import ConfigurationError
-from tasks import pause as pausing
+from tasks import pause
 from tasks.audit import who
 from tasks.retention import ledger, rules
 from tasks.retention.archive import destination
@@ -22,9 +22,10 @@ from tasks.retention.policies import POLICIES, Policy
 from tasks.retention.rules import FIELDS, RuleError
 from tasks.retention.run import FAILURES, Report, run_policy
 from tasks.words import duration
+from workers.cli import pauses
 from workers.cli.group import Group, always, if_told
 from workers.cli.output import Line, Table, emit, say
-from workers.cli.pauses import pause_options, say_paused, say_resumed
+from workers.cli.pauses import pause_options
 from workers.cli.progress import asked_to_stop, policies_done, with_pace
 from workers.forget import elsewhere, forget
 from workers.operations.reader import client
@@ -138,9 +139,7 @@ def _sentence(report: Report) -> str:
 @pause_options
 def pause_command(policies: tuple[str, ...], lasting: timedelta | None, why: str) -> None:
     """Let no run start; one under way ends behind its batch, mostly within a second. All policies, unless named."""
-    with get_engine().begin() as connection:
-        pausing.pause(connection, _pauses(policies), who(), why, lasting)
-    say_paused(policies or POLICIES, lasting, "retention resume")
+    pauses.pause(_pauses(policies), lasting, why, "retention resume")
 
 
 @group.command("resume", changes=always)
@@ -148,13 +147,12 @@ def pause_command(policies: tuple[str, ...], lasting: timedelta | None, why: str
 def resume_command(policies: tuple[str, ...]) -> None:
     """Take a pause back. All policies, unless named."""
     with get_engine().begin() as connection:
-        resumed = pausing.resume(connection, _pauses(policies))
         connection.execute(rules.RESUME_BEFORE, {"names": [*(policies or POLICIES)]})
-    say_resumed([each.removeprefix(pausing.POLICY) for each in resumed])
+    pauses.resume(_pauses(policies))
 
 
 def _pauses(policies: Sequence[str]) -> list[str]:
-    return [pausing.POLICY + name for name in policies or POLICIES]
+    return [pause.POLICY + name for name in policies or POLICIES]
 
 
 def _chosen(names: Sequence[str]) -> list[Policy]:

@@ -8,14 +8,15 @@ from redis.exceptions import RedisError
 
 from beat_schedule import BEAT_SCHEDULE
 from db.engine import get_engine
-from tasks import pause as pausing
 from tasks.audit import who
 from tasks.jobs import STARTED_BY
+from tasks.pause import ENTRY
 from tasks.words import duration
 from workers import paused_entries
+from workers.cli import pauses
 from workers.cli.group import Group, always
 from workers.cli.output import Table, emit
-from workers.cli.pauses import pause_options, say_paused, say_resumed
+from workers.cli.pauses import pause_options
 from workers.operations import beat
 from workers.operations.beat import SCHEDULE, is_late
 from workers.operations.reader import client
@@ -42,20 +43,16 @@ def list_command() -> None:
 @pause_options
 def pause(name: str, lasting: timedelta | None, why: str) -> None:
     """Have no beat send an entry, also after restarts. What others start goes on: the API's nudges, `schedule run`."""
-    with get_engine().begin() as connection:
-        pausing.pause(connection, (pausing.ENTRY + name,), who(), why, lasting)
+    pauses.pause([ENTRY + name], lasting, why, f"schedule resume {name}")
     paused_entries.refresh(get_engine(), client())
-    say_paused([name], lasting, f"schedule resume {name}")
 
 
 @group.command(changes=always)
 @name_argument
 def resume(name: str) -> None:
     """Take a pause back. If the entry fell due meanwhile it is sent once."""
-    with get_engine().begin() as connection:
-        resumed = pausing.resume(connection, (pausing.ENTRY + name,))
+    pauses.resume([ENTRY + name])
     paused_entries.refresh(get_engine(), client())
-    say_resumed([name] * len(resumed))
 
 
 @group.command("run", changes=always)
