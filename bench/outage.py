@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 from celery import Celery
 from sqlalchemy import Engine, text
 
@@ -30,10 +31,11 @@ AFTER_SECONDS = 90
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
-    """Run the outage and report."""
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    kind = sys.argv[2] if len(sys.argv) > 2 else "unavailable"
+@click.command()
+@click.argument("seconds", default=60)
+@click.argument("kind", type=click.Choice(["unavailable", "permission_denied", "down"]), default="unavailable")
+def main(seconds: int, kind: str) -> None:
+    """Have the provider fail in this way for so many SECONDS, under load, and report."""
     with Stack("bench-outage", ["mariadb", "redis", "fcm"]) as stack:
         os.environ.update(stack.environment)
         environment = {**os.environ, "NOTIFICATIONS_PROCESSES": "1", "LOG_LEVEL": "WARNING"}

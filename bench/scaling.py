@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 from sqlalchemy import Engine, text
 
 from bench.place import place
@@ -40,9 +41,10 @@ run.forget_process()
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
-    """Measure, print and write the result."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+@click.command()
+@click.argument("rows", default=ROWS)
+def main(rows: int) -> None:
+    """Drain so many ROWS, print what they cost and write it down."""
     with Stack("bench-scaling", ["mariadb", "redis", "fcm"]) as stack:
         os.environ.update(stack.environment)
         engine = create_engine(stack.environment["DATABASE_URL"])
