@@ -220,7 +220,13 @@ def test_a_call_ends_in_time_though_the_answer_never_does(peer: Callable[..., st
     )
 
 
-@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"{}", b"[]", b'{"task_ids": null}'])
+DEEP = 100_000
+NESTED = [b'{"task_ids": [' + b"[" * 700 + b"]" * 701 + b"}", b'{"detail": ' + b"[" * DEEP + b"]" * DEEP + b"}"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>welcome</html>", b"{}", b"[]", b'{"task_ids": null}', b'{"detail": {"toString": 1}}', *NESTED]
+)
 def test_an_answer_that_is_not_the_gateways_is_an_error_of_the_client(
     peer: Callable[..., str], start: Start, body: bytes
 ) -> None:

@@ -89,8 +89,9 @@ export class ChatJobs {
     }
     for (let pause = 100; ; pause *= 2) {
       const { status, got, answer } = await this.#post(`${this.#url}/v1/jobs/${job}`, request, endsAt)
-      if (status === 202 && Array.isArray(answer.task_ids)) return answer.task_ids
-      const why = `${status || 'no answer'}: ${answer.detail ?? 'this is no answer of the gateway'}`
+      const { task_ids: ids, detail } = answer
+      if (status === 202 && Array.isArray(ids) && ids.every((id) => typeof id === 'string')) return ids
+      const why = `${status || 'no answer'}: ${typeof detail === 'string' ? detail : 'this is no answer of the gateway'}`
       // A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
       const passes = status === 0 || status === 408 || status >= 500 || (status === 429 && !got.has('www-authenticate'))
       if (!passes) throw new RefusedError(why)

@@ -109,9 +109,10 @@ class HttpJobs:
                 status, got, answer = self._post(f"{self._prefix}/v1/jobs/{job}", json.dumps(body), headers, ends_at)
             except (OSError, http.client.HTTPException) as error:
                 status, got, answer = 0, http.client.HTTPMessage(), {"detail": f"{type(error).__name__}: {error}"}
-            if status == 202 and isinstance(answer.get("task_ids"), list):
-                return [str(task_id) for task_id in answer["task_ids"]]
-            why = f"{status or 'no answer'}: {answer.get('detail', 'this is no answer of the gateway')}"
+            ids, detail = answer.get("task_ids"), answer.get("detail")
+            if status == 202 and isinstance(ids, list) and all(isinstance(each, str) for each in ids):
+                return ids
+            why = f"{status or 'no answer'}: {detail if isinstance(detail, str) else 'this is no answer of the gateway'}"
             # A 429 with a challenge follows many 401s: the token will be as wrong in a minute.
             passes = status in {0, 408} or status >= 500 or (status == 429 and "WWW-Authenticate" not in got)
             if not passes:
@@ -138,7 +139,7 @@ class HttpJobs:
                 raise http.client.IncompleteRead(content)
         try:
             answer = json.loads(content)
-        except ValueError:  # a proxy's error page
+        except (ValueError, RecursionError):  # a proxy's error page
             answer = {}
         return response.status, response.headers, answer if isinstance(answer, dict) else {}
 
