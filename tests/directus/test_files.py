@@ -92,6 +92,7 @@ def test_a_file_is_served_by_the_gate_alone_once_it_was_scanned(
     served = get(api, f"/chat-files/{attachment}", CLIENT_TOKEN)
     assert (served.status_code, served.content) == (200, HELLO)
     assert served.headers["Content-Type"] == "application/octet-stream"
+    assert served.headers["Cache-Control"] == "no-store"
     assert served.headers["Content-Disposition"] == 'attachment; filename="photo.html"'
     assert get(api, f"/chat-files/{attachment}").status_code == 403
     assert get(api, f"/assets/{key}", CLIENT_TOKEN).status_code == 403

@@ -22,7 +22,8 @@ export default {
         }
         // What a browser takes for a page would run as one of this site's.
         response.attachment(file.filename_download)
-        response.set({ 'Content-Type': 'application/octet-stream', 'X-Content-Type-Options': 'nosniff' })
+        // No copy outlives a verdict that signatures of tomorrow change.
+        response.set({ 'Cache-Control': 'no-store', 'Content-Type': 'application/octet-stream', 'X-Content-Type-Options': 'nosniff' })
         stream.on('error', next).pipe(response)
       } catch (error) {
         next(error)
