@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import pymysql
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 
@@ -30,11 +31,26 @@ def _mysql_url(value: str) -> str:
         raise ValueError("is not a URL; expected mysql+pymysql://user:password@host:3306/truck2_db") from None
     if url.drivername != "mysql+pymysql":
         raise ValueError(f"names the driver {url.drivername!r}; expected mysql+pymysql://…")
-    if "@" in (url.host or ""):
+    if value.count("@") > 1:
         raise ValueError("has two @ before the host; write one in a password as %40")
     if not url.database:
         raise ValueError("names no database; expected mysql+pymysql://user:password@host:3306/truck2_db")
+    if url.query or not (url.password or "").isascii():
+        _try_driver(url)
     return value
+
+
+def _try_driver(url: URL) -> None:
+    """Raise ValueError unless the driver takes the URL's parameters and password; nothing is connected."""
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        pymysql.Connection(**options, defer_connect=True)
+        if repeated := [name for name, value in url.query.items() if not isinstance(value, str)]:
+            raise ValueError(f"{repeated[0]} is there twice")
+    except UnicodeEncodeError:  # whose text would show a part of the password
+        raise ValueError("has a password with characters beyond Latin-1, which PyMySQL cannot send") from None
+    except Exception as error:  # noqa: BLE001 - of any kind, by what PyMySQL, ssl and SQLAlchemy stumble over
+        raise ValueError(f"has a parameter that PyMySQL cannot use ({', '.join(url.query)}): {error}") from None
 
 
 MySqlUrl = Annotated[str, AfterValidator(_mysql_url)]

@@ -72,6 +72,20 @@ BAD = [
     ("DATABASE_URL", "mysql+pymysql://u:p@db:3306", "names no database"),
     ("DATABASE_URL", "mysql+pymysql://u:p@db:3306/", "names no database"),
     ("DATABASE_URL", "mysql+pymysql://u:p@db:port/truck2_db", "is not a URL; expected mysql+pymysql://"),
+    *(
+        ("DATABASE_URL", f"mysql+pymysql://u:p@db/truck2_db?{query}", f"has a parameter that PyMySQL cannot use ({words}")
+        for query, words in {
+            "foo=1": "foo): ",
+            "charset=xx": "charset): ",
+            "charset=utf8&charset=latin1": "charset): ",
+            "read_timeout=abc": "read_timeout): ",
+            "ssl_ca=/nowhere.pem&ssl=1": "ssl_ca, ssl): ",
+            "compress=1": "compress): ",
+            "host=a&host=b": "host): host is there twice",
+        }.items()
+    ),
+    ("DATABASE_URL", "mysql+pymysql://u:пароль@db/truck2_db", "has a password with characters beyond Latin-1"),
+    ("BATCHES_REPLICA_URLS", "mysql+pymysql://u:p@db/truck2_db?foo=1", "has a parameter that PyMySQL cannot use (foo): "),
     ("CELERY_BROKER_URL", "redis.example", "is no Redis URL; expected redis://"),
     ("CELERY_BROKER_URL", "amqp://rabbit", "is no Redis URL"),
     ("CELERY_BROKER_URL", "redis://redis.example:6379/chat", "names no database by its number"),
@@ -149,6 +163,8 @@ def test_a_certificate_file_that_is_none_is_named(monkeypatch: pytest.MonkeyPatc
         "mysql://chat:s3cret@db/truck2_db",
         "mysql+pymysql://chat:s3cret@db",
         "mysql+pymysql://chat:half@s3cret:s3cret@db:3306/truck2_db",
+        "mysql+pymysql://chat:half@s3c/ret?s3cret=1@db:3306/truck2_db",
+        "mysql+pymysql://chat:рs3cret@db:3306/truck2_db",
         "chat:s3cret",
     ],
 )
