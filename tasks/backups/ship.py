@@ -283,7 +283,9 @@ class Bucket:
     def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]] | None:
         """Return the parts of an upload that S3 has, None if it does not know the upload any more or lists no parts at all."""
         with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload", *UNKNOWN}):
-            pages = self._s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload)
+            pages = self._s3.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=key, UploadId=upload, PaginationConfig={"MaxItems": parts.MOST_PARTS}
+            )
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -300,6 +301,39 @@ def test_a_drill_of_the_bucket_reads_an_older_archive_too(whole: Backups, bucket
     )
     with pytest.raises(BackupError, match=f"{old.name} was changed after it was made"):
         whole.drill(quiet, tier="monthly")
+
+
+class EndlessParts(BaseHTTPRequestHandler):
+    """A bucket that has a further page of parts for whoever asks."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self) -> None:
+        first = type(self).asked * 1000
+        type(self).asked += 1
+        listed = "".join(
+            f"<Part><PartNumber>{first + number}</PartNumber><ETag>x</ETag><Size>1</Size></Part>" for number in range(1000)
+        )
+        more = f"<IsTruncated>true</IsTruncated><NextPartNumberMarker>{first + 1000}</NextPartNumberMarker>"
+        body = f"<ListPartsResult>{more}{listed}</ListPartsResult>".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+def test_a_bucket_whose_parts_have_no_end_is_asked_for_as_many_as_an_upload_has(
+    backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessParts) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        arrived = Bucket(backups.settings)._arrived("2026-11/archive", "upload")
+        server.shutdown()
+    assert (len(arrived or ()), EndlessParts.asked) == (10_000, 10)
 
 
 def test_a_worker_that_stops_leaves_a_bucket_that_trickles(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
