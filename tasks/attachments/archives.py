@@ -78,8 +78,12 @@ class _Inside:
         if time.process_time() > self._ends:
             raise FaultError(Kind.OVER_LIMIT, f"more in it than can be looked through in {MOST_CPU_SECONDS} s of CPU")
         found = types(data)
-        if ("zip" not in found and zips.ends_as_zip(data[-zips.TAIL_BYTES :])) or ("pdf" in found and found & formats.TEXTS):
-            raise FaultError(Kind.BROKEN, "a zip or PDF behind other bytes")
+        if "pdf" in found and found & formats.TEXTS:
+            raise FaultError(Kind.BROKEN, "a PDF behind other bytes")
+        for begin, end in zips.from_the_end(data) if whole and "zip" not in found else ():
+            if begin <= 0 or not found & formats.STORING:
+                raise FaultError(Kind.BROKEN, "a zip behind other bytes")
+            self._member(pieces(data, begin, end), depth, alone=True)
         for name, at in formats.behind(data):
             if name not in WALKED:
                 found.add(name)
@@ -140,8 +144,8 @@ class _Inside:
             if size:
                 self._member(pieces(data, at, at + size), depth)
             at += -(-size // TAR_BLOCK) * TAR_BLOCK
-        if (rest := SOMETHING.search(data, at)) and (found := types(data[rest.start() :])):
-            raise FaultError(Kind.BROKEN, f"a tar with {', '.join(sorted(found))} behind its end")
+        if SOMETHING.search(data, at):
+            raise FaultError(Kind.BROKEN, "a tar with bytes behind its end")
 
     def _zip(self, data: Data, depth: int) -> None:
         for member in zips.members(data, self._most_inside):

@@ -98,7 +98,7 @@ BEHIND = {
         b"zXZ": (2, "xz", rb"\xfd7zXZ\0"),
         b"AY&": (5, "bz2", rb"BZh[1-9]1AY&SY"),
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
-        b"PK\3": (0, "zip", rb"PK\x03\x04[\0-\x3f]\0.[\0-\x08]"),
+        b"PK\3": (0, "zip", rb"PK\x03\x04.{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
         b"ust": (257, "tar", rb".{257}ustar"),
         b"obj": (2, "pdf", rb"[\d\s]\sobj\s*<<\s*(?:/[\w#]|%|>>)|\d\sobj\s*%"),
     }.items()

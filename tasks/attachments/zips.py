@@ -15,9 +15,11 @@ LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x0
 LOCAL = struct.Struct("<4s2x2H8xL4x2H")
 MEMBER = struct.Struct("<4s4x2H8x2L3H8xL")
 END = struct.Struct("<4s4x2H2LH")
-TAIL_BYTES = END.size + 0xFFFF
+TAIL_BYTES = 1 << 17
+"""A directory's end lies so near to the content's for all programs: behind it are 64 KB of comment, and more that they bear."""
 ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 """With its locator behind it."""
+ZIP64_LOCATOR_BYTES = 20
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
 
 ENCRYPTED, SIZE_FOLLOWS = 1 << 0, 1 << 3
@@ -44,13 +46,20 @@ class Member(NamedTuple):
     begin: int = 0
 
 
-def ends_as_zip(tail: bytes) -> bool:
-    """Return whether programs that look for a zip's directory from the end find one in content with this end."""
-    at = tail.rfind(END_MAGIC)
-    if at < 0 or at + END.size > len(tail):
-        return False
-    *_, length, _, comment = END.unpack_from(tail, at)
-    return at + END.size + comment >= len(tail) and (length > at or tail.startswith(MEMBER_MAGIC, at - length))
+def from_the_end(data: Data) -> Iterator[tuple[int, int]]:
+    """Yield where each zip begins and ends that programs may find in content from its end, whatever lies before or behind it.
+
+    The beginning is below 0 of one whose directory is not where it should be, but where its end says. Raise FaultError.
+    """
+    at = data.find(END_MAGIC, max(0, len(data) - TAIL_BYTES))
+    while 0 <= at <= len(data) - END.size:
+        *_, length, offset, comment = END.unpack_from(data, at)
+        directory = at - _zip64_end(data, at, length, offset) - length
+        if data[directory : directory + 4] == MEMBER_MAGIC:
+            yield directory - offset, at + END.size + comment
+        elif data[offset : offset + 4] == MEMBER_MAGIC:
+            yield -1, 0
+        at = data.find(END_MAGIC, at + 1)
 
 
 def members(data: Data, most_inside: int) -> list[Member]:
@@ -73,12 +82,13 @@ def members(data: Data, most_inside: int) -> list[Member]:
 
 
 def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
-    """Return the bytes of the zip64 end record before the other, 0 unless both say the same of the directory."""
-    if at < ZIP64_END.size:
+    """Return the bytes of the zip64 end record before the other, if there is one. Raise FaultError unless both say the same."""
+    if data[max(0, at - ZIP64_LOCATOR_BYTES) : at][:4] != ZIP64_END_MAGICS[1]:
         return 0
-    record = ZIP64_END.unpack_from(data, at - ZIP64_END.size)
-    same = (record[0], record[10]) == ZIP64_END_MAGICS and record[8:10] == (length, offset)
-    return ZIP64_END.size if same else 0
+    record = ZIP64_END.unpack_from(data, at - ZIP64_END.size) if at >= ZIP64_END.size else (b"",)
+    if record[0] != ZIP64_END_MAGICS[0] or record[8:10] != (length, offset):
+        raise FaultError(Kind.BROKEN, "a zip with two directories")
+    return ZIP64_END.size
 
 
 def _directory(directory: bytes) -> list[Member]:

@@ -6,6 +6,7 @@ import io
 import lzma
 import os
 import random
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -20,8 +21,9 @@ from tasks.attachments import archives
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
-from .samples import PNG, mail, tarred, zipped
+from .samples import PNG, mail, ole2, tarred, zipped
 
+OFFICE = ole2({"WordDocument": b"hello " * 999})
 LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
 
 
@@ -102,6 +104,35 @@ def with_zip64_field(content: bytes, at: int) -> bytes:
     return bytes(changed)
 
 
+def with_another_directory() -> bytes:
+    """Return a zip of a text, whose member's comment is another directory that a zip64 record names: programs read that one."""
+    hidden, begin = zipped(EICAR), 30 + len("hello.txt") + 1
+    *_, length, offset, _ = struct.unpack("<4s4x2H2LH", hidden[-22:])
+    listed = bytearray(hidden[offset : offset + length])
+    listed[42:46] = struct.pack("<L", begin)
+    at = begin + offset + 46 + len("hello.txt")
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, length, at)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("hello.txt", b"xPK\3\4" + b"\xff" * 6 + hidden[10:offset])
+        archive.infolist()[0].comment = bytes(listed) + record + struct.pack("<4sLQL", b"PK\x06\x07", 0, at + length, 1)
+    assert zipfile.ZipFile(file).read("eicar.com") == EICAR
+    return file.getvalue()
+
+
+def with_directory_elsewhere(at: int) -> bytes:
+    """Return a zip to be put at a place, with bytes before its end: unzip then reads the directory from where its end says."""
+    archive = zipped(EICAR)
+    *_, offset, comment = struct.unpack("<4s4x2H2LH", archive[-22:])
+    listed = archive[offset:-22].replace(struct.pack("<L", 0) + b"eicar", struct.pack("<L", at) + b"eicar")
+    return archive[:offset] + listed + bytes(9) + archive[-22:-6] + struct.pack("<LH", at + offset, comment)
+
+
+def with_system(archive: bytes) -> bytes:
+    """Return a zip whose members' own headers name a system beside the version, which no program minds."""
+    return re.sub(rb"(PK\x03\x04.)\0", b"\\g<1>\1", archive, flags=re.DOTALL)
+
+
 def with_pax_size() -> bytes:
     """Return a tar whose member is empty by its own header, and EICAR by an extended one, as tar and bsdtar read it."""
     file = io.BytesIO()
@@ -143,6 +174,13 @@ def fault(content: bytes) -> FaultError | None:
         "a zip64 locator that is a comment": b"PK\x03\x04" + bytes(99) + streamed(comment=LOCATOR),
         "behind a text": b"hello" + streamed(),
         "behind the beginning of a picture": b"\x89PNG\r\n\x1a\n" + bytes(99) + streamed(),
+        "behind a picture, and before a byte": PNG + bytes(99) + with_system(streamed()) + b"x",
+        "behind a picture, with a comment that looks like an end": PNG + with_system(streamed())[:-2] + b"\4\0PK\5\6",
+        "behind a picture, its directory where it says": PNG + with_directory_elsewhere(len(PNG)),
+        "behind an Office document, with a comment that looks like an end": OFFICE + streamed()[:-2] + b"\4\0PK\5\6",
+        "behind an Office document, its directory where it says": OFFICE + with_directory_elsewhere(len(OFFICE)),
+        "behind a tar and a byte": tarred(b"hello") + b"x" + streamed() + b"x",
+        "with another directory": with_another_directory(),
         "behind a padded gzip": gzip.compress(b"x") + bytes(99) + streamed(),
         "behind a script": prefixed(),
         "before another": zipped(EICAR) + zipped(b"hello", "hello.txt"),
@@ -181,6 +219,8 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         tarred(b"hello"),
         b"PK\x05\x06" + bytes(18),
         b"text PK\x05\x06",
+        PNG + b"PK\x05\x06" * 99 + bytes(99),
+        ole2({"PowerPoint Document": b"x" * 5000 + streamed() + b"x" * 5000}),
         bytes(99),
     ],
     # Of names made from the bytes each process would have its own, for a gzip says when it was made.
@@ -188,6 +228,19 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
 )
 def test_what_is_whole_has_no_fault(content: bytes) -> None:
     assert fault(content) is None
+
+
+@pytest.mark.parametrize("put", ["behind an Office document", "in an Office document", "in a tar"])
+def test_a_zip_that_programs_find_from_the_end_of_another_file_is_looked_into(put: str) -> None:
+    hidden = with_system(zipped(EICAR, method=zipfile.ZIP_LZMA))
+    content = {
+        "behind an Office document": OFFICE + hidden + b"x",
+        "in an Office document": ole2({"WordDocument": b"hello " * 999 + hidden + b"x" * 99}),
+        "in a tar": tarred(hidden),
+    }
+    scanned = list[bytes]()
+    assert "zip LZMA" in archives.look(content[put], 1 << 27, lambda data: scanned.append(bytes(data)))
+    assert scanned == [hidden]
 
 
 def test_a_gzip_that_seems_to_begin_in_a_photo_is_no_fault() -> None:
