@@ -1,9 +1,12 @@
 """The commands that docs/backups.md prints restore an archive without this project, and stop at one that was changed."""
 
+import hashlib
+import hmac
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,10 +27,12 @@ def blocks() -> list[str]:
 
 
 def run(
-    script: str, archive: str, target: Engine, work: Path, environment: dict[str, str] | None = None
+    script: str, archive: str, target: Engine, work: Path, environment: dict[str, str] | None = None, *, typed: bool = False
 ) -> subprocess.CompletedProcess[str]:
+    """Run a script that ends at the first command that fails, or as if it was `typed`: then the next one comes all the same."""
+    options = "" if typed else "set -euo pipefail"
     variables = (
-        f"set -euo pipefail\nARCHIVE={archive}\nPASSPHRASE_FILE={work.parent}/passphrase\nDATABASE={target.url.database}\n"
+        f"{options}\nARCHIVE={archive}\nPASSPHRASE_FILE={work.parent}/passphrase\nDATABASE={target.url.database}\n"
         f'CLIENT="{SHELLS[server_family(target)][0]} --defaults-extra-file={work.parent}/my.cnf"\n'
     )
     command = ["bash", "-c", variables + script]
@@ -108,6 +113,45 @@ def test_the_printed_check_finds_a_changed_byte(other: Engine, work: Path, suffi
     data = bytearray(path.read_bytes())
     data[200] ^= 1
     path.write_bytes(data)
-    done = run(blocks()[0], archive_in(work), other, work)
+    done = run(blocks()[0], archive_in(work), other, work, typed=True)
     assert done.returncode != 0
     assert not ("genuine" in done.stdout and "whole" in done.stdout)
+
+
+def forged(line: bytes, passphrase: bytes, salt: bytes = b"") -> bytes:
+    key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, 1, 32)
+    return b'{"hmac":"%s","iterations":1,"salt":"%s"}\n' % (
+        hmac.digest(key, line, "sha256").hex().encode(),
+        salt.hex().encode(),
+    )
+
+
+EMPTY_KEY = b'{"hmac":"%s","iterations":1,"salt":"no hex"}\n'
+SECOND_LINES: dict[str, Callable[[bytes], bytes]] = {
+    "none": lambda _line: b"",
+    "no signature": lambda _line: b'{"hmac":""}\n',
+    "no number": lambda _line: b'{"iterations":x,"salt":"00"}\n',
+    "no salt": lambda _line: b'{"iterations":1,"salt":"no hex"}\n',
+    "signed without a key": lambda line: EMPTY_KEY % hmac.digest(b"", line, "sha256").hex().encode(),
+    "signed without a passphrase": lambda line: forged(line, b"", b"salt"),
+}
+
+
+@pytest.mark.parametrize("second", SECOND_LINES)
+@pytest.mark.parametrize("passphrase", ["passphrase", "mistyped"])
+def test_the_printed_check_takes_nothing_that_was_not_signed(other: Engine, work: Path, second: str, passphrase: str) -> None:
+    """A stranger's archive beside a manifest of his own; and where the file of passphrases is not there, too."""
+    archive = work / "backup_chat_20261122.sql.zst"
+    archive.write_bytes(b"a stranger's")
+    line = b'{"name":"%s","sha256":"%s"}\n' % (archive.name.encode(), hashlib.sha256(b"a stranger's").hexdigest().encode())
+    (work / f"{archive.name}.manifest").write_bytes(line + SECOND_LINES[second](line))
+    (work.parent / "passphrase").rename(work.parent / passphrase)
+    done = run(blocks()[0], archive.name, other, work, typed=True)
+    assert (done.stdout, done.returncode == 0) == ("", False)
+
+
+def test_the_printed_check_takes_no_archive_for_another_that_is_genuine_too(other: Engine, work: Path) -> None:
+    name = archive_in(work)
+    shutil.copy(work / name, work / "backup_chat_week_20991231.tar.enc")
+    shutil.copy(work / f"{name}.manifest", work / "backup_chat_week_20991231.tar.enc.manifest")
+    assert run(blocks()[0], "backup_chat_week_20991231.tar.enc", other, work, typed=True).stdout == ""
