@@ -5,6 +5,7 @@ drain's claims and results show as its statements.
 """
 
 import os
+import threading
 from typing import Any
 
 from db.engine import get_engine
@@ -12,7 +13,7 @@ from settings import ConfigurationError, Settings
 
 SERVICE = "chat-workers"
 # At most this much of a child's start and end: celery gives up on one that takes longer than 4 s to start.
-FLUSH_MILLISECONDS = 2000
+FLUSH_SECONDS = 2.0
 EXPORT_SECONDS = 4
 
 _provider: list[Any] = []
@@ -36,7 +37,7 @@ def start(settings: Settings) -> None:
         return
     sdk, export, exporter, resources, celery, redis, sqlalchemy = _modules()
     os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
-    provider = sdk.TracerProvider(resource=resources.Resource.create())
+    provider = sdk.TracerProvider(resource=resources.Resource.create(), shutdown_on_exit=False)
     provider.add_span_processor(export.BatchSpanProcessor(exporter.OTLPSpanExporter(timeout=EXPORT_SECONDS)))
     celery.CeleryInstrumentor().instrument(tracer_provider=provider)
     redis.RedisInstrumentor().instrument(tracer_provider=provider)
@@ -45,9 +46,12 @@ def start(settings: Settings) -> None:
 
 
 def flush() -> None:
-    """Send what has gathered: a child that ends would take it along."""
+    """Send what has gathered: a child that ends would take it along. A collector that does not end its answer is left."""
     for provider in _provider:
-        provider.force_flush(FLUSH_MILLISECONDS)
+        # force_flush has no end of its own: https://github.com/open-telemetry/opentelemetry-python/issues/4568
+        flushing = threading.Thread(target=provider.force_flush, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_SECONDS)
 
 
 def _modules() -> tuple[Any, ...]:
