@@ -1,6 +1,7 @@
 """Look into content by its own structure: what all in it is, and what is forged, broken or encrypted though clamd says OK."""
 
 import bz2
+import html
 import lzma
 import re
 import string
@@ -37,7 +38,8 @@ MOST = {"files": 20_000, "bytes": 512 << 20, "streams": 100_000, "files in mails
 
 SOMETHING = re.compile(rb"[^\0]")
 PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
-ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", b"encryption-data"
+# Of an encoding in which other letters may stand for these, too.
+ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", re.compile(rb"encryption-data|\0|encoding\s*=\s*[\"'](?!utf-8)", re.I)
 ODF_MACROS = (b"Basic/", b"Scripts/")
 OLE2_MARKS = {
     MACROS: "_VBA_PROJECT".encode("utf-16-le"),
@@ -48,8 +50,14 @@ MAIL_ENCODING = re.compile(
 )
 CR_LINES = re.compile(rb"\r(?:MIME-Version|Content-Type|Content-Transfer-Encoding):", re.IGNORECASE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/"})
-DATA_URI = re.compile(rb"base64,([A-Za-z0-9+/\s]++)")
-EMBEDDED = re.compile(rb"(?<!\\)(?:\\\\)*+\\objdata|<(?:\w{1,9}:)?(?:binaryData|binData|binary-data)\b")
+DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
+PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
+EMBEDDED = re.compile(
+    rb"(?<!\\)(?:\\\\)*+\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
+    # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
+    rb"|<!ENTITY\s[^\"'>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
+    rb"|<\?xml\b[^>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"
+)
 
 
 def look(data: Data, most_inside: int, scan: Callable[[Data], object]) -> set[str]:
@@ -91,6 +99,8 @@ class _Inside:
                 self._count("streams")
                 if _begins(name, data, at):
                     raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
+        if formats.WIDE.match(data):
+            self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
         if found & {"rtf", "xml"} and EMBEDDED.search(data):
             found.add("embedded object")
         self.types |= found
@@ -189,8 +199,9 @@ class _Inside:
             at = data.find(b"\n", stop + 1) + 1 or -1 if stop >= 0 else -1
 
     def _html(self, data: Data, depth: int) -> None:
-        for found in DATA_URI.finditer(data):
-            self._member(_from_base64(pieces(data, *found.span(1))), depth, alone=True)
+        with stored(_decoded(pieces(data, 0, len(data)))) as page:
+            for found in DATA_URI.finditer(page):
+                self._member(_from_base64(pieces(page, *found.span(1))), depth, alone=True)
 
     def _pdf(self, data: Data, depth: int) -> None:
         try:
@@ -288,10 +299,30 @@ def _unencrypted(manifest: Iterable[bytes]) -> Iterator[bytes]:
     """Yield an OpenDocument file's manifest. Raise FaultError if it lists what is encrypted."""
     read = b""
     for chunk in manifest:
-        read = read[-len(ODF_ENCRYPTION) :] + chunk
-        if ODF_ENCRYPTION in read:
+        read = read[-99:] + chunk
+        if ODF_ENCRYPTION.search(read):
             raise FaultError(Kind.ENCRYPTED, "an encrypted OpenDocument file")
         yield chunk
+
+
+def _decoded(page: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a page with its references to signs and its links' percent codes resolved."""
+    held = b""
+    for chunk in page:
+        held += chunk
+        end = max(held.rfind(b"&"), held.rfind(b"%"))
+        if end < 0 or not CODE.fullmatch(held, end):  # else it may go on in the next chunk
+            end = len(held)
+        if len(held) - end > LONGEST_HEADER:
+            raise FaultError(Kind.BROKEN, "a page with a sign that is written without an end")
+        yield _resolved(held[:end])
+        held = held[end:]
+    yield _resolved(held)
+
+
+def _resolved(text: bytes) -> bytes:
+    plain = PERCENT_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(text.decode("latin-1")))
+    return plain.encode("latin-1", "replace")
 
 
 def _from_base64(chunks: Iterable[bytes]) -> Iterator[bytes]:

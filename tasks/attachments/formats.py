@@ -29,10 +29,11 @@ TYPES = {
         "pdf":        rb"(?:\xef\xbb\xbf)?[\t-\r\x1b -~]{0,1000}?%PDF-",
         "rtf":        rb"\s*\{\\rt",
         "xml":        rb"(?:\xef\xbb\xbf)?\s*<\?xml",
-        "html":       rb"(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->)*+<(?:!doctype html|html|head|body|script|iframe|title|meta|a\s)",
+        "html":       rb"(?:\xef\xbb\xbf)?\s*<(?:!--|(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style"
+                      rb"|title|b|body|br|p|meta|img|link|base|form|object|embed|audio|video)[\s/>])",
         # Not looked into: by no clamd, or by clamd alone.
         "7z":         rb"7z\xbc\xaf\x27\x1c",
-        "rar":        rb"Rar!\x1a\x07[\0\x01]",
+        "rar":        rb"Rar!\x1a\x07[\0\x01]|RE~\^",
         "cab":        rb"MSCF\0{4}",
         "arj":        rb"\x60\xea.[\0-\x0a].{6}\x02",
         "lzh":        rb"..-(?:l[hz][0-9a-ds]|pm[0-2])-",
@@ -42,23 +43,23 @@ TYPES = {
         "tnef":       rb"\x78\x9f\x3e\x22",
         # Opened by no clamd; the first is a mail's part alone.
         "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n",
-        "zst":        rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
+        "zst":        rb"[\x1e\x22-\x28]\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
         "lz":         rb"LZIP\x01",
         "lzma":       rb"\x5d\0\0(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\0|.[\x01-\x08])(?:\xff{8}|.{5}\0{3})",
         "wim":        rb"MSWIM\0{3}|WLPWM\0{3}",
-        "squashfs":   rb"hsqs|sqsh",
+        "squashfs":   rb"hsqs|sqsh|shsq|qshs",
         "ar":         rb"!<(?:arch|thin)>\n",
         "rpm":        rb"\xed\xab\xee\xdb",
         "warc":       rb"WARC/",
         "pst":        rb"!BDN",
-        # lz4, lzop, lrzip, zpaq, compress, rzip, PPMd; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; help files, Flash, DOS's compress.
+        # lz4, lzop, lrzip, zpaq, compress, rzip, PPMd; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; Apple's; help files, Flash, DOS's.
         "rare archive": rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18|\x89LZO\0\r\n\x1a\n|LRZI|7kSt\xa0|zPQ[\x01\x02]"
                       rb"|\x1f\x9d[\x09-\x10\x89-\x90]|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
-                      rb"|\x8f\xaf\xac\x84|ITSF\x03|ITOLITLS|[CZ]WS[\x01-\x40]|SZDD\x88\xf0|KWAJ\x88\xf0",
-        # VMDK, VHD, VHDX, QCOW, VDI; cramfs, NTFS, FAT, ext, HFS, APFS, Android's; tables of partitions.
+                      rb"|AA01|YAA1|AEA1|pbz[a-z4]|\x8f\xaf\xac\x84|ITSF\x03|ITOLITLS|[CZ]WS[\x01-\x40]|SZDD\x88\xf0|KWAJ\x88\xf0",
+        # VMDK, VHD, VHDX, QCOW, VDI; macOS's; cramfs, NTFS, FAT, ext, HFS, APFS, Android's; tables of partitions.
         "disk image": rb"KDMV|# Disk DescriptorFile|conectix|vhdxfile|QFI\xfb|.{64}\x7f\x10\xda\xbe|\x45\x3d\xcd\x28"
-                      rb"|\x28\xcd\x3d\x45|.{3}NTFS {4}|.{54}FAT1|.{82}FAT32|.{1080}\x53\xef[\x01-\x04]\0"
-                      rb"|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}\0)|.{32}NXSB"
+                      rb"|encrcdsa|cdsaencr|sprs|\x28\xcd\x3d\x45|.{3}NTFS {4}|.{54}FAT1|.{82}FAT32"
+                      rb"|.{1080}\x53\xef[\x01-\x04]\0|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}\0)|.{32}NXSB"
                       rb"|(?:\xe9..|\xeb.\x90).{507}\x55\xaa|.{446}(?:[\0\x80].{15}){4}\x55\xaa|.{512}EFI PART|ER\x02\0.{508}PM"
                       rb"|\x3a\xff\x26\xed|.{4096}gDla",
         "uuencode":   rb"begin(?:-base64)? [0-7]{3,4} |=ybegin |\(This file must be converted with BinHex",
@@ -73,6 +74,8 @@ NAMES = frozenset({*TYPES, "tar", "mail", MACROS, "embedded object", "pdf attach
 TEXTS = frozenset({"html", "svg", "script", "mail", "mime", "rtf"})
 STORING = frozenset({"zip", "tar", "ole2"})
 """What other files lie in as they are."""
+WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
+"""The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r?\n")
 MAIL_HEADER = re.compile(
     rb"\n(?:mime-version|content-type|content-transfer-encoding|received|message-id|return-path|from|to|subject)[ \t]*:"

@@ -360,3 +360,14 @@ def test_encoded_text_that_is_cut_anywhere_is_read_as_far_as_it_goes() -> None:
     for length in range(9):
         assert fault(page + b"A" * length + b"'>") is None
         assert fault(mail(b"hello")[: -30 - length]) is None
+
+
+def test_a_link_is_read_wherever_its_page_is_cut() -> None:
+    for before in range(archives.STEP - 60, archives.STEP):
+        page = b"<p>".ljust(before) + b"<a href='data:;base64&#0000044;%4B&plus;8A'>"
+        scanned = list[bytes]()
+        archives.look(page, 1 << 27, scanned.append)  # type: ignore[arg-type]
+        assert scanned == [b"+\xef\0"], before
+    found = fault(b"<p>" + b"&#" + b"0" * (1 << 20))
+    assert found is not None
+    assert found.kind is Kind.BROKEN

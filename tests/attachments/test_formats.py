@@ -38,7 +38,12 @@ UNOPENED = {
     "zst": b"\x28\xb5\x2f\xfd\x04\x44\x21\x02\0" + EICAR,
     "lz": b"LZIP\x01" + bytes(60),
     "lzma": lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
+    "zst of 0.7": b"\x27\xb5\x2f\xfd\x20D\x40\0D" + EICAR + b"\xc0\0\0",
+    "rar 1.4": b"RE~^\7\0\x80" + EICAR,
     "squashfs": b"hsqs" + bytes(92) + EICAR,
+    "squashfs of other ends": b"shsq" + bytes(92) + EICAR,
+    "macOS's disk image": b"encrcdsa" + bytes(92),
+    "Apple's archive": b"AA01" + bytes(92),
     "rpm": b"\xed\xab\xee\xdb" + bytes(92),
     "rare archive": b"ITSF\x03\0\0\0" + bytes(60),
     "mime": b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(EICAR),
@@ -85,6 +90,15 @@ HIDDEN = {
     "a 7z with BZip2 behind a picture": PNG + bytes(100) + UNLISTED["7z BZip2"],
     "a zst in an object in RTF": b"{\\rtf1{\\object\\objemb{\\*\\objdata 28b52ffd}}}",
     "a zst in an object in one XML": b"<?xml version='1.0'?><office:document><office:binary-data>KLUv/Q==</office:binary-data>",
+    "a zst in one XML with another prefix": b"<?xml version='1.0'?><o-x:document><o-x:binary-data>KLUv/Q==</o-x:binary-data>",
+    "a zst in one XML in UTF-16": "\ufeff<?xml version='1.0'?><w:document><w:binData>KLUv/Q==</w:binData>".encode("utf-16-le"),
+    "a zst in one XML in UTF-32": "<?xml version='1.0'?><w:document><w:binData>KLUv/Q==</w:binData>".encode("utf-32-be"),
+    "a zst in one XML in UTF-7": b"<?xml version='1.0' encoding='UTF-7'?><w:document>+ADw-w:binData+AD4-KLUv/Q==",
+    "a zst in one XML by an entity": b"<?xml version='1.0'?><!DOCTYPE d [<!ENTITY e '&#60;binData>KLUv/Q=='>]><d>&e;</d>",
+    "a zst in a link in capitals": b"<p><a href='data:;BASE64,KLUv/QREIQIA'>",
+    "a zst in a link with references": b"<table><a href='data:;b&#97;se64,&#75;LUv/QREIQIA'>",
+    "a zst in a link with percent codes": b"<!-- --><a href='data:;base64,%4BLUv/QREIQIA'>",
+    "a zst in a link in UTF-16": "<html><a href='data:;base64,KLUv/QREIQIA'>".encode("utf-16-be"),
     "a PDF with a predictor": pdf(
         zlib.compress(b"\2" + EICAR), b"/Filter /FlateDecode /DecodeParms <</Predictor 12 /Columns 68>>"
     ),
@@ -174,11 +188,13 @@ def test_what_clamd_does_not_look_into_is_blocked_by_name_unless_it_is_allowed(
     assert [uploads.flags(each) for each in (rar, zst)] == [(1, 1), (1, 1)]
 
 
-def opendocument(*, encrypted: bool) -> bytes:
+def opendocument(*, encrypted: bool, encoding: str = "utf-8") -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("mimetype", "application/vnd.oasis.opendocument.text")
-        archive.writestr("META-INF/manifest.xml", "<manifest:encryption-data/>" if encrypted else "<manifest:file-entry/>")
+        name = {"utf-7": "encryption+AC0-data"}.get(encoding, "encryption-data") if encrypted else "file-entry"
+        manifest = f"<?xml version='1.0' encoding='{encoding}'?><manifest:{name}/>"
+        archive.writestr("META-INF/manifest.xml", manifest if encoding == "utf-7" else manifest.encode(encoding))
     return file.getvalue()
 
 
@@ -203,6 +219,8 @@ ENCRYPTED = {
     "odt": opendocument(encrypted=True),
     "docx in a zip": zipped(ole2({"EncryptedPackage": bytes(100)}), "a.docx"),
     "xls in a tar.gz": gzip.compress(tarred(excel(encrypted=True))),
+    "odt in UTF-16": opendocument(encrypted=True, encoding="utf-16"),
+    "odt in UTF-7": opendocument(encrypted=True, encoding="utf-7"),
     "odt in a zip": zipped(opendocument(encrypted=True), "a.odt"),
     "docx in a doc": ole2({"Package": ole2({"EncryptedPackage": bytes(100)})}),
     "ppt in a mail": mail(powerpoint(0xF3D1C4DF)),
@@ -234,6 +252,8 @@ REFUSED = {
     "executable": b"MZ" + bytes(100),
     "script": b"#!/bin/sh\nrm -rf /\n",
     "html": b"<!DOCTYPE html><html><body>hello</body></html>",
+    "a part of a page": b"<div><script>alert(1)</script></div>",
+    "a page in UTF-16": "\ufeff<html>".encode("utf-16-le"),
     "svg": b'<?xml version="1.0"?>\n<!-- a comment -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "macros": zipped(b"x", "word/vbaProject.bin"),
     "pdf": pdf(b"hello"),
@@ -247,7 +267,7 @@ def test_types_that_a_setting_names_are_refused_by_content_and_in_archives(
     uploads.sweep()
     assert {uploads.flags(attachment) for attachment in before.values()} == {(1, 1)}
 
-    monkeypatch.setenv("ATTACHMENTS_BLOCKED_TYPES", ",".join(REFUSED))
+    monkeypatch.setenv("ATTACHMENTS_BLOCKED_TYPES", "executable, script, html, svg, macros, pdf")
     reread()
     after = {name: uploads.add(content + b" ", file_name="photo.jpg") for name, content in REFUSED.items() if name != "macros"}
     after |= {f"{name} in a zip": uploads.add(zipped(content, "photo.jpg")) for name, content in REFUSED.items()}
