@@ -80,8 +80,8 @@ def begin(job: Job, now: float) -> Delivery | Attempt:
         why = "notifications to these devices are off"
         return Attempt(settlement.suppressed(notification, why), notification.recipient_id)
     ledger.keep_only(wanted.usable)
-    for device in wanted.usable if dead else ():
-        if not dead.isdisjoint((device.key, *device.aliases)) and ledger.state_of(device.key) is State.WAITING:
+    for device in wanted.usable:
+        if device.key in dead and ledger.state_of(device.key) is State.WAITING:
             ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
     due = ledger.due(wanted.usable, inf if notification.by_hand else now)
     if not due:

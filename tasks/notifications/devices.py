@@ -55,8 +55,6 @@ class Device(NamedTuple):
     key: str
     options: Mapping[str, str] = MappingProxyType({})
     """What the provider needs beside the token, such as a Web Push subscription's keys."""
-    aliases: tuple[str, ...] = ()
-    """The keys that it had before tokens had a canonical form, by the spellings in the row."""
 
     @property
     def lane(self) -> str:
@@ -122,8 +120,7 @@ def _device(entry: Any) -> Device | str:
     if provider == "fcm" and (other := next((what for what, form in NOT_FCM.items() if form.match(token)), None)):
         return other
     lane = lane_of(provider, app)
-    key, old_key = device_key(lane, token), device_key(lane, written)
-    return Device(provider, token, key, options, (old_key,) if old_key != key else ())
+    return Device(provider, token, device_key(lane, token), options)
 
 
 def _parsed(text: str | bytes) -> Any:
@@ -175,6 +172,5 @@ def read_devices(column: str | bytes | None) -> Devices:
         if isinstance(device, str):
             faults[f"device_tokens holds {device}"] = None
         else:
-            known = usable.setdefault(device.key, device)
-            usable[device.key] = known._replace(aliases=(*known.aliases, *device.aliases))
+            usable.setdefault(device.key, device)
     return Devices(tuple(usable.values()), tuple(faults))

@@ -64,13 +64,8 @@ class Ledger:
 
     def due(self, devices: tuple[Device, ...], now: float) -> list[Device]:
         """Return the devices to try now: neither served nor dead, and no sooner than they are due."""
-        if not self.entries:
-            return [*devices]
-        return [device for device in devices if self._is_due(device.key, now)]
-
-    def _is_due(self, key: str, now: float) -> bool:
-        entry = self.entries.get(key)
-        return entry is None or (entry.state is State.WAITING and entry.due <= now)
+        known = self.entries
+        return [d for d in devices if d.key not in known or (known[d.key].state is State.WAITING and known[d.key].due <= now)]
 
     def record(self, key: str, outcome: Outcome, now: float, expires_at: float) -> None:
         """Enter the outcome for a device: final, due again later, or given up on by the retry policy or for age.
@@ -95,10 +90,5 @@ class Ledger:
         return self.entries[key].state if key in self.entries else State.WAITING
 
     def keep_only(self, devices: tuple[Device, ...]) -> None:
-        """Forget devices that the row no longer names; know those by their key that were entered by an alias."""
-        stored, self.entries = self.entries, {}
-        for device in devices if stored else ():
-            entries = [stored[key] for key in (device.key, *device.aliases) if key in stored]
-            if entries:
-                # Of one device's several entries, one that is final.
-                self.entries[device.key] = max(entries, key=lambda entry: entry.state is not State.WAITING)
+        """Forget devices that the row no longer names."""
+        self.entries = {device.key: self.entries[device.key] for device in devices if device.key in self.entries}

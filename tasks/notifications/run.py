@@ -221,5 +221,5 @@ def _settled(attempts: list[Attempt]) -> None:
 
 def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:
     devices = [read_devices(notification.device_tokens) for notification in notifications]
-    dead = queue.known_dead([key for read in devices for device in read.usable for key in (device.key, *device.aliases)])
+    dead = queue.known_dead([device.key for read in devices for device in read.usable])
     return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]

@@ -1,6 +1,5 @@
 """APNs and Web Push beside FCM, against their emulators."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -107,24 +106,6 @@ def test_an_iphone_is_one_device_in_any_spelling(api: Chat, emulator: Emulator, 
     assert "found dead before" in (api.status(later)[2] or "")
     assert emulator.stats().requests("apns") == 2
     api.execute(FORGET_DEAD, provider="apns", token="0A1B" * 16)
-    assert api.rows("SELECT * FROM worker_dead_devices") == []
-
-
-def test_keys_of_before_tokens_had_a_canonical_form_go_on_working(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
-    dead, served = "0A1B" * 16, "0C1D" * 16
-    old = {token: f"apns:{hashlib.sha256(token.encode()).hexdigest()[:16]}" for token in (dead, served)}
-    api.insert(
-        "worker_dead_devices", device_key=old[dead], provider="apns", token=dead, recipient_id=2, notification_id=1, reason=""
-    )
-    row = api.notify(iphone(dead), iphone(served), "phone")
-    ledger = json.dumps({old[served]: ["sent", 1, 0, "", "sent", 0], "fcm:away": ["waiting", 1, 0, "", "unavailable", 0]})
-    api.execute(
-        "INSERT INTO worker_deliveries (notification_id, due_at, devices) VALUES (:id, NOW(3), :ledger)", id=row, ledger=ledger
-    )
-    run.retry_failed()
-    assert accepted() == [(str(row), "phone")]
-    assert "1 of 3 dead (found dead before)" in (api.status(row)[2] or "")
-    api.execute(FORGET_DEAD, provider="apns", token=dead)
     assert api.rows("SELECT * FROM worker_dead_devices") == []
 
 
