@@ -41,4 +41,4 @@ def drain() -> None:
             ledger.record(found.usable[0].key, outcome, notification.created_at, notification.expires_at)
             settlement = settle(notification, found, ledger)
             attempts.append(Attempt(settlement, notification.recipient_id, ((found.usable[0], outcome),)))
-        queue.settle(attempts, park_locked=True)
+        queue.settle(attempts)

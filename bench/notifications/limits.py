@@ -121,7 +121,7 @@ def _database(_rows: int) -> float:
         devices = [read_devices(notification.device_tokens).usable[0] for notification in claimed]
         queue.known_dead([device.key for device in devices])
         sent = [_sent(notification, device) for notification, device in zip(claimed, devices, strict=True)]
-        queue.settle(sent, park_locked=True)
+        queue.settle(sent)
     return time.perf_counter() - began
 
 

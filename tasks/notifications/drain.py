@@ -24,8 +24,6 @@ log = structlog.get_logger(__name__)
 RUN_SECONDS = 30
 # While more rows are under way, results gather for so long before they are written; no longer than until the last is in.
 GATHER_SECONDS = 0.02
-# Rows are locked for a moment by another process's look for rows to claim, and for longer by the API.
-LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(slots=True)
@@ -143,39 +141,26 @@ class Drain:
         self._progress.set()
 
     async def _settle(self) -> None:
-        """Write results as they come: those that gather during one write go into the next.
-
-        Rows that someone holds locked go into the next write again; if that lasts, they are parked.
-        """
+        """Write results as they come: those that gather during one write go into the next."""
         ended = False
-        locked: list[Attempt] = []
-        pauses = [*LOCKED_PAUSES]
         async with asyncio.TaskGroup() as announcing:
-            while not ended or locked:
-                if locked:
-                    await asyncio.sleep(pauses.pop(0))
-                else:
-                    pauses = [*LOCKED_PAUSES]
-                    await self._arrived.wait()
-                    if self._under_way > len(self._results):
-                        self._last_is_in.clear()
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
-                results, self._results = [*locked, *self._results], []
+            while not ended:
+                await self._arrived.wait()
+                if self._under_way > len(self._results):
+                    self._last_is_in.clear()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
+                results, self._results = self._results, []
                 self._arrived.clear()
-                ended = ended or None in results
+                ended = None in results
                 attempts = [result for result in results if isinstance(result, Attempt)]
                 given_back = [result for result in results if isinstance(result, int)]
-                locked = []
                 if attempts:
-                    written, locked = await asyncio.to_thread(self.queue.settle, attempts, park_locked=not pauses)
-                    self._summary.rows.update(written)
-                    waiting = {id(attempt) for attempt in locked}
-                    settled = [attempt for attempt in attempts if id(attempt) not in waiting]
-                    announcing.create_task(asyncio.to_thread(self.announce, settled))
+                    self._summary.rows.update(await asyncio.to_thread(self.queue.settle, attempts))
+                    announcing.create_task(asyncio.to_thread(self.announce, attempts))
                 if given_back:
                     await asyncio.to_thread(self.queue.release, given_back)
                     self._summary.given_back += len(given_back)
                     self._summary.more = True
-                self._under_way -= len(attempts) - len(locked) + len(given_back)
+                self._under_way -= len(attempts) + len(given_back)
                 self._progress.set()

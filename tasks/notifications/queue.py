@@ -226,9 +226,9 @@ class Queue:
             transact(self._engine, lambda connection: _forget(connection, forgotten))
         return notifications
 
-    def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
+    def settle(self, attempts: list[Attempt]) -> Counter[str]:
         """Write the results of rows that this run holds the lease of; see tasks.notifications.results."""
-        return results.settle(self._engine, self._lease, attempts, park_locked=park_locked)
+        return results.settle(self._engine, self._lease, attempts)
 
     def known_dead(self, keys: list[str]) -> frozenset[str]:
         """Return those of the device keys that earlier rows found dead."""

@@ -8,6 +8,7 @@ Every write names the primary key as its index: on a small table the optimizer w
 none of its business.
 """
 
+import time
 from collections import Counter
 from functools import partial
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 # How long the shared table is tried; a statement that has begun may add the wait for a table's lock (METADATA_WAIT_SECONDS).
 SETTLE_PATIENCE_SECONDS = 10
+# Rows are locked for a moment by another process's look for rows to claim; what the API holds for longer is parked.
+LOCKED_PAUSES = (0.01, 0.02, 0.05, 0.1)
 # How long parking is tried: a server that restarts takes its time, and until someone else claims the rows nothing is lost.
 PARK_PATIENCE_SECONDS = 45
 # When a parked result is tried again: soon if only its row was locked, later if the server refused it.
@@ -80,42 +83,45 @@ FORGET = text("""
 """)
 
 
-def settle(engine: Engine, lease: str, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
-    """Write the results of many rows in one transaction. Safe to run twice.
+def settle(engine: Engine, lease: str, attempts: list[Attempt], pauses: tuple[float, ...] = LOCKED_PAUSES) -> Counter[str]:
+    """Write the results of many rows in one transaction; return how many were written, by status. Safe to run twice.
 
-    Return how many were written, by status, and the attempts whose rows someone else holds locked, for another try; with
-    `park_locked` those are parked too. Results that the shared table does not take are parked. A row whose lease has meanwhile
-    passed to another run is left to that run. Raise DBAPIError if not even parking is possible.
+    Results that the shared table does not take are parked, so are those of rows that someone else holds locked after `pauses`
+    seconds. A row whose lease has meanwhile passed to another run is left to that run. Raise DBAPIError if not even parking is
+    possible.
     """
-
-    def write(connection: Connection) -> tuple[Counter[str], list[Attempt]]:
-        ids = {"ids": [_id(attempt) for attempt in attempts], "lease": lease}
-        if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() == len(attempts):
-            _write(connection, lease, attempts)
-            return Counter(attempt.settlement.status for attempt in attempts), []
-        held = {*connection.execute(HELD, ids).scalars()}
-        locked = _locked(connection, held)
-        ours = [attempt for attempt in attempts if _id(attempt) in held]
-        written = [attempt for attempt in ours if _id(attempt) not in locked]
-        _write(connection, lease, written)
-        left = [attempt for attempt in ours if _id(attempt) in locked]
-        if left and park_locked:
-            _park(connection, lease, left, f"{PARKED}the row is locked", LOCKED_SECONDS)
-            left = []
-        return Counter(attempt.settlement.status for attempt in written), left
-
     try:
-        return transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
+        write = partial(_write_free, lease=lease, attempts=attempts)
+        written, locked = transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
     except DBAPIError as error:
         if _is_of_one_row(error) and len(attempts) > 1:
             half = len(attempts) // 2
-            halves = [settle(engine, lease, part, park_locked=park_locked) for part in (attempts[:half], attempts[half:])]
-            return halves[0][0] + halves[1][0], halves[0][1] + halves[1][1]
+            return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
         log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
-        why = f"{PARKED}database error {error_code(error)} at writing the result"
-        park = partial(_park, lease=lease, attempts=attempts, why=why, seconds=REFUSED_SECONDS)
+        why = f"database error {error_code(error)} at writing the result"
+        written, locked, pauses, seconds = Counter(), attempts, (), REFUSED_SECONDS
+    else:
+        why, seconds = "the row is locked", LOCKED_SECONDS
+    if locked and pauses:
+        time.sleep(pauses[0])
+        return written + settle(engine, lease, locked, pauses[1:])
+    if locked:
+        park = partial(_park, lease=lease, attempts=locked, why=f"{PARKED}{why}", seconds=seconds)
         transact(engine, park, patience=PARK_PATIENCE_SECONDS)
-        return Counter(), []
+    return written
+
+
+def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> tuple[Counter[str], list[Attempt]]:
+    """Write the results of the rows that are ours and free; return how many, by status, and those whose rows are locked."""
+    ids = {"ids": [_id(attempt) for attempt in attempts], "lease": lease}
+    written, locked = attempts, list[Attempt]()
+    if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() < len(attempts):
+        held = {*connection.execute(HELD, ids).scalars()}
+        others = _locked(connection, held)
+        written = [attempt for attempt in attempts if _id(attempt) in held - others]
+        locked = [attempt for attempt in attempts if _id(attempt) in others]
+    _write(connection, lease, written)
+    return Counter(attempt.settlement.status for attempt in written), locked
 
 
 def _is_of_one_row(error: DBAPIError) -> bool:

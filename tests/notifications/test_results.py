@@ -55,6 +55,21 @@ def settle_what_is_parked(api: Chat) -> None:
     run.retry_failed()
 
 
+def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run(api: Chat, emulator: Emulator) -> None:
+    rows = [api.notify(f"phone-{number}") for number in range(3)]
+    with api.engine.connect() as connection:
+
+        def let_go(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith(results.THERE.text.partition(":")[0]):  # the run has found the row locked
+                connection.rollback()
+
+        event.listen(get_engine(), "after_cursor_execute", let_go)
+        in_flight(emulator, 3, lambda: lock(connection, rows[1]))
+        event.remove(get_engine(), "after_cursor_execute", let_go)
+    assert [api.status(row) for row in rows] == [SENT] * 3
+    assert api.rows("SELECT * FROM worker_deliveries") == []
+
+
 @pytest.mark.usefixtures("impatient")
 def test_results_wait_for_an_altered_table_beside_it(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     rows = [api.notify(f"phone-{number}") for number in range(3)]
@@ -193,7 +208,7 @@ def test_results_that_the_server_does_not_take_in_one_statement_are_written_in_s
         cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
         api.engine.dispose()
         try:
-            assert queue.settle(attempts, park_locked=False) == ({"FAILED": len(rows)}, [])
+            assert queue.settle(attempts) == {"FAILED": len(rows)}
         finally:
             cursor.execute("SET GLOBAL max_allowed_packet = %s", (usual,))
             api.engine.dispose()

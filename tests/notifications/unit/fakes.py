@@ -72,11 +72,10 @@ class MemoryQueue(Queue):
         self.given_back: list[int] = []
         self.on_settle = on_settle
 
-    def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
-        del park_locked
+    def settle(self, attempts: list[Attempt]) -> Counter[str]:
         self.on_settle(attempts)
         self.settled |= {attempt.settlement.notification_id: attempt for attempt in attempts}
-        return Counter(attempt.settlement.status for attempt in attempts), []
+        return Counter(attempt.settlement.status for attempt in attempts)
 
     def release(self, ids: list[int]) -> None:
         self.given_back += ids

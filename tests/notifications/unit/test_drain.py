@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -184,28 +183,6 @@ def test_a_run_counts_its_rows_by_what_became_of_them() -> None:
     provider = MemoryProvider({"phone-2": Outcome(Kind.DEAD, "gone"), "phone-3": Outcome(Kind.UNAVAILABLE, "503")})
     summary = run(MemoryQueue(), provider, batches(jobs(1, 2, 3, 4)))
     assert summary.rows == {"SENT": 2, "BOUNCED": 1, "FAILED": 1}
-
-
-def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run_and_announced_once() -> None:
-    class Locked(MemoryQueue):
-        looks = 0
-
-        def settle(self, attempts: list[Attempt], *, park_locked: bool) -> tuple[Counter[str], list[Attempt]]:
-            self.looks += 1
-            assert not park_locked
-            return (Counter(), attempts) if self.looks < 3 else super().settle(attempts, park_locked=park_locked)
-
-    queue, announced = Locked(), list[int]()
-    drain = Drain(
-        queue,
-        {"fcm": MemoryProvider()},
-        a_gate(fcm=CLOSED),
-        batch_rows=10,
-        in_flight=10,
-        announce=lambda attempts: announced.extend(attempt.settlement.notification_id for attempt in attempts),
-    )
-    summary = asyncio.run(drain.run(batches(jobs(1))))
-    assert (summary.rows, announced, queue.looks) == ({"SENT": 1}, [1], 3)
 
 
 def test_a_pause_also_stops_what_was_claimed_before_it() -> None:
