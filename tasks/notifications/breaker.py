@@ -87,7 +87,6 @@ class Breaker:
     reason: str = ""
     """Why it opened, or why the provider is paused."""
     probe_at: float = 0
-    probes: int = 0
     recovered_at: float = 0
     window_at: float = 0
     answered: int = 0
@@ -115,7 +114,7 @@ class Standing(NamedTuple):
 
 # In `worker_providers` these are DATETIMEs, and the other fields what they are.
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
-NUMBERS = ("reason", "probes", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses", "announced")
+NUMBERS = ("reason", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses", "announced")
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 # The time is that at which the row was got, after the wait for it.
@@ -170,7 +169,7 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
     if not breaker.opened_at:
         fault = tally.credentials or _sustained_failure(breaker, tally)
         if fault:
-            breaker.opened_at, breaker.reason, breaker.probes = now, fault, 0
+            breaker.opened_at, breaker.reason = now, fault
             breaker.probe_at = now + FIRST_PROBE_SECONDS * random.uniform(*PROBE_JITTER)
     elif tally.probed:
         _judge_probe(breaker, tally, now)
@@ -229,11 +228,10 @@ def _sustained_failure(breaker: Breaker, tally: Tally) -> str:
 
 def _judge_probe(breaker: Breaker, tally: Tally, now: float) -> None:
     if tally.credentials or tally.failed:
-        breaker.probes += 1
         breaker.reason = tally.credentials or tally.failure
         breaker.probe_at = now + NEXT_PROBE_SECONDS * random.uniform(*PROBE_JITTER)
     elif tally.answered:
-        breaker.opened_at, breaker.reason, breaker.probes = 0, "", 0
+        breaker.opened_at, breaker.reason = 0, ""
         breaker.recovered_at, breaker.tokens = now, 0
         breaker.window_at, breaker.answered, breaker.failed = now, 0, 0
     else:

@@ -204,8 +204,6 @@ def test_an_outage_of_one_provider_does_not_delay_the_others(api: Chat, emulator
         api.let_pass(20)
         run.retry_failed()
     assert {api.status(row) for row in rows} == {("SENT", 1, None)}
-    ledger = api.rows("SELECT SUM(failed) AS failed, SUM(probes) AS probes FROM worker_providers")[0]
-    assert ledger["probes"] == 0
 
 
 def test_a_credentials_fault_burns_no_attempt_and_prunes_no_device(api: Chat, emulator: Emulator) -> None:
