@@ -67,7 +67,7 @@ class Drain:
         async with asyncio.TaskGroup() as stages:
             stages.create_task(self._settle())
             async with asyncio.TaskGroup() as sending:
-                senders = Senders(self.providers, self.gate, sending, self.in_flight, self.gate.now, self._conclude)
+                senders = Senders(self.providers, self.gate, sending, self.in_flight, self._conclude)
                 watching = stages.create_task(self.gate.watch())
                 try:
                     await self._claim(claim, senders)

@@ -34,7 +34,7 @@ from tasks.notifications.senders import Senders
 from tasks.notifications.sweep import adopt_strays, enter_queue, free_stuck_lanes
 from tasks.shutdown import stop_requested
 
-Claim = Callable[[int, tuple[str, ...]], list[Notification]]
+Claim = Callable[[Queue, int, tuple[str, ...]], list[Notification]]
 
 # Of each claim at most one in so many rows is a retry: a backlog must not starve the retries, nor an outage the fresh rows.
 DUE_SHARE = 4
@@ -74,32 +74,28 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
 
     `on_backlog` is called once if there is more than a batch: the time to have another process help.
     """
+    first, more, full, helped, behind = True, True, False, False, False
 
-    def claim_of(queue: Queue) -> Claim:
-        first, more, full, helped, behind = True, True, False, False, False
-
-        def claim(rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-            nonlocal first, more, full, helped, behind
-            if not more:
-                return []
-            if full and rows > 1 and not helped:
-                helped = True
-                on_backlog()  # before the claim: were it slow, no lease would run meanwhile
-            due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
-            chat = queue.claim_chat(rows // CHAT_SHARE) if behind and rows > 1 else []
-            left = rows - len(due) - len(chat)
-            fresh = queue.claim_fresh(left) if left > 0 else []
-            full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
-            # Behind a first claim that saw the queue's end a second look costs as much as the first, and finds nothing.
-            more, first = bool(due) or not queue.saw_end or not first, False
-            # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
-            behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
-            return due + chat + fresh
-
-        return claim
+    def claim(queue: Queue, rows: int, lanes: tuple[str, ...]) -> list[Notification]:
+        nonlocal first, more, full, helped, behind
+        if not more:
+            return []
+        if full and rows > 1 and not helped:
+            helped = True
+            on_backlog()  # before the claim: were it slow, no lease would run meanwhile
+        due = queue.claim_due(max(1, rows // DUE_SHARE), lanes)
+        chat = queue.claim_chat(rows // CHAT_SHARE) if behind and rows > 1 else []
+        left = rows - len(due) - len(chat)
+        fresh = queue.claim_fresh(left) if left > 0 else []
+        full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
+        # Behind a first claim that saw the queue's end a second look costs as much as the first, and finds nothing.
+        more, first = bool(due) or not queue.saw_end or not first, False
+        # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
+        behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
+        return due + chat + fresh
 
     counters.sample(waiting=_waiting)
-    return _drain(claim_of)
+    return _drain(claim)
 
 
 def _waiting() -> int:
@@ -109,7 +105,7 @@ def _waiting() -> int:
 
 def retry_failed() -> Summary:
     """Send rows that are due for another attempt, and rows whose worker died."""
-    return _drain(lambda queue: queue.claim_due)
+    return _drain(Queue.claim_due)
 
 
 def adopt() -> int:
@@ -175,7 +171,7 @@ def withdraw(recipient_id: int) -> int | None:
         await gate.ask()
         async with asyncio.TaskGroup() as sending:
             in_flight = get_settings().notifications_in_flight
-            Senders(providers, gate, sending, in_flight, gate.now, lambda _: None).put(found, lambda: not stop_requested())
+            Senders(providers, gate, sending, in_flight, lambda _: None).put(found, lambda: not stop_requested())
         await asyncio.to_thread(gate.leave)
 
     runner.run(send(), context=contextvars.copy_context())
@@ -193,15 +189,14 @@ def _gate(engine: Engine, providers: Mapping[str, Provider]) -> Gate:
     return Gate(providers, partial(breaker.ask, engine, rate=rate), partial(pause.paused, engine))
 
 
-def _drain(claim_of: Callable[[Queue], Claim]) -> Summary:
+def _drain(claim: Claim) -> Summary:
     settings, engine = get_settings(), get_engine()
     runner, providers = _process()
     queue = Queue(engine, lease=uuid.uuid4().hex)
     gate = _gate(engine, providers)
-    claim = claim_of(queue)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:
-        return _jobs(queue, claim(rows, lanes))
+        return _jobs(queue, claim(queue, rows, lanes))
 
     async def work() -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}

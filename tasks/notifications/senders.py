@@ -36,8 +36,6 @@ class Senders:
     tasks: asyncio.TaskGroup
     free: int
     """How many more may be sent at once."""
-    now: Callable[[], float]
-    """Returns the database's time in Unix seconds."""
     done: Callable[[Delivery], None]
     """Is told of a delivery when its last answer is in."""
     _chat: deque[Message] = field(default_factory=deque)
@@ -49,7 +47,7 @@ class Senders:
         messages = self._others if delivery.notification.notification_type == "SYSTEM" else self._chat
         for device in delivery.due:
             with suppress(Exception):  # an absent provider, or a fault that `_send` meets again and answers for
-                delivery.push_for(device.lane, self.providers[device.lane], self.now())
+                delivery.push_for(device.lane, self.providers[device.lane], self.gate.now())
             messages.append((delivery, device, in_time))
             if self.free:
                 self.free -= 1
@@ -75,14 +73,14 @@ class Senders:
             return Outcome(Kind.HELD, f"{lane} is held: {why}")
         began = time.monotonic()
         try:
-            prepared = delivery.push_for(lane, provider, self.now())
+            prepared = delivery.push_for(lane, provider, self.gate.now())
             outcome = await provider.send(prepared, device)
         except Exception as error:
             log.exception("provider failed", lane=lane, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
         tried_as = f"{device.options.get('environment') or ANY}:{provider.identity}"
         outcome = self.gate.note(lane, outcome, device.key, tried_as)
-        self._answers.append((lane, outcome, time.monotonic() - began, self.now() - delivery.notification.created_at))
+        self._answers.append((lane, outcome, time.monotonic() - began, self.gate.now() - delivery.notification.created_at))
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")
         return outcome

@@ -40,7 +40,7 @@ def deliver(
 
     async def send() -> None:
         async with asyncio.TaskGroup() as tasks:
-            Senders(providers, gate, tasks, in_flight, lambda: NOW, done.append).put(begun, in_time)
+            Senders(providers, gate, tasks, in_flight, done.append).put(begun, in_time)
 
     asyncio.run(send())
     assert done == [begun]
