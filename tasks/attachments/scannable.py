@@ -5,7 +5,6 @@ at: files over its limits and encrypted ones (clamd.conf(5), AlertExceedsMax and
 """
 
 import base64
-import io
 import tempfile
 import threading
 import time
@@ -27,19 +26,11 @@ log = structlog.get_logger(__name__)
 TESTED_SECONDS = 3600
 PROBES = Path(__file__).with_name("probes.tsv")
 """EICAR in each format and packing method that clamd may open, compressed and in base85 (tests/attachments/make_probes.py)."""
+LIMITS = Path(__file__).with_name("limits.tsv")
+"""In the same form what clamd must not call OK: a zip under a password, EICAR deeper in zips than any MaxRecursion, and a bomb
+larger than any MaxFileSize, up to which clamd inflates and says nothing of the rest, unless MaxScanSize is exceeded by then."""
 # The harmless file that every scanner must find, in two parts so that no scanner finds it here: https://www.eicar.org
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
-# A zip with one line of text under a password.
-ENCRYPTED_ZIP = base64.b64decode(
-    "UEsDBAoACQAAAImidl3xwIUIIQAAABUAAAAIABwAbm90ZS50eHRVVAkAA4FOA2uBTgNrdXgLAAEEAAAAAAQAAAAAnEJ6DvwXBs+k"
-    "ZxUk1BBxKXBYUklufJsz1/Jx2F3fWBzuUEsHCPHAhQghAAAAFQAAAFBLAQIeAwoACQAAAImidl3xwIUIIQAAABUAAAAIABgAAAAA"
-    "AAEAAACkgQAAAABub3RlLnR4dFVUBQADgU4Da3V4CwABBAAAAAAEAAAAAFBLBQYAAAAAAQABAE4AAABzAAAAAAA="
-)
-# More than any MaxFileSize, which is 2 GB at most. clamd inflates a zip's member up to MaxFileSize and says nothing of the
-# rest, unless MaxScanSize is exceeded by then.
-BOMB_MEGABYTES = 2047
-# Deeper than any sensible MaxRecursion (17 by default, 100 at most).
-DEPTH = 101
 CHUNK = 256 * 1024
 
 
@@ -96,10 +87,10 @@ def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
     """Return clamd's faults for files of up to `largest_bytes`. Raise ClamdUnavailableError."""
     if ask(clamd, [EICAR]) is not Kind.INFECTED:
         return [Fault("clamd does not know the EICAR test file: it has no signatures; run freshclam and look at its log", True)]
-    found = []
-    if ask(clamd, [_nested()]) not in {Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED}:
+    found, limits = [], samples(LIMITS)
+    if ask(clamd, [limits["nested"]]) not in {Kind.INFECTED, Kind.OVER_LIMIT, Kind.ENCRYPTED}:
         found.append(Fault('clamd says OK for what exceeds its limits; set "AlertExceedsMax yes" in clamd.conf', True))
-    if ask(clamd, [ENCRYPTED_ZIP]) is not Kind.ENCRYPTED:
+    if ask(clamd, [limits["encrypted"]]) is not Kind.ENCRYPTED:
         found.append(Fault('clamd says OK for encrypted files; set "AlertEncrypted yes" in clamd.conf', True))
     if found:
         return found
@@ -109,7 +100,7 @@ def faults(clamd: Clamd, largest_bytes: int) -> list[Fault]:
         text = f"clamd does not scan files as large as ATTACHMENTS_LARGEST_BYTES ({largest_bytes}); set {lines} in clamd.conf"
         # Where it says that it could not look, nothing slips through: such files are blocked.
         found.append(Fault(text, fatal=largest not in {Kind.TOO_LARGE, Kind.OVER_LIMIT}))
-    if ask(clamd, [_bomb()]) is Kind.CLEAN:
+    if ask(clamd, [limits["bomb"]]) is Kind.CLEAN:
         text = f"clamd says OK for archives that it scans only the beginning of: MaxFileSize is below MaxScanSize; set {lines}"
         found.append(Fault(text, fatal=True))
     return found
@@ -161,45 +152,15 @@ def answer(clamd: Clamd, chunks: Iterable[bytes], *, seconds: float | None = Non
         return bytes(early.args[0])
 
 
-def _nested() -> bytes:
-    content, name = EICAR, "eicar.com"
-    for level in range(DEPTH):
-        content, name = _zipped(name, content, zipfile.ZIP_DEFLATED), f"{level}.zip"
-    return content
-
-
-def _zipped(name: str, content: bytes, method: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        archive.writestr(name, content)
-    return file.getvalue()
-
-
 def padded(size: int) -> Iterator[bytes]:
     """Yield a zip of exactly so many bytes whose one member, EICAR, lies at its end, after a hole."""
     with tempfile.TemporaryFile() as file:
         padding = zipfile.ZipInfo("padding")
         padding.CRC = 0
         file.write(padding.FileHeader())
-        file.truncate(size - len(_zipped("eicar.com", EICAR, zipfile.ZIP_STORED)))
+        file.truncate(size - len(samples(PROBES)["zip stored"]))
         with zipfile.ZipFile(file, "a") as archive:
             archive.writestr("eicar.com", EICAR)
         file.seek(0)
         while chunk := file.read(CHUNK):
             yield chunk
-
-
-def _bomb() -> bytes:
-    """Return a zip of one member, zeros, made of the same deflated megabyte again and again."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    first = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
-    last = deflate.flush()
-    member = zipfile.ZipInfo("zeros")
-    member.compress_type, member.CRC, member.header_offset = zipfile.ZIP_DEFLATED, 0, 0
-    member.file_size, member.compress_size = BOMB_MEGABYTES * 2**20, BOMB_MEGABYTES * len(first) + len(last)
-    archive = io.BytesIO()
-    archive.write(member.FileHeader() + BOMB_MEGABYTES * first + last)
-    with zipfile.ZipFile(archive, "a") as file:
-        file.filelist.append(member)
-        file.writestr("end", b"")
-    return archive.getvalue()

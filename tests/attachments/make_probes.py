@@ -1,22 +1,23 @@
-"""Make tasks/attachments/probes.tsv anew, EICAR in each format that is believed only where clamd finds it there, and
-tests/attachments/unlisted.tsv: in those that are not believed.
+"""Make tasks/attachments/probes.tsv anew, EICAR in each format that is believed only where clamd finds it there,
+tests/attachments/unlisted.tsv: in those that are not believed, and tasks/attachments/limits.tsv: what clamd must not call OK.
 
 `python -m tests.attachments.make_probes` needs Debian's 7zip, gcab, arj, jlha-utils, genisoimage and libarchive-tools. No test
 runs this: the samples are kept, compressed and in base85, so that no other scanner finds EICAR in them.
 """
 
 import base64
-import binascii
 import bz2
 import gzip
+import io
 import lzma
 import struct
 import subprocess
 import tempfile
+import zipfile
 import zlib
 from pathlib import Path
 
-from tasks.attachments.scannable import EICAR, PROBES
+from tasks.attachments.scannable import EICAR, LIMITS, PROBES
 from tests.attachments.samples import mail, ole2, package, pdf, rar3, rar5, tarred, tnef, zipped
 
 METHODS = ("Copy", "LZMA", "LZMA2", "BZip2", "Deflate", "Deflate64", "PPMd")
@@ -84,10 +85,47 @@ def probes() -> dict[str, bytes]:
     }
 
 
+# A zip with one line of text under a password, made with `zip --encrypt`.
+ENCRYPTED_ZIP = base64.b64decode(
+    "UEsDBAoACQAAAImidl3xwIUIIQAAABUAAAAIABwAbm90ZS50eHRVVAkAA4FOA2uBTgNrdXgLAAEEAAAAAAQAAAAAnEJ6DvwXBs+k"
+    "ZxUk1BBxKXBYUklufJsz1/Jx2F3fWBzuUEsHCPHAhQghAAAAFQAAAFBLAQIeAwoACQAAAImidl3xwIUIIQAAABUAAAAIABgAAAAA"
+    "AAEAAACkgQAAAABub3RlLnR4dFVUBQADgU4Da3V4CwABBAAAAAAEAAAAAFBLBQYAAAAAAQABAE4AAABzAAAAAAA="
+)
+# Deeper than any sensible MaxRecursion (17 by default, 100 at most); more than any MaxFileSize, which is 2 GB at most.
+DEPTH, BOMB_MEGABYTES = 101, 2047
+
+
+def limits() -> dict[str, bytes]:
+    nested = EICAR
+    for _ in range(DEPTH):
+        nested = zipped(nested, "inner.zip")
+    return {"encrypted": ENCRYPTED_ZIP, "nested": nested, "bomb": bomb()}
+
+
+def bomb() -> bytes:
+    """A zip of one member, zeros, made of the same deflated megabyte again and again."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    last = deflate.flush()
+    member = zipfile.ZipInfo("zeros")
+    member.compress_type, member.CRC, member.header_offset = zipfile.ZIP_DEFLATED, 0, 0
+    member.file_size, member.compress_size = BOMB_MEGABYTES * 2**20, BOMB_MEGABYTES * len(first) + len(last)
+    archive = io.BytesIO()
+    archive.write(member.FileHeader() + BOMB_MEGABYTES * first + last)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.filelist.append(member)
+        file.writestr("end", b"")
+    return archive.getvalue()
+
+
+def write(path: Path, samples: dict[str, bytes]) -> None:
+    """Keep samples in a file that scannable.samples reads."""
+    lines = (f"{name}\t{base64.b85encode(zlib.compress(sample, 9)).decode()}\n" for name, sample in sorted(samples.items()))
+    path.write_text("".join(lines))
+
+
 if __name__ == "__main__":
-    lines = {
-        name: f"{name}\t{base64.b85encode(zlib.compress(probe, 9)).decode()}\n" for name, probe in sorted(probes().items())
-    }
-    PROBES.write_text("".join(line for name, line in lines.items() if name in RELIED_ON))
-    UNLISTED.write_text("".join(line for name, line in lines.items() if name not in RELIED_ON))
-    print(len(lines), f"probes, {binascii.crc32(PROBES.read_bytes()):08x}")
+    write(LIMITS, limits())
+    made = probes()
+    write(PROBES, {name: probe for name, probe in made.items() if name in RELIED_ON})
+    write(UNLISTED, {name: probe for name, probe in made.items() if name not in RELIED_ON})

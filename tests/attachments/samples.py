@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from email.message import EmailMessage
 
-from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
+from tasks.attachments.scannable import EICAR, LIMITS, samples
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0" + b"\x90wS\xde" + b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -153,6 +153,7 @@ def mail(content: bytes) -> bytes:
     return message.as_bytes()
 
 
+ENCRYPTED_ZIP = samples(LIMITS)["encrypted"]
 BOMB = zipped(bytes(110 << 20), "zeros")
 
 INFECTED = {

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from tasks.attachments.scannable import EICAR, ENCRYPTED_ZIP
+from tasks.attachments.scannable import EICAR
 from workers.cli import cli
 
 from .conftest import Uploads
-from .samples import PNG
+from .samples import ENCRYPTED_ZIP, PNG
 
 
 def call(*arguments: object) -> tuple[int, str]:
