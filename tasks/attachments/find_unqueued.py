@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, bindparam, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.transactions import transact
@@ -66,10 +66,10 @@ ENTER = text(f"""
       verdict = IF(lease IS NULL, 'waiting', verdict),
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
+""")  # noqa: S608 - a constant of this project
 BLOCK = text("""
     UPDATE message_attachments SET scanned_for_virus = FALSE, is_safe = FALSE WHERE id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # The walks by their names in `worker_scan_walks`.
 OLDER, RESCAN = "patrol", "renewal"
@@ -107,10 +107,10 @@ RECENT = text("""
            IF(a.id IS NULL, NULL, COALESCE(a.created_at > NOW() - INTERVAL :days DAY, TRUE)) AS recent
     FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id < :before ORDER BY s.attachment_id DESC LIMIT :rows
-""").bindparams(bindparam("served", expanding=True))
+""")
 MAKE_DUE = text("""
     UPDATE worker_scans SET lane = :lane, due_at = NOW(3) WHERE attachment_id IN :ids AND due_at IS NULL
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 
 def find_recent(engine: Engine, *, page: int = PAGE) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, bindparam, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from db.identity import BELOW_ALL, IS_ANOTHERS, OF_ROW
 from db.rows import dicts
@@ -40,8 +40,8 @@ FORCE = text(f"""
     SELECT a.id, NOW(3), TRUE, :lane, {OF_ROW} FROM message_attachments a WHERE a.id IN :ids
     ON DUPLICATE KEY UPDATE of_row = VALUES(of_row), forced = TRUE, lane = :lane, attempts = 0,
       claims = IF(lease IS NULL, 0, claims), due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
-EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+""")  # noqa: S608 - a constant of this project
+EXISTING = text("SELECT COUNT(*) FROM message_attachments WHERE id IN :ids")
 OF_VERDICT = text("""
     SELECT attachment_id AS id FROM worker_scans
     WHERE verdict = :verdict AND attachment_id > :after ORDER BY attachment_id LIMIT :rows
@@ -61,7 +61,7 @@ HELD_BACK = text(f"""
 DUE_AGAIN = text("""
     UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
     WHERE attachment_id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # Page by page of the primary key.
 OLD = text(f"""

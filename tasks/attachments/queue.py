@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, Row, TextClause, bindparam, text
+from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
@@ -31,7 +31,7 @@ UPLOADS, RESCANS = 0, 1
 DROP_OTHERS = text(f"""
     DELETE s FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND {IS_ANOTHERS}
-""").bindparams(bindparam("ids", expanding=True))
+""")
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
 # again for what has had a verdict for a while has the bytes scanned, even if they are known.
 ENTER = text(f"""
@@ -53,11 +53,11 @@ LEASE = text("""
     UPDATE worker_scans
     SET lease = :lease, due_at = NOW(3) + INTERVAL (:seconds * LEAST(64, POW(4, claims))) SECOND, claims = claims + 1
     WHERE attachment_id IN :ids
-""").bindparams(bindparam("ids", expanding=True))
+""")
 RENEW = text("""
     UPDATE worker_scans SET due_at = NOW(3) + INTERVAL (:seconds * LEAST(64, POW(4, claims - 1))) SECOND
     WHERE attachment_id IN :ids AND lease = :lease
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text(f"""
@@ -70,13 +70,13 @@ LOAD = text(f"""
     FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
     LEFT JOIN worker_scan_walks h ON h.walk = 'history'
     WHERE s.attachment_id IN :ids AND s.lease = :lease ORDER BY s.attachment_id
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
+""")  # noqa: S608 - a constant of this project
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text(f"""
     SELECT s.attachment_id, a.file_url, {OF_ROW} FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
-""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 - a constant of this project
+""")  # noqa: S608 - a constant of this project
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
 RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       id BIGINT PATH '$.attachment.id', file_url VARCHAR(500) PATH '$.attachment.file_url',
@@ -113,12 +113,10 @@ EVENTS = text(f"""
     SELECT id, of_row, event, reason, IF(engine IS NULL, was_signature, signature), IF(engine IS NULL, was_sha256, sha256)
     FROM {RESULTS}
 """)  # noqa: S608 - a constant of this project
-FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease").bindparams(
-    bindparam("ids", expanding=True)
-)
+FORGET = text("DELETE FROM worker_scans WHERE attachment_id IN :ids AND lease = :lease")
 RELEASE = text("""
     UPDATE worker_scans SET lease = NULL, due_at = NOW(3), claims = claims - 1 WHERE attachment_id IN :ids AND lease = :lease
-""").bindparams(bindparam("ids", expanding=True))
+""")
 
 # Verdicts on the same bytes, by idx_sha256.
 KNOWN = text("""
