@@ -48,10 +48,9 @@ HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
 """)
-# A row that someone else holds just now (the API in a long transaction) must not hold the others up.
-# Another row that has the id by now passes for held, too: what is parked for it is forgotten at the next claim.
+# A row that someone else holds just now (the API in a long transaction) must not hold the others up. One that is gone, or whose
+# id is another row's by now, passes for such a one: what is parked for it is forgotten at the next claim.
 FREE = text(f"SELECT n.id FROM {ENTRIES} WHERE d.notification_id IN :ids FOR UPDATE SKIP LOCKED")  # noqa: S608 - as above
-THERE = text("SELECT id FROM chat_notifications WHERE id IN :ids")
 # The many that every device took at once need no more than their ids.
 WRITE_SENT = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY)
@@ -117,9 +116,9 @@ def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> 
     written, locked = attempts, list[Attempt]()
     if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() < len(attempts):
         held = {*connection.execute(HELD, ids).scalars()}
-        others = _locked(connection, held)
-        written = [attempt for attempt in attempts if _id(attempt) in held - others]
-        locked = [attempt for attempt in attempts if _id(attempt) in others]
+        free = {*connection.execute(FREE, {"ids": sorted(held)}).scalars()} if held else set()
+        written = [attempt for attempt in attempts if _id(attempt) in free]
+        locked = [attempt for attempt in attempts if _id(attempt) in held - free]
     _write(connection, lease, written)
     return Counter(attempt.settlement.status for attempt in written), locked
 
@@ -127,14 +126,6 @@ def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> 
 def _is_of_one_row(error: DBAPIError) -> bool:
     """Tell an error of one row's values from one that every row would meet."""
     return isinstance(error, (DataError, IntegrityError)) or error_code(error) == TRIGGER_SIGNAL
-
-
-def _locked(connection: Connection, ids: set[int]) -> set[int]:
-    """Lock those of the shared rows that are free; return those that are not. A row that was deleted is not locked."""
-    if not ids:
-        return set()
-    missing = ids - {*connection.execute(FREE, {"ids": sorted(ids)}).scalars()}
-    return {*connection.execute(THERE, {"ids": sorted(missing)}).scalars()} if missing else set()
 
 
 def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:

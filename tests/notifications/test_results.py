@@ -60,7 +60,7 @@ def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run(api: Chat,
     with api.engine.connect() as connection:
 
         def let_go(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if statement.startswith(results.THERE.text.partition(":")[0]):  # the run has found the row locked
+            if statement.startswith(results.FREE.text.partition(":")[0]):  # the run has found the row locked
                 connection.rollback()
 
         event.listen(get_engine(), "after_cursor_execute", let_go)
@@ -68,6 +68,15 @@ def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run(api: Chat,
         event.remove(get_engine(), "after_cursor_execute", let_go)
     assert [api.status(row) for row in rows] == [SENT] * 3
     assert api.rows("SELECT * FROM worker_deliveries") == []
+
+
+def test_a_row_that_is_deleted_while_its_push_is_out_is_forgotten(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    gone, other = api.notify("phone"), api.notify("tablet")
+    in_flight(emulator, 2, lambda: api.execute("DELETE FROM chat_notifications WHERE id = :id", id=gone))
+    assert api.status(other) == SENT
+    settle_what_is_parked(api)
+    assert api.rows("SELECT * FROM worker_deliveries") == []
+    assert len(accepted()) == 2
 
 
 @pytest.mark.usefixtures("impatient")
