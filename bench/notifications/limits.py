@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,10 +20,11 @@ import uvloop
 
 from bench.notifications.field import Field, Run, cpu_seconds
 from db.engine import get_engine
+from db.transactions import transact
 from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications.devices import Device, read_devices
-from tasks.notifications.journal import Attempt
+from tasks.notifications.journal import Attempt, known_dead
 from tasks.notifications.ledger import Entry, Ledger, State
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Kind, Outcome
@@ -119,7 +121,7 @@ def _database(_rows: int) -> float:
     began = time.perf_counter()
     while claimed := queue.claim_fresh(BATCH):
         devices = [read_devices(notification.device_tokens).usable[0] for notification in claimed]
-        queue.known_dead([device.key for device in devices])
+        transact(get_engine(), partial(known_dead, keys=[device.key for device in devices]))
         sent = [_sent(notification, device) for notification, device in zip(claimed, devices, strict=True)]
         queue.settle(sent)
     return time.perf_counter() - began

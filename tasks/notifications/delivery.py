@@ -81,7 +81,7 @@ def begin(job: Job, now: float) -> Delivery | Attempt:
         return Attempt(settlement.suppressed(notification, why), notification.recipient_id)
     ledger.keep_only(wanted.usable)
     for device in wanted.usable:
-        if device.key in dead and ledger.state_of(device.key) is State.WAITING:
+        if device.key in dead and ledger.entries.get(device.key, Entry()).state is State.WAITING:
             ledger.entries[device.key] = Entry(State.DEAD, reason="found dead before")
     due = ledger.due(wanted.usable, inf if notification.by_hand else now)
     if not due:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -82,7 +83,10 @@ RECORD_DEAD = text("""
       reason VARCHAR(64) PATH '$.reason')) AS dead
     ON DUPLICATE KEY UPDATE died_at = worker_dead_devices.died_at
 """)
-KNOWN_DEAD = text("SELECT device_key FROM worker_dead_devices WHERE device_key IN :keys")
+KNOWN_DEAD = text("""
+    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(64) PATH '$')) AS tried
+    STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
+""")
 
 RECORD_HISTORY = text(f"""
     INSERT INTO worker_delivery_history (notification_id, identity, status, reason, devices)
@@ -129,10 +133,16 @@ def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
     ]
     if dead:
         new = {device["device_key"]: {name: device[name] for name in device if name != "token"} for device in dead}
-        known = connection.execute(KNOWN_DEAD, {"keys": [*new]}).scalars().all()
+        known = known_dead(connection, [*new])
         outbox.emit(connection, "device.dead", *(told for key, told in new.items() if key not in known))
     _insert(connection, RECORD_DEAD, dead)
     _insert(connection, COUNT, counts)
+
+
+def known_dead(connection: Connection, keys: list[str]) -> frozenset[str]:
+    """Return those of the device keys that earlier rows found dead."""
+    looks = (connection.execute(KNOWN_DEAD, {"keys": array}).scalars() for array in json_arrays(keys))
+    return frozenset(chain.from_iterable(looks))
 
 
 def _counted(device: Device, outcome: Outcome) -> tuple[str, Kind, str]:

@@ -85,10 +85,6 @@ class Ledger:
         else:
             entry.due = min(now + wait, latest)
 
-    def state_of(self, key: str) -> State:
-        """Return the state of a device, WAITING where nothing is known of it."""
-        return self.entries[key].state if key in self.entries else State.WAITING
-
     def keep_only(self, devices: tuple[Device, ...]) -> None:
         """Forget devices that the row no longer names."""
         self.entries = {device.key: self.entries[device.key] for device in devices if device.key in self.entries}

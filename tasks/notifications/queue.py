@@ -9,14 +9,12 @@ Times are the database's.
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from itertools import chain
 
 import orjson
 from sqlalchemy import Connection, Engine, TextClause, text
 
 from db.check import INDEX_BY_TYPE
 from db.identity import BELOW_ALL
-from db.rows import json_arrays
 from db.transactions import transact
 from tasks.notifications import preferences, results
 from tasks.notifications.devices import COLUMN
@@ -109,10 +107,6 @@ PEEK = text(f"""
     SELECT JSON_ARRAY(n.id, {NOTIFICATION})
     FROM chat_notifications n LEFT JOIN worker_deliveries d ON d.notification_id = n.id {preferences.JOINS} WHERE n.id = :id
 """)  # noqa: S608 - constants of this project
-KNOWN_DEAD = text("""
-    SELECT dead.device_key FROM JSON_TABLE(:keys, '$[*]' COLUMNS (device_key VARCHAR(64) PATH '$')) AS tried
-    STRAIGHT_JOIN worker_dead_devices dead ON dead.device_key = CONVERT(tried.device_key USING ascii)
-""")
 
 # Who settles a row by hand leaves our sentence in it, and with it a promise that is not kept.
 TIDY = text("""
@@ -229,15 +223,6 @@ class Queue:
     def settle(self, attempts: list[Attempt]) -> Counter[str]:
         """Write the results of rows that this run holds the lease of; see tasks.notifications.results."""
         return results.settle(self._engine, self._lease, attempts)
-
-    def known_dead(self, keys: list[str]) -> frozenset[str]:
-        """Return those of the device keys that earlier rows found dead."""
-
-        def look(connection: Connection) -> frozenset[str]:
-            looks = (connection.execute(KNOWN_DEAD, {"keys": array}).scalars() for array in json_arrays(keys))
-            return frozenset(chain.from_iterable(looks))
-
-        return transact(self._engine, look) if keys else frozenset()
 
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import get_engine
+from db.transactions import transact
 from settings import get_settings
 from tasks import counters, pause
 from tasks.notifications import breaker, journal, withdrawal
@@ -196,7 +197,11 @@ def _drain(claim: Claim) -> Summary:
     gate = _gate(engine, providers)
 
     def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:
-        return _jobs(queue, claim(queue, rows, lanes))
+        notifications = claim(queue, rows, lanes)
+        devices = [read_devices(notification.device_tokens) for notification in notifications]
+        keys = [device.key for read in devices for device in read.usable]
+        dead = transact(engine, partial(journal.known_dead, keys=keys)) if keys else frozenset()
+        return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]
 
     async def work() -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}
@@ -212,9 +217,3 @@ def _drain(claim: Claim) -> Summary:
 def _settled(attempts: list[Attempt]) -> None:
     journal.announce(attempts)
     counters.flush()
-
-
-def _jobs(queue: Queue, notifications: list[Notification]) -> list[Job]:
-    devices = [read_devices(notification.device_tokens) for notification in notifications]
-    dead = queue.known_dead([device.key for read in devices for device in read.usable])
-    return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]

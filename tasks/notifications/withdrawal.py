@@ -10,16 +10,14 @@ from sqlalchemy import Engine, text
 
 from db.rows import dicts
 from tasks import broker
-from tasks.notifications import preferences
+from tasks.notifications import journal, preferences
 from tasks.notifications.delivery import Delivery
 from tasks.notifications.devices import COLUMN, MOST_DEVICES, Devices, of_lane, read_devices
-from tasks.notifications.journal import ANSWER_SECONDS
 from tasks.notifications.ledger import Ledger
 from tasks.notifications.notification import LIFETIME_SECONDS, Notification
 from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import Provider
-from tasks.notifications.queue import Queue
 
 # Of the recipient's newest rows, by the index on recipient_id. So many ids fit into every provider's 4096 bytes.
 MOST_ROWS = 300
@@ -73,11 +71,11 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
     new = [row for row, mark in zip(rows, marks, strict=True) if mark not in known]
     lanes = asking(providers)
     devices = {d.key: d for row in new for d in read_devices(row["device_tokens"]).usable if d.lane in lanes}
-    for key in Queue(engine, lease="").known_dead([*devices]):
-        del devices[key]
-    if not devices:
-        return None
     with engine.connect() as connection:
+        for key in journal.known_dead(connection, [*devices]):
+            del devices[key]
+        if not devices:
+            return None
         badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
     nothing = Notification(0, 0, 0, recipient_id, 0, "SYSTEM", "", "", None, True, time.time(), badge=badge)
     push = build_push(nothing, nothing.created_at)._replace(
@@ -100,4 +98,4 @@ def is_held(recipient_id: int) -> bool:
 
 
 def _redis() -> Redis:
-    return broker.shared(seconds=ANSWER_SECONDS)
+    return broker.shared(seconds=journal.ANSWER_SECONDS)
