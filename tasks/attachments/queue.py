@@ -33,7 +33,7 @@ DROP_OTHERS = text(f"""
     WHERE s.attachment_id IN :ids AND {IS_ANOTHERS}
 """)
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
-# again for what has had a verdict for a while has the bytes scanned, even if they are known.
+# again for what has had a verdict for a minute, so not by a doubled call, has the bytes scanned, even if they are known.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, due_at, of_row)
     SELECT a.id, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id = :id
@@ -61,10 +61,8 @@ RENEW = text("""
 
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text(f"""
-    SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.engine,
-           s.database_version, s.identity, s.sha256, s.quarantine, a.file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
-           COALESCE(s.scanned_at > NOW(3) - INTERVAL 1 MINUTE AND s.verdict IN ('clean', 'released') AND NOT s.forced
-                    AND CAST(s.file_url AS BINARY) = CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY), FALSE) AS fresh,
+    SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.sha256, s.quarantine,
+           a.file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id BETWEEN 1 AND h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}

@@ -106,9 +106,6 @@ def _scan(attachment: Attachment, scanner: Scanner) -> Finding:
         if content.size is not None and attachment.attempts < SHORT_TRIES and content.size < (attachment.file_size or 0):
             raise MissingError(f"the file has only {content.size} of the {attachment.file_size} bytes of its row's file_size")
         version = scanner.clamd.version()
-        recorded = (attachment.engine, attachment.database_version, attachment.identity)
-        if attachment.fresh and content.identity and recorded == (*version[:2], content.identity):  # the API's call came twice
-            return Finding(Kind(attachment.verdict), kept=True)
         try:
             finding = _through(attachment, content, scanner, version)
         except AnsweredEarlyError as early:

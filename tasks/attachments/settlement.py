@@ -23,12 +23,7 @@ class Attachment:
     verdict: str = "waiting"
     reason: str = ""
     signature: str = ""
-    engine: str = ""
-    database_version: int = 0
-    identity: str = ""
     sha256: str | None = None
-    fresh: bool = False
-    """This file is served by a verdict that is less than a minute old."""
     quarantine: str = ""
     historic: bool = False
     """It is served from before the workers, and waits for its first scan."""
@@ -114,8 +109,6 @@ def unchanged(attachment: Attachment, **more: Any) -> Settlement:
 
 def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Settlement:
     """Settle one try. `quarantine` says whether infected content is to be taken into quarantine after this."""
-    if finding.kept:
-        return unchanged(attachment, flags=FLAGS[attachment.verdict], quarantine=attachment.quarantine)
     if finding.kind is Kind.DEADLY and attachment.verdict in SERVED_NAMES and finding.sha256 == attachment.sha256:
         return unchanged(attachment)  # bytes that an earlier clamd could scan
     if finding.kind is Kind.MISSING and "://" in attachment.quarantine:

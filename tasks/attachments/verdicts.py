@@ -107,8 +107,6 @@ class Finding:
     sha256: str | None = None
     size: int | None = None
     identity: str = ""
-    kept: bool = False
-    """True if the recorded verdict was found to hold still: same content, same signatures."""
 
 
 def read_reply(reply: bytes) -> tuple[Kind, str]:
