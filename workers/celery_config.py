@@ -59,8 +59,6 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,
-        # A publisher (the self-nudge of a drain) gives up quickly: the beat sweep does its work.
-        "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         # Nobody waits for results; the row is the truth.
         "task_ignore_result": True,
         # JSON only: unpickling what someone wrote to Redis would run their code.

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from db.batches.place import Place, skip_gap, start
+from db.batches.place import skip_gap, start
 from db.batches.target import Target
 
 # Counting returns one row a window whatever it holds, so its windows are wider than those of a walk.
@@ -31,7 +31,7 @@ def count(
     age: str,
     *,
     seconds: float,
-    progress: Callable[[Place, int], None] = lambda _place, _rows: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Count:
     """Count the target's rows, their age by SQL `age`. Each query reads one window of the primary key at most."""
     deadline = time.monotonic() + seconds
@@ -45,5 +45,5 @@ def count(
             rows += found
             ages += span if found else ()
             place = end if found else skip_gap(connection, target, end)
-            progress(place, rows)
+            progress(rows)
     return Count(rows, min(ages, default=None), max(ages, default=None), place.finished)

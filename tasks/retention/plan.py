@@ -54,9 +54,7 @@ class Plan:
         return max(1, math.ceil(self.count.rows / self.rows_per_run), math.ceil(self.seconds / self.seconds_per_run))
 
 
-def plan(
-    engine: Engine, policy: Policy, *, seconds: float, progress: Callable[[Place, int], None] = lambda _place, _rows: None
-) -> Plan:
+def plan(engine: Engine, policy: Policy, *, seconds: float, progress: Callable[[int], None] = lambda _: None) -> Plan:
     """Return the preview of a run; counting takes `seconds` at most. Raise RuleError if the policy's rule is unusable."""
     with engine.connect() as connection:
         now = rules.read(connection, policy)

@@ -140,8 +140,8 @@ def check() -> None:
     allowed = set(settings.attachments_allowed_types)
     looked = scannable.opened(clamd).items()
     words = {name: "looked into" if found else "allowed" if name in allowed else "blocked" for name, found in looked}
-    found: dict[str, object] = {"engine": version.engine, "database_version": version.database}
-    found |= {"faults": [fault._asdict() for fault in faults], "formats": words}
+    told = [fault._asdict() for fault in faults]
+    found = {"engine": version.engine, "database_version": version.database, "faults": told, "formats": words}
     lines: list[Line] = [
         f"ClamAV {version.engine}, signatures {version.database or 'without a version'}",
         *(said or ["clamd finds what is in the formats that are looked into, or says that it could not look"]),

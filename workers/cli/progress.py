@@ -41,7 +41,7 @@ def bytes_done(title: str, total: int | None) -> Iterator[Callable[[int], None]]
 
 
 Show = Callable[..., None]
-"""Given a place, the rows that are done, and perhaps a note, show them."""
+"""Given the rows that are done, and perhaps a note, show them."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def policies_done() -> Iterator[Callable[[Policy], Show]]:
 
         def add(policy: Policy) -> Show:
             bar = bars.add_task(policy.name, total=None, rows=0, note="")
-            return lambda _place, rows, note="": bars.update(bar, rows=rows, note=note)
+            return lambda rows, note="": bars.update(bar, rows=rows, note=note)
 
         yield add
 
@@ -63,7 +63,7 @@ def with_pace(show: Show) -> Callable[[Walked], None]:
 
     def update(walked: Walked) -> None:
         pace = walked.rows / max(time.monotonic() - began, 0.1)
-        show(walked.place, walked.rows, f", waiting: {walked.held}" if walked.held else f", {pace:,.0f}/s")
+        show(walked.rows, f", waiting: {walked.held}" if walked.held else f", {pace:,.0f}/s")
 
     return update
 
