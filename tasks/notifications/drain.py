@@ -46,8 +46,6 @@ class Drain:
     batch_rows: int
     in_flight: int
     stop: Callable[[], bool] = lambda: False
-    announce: Callable[[list[Attempt]], None] = lambda _attempts: None
-    """Is told of attempts once they are settled."""
     run_seconds: float = RUN_SECONDS
 
     def __post_init__(self) -> None:
@@ -143,24 +141,22 @@ class Drain:
     async def _settle(self) -> None:
         """Write results as they come: those that gather during one write go into the next."""
         ended = False
-        async with asyncio.TaskGroup() as announcing:
-            while not ended:
-                await self._arrived.wait()
-                if self._under_way > len(self._results):
-                    self._last_is_in.clear()
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
-                results, self._results = self._results, []
-                self._arrived.clear()
-                ended = None in results
-                attempts = [result for result in results if isinstance(result, Attempt)]
-                given_back = [result for result in results if isinstance(result, int)]
-                if attempts:
-                    self._summary.rows.update(await asyncio.to_thread(self.queue.settle, attempts))
-                    announcing.create_task(asyncio.to_thread(self.announce, attempts))
-                if given_back:
-                    await asyncio.to_thread(self.queue.release, given_back)
-                    self._summary.given_back += len(given_back)
-                    self._summary.more = True
-                self._under_way -= len(attempts) + len(given_back)
-                self._progress.set()
+        while not ended:
+            await self._arrived.wait()
+            if self._under_way > len(self._results):
+                self._last_is_in.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._last_is_in.wait(), GATHER_SECONDS)
+            results, self._results = self._results, []
+            self._arrived.clear()
+            ended = None in results
+            attempts = [result for result in results if isinstance(result, Attempt)]
+            given_back = [result for result in results if isinstance(result, int)]
+            if attempts:
+                self._summary.rows.update(await asyncio.to_thread(self.queue.settle, attempts))
+            if given_back:
+                await asyncio.to_thread(self.queue.release, given_back)
+                self._summary.given_back += len(given_back)
+                self._summary.more = True
+            self._under_way -= len(attempts) + len(given_back)
+            self._progress.set()

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from db.check import INDEX_BY_TYPE
 from db.identity import BELOW_ALL
 from db.transactions import transact
-from tasks.notifications import preferences, results
+from tasks import counters
+from tasks.notifications import journal, preferences, results
 from tasks.notifications.devices import COLUMN
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import ENTRIES, IDENTITY, Notification
@@ -221,8 +222,11 @@ class Queue:
         return notifications
 
     def settle(self, attempts: list[Attempt]) -> Counter[str]:
-        """Write the results of rows that this run holds the lease of; see tasks.notifications.results."""
-        return results.settle(self._engine, self._lease, attempts)
+        """Write the results of rows that this run holds the lease of (tasks.notifications.results), and tell Redis."""
+        written = results.settle(self._engine, self._lease, attempts)
+        journal.announce(attempts)
+        counters.flush()
+        return written
 
     def release(self, ids: list[int]) -> None:
         """Give back rows that were claimed but not tried, at once for others to claim."""

@@ -25,7 +25,6 @@ from tasks.notifications.devices import of_lane, read_devices
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.facts import BACKLOG, SETTLED
 from tasks.notifications.gate import Gate
-from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import Notification
 from tasks.notifications.outcome import Outcome
 from tasks.notifications.payload import build_push
@@ -205,15 +204,10 @@ def _drain(claim: Claim) -> Summary:
 
     async def work() -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}
-        return await Drain(queue, providers, gate, **bounds, stop=stop_requested, announce=_settled).run(claim_jobs)
+        return await Drain(queue, providers, gate, **bounds, stop=stop_requested).run(claim_jobs)
 
     # The runner's own context is that of its first run: every later line of the log would have that one's task id.
     summary = runner.run(work(), context=contextvars.copy_context())
     for status, rows in summary.rows.items():
         counters.add(SETTLED, status, amount=rows)
     return summary
-
-
-def _settled(attempts: list[Attempt]) -> None:
-    journal.announce(attempts)
-    counters.flush()
