@@ -127,12 +127,13 @@ def test_the_same_content_under_the_same_signatures_is_scanned_once(uploads: Upl
 def test_another_scan_of_an_unchanged_file_changes_nothing(uploads: Uploads) -> None:
     attachment = uploads.add(PNG)
     uploads.scan(attachment)
-    before = uploads.record(attachment)
+    before = uploads.record(attachment)._asdict()
 
     uploads.scan(attachment)
 
     assert uploads.flags(attachment) == (1, 1)
-    assert uploads.record(attachment) == before
+    assert uploads.record(attachment)._asdict() | {"scanned_at": before["scanned_at"]} == before
+    assert uploads.events(attachment) == []
 
 
 def test_another_scan_of_a_file_that_was_replaced_finds_what_is_there_now(uploads: Uploads) -> None:
