@@ -5,7 +5,6 @@
 
 import re
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -72,10 +71,7 @@ def _piece(data: Data, size: int, number: int) -> bytes:
 
 
 def _numbers(pieces: Iterable[bytes]) -> "array[int]":
-    numbers = array("I", b"".join(pieces))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+    return array("I", b"".join(pieces))
 
 
 def _chain(data: Data, size: int, links: "array[int]", number: int, behind: int) -> Iterator[bytes]:

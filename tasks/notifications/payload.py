@@ -47,8 +47,8 @@ def build_push(notification: Notification, now: float, app: App = DEFAULT) -> Pu
     if app.content != "full":
         title, body = (title, app.hidden) if app.content == "sender" else (app.hidden, "")
     return Push(
-        title=_sound_text(title),
-        body=_sound_text(body),
+        title=title,
+        body=body,
         data={
             "conversation_id": str(notification.conversation_id),
             "message_id": str(notification.message_id),
@@ -65,11 +65,6 @@ def build_push(notification: Notification, now: float, app: App = DEFAULT) -> Pu
         ttl=min(LIFETIME_SECONDS, max(0, int(notification.expires_at - now))),
         sender_id=str(notification.sender_id),
     )
-
-
-def _sound_text(text: str) -> str:
-    """Return text without halves of surrogate pairs, which no JSON can hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def fit_push(push: Push, encode: Callable[[Push, str], bytes], limit: int = MOST_BYTES) -> bytes:

@@ -171,14 +171,6 @@ def test_an_empty_title_and_body_are_no_fault(fcm: Fcm) -> None:
     assert violations_of({"message": {**message, "token": "phone"}}) == []
 
 
-@pytest.mark.parametrize("where", ["title", "body"])
-def test_half_of_a_surrogate_pair_does_not_stop_the_push(fcm: Fcm, where: str) -> None:
-    """utf8mb4 cannot hold one; a value that came another way must not cost the recipient the whole push."""
-    message, _ = prepared(fcm, a_notification(**{where: "truck \ud83d arrived"}))
-    assert message["notification"][where].startswith("truck ")
-    assert message["notification"][where].endswith(" arrived")
-
-
 any_text = st.text(st.characters(codec="utf-8"), max_size=400) | st.builds(
     lambda parts, times: "".join(itertools.islice(itertools.cycle(parts), times)),
     st.lists(
