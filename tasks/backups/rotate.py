@@ -13,12 +13,12 @@ from tasks.backups import folder
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Tick
 from tasks.backups.manifest import Kind
-from tasks.backups.ship import Bucket, Shipped
+from tasks.backups.ship import MOST_VERSIONS, Bucket, Shipped
 
 BEFORE = timedelta(days=7)
 """So old may the newest archive be on a month's first day; archives are made each week."""
 MOST_FALSE = 20
-"""Archives that are not genuine cost seconds each, as many as their maker likes; after so many no more are looked at."""
+"""Archives that are not genuine cost a second each; after so many no more are looked at."""
 
 
 class Selected(NamedTuple):
@@ -59,7 +59,7 @@ def genuine(bucket: Bucket, archives: list[Shipped], most: int, passphrases: lis
     for archive in reversed(archives):
         if found.backups and archive.period == found.backups[0].period:
             continue
-        if len(found.backups) == most or len(found.ignored) == MOST_FALSE:
+        if len(found.backups) == most or gave_up(bucket, found.ignored):
             break
         try:
             if not bucket.check(archive, passphrases) and tick:
@@ -71,6 +71,11 @@ def genuine(bucket: Bucket, archives: list[Shipped], most: int, passphrases: lis
         else:
             found.backups.insert(0, archive)
     return found
+
+
+def gave_up(bucket: Bucket, false: list[str]) -> bool:
+    """Return whether so many are `false`, or so many versions of manifests, that older archives were not looked at."""
+    return len(false) == MOST_FALSE or bucket.refused >= MOST_VERSIONS
 
 
 def rotate_local(

@@ -143,7 +143,7 @@ class Backups:
                 names[seal.name_of(backup)] = backup
             last = genuine[-1].name if genuine else ""
             # Where so many are false that the last is not found, what is there by its name is passed over.
-            passed = {archive.name for archive in there if len(false) == rotate.MOST_FALSE and not genuine}
+            passed = {archive.name for archive in there if rotate.gave_up(bucket, false) and not genuine}
             if owed := sorted(name for name in names if name > last and name not in passed):
                 ping(self.settings, run.job, "/start")
             taken = []

@@ -24,11 +24,12 @@ from tasks.deadline import Deadline
 from tasks.s3 import S3Error
 from tasks.shutdown import stop_requested
 
-MOST_PAGES = 2000  # of 1,000 objects: a stranger who fills them pays for each, and one archive is restored by its name without
-PAGE_SECONDS = 10
+MOST_OBJECTS = 1_000_000  # a stranger who puts them pays for each, and one archive is restored by its name without
+PAGE_OBJECTS, PAGE_SECONDS = 1000, 10
 FETCH_TRIES = 5
 MOST_VERSIONS = 50
-"""Of a manifest, to look for the genuine one among: each costs a derivation of its key. Who restores looks at all of them."""
+"""To look for the genuine one among, of all manifests of a run: each costs a derivation of its key; and of one archive's
+versions of its size. Who restores looks at all of them."""
 
 UNKNOWN = {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"}
 """What servers of other makers say to what they do not know."""
@@ -78,10 +79,12 @@ class Bucket:
         self._lock_days = settings.backup_s3_lock_days
         # Versions lie beside each other, so that no key is taken; without them nothing is put over another object.
         self._once = {} if self._lock_days else self._known(IfNoneMatch="*")
-        self._versions: dict[str, list[str]] = {}
-        """Of locked objects, by key. A thief may have put some before ours and some over it: which is genuine is looked at."""
+        self._versions: dict[str, list[tuple[str, int]]] = {}
+        """Of locked objects, and their sizes. A thief may have put some before ours, some over it: which is genuine is seen."""
         self._genuine: dict[str, str] = {}
         """Which of them it is, by key."""
+        self.refused = 0
+        """Versions of manifests that were looked at and are not genuine."""
         self._s3 = s3.make_client()
 
     def try_upload(self) -> None:
@@ -134,24 +137,27 @@ class Bucket:
     def shipped(self, under: str = "") -> list[Shipped]:
         """Return the archives in the bucket, oldest first; those whose keys begin with `under` alone."""
         sizes: dict[tuple[str, str], int] = {}
-        versions: dict[str, list[str]] = {}
+        versions: dict[str, list[tuple[str, int]]] = {}
+        seen = 0
         with self._asking("listing it") as within:
             listing, entries = ("list_object_versions", "Versions") if self._lock_days else ("list_objects_v2", "Contents")
             pages = self._s3.get_paginator(listing).paginate(Bucket=self.bucket, Prefix=self._root + under)
-            for number, page in enumerate(pages, 1):
-                if number > MOST_PAGES:
-                    raise BackupError(f"{self.uri} holds more than {MOST_PAGES * 1000:,} objects; give it a prefix of its own")
+            for page in pages:
+                seen += max(PAGE_OBJECTS, len(page.get(entries, ())))
+                if seen > MOST_OBJECTS:
+                    raise BackupError(f"{self.uri} holds more than {MOST_OBJECTS:,} objects; give it a prefix of its own")
                 within.extend(PAGE_SECONDS)
                 for entry in page.get(entries, ()):
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
-                    if month in FOLDERS or MONTH.fullmatch(month):
-                        versions.setdefault(entry["Key"], []).append(entry.get("VersionId", ""))
+                    kind = FOLDERS.get(month, "weekly" if MONTH.fullmatch(month) else "")
+                    if kind and kind == folder.kind_of(name.removesuffix(manifest.SUFFIX)):
+                        versions.setdefault(entry["Key"], []).append((entry.get("VersionId", ""), entry["Size"]))
                         sizes[month, name] = entry["Size"]
-        self._versions |= versions
+        self._versions |= versions if self._lock_days else {}
         return [
             Shipped(month, name, size, committed=(month, name + manifest.SUFFIX) in sizes)
             for (month, name), size in sorted(sizes.items())
-            if folder.kind_of(name) == FOLDERS.get(month, "weekly")
+            if not name.endswith(manifest.SUFFIX)
         ]
 
     def check(self, shipped: Shipped, passphrases: list[bytes]) -> bool:
@@ -204,11 +210,14 @@ class Bucket:
         """Return which version of an object is meant, where that is known."""
         return {"VersionId": version} if self._lock_days and (version := self._genuine.get(key)) else {}
 
-    def _each_version(self, key: str, most: int | None = MOST_VERSIONS) -> Iterator[None]:
-        """Take each version of an object for the one that is meant, in turn; the last it is taken for stays."""
+    def _each_version(self, key: str, most: int | None, size: int | None = None) -> Iterator[None]:
+        """Take each version of an object, or each of that size, for the one that is meant; the last it is taken for stays."""
         if self._lock_days and key not in self._versions:
             self.shipped(key.removeprefix(self._root))
-        for version in self._versions.get(key, [""])[:most]:
+        versions = self._versions.get(key, []) if self._lock_days else [("", size or 0)]
+        for version in [version for version, its_size in versions if size in (None, its_size)][:most]:
+            if stop_requested():
+                raise StoppedError(f"the worker is stopping while looking for {key}")
             self._genuine[key] = version
             yield
 
@@ -216,16 +225,17 @@ class Bucket:
         """Return an archive's manifest, its signature checked, and its text: of `most` versions the first that is genuine."""
         key = self._key(shipped.month, shipped.name)
         refused = BackupError(f"{self._uri(key)} is missing, though its manifest is there")
-        for _ in self._each_version(key + manifest.SUFFIX, most):
+        for _ in self._each_version(key + manifest.SUFFIX, most and max(most - self.refused, 1)):
             text = self._get(key + manifest.SUFFIX)
             try:
                 signed = manifest.parse(text, shipped.name)
                 manifest.check_signature(signed, passphrases)
             except BackupError as error:
                 refused = error
-                continue
-            if not self._lock_days or self._holds(key, signed) is not None:
-                return signed, text
+            else:
+                if not self._lock_days or self._holds(key, signed, most) is not None:
+                    return signed, text
+            self.refused += 1
         raise refused
 
     @property
@@ -262,7 +272,7 @@ class Bucket:
             made = self._s3.complete_multipart_upload(
                 Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}, **self._once
             )
-            self._versions[key] = [made.get("VersionId", "")]
+            self._versions[key] = [(made.get("VersionId", ""), backup.signed.manifest.bytes)]
         state.unlink(missing_ok=True)
 
     def _begun(self, state: Path, key: str, backup: Backup) -> str | None:
@@ -289,13 +299,13 @@ class Bucket:
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return None
 
-    def _holds(self, key: str, signed: Signed) -> bool | None:
+    def _holds(self, key: str, signed: Signed, most: int | None = MOST_VERSIONS) -> bool | None:
         """Return whether the archive is there for certain, by S3's checksum; None if it is not.
 
         Raise TakenError if another object is in its place, where there can be but one.
         """
         made = signed.manifest
-        for _ in self._each_version(key, None):
+        for _ in self._each_version(key, most, made.bytes):
             with self._asking(f"looking for {key}", but=ABSENT):
                 head = self._s3.head_object(
                     Bucket=self.bucket, Key=key, **self._version(key), **self._known(ChecksumMode="ENABLED")

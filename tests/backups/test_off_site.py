@@ -1,5 +1,7 @@
 """What BACKUP_S3_SHIP has shipped at once: sealed, in order, only if genuine, rotated there, and all that a restore needs."""
 
+import hashlib
+import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +16,13 @@ from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
+from tasks import shutdown
 from tasks.backups import dump, folder, manifest, rotate
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, StoppedError
+from tasks.backups.passphrases import MOST_ITERATIONS
 from tasks.backups.run import Backups
-from tasks.backups.ship import Bucket
-from tests.backups.conftest import checksums, quiet
+from tasks.backups.ship import MOST_VERSIONS, Bucket
+from tests.backups.conftest import PASSPHRASE, checksums, quiet
 from tests.backups.test_rotate import put
 
 
@@ -247,6 +251,59 @@ def test_the_lock_is_on_what_was_shipped_whatever_is_put_over_it_meanwhile(
     for key, version in ours.items():
         with pytest.raises(ClientError, match="AccessDenied"):
             bucket.Object(key).Version(version).delete()
+
+
+def test_versions_over_versions_of_false_manifests_cost_the_keys_of_fifty(
+    locked: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older(locked, 4)
+    locked.ship("daily", quiet)
+    bucket, day, derived = thief(locked, stack), dump.today(locked.engine), list[int]()
+    signed = (locked.folder / (folder.names(locked.folder, "daily")[-1] + manifest.SUFFIX)).read_bytes()
+    for number in range(3):
+        name = f"backup_chat_day_{day:%Y%m%d}_23595{number}.tar.enc"
+        line, _, signature = signed.partition(b"\n")
+        bucket.put_object(Key=f"chat/daily/{name}", Body=b"x")
+        for iterations in (MOST_ITERATIONS, MOST_ITERATIONS + 1):
+            false = json.loads(line) | {"name": name, "kind": "day"}, json.loads(signature) | {"iterations": iterations}
+            for _ in range(20):
+                body = "".join(f"{json.dumps(each)}\n" for each in false)
+                bucket.put_object(Key=f"chat/daily/{name}{manifest.SUFFIX}", Body=body)
+    derive = hashlib.pbkdf2_hmac
+
+    def counted(kind: str, password: bytes, salt: bytes, iterations: int, length: int | None = None) -> bytes:
+        derived.append(iterations)
+        return derive(kind, password, salt, 1, length)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
+    run = locked.ship("daily", quiet)
+    assert max(derived) == MOST_ITERATIONS
+    assert derived.count(MOST_ITERATIONS) <= MOST_VERSIONS
+    assert run.ignored
+
+
+def test_an_archive_under_any_number_of_versions_is_found_without_a_look_at_each_and_a_stop_ends_that(
+    locked: Backups, stack: Stack
+) -> None:
+    older(locked, 1)
+    locked.ship("daily", quiet)
+    name, bucket = shipped(locked)[0], Bucket(locked.settings)
+    for _ in range(100):
+        thief(locked, stack).put_object(Key=f"chat/{name}", Body=b"pay us")
+    size = next(each.bytes for each in bucket.shipped())
+    for _ in range(10):
+        thief(locked, stack).put_object(Key=f"chat/{name}", Body=b"x" * size)
+    bucket, asked = Bucket(locked.settings), list[object]()
+    bucket._s3.meta.events.register("before-call.s3.HeadObject", lambda **_: asked.append(None))
+    (archive,) = bucket.shipped()
+    bucket.check(archive, [PASSPHRASE])
+    assert len(asked) == 2 * 11
+    shutdown.request_stop()
+    try:
+        with pytest.raises(StoppedError, match="the worker is stopping while looking for chat/daily"):
+            bucket.check(archive, [PASSPHRASE])
+    finally:
+        shutdown.forget()
 
 
 def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(locked: Backups, stack: Stack) -> None:

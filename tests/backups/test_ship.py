@@ -303,11 +303,12 @@ def test_a_drill_of_the_bucket_reads_an_older_archive_too(whole: Backups, bucket
         whole.drill(quiet, tier="monthly")
 
 
-class EndlessParts(BaseHTTPRequestHandler):
-    """A bucket that has a further page of parts for whoever asks."""
+class EndlessLists(BaseHTTPRequestHandler):
+    """A bucket that has a further page for whoever asks: of parts, or of objects, as many in each as `objects` says."""
 
     protocol_version = "HTTP/1.1"
     asked = 0
+    objects = 0
 
     def do_GET(self) -> None:
         first = type(self).asked * 1000
@@ -315,8 +316,12 @@ class EndlessParts(BaseHTTPRequestHandler):
         listed = "".join(
             f"<Part><PartNumber>{first + number}</PartNumber><ETag>x</ETag><Size>1</Size></Part>" for number in range(1000)
         )
-        more = f"<IsTruncated>true</IsTruncated><NextPartNumberMarker>{first + 1000}</NextPartNumberMarker>"
-        body = f"<ListPartsResult>{more}{listed}</ListPartsResult>".encode()
+        if "uploadId" not in self.path:
+            listed = "<Contents><Key>2026-11/x</Key><Size>1</Size></Contents>" * self.objects
+        more = "<IsTruncated>true</IsTruncated>" + "".join(
+            f"<{name}>{first + 1000}</{name}>" for name in ("NextPartNumberMarker", "NextContinuationToken")
+        )
+        body = f"<Result>{more}{listed}</Result>".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -325,15 +330,33 @@ class EndlessParts(BaseHTTPRequestHandler):
     def log_message(self, *_arguments: object) -> None: ...
 
 
-def test_a_bucket_whose_parts_have_no_end_is_asked_for_as_many_as_an_upload_has(
-    backups: Backups, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessParts) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[EndlessLists]]:
+    """Such a bucket in the place of the stack's."""
+    EndlessLists.asked = EndlessLists.objects = 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessLists) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-        arrived = Bucket(backups.settings)._arrived("2026-11/archive", "upload")
+        yield EndlessLists
         server.shutdown()
-    assert (len(arrived or ()), EndlessParts.asked) == (10_000, 10)
+
+
+def test_a_bucket_whose_parts_have_no_end_is_asked_for_as_many_as_an_upload_has(
+    backups: Backups, endless: type[EndlessLists]
+) -> None:
+    arrived = Bucket(backups.settings)._arrived("2026-11/archive", "upload")
+    assert (len(arrived or ()), endless.asked) == (10_000, 10)
+
+
+@pytest.mark.parametrize(("objects", "pages"), [(0, 31), (1000, 31), (10_000, 4)])
+def test_a_bucket_whose_listing_has_no_end_is_read_up_to_so_many_objects_however_many_it_has_in_a_page(
+    backups: Backups, endless: type[EndlessLists], monkeypatch: pytest.MonkeyPatch, objects: int, pages: int
+) -> None:
+    monkeypatch.setattr("tasks.backups.ship.MOST_OBJECTS", 30_000)
+    endless.objects = objects
+    with pytest.raises(BackupError, match="holds more than 30,000 objects"):
+        Bucket(backups.settings).shipped()
+    assert endless.asked == pages
 
 
 def test_a_worker_that_stops_leaves_a_bucket_that_trickles(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
