@@ -42,6 +42,11 @@ LAST_DRILL = text("""
     WHERE job = 'drill' AND outcome = 'done' AND restore_milliseconds > 0 AND ended_at <= NOW(3)
     ORDER BY ended_at DESC LIMIT 1
 """)
+# By idx_job: one an hour at most.
+SHIPPED = text("""
+    SELECT DISTINCT COALESCE(NULLIF(tier, ''), job), artefact FROM worker_backup_runs
+    WHERE job IN ('monthly', 'ship') AND outcome = 'done'
+""")
 AHEAD = text("SELECT job, ended_at FROM worker_backup_runs WHERE ended_at > NOW(3) ORDER BY id LIMIT 100")
 
 LONGEST_DETAIL = 1000
@@ -127,6 +132,12 @@ def last_drill(engine: Engine) -> Run | None:
     with engine.connect() as connection:
         row = connection.execute(LAST_DRILL).one_or_none()
     return Run("drill", *row) if row else None
+
+
+def shipped(engine: Engine) -> list[tuple[str, str]]:
+    """Return tier and name of each archive that was shipped in the last 400 days, of each run the last."""
+    with engine.connect() as connection:
+        return [(tier, name) for tier, name in connection.execute(SHIPPED)]
 
 
 def ahead(engine: Engine) -> list[str]:

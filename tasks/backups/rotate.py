@@ -4,7 +4,7 @@ Archives in the bucket count for their month (genuine ones, made in it or up to 
 write to the bucket chooses keys; what decides is the archive's name, which its manifest's signature covers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tasks.backups import folder
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Tick
 from tasks.backups.manifest import Kind
-from tasks.backups.ship import MOST_VERSIONS, Bucket, Shipped
+from tasks.backups.ship import FOLDERS, MOST_VERSIONS, Bucket, Shipped
 
 BEFORE = timedelta(days=7)
 """So old may the newest archive be on a month's first day; archives are made each week."""
@@ -127,6 +127,22 @@ def rotate_shipped(
     why = "stays, for S3 denies its deletion: it is locked, or s3:DeleteObjectVersion is lacking"
     ignored += [f"{archive} {why}" for archive in locked]
     return Selected([archive for archive in old if archive not in locked], ignored + false)
+
+
+def missing(recorded: Iterable[tuple[str, str]], there: list[Shipped], keep: Mapping[str, int]) -> list[str]:
+    """Return which of the `recorded` archives, tier and name, are not `there`, though no rotation has deleted them.
+
+    `keep` has the months, or days, of each tier that is looked at, 0 for all.
+    """
+    lacking = list[str]()
+    for tier, most in keep.items():
+        own = [archive for archive in there if archive.tier == tier]
+        names = {name for its_tier, name in recorded if its_tier == tier} - {archive.name for archive in own}
+        # Its month is that of its name, or the next one.
+        gone = [Shipped(tier if tier in FOLDERS else f"{folder.day_of(name):%Y-%m}", name, 0, committed=True) for name in names]
+        first = min(sorted({archive.period for archive in own + gone})[-most:], default="")
+        lacking += sorted(archive.name for archive in gone if archive.period >= first)
+    return lacking
 
 
 def _size(path: Path) -> int:

@@ -177,7 +177,7 @@ class Backups:
 
         `if_due`: not if one was tried since BACKUP_HOUR.
 
-        Of the bucket, an older archive is read to its end too, each time another.
+        Of the bucket, an older archive is read to its end too, each time another; and none may be gone that should be kept.
         """
         runs = ledger.last_runs(self.engine)
         tried = [last.tried.replace(tzinfo=UTC) for (job, _), last in runs.items() if job == "drill"]
@@ -198,7 +198,17 @@ class Backups:
             run.restore_milliseconds = round((loaded - began) * 1000)
             for archive in random.sample(older, k=min(1, len(older))):
                 self._needed_bucket().read(archive, known, tick)
+            if tier == "monthly" and (gone := self.missing(self._needed_bucket().shipped())):
+                raise BackupError(gone)
         return run
+
+    def missing(self, there: list[Shipped]) -> str:
+        """Return a sentence about what was shipped, should be kept and is not `there`; "" if nothing is missing."""
+        keep = {tier: self._keep[tier] for tier in (*self._shipped_tiers, "monthly")}
+        counted = rotate.fitting(there, dump.today(self.engine)).backups
+        gone = rotate.missing(ledger.shipped(self.engine), counted, keep)
+        names = f"{', '.join(gone[-3:])}{f' and {len(gone) - 3:,} more' if len(gone) > 3 else ''}"
+        return f"gone from {self.settings.backup_s3_uri}, though shipped and not past its keep: {names}" if gone else ""
 
     def find(self, name: str) -> Source:
         """Return a backup by its name: in the folder, else the newest called NAME or MONTH/NAME in the bucket.
@@ -265,15 +275,20 @@ class Backups:
         """The tiers that are shipped as soon as they are made."""
         return TIERS[TIERS.index(self.settings.backup_s3_ship) : 2] if self.settings.backup_s3_uri else ()
 
+    @property
+    def _keep(self) -> dict[str, int]:
+        keep = self.settings
+        return {"daily": keep.backup_keep_daily, "weekly": keep.backup_keep_weekly, "monthly": keep.backup_keep_monthly}
+
     def _rotate(self, tier: str, tick: Tick, *, delete: bool = True) -> Selected:
-        known, keep, today = self.known_passphrases, self.settings, dump.today(self.engine)
+        known, today = self.known_passphrases, dump.today(self.engine)
         place, _, name = tier.rpartition(" ")
-        most = {"daily": keep.backup_keep_daily, "weekly": keep.backup_keep_weekly, "monthly": keep.backup_keep_monthly}[name]
+        most = self._keep[name]
         with self._working(Run("prune", tier)) if delete else nullcontext((None, self.folder)) as (_run, into):
             if place or name == "monthly":
                 return rotate.rotate_shipped(self._needed_bucket(), name, most, today, known, tick, delete=delete)
             kind: Kind = "weekly" if name == "weekly" else "daily"
-            thin = kind == "daily" and parse_age(keep.backup_every) < DAY
+            thin = kind == "daily" and parse_age(self.settings.backup_every) < DAY
             return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
 
     def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:

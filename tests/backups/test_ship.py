@@ -303,6 +303,32 @@ def test_a_drill_of_the_bucket_reads_an_older_archive_too(whole: Backups, bucket
         whole.drill(quiet, tier="monthly")
 
 
+def test_a_drill_says_which_archives_are_gone_from_the_bucket_though_they_should_be_kept(whole: Backups, bucket: Any) -> None:
+    """Whoever has stolen the bucket's credentials leaves the newest alone. What rotation has deleted is not missed."""
+    today = dump.today(whole.engine)
+    old = [archive_of(whole, today - timedelta(days=days), b"old %d" % days).name for days in (460, 120, 80, 40)]
+    recorded = text(
+        "INSERT INTO worker_backup_runs (job, tier, outcome, artefact, milliseconds) VALUES ('monthly', '', :o, :n, 1)"
+    )
+    with whole.engine.begin() as connection:
+        connection.execute(recorded, [*({"o": "done", "n": name} for name in old), {"o": "failed", "n": "x"}])
+    for name in old[1:]:
+        day = folder.day_of(name)
+        Bucket(whole.settings).ship(folder.load(whole.folder, name), f"{day:%Y-%m}", quiet)
+    kept = replace(whole, settings=whole.settings.model_copy(update={"backup_keep_monthly": 4}))
+    kept.monthly(quiet)
+    kept.drill(quiet, tier="monthly")
+
+    for entry in objects(kept, bucket):
+        if name_of_archive(kept) not in entry.key and folder.names(kept.folder, "weekly")[-1] not in entry.key:
+            entry.delete()
+    with pytest.raises(BackupError, match=f"^gone from {kept.settings.backup_s3_uri}.*: {', '.join(old[1:])}$"):
+        kept.drill(quiet, tier="monthly")
+    with kept.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM worker_backup_runs WHERE job = 'monthly' AND artefact <= '{old[-1]}'"))
+    kept.drill(quiet, tier="monthly")
+
+
 class EndlessLists(BaseHTTPRequestHandler):
     """A bucket that has a further page for whoever asks: of parts, or of objects, as many in each as `objects` says."""
 

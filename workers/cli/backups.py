@@ -23,6 +23,7 @@ from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Manifest
 from tasks.backups.run import TIERS, Backups
+from tasks.backups.ship import Shipped
 from tasks.backups.source import Source
 from tasks.words import duration, moment, size
 from workers.cli.group import Group, always, if_told
@@ -54,6 +55,7 @@ def list_command() -> None:
     backups, today = _backups(), datetime.now(UTC).date()
     into, rows, complaints, last = backups.folder, list[dict[str, Any]](), list[str](), dict[str, datetime | None]()
     proved: Run | None = None
+    there: list[Shipped] | None = None
     for kind in folder.NAMES:
         complaints += folder.ahead(into, kind, today)
         for name in folder.names(into, kind):
@@ -65,13 +67,16 @@ def list_command() -> None:
                 complaints.append(str(error))
     try:
         if bucket := backups.bucket:
-            counted, ignored = rotate.fitting(bucket.shipped(), today)
+            there = bucket.shipped()
+            counted, ignored = rotate.fitting(there, today)
             rows += [{"tier": f"S3 {each.tier}", "name": str(each), "bytes": each.bytes, "signed": True} for each in counted]
             complaints += ignored
     except BackupError as error:
         complaints.append(str(error))
     try:
         complaints += ledger.ahead(backups.engine)
+        if there is not None and (gone := backups.missing(there)):
+            complaints.append(gone)
         proved = ledger.last_drill(backups.engine)
         last = {" ".join(filter(None, job)): run.done for job, run in sorted(ledger.last_runs(backups.engine).items())}
     except DBAPIError as error:  # the day that backups are needed
