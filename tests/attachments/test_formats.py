@@ -155,7 +155,12 @@ def test_what_is_not_looked_into_is_blocked_in_all_that_is(container: str) -> No
 FOUND_ANYWHERE = [
     "zip", "tar", "gz", "bz2", "xz", "pdf", "7z LZMA", "rar3", "rar5", "cab", "wim", "xar", "lzh", "iso", "cpio newc", "zst",
 ]  # fmt: skip
-BEFORE = {"a picture": PNG + bytes(99), "a megabyte": bytes((1 << 20) - 2) + b"07", "a program": b"MZ\0"}
+BEFORE = {
+    "a picture": PNG + bytes(99),
+    "a megabyte": bytes((1 << 20) - 2) + b"07",
+    "letters of many": b"P707obAY" * 9000,
+    "a program": b"MZ\0",
+}
 
 
 @pytest.mark.parametrize("name", FOUND_ANYWHERE)
@@ -164,6 +169,19 @@ def test_what_programs_find_anywhere_is_blocked_behind_other_bytes(name: str, be
     with suppress(FaultError):
         found = archives.look(before + {**UNLISTED, **PROBES}[name], 1 << 27, len)
         assert not found - formats.LEAVES <= PROBES.keys()
+
+
+def test_letters_of_many_marks_side_by_side_are_not_each_looked_at() -> None:
+    looked_at = list[int]()
+    assert list(formats.behind(b"P7" * (1 << 20), looked_at.append)) == []
+    assert sum(looked_at) == 0
+
+
+def test_marks_without_end_are_no_longer_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archives.look(b"just 1 obj " * 9999, 1 << 27, len) == set()
+    monkeypatch.setitem(archives.MOST, "marks of archives", 9999)
+    with pytest.raises(FaultError, match="more than 9999 marks of archives in it"):
+        archives.look(b"0707" * 9999, 1 << 27, len)
 
 
 def test_a_few_bytes_that_look_like_an_archive_block_nothing() -> None:
