@@ -20,6 +20,7 @@ from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
+from devstack import programs
 from devstack.stack import Stack
 
 RESULTS = Path(__file__).with_name("results")
@@ -138,10 +139,11 @@ def memory(engine: Engine, environment: dict[str, str], folder: Path) -> dict[st
 
 
 @click.command()
-@click.option("--files", default=1500, show_default=True)
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--files", default=1500, show_default=True, help="Uploads of a chat's usual mix.")
+@click.option("--rounds", default=3, show_default=True, help="Each contestant's best of so many, in turn.")
 def main(files: int, rounds: int) -> None:
     """Measure, print one table and write the results."""
+    programs.ensure(["bench"])
     with Stack("bench-attachments", ["mariadb", "redis", "clamd"]) as stack:
         folder = stack.clamd.data / "uploads"
         folder.mkdir()

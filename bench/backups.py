@@ -169,7 +169,7 @@ def table(results: dict[int, dict[str, Measured]]) -> str:
 
 @click.command()
 @click.option("--rows", default=1_000_000, show_default=True, help="Messages at most; measured at a quarter of them too.")
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Each way's median of so many, in turn.")
 def main(rows: int, rounds: int) -> None:
     """Measure, print the table and write it down."""
     with Stack(f"bench-backups-{os.getpid()}", ["mariadb"]) as stack, tempfile.TemporaryDirectory() as folder:

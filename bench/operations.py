@@ -50,7 +50,9 @@ PLAIN = {
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(min=1000), default=1_000_000, show_default=True)
+@click.option(
+    "--rows", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Notifications, and as many scans."
+)
 def main(rows: int) -> None:
     """Load, scrape, print and write down."""
     with Stack(f"bench-operations-{os.getpid()}", ("mariadb", "redis")) as stack:

@@ -22,6 +22,7 @@ from bench.place import place
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
+from devstack import programs
 from devstack.mariadb import MariaDB
 from devstack.stack import Stack
 
@@ -33,6 +34,7 @@ BASELINE_SECONDS = 8
 READING_SECONDS = 8
 SETTLING_SECONDS = 120
 CHUNK = 100_000
+CONTESTANTS = ("only reading", "chat-workers", "chat-workers, gentle", "pt-archiver", "plain DELETE")
 
 # Old rows come first, as ids grow with time; one in five of them is unread and stays among those that go.
 LOAD = """
@@ -268,26 +270,26 @@ def _table(results: list[Result], baseline: Latency) -> str:
     "--rows", default=2_000_000, type=click.IntRange(300_000), show_default=True, help="Rows of the table; half of them go."
 )
 @click.option("--rounds", default=3, show_default=True, help="Each contestant's median of so many, in turn.")
-@click.option("--only", multiple=True, help="Only this contestant.")
+@click.option("--only", type=click.Choice(CONTESTANTS), multiple=True, help="Only this contestant; may be given again.")
 def main(rows: int, rounds: int, only: tuple[str, ...]) -> None:
     """Purge under live traffic: this project, pt-archiver --purge --bulk-delete, and one plain DELETE."""
+    chosen = [name for name in CONTESTANTS if not only or name in only]
+    programs.ensure(["bench"])
     with Stack("bench-retention", ["mariadb"]) as stack:
         field = Field(stack.mariadb, stack.mariadb.url())
         click.echo(f"loading {rows:,} rows …", err=True)
         field.tune()
         _load(field.url, rows)
         field.keep()
-        contestants: dict[str, Callable[[], None]] = {
-            "only reading": field.only_reading,
-            "chat-workers": field.chat_workers,
-            "chat-workers, gentle": partial(field.chat_workers, **GENTLE),
-            "pt-archiver": field.pt_archiver,
-            "plain DELETE": field.plain_delete,
-        }
-        chosen = {name: purge for name, purge in contestants.items() if not only or name in only}
-        if "pt-archiver" in chosen and not shutil.which("pt-archiver"):
-            raise click.ClickException("pt-archiver is missing; install with: sudo apt-get install percona-toolkit")
-        all_rounds = [[_contest(field, name, purge, rows) for name, purge in chosen.items()] for _ in range(rounds)]
+        ways: tuple[Callable[[], None], ...] = (
+            field.only_reading,
+            field.chat_workers,
+            partial(field.chat_workers, **GENTLE),
+            field.pt_archiver,
+            field.plain_delete,
+        )
+        contestants = dict(zip(CONTESTANTS, ways, strict=True))
+        all_rounds = [[_contest(field, name, contestants[name], rows) for name in chosen] for _ in range(rounds)]
     results = [_result(name, tries) for name, tries in zip(chosen, zip(*all_rounds, strict=True), strict=True)]
     # One baseline for all: the traffic before each contestant is the same traffic.
     baseline = latency(sample for tries in all_rounds for each in tries for sample in each.before)

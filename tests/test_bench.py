@@ -2,6 +2,7 @@
 
 import importlib
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -11,5 +12,7 @@ BENCHMARKS = ("attachments", "backups", "operations", "outage", "retention", "sc
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_says_how_it_is_started(name: str) -> None:
-    done = CliRunner().invoke(importlib.import_module(f"bench.{name}").main, ["--help"])
+    command = importlib.import_module(f"bench.{name}").main
+    done = CliRunner().invoke(command, ["--help"])
     assert (done.exit_code, done.output.startswith("Usage: ")) == (0, True)
+    assert [option.name for option in command.params if isinstance(option, click.Option) and not option.help] == []
