@@ -8,7 +8,7 @@ Times are the database's.
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import orjson
 from sqlalchemy import Connection, Engine, TextClause, text
@@ -139,15 +139,10 @@ class Queue:
     def claim_fresh(self, rows: int) -> list[Notification]:
         """Lease up to `rows` PENDING rows that no one has claimed, oldest first; an empty list means there are none.
 
-        A run walks forward: what it claimed before is behind `after`. At the end it looks once more from the start, for
-        rows whose ids are lower but whose inserts were committed later.
+        A run walks forward: what it claimed before is behind `after`. Rows whose ids are lower, but whose inserts were
+        committed later, are for the next run: their own nudge's, or beat's.
         """
-
-        def lease(connection: Connection) -> list[int]:
-            looks = (self._lease_fresh(connection, rows, after) for after in {self._after: None, BELOW_ALL: None})
-            return next((ids for ids in looks if ids), [])
-
-        ids = transact(self._engine, lease)
+        ids = transact(self._engine, partial(self._lease_fresh, rows=rows, after=self._after))
         self._after = ids[-1] if ids else BELOW_ALL
         return self._load(ids)
 

@@ -60,10 +60,10 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
 
     `on_backlog` is called once if there is more than a batch: the time to have another process help.
     """
-    first, more, full, helped, behind = True, True, False, False, False
+    more, full, helped, behind = True, False, False, False
 
     def claim(queue: Queue, rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-        nonlocal first, more, full, helped, behind
+        nonlocal more, full, helped, behind
         if not more:
             return []
         if full and rows > 1 and not helped:
@@ -74,8 +74,8 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
         left = rows - len(due) - len(chat)
         fresh = queue.claim_fresh(left) if left > 0 else []
         full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
-        # Behind a first claim that saw the queue's end a second look costs as much as the first, and finds nothing.
-        more, first = bool(due) or not queue.saw_end or not first, False
+        # Behind a claim that saw the queue's end another look costs as much, and finds what has a nudge of its own.
+        more = bool(due) or not queue.saw_end
         # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
         behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
         return due + chat + fresh
