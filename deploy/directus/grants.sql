@@ -1,11 +1,11 @@
 -- Prints the least rights Directus needs once its bootstrap or an upgrade has run as the owner of the schema:
 --
 --     mariadb truck2_db -N -e "CREATE USER directus@'10.0.0.%' IDENTIFIED BY '…'"
---     mariadb truck2_db -N -e "SET @account = 'directus@''10.0.0.%'''; SOURCE grants.sql" | mariadb truck2_db
+--     (echo "SET @account = 'directus@''10.0.0.%''';"; cat grants.sql) | mariadb -N truck2_db | mariadb truck2_db
 --
 -- It may then change no table's definition, and of the workers' rows only a policy's settings and which devices are dead.
 -- Creating fields or collections in the app needs the owner's account: do that in a maintenance, and print the rights anew.
-SELECT CONCAT('GRANT ', rights, ' ON `', DATABASE(), '`.`', table_name, '` TO ', @account, ';')
+SELECT CONCAT('GRANT ', rights, ' ON `', REPLACE(DATABASE(), '`', '``'), '`.`', REPLACE(table_name, '`', '``'), '` TO ', @account, ';')
 FROM (
   SELECT table_name, 'SELECT, INSERT, UPDATE, DELETE' AS rights
   FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name NOT LIKE 'worker\_%'

@@ -1,6 +1,7 @@
 """deploy/mysql/grants.sql: with these rights every job does its work, and nothing else can be done."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -340,3 +341,39 @@ def test_a_worker_whose_account_lacks_a_column_of_this_release_ends_at_its_start
     assert "joined_at" in worker.lines
     assert "deploy/mysql/grants.sql" in worker.lines
     require(url)
+
+
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="the command that is printed calls MariaDB's client")
+def test_the_printed_command_for_directus_gives_its_account_rights_and_no_table_chooses_others(stack: Stack) -> None:
+    """Whoever may make a table chooses its name, which is in a statement that the administrator runs."""
+    path = PROJECT / "deploy/directus/grants.sql"
+    command = next(line.removeprefix("--").strip() for line in path.read_text().splitlines() if "cat grants.sql" in line)
+    for mine, theirs in (("truck2_db", "test_directus_grants"), ("10.0.0.%", HOST), ("grants.sql", str(path))):
+        command = command.replace(mine, theirs)
+    options = f"--no-defaults --socket={stack.mariadb.socket} -u root -p{stack.mariadb._root_password}"
+    evil = f"a` TO {PREFIX}api;GRANT ALL ON *.* TO {PREFIX}api;#"
+    with stack.mariadb.root() as cursor:
+        cursor.execute(f"CREATE USER directus@'{HOST}', {PREFIX}api")
+        cursor.execute("CREATE DATABASE test_directus_grants")
+        cursor.execute("USE test_directus_grants")
+        for table in ("a", evil.replace("`", "``"), "worker_dead_devices"):
+            cursor.execute(f"CREATE TABLE `{table}` (id INT)")
+        cursor.execute(
+            "CREATE TABLE worker_retention_policies (enabled INT, age INT, hours INT, rows_per_run INT, minutes_per_run INT,"
+            " batch_rows INT, archive INT)"
+        )
+        done = subprocess.run(
+            ["bash", "-c", "set -o pipefail; " + command.replace("mariadb ", f"mariadb {options} ")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            assert done.returncode == 0, done.stderr
+            cursor.execute(f"SHOW GRANTS FOR directus@'{HOST}'")
+            assert len(cursor.fetchall()) == 5
+            cursor.execute(f"SHOW GRANTS FOR {PREFIX}api")
+            assert cursor.fetchall() == ((f"GRANT USAGE ON *.* TO `{PREFIX}api`@`%`",),)
+        finally:
+            cursor.execute("DROP DATABASE test_directus_grants")
+            cursor.execute(f"DROP USER directus@'{HOST}', {PREFIX}api")
