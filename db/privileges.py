@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import create_engine
 from db.models import DUMPED_TABLES
 from db.needs import COLUMNS, VERSION_TABLE
+from db.rows import quoted
 from db.transactions import error_code
 from settings import ConfigurationError
 
@@ -149,8 +150,8 @@ def missing(connection: Connection, account: Account) -> Iterator[Need]:
     for need in needs(account):
         if need.right not in PROBES:
             continue
-        changed = need.columns or (columns.get(need.table, "id"),)
-        same = ", ".join(f"`{column}` = `{column}`" for column in changed)
+        changed = map(quoted, need.columns or (columns.get(need.table, "id"),))
+        same = ", ".join(f"{column} = {column}" for column in changed)
         try:
             connection.exec_driver_sql(
                 PROBES[need.right].format(table=need.table, same=same, read=", ".join(need.columns) or "*")

@@ -1,4 +1,4 @@
-"""Query results as plain dictionaries, for reports, and rows as the JSON arrays that a statement takes."""
+"""Query results as plain dictionaries, for reports, and rows and names in the form that a statement takes."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,6 +13,11 @@ MOST_BYTES = 500_000
 def dicts(connection: Connection, statement: Executable, **values: Any) -> list[dict[str, Any]]:
     """Return all rows of a statement, a dictionary each; the statement bounds how many."""
     return [dict(row) for row in connection.execute(statement, values).mappings()]
+
+
+def quoted(name: str) -> str:
+    """Return an identifier in backticks."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def json_arrays(rows: Iterable[object], most: int = MOST_BYTES) -> Iterator[str]:

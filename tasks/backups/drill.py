@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from db.rows import quoted
 from db.transactions import error_code
 from tasks.backups import dump, restore
 from tasks.backups.errors import BackupError
@@ -87,4 +88,4 @@ def _drop(server: Engine, name: str) -> None:
             raise BackupError(
                 f"the schema {name} has tables that no drill made; set BACKUP_DRILL_DATABASE, or BACKUP_DRILL_URL, to another"
             )
-        connection.execute(text(f"DROP DATABASE IF EXISTS {restore.quoted(name)}"))
+        connection.execute(text(f"DROP DATABASE IF EXISTS {quoted(name)}"))

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import create_engine
 from db.identity import IS_ANOTHERS
 from db.models import CHAT_TABLES
+from db.rows import quoted
 from tasks.backups import dump
 from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
 from tasks.backups.errors import BackupError, StoppedError
@@ -239,18 +240,13 @@ def orphans(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list[Orpha
             if parent not in present:
                 found.append(Orphans(f"{table}.{column}", parent, None))
                 continue
+            child, key, of, its_key = map(quoted, (table, column, parent, parent_column))
             missing = connection.execute(
                 text(
-                    f"SELECT COUNT(*) FROM `{table}` c"  # noqa: S608 - names of the schema
-                    f" LEFT JOIN `{parent}` p ON p.`{parent_column}` = c.`{column}`"
-                    f" WHERE c.`{column}` IS NOT NULL AND p.`{parent_column}` IS NULL"
+                    f"SELECT COUNT(*) FROM {child} c LEFT JOIN {of} p ON p.{its_key} = c.{key}"  # noqa: S608 - names, quoted
+                    f" WHERE c.{key} IS NOT NULL AND p.{its_key} IS NULL".replace(":", r"\:")
                 )
             ).scalar_one()
             if missing:
                 found.append(Orphans(f"{table}.{column}", parent, missing))
         return found
-
-
-def quoted(name: str) -> str:
-    """Return an identifier in backticks."""
-    return "`" + name.replace("`", "``") + "`"

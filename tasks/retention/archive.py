@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, Engine, text
 
 from db.batches.target import Target, Value
+from db.rows import quoted
 from settings import ConfigurationError, get_settings
 from tasks import files
 from tasks.retention.policies import Policy
@@ -74,7 +75,7 @@ class Archive:
         self._batch = 0
         self._rows: dict[Value, set[bytes]] = {}
         with engine.connect() as connection:
-            columns = {f"`{name}`": kind for name, kind in connection.execute(COLUMNS, {"table": self._target.table})}
+            columns = {quoted(name): kind for name, kind in connection.execute(COLUMNS, {"table": self._target.table})}
         self._insert = f"INSERT INTO `{self._target.table}` ({', '.join(columns)}) VALUES"
         self._values = ", ',', ".join(FORMS.get(kind, TEXT).format(name) for name, kind in columns.items())
 

@@ -3,9 +3,11 @@
 import stat
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
+from db.rows import quoted
 from tasks.backups import folder, restore, verify
 from tasks.backups.client import family_of, server_family
 from tasks.backups.run import Backups
@@ -79,26 +81,29 @@ def test_a_restore_says_which_keys_have_no_parent(backups: Backups, other: Engin
     assert "message_reads.reader_id" not in found
 
 
-def test_a_restore_of_one_table_names_the_rows_of_others_that_refer_to_it(backups: Backups) -> None:
+@pytest.mark.parametrize("name", ["bookmarks", "b` c UNION SELECT 1 AS :p#"])
+def test_a_restore_of_one_table_names_the_rows_of_others_that_refer_to_it(backups: Backups, name: str) -> None:
+    """What they are called is for others to choose."""
+    bookmarks = quoted(name)
     made = backups.find(backups.daily(quiet).artefact)
     with backups.engine.begin() as connection:
-        connection.execute(
-            text("CREATE TABLE bookmarks (id INT PRIMARY KEY, message INT, FOREIGN KEY (message) REFERENCES messages (id))")
+        connection.exec_driver_sql(
+            f"CREATE TABLE {bookmarks} (id INT, message INT, FOREIGN KEY (message) REFERENCES messages (id))"
         )
         new = connection.execute(
             text("INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('new', 1, 1, 'hi')")
         ).lastrowid
-        connection.execute(text("INSERT INTO bookmarks VALUES (1, :new)"), {"new": new})
+        connection.exec_driver_sql(f"INSERT INTO {bookmarks} VALUES (1, {new})")
         connection.execute(
             text("INSERT INTO message_reads (message_id, conversation_id, reader_id) VALUES (:new, 1, 3)"), {"new": new}
         )
     try:
         backups.restore(made, backups.engine, ["messages"], quiet)
         found = {(entry.column, entry.parent, entry.count) for entry in restore.orphans(backups.engine, ["messages"])}
-        assert found == {("bookmarks.message", "messages", 1), ("message_reads.message_id", "messages", 1)}
+        assert found == {(f"{name}.message", "messages", 1), ("message_reads.message_id", "messages", 1)}
     finally:
         with backups.engine.begin() as connection:
-            connection.execute(text("DROP TABLE bookmarks"))
+            connection.exec_driver_sql(f"DROP TABLE {bookmarks}")
 
 
 def test_backups_are_private(backups: Backups) -> None:
