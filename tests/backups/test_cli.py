@@ -79,13 +79,19 @@ def test_show_says_what_a_dump_holds(run: Command, backups: Backups) -> None:
     assert run("show", "backup_chat_19990101.sql.zst").exit_code == 1
 
 
-def test_what_is_to_be_pasted_into_a_shell_runs_nothing_of_a_manifest(run: Command, backups: Backups, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "file", ["binlog.000001", "a$(touch pwned)`touch pwned`';touch pwned;'", "--result-file=pwned binlog.1"]
+)
+def test_what_is_to_be_pasted_into_a_shell_runs_nothing_of_a_manifest(
+    run: Command, backups: Backups, tmp_path: Path, file: str
+) -> None:
     name = backups.daily(quiet).artefact
     path = backups.folder / f"{name}{SUFFIX}"
     made = json.loads(path.read_bytes().partition(b"\n")[0])
-    made |= {"database": "x;touch pwned", "binlog": {"file": "a$(touch pwned)`touch pwned`';touch pwned;'", "position": 4}}
+    made |= {"database": "x;touch pwned", "binlog": {"file": file, "position": 4}}
     path.write_text(json.dumps(made) + "\n")
     place = run("show", name).stdout.partition("second: ")[2]
+    assert ("BINLOGS=" in place) == (file == "binlog.000001")
     subprocess.run(["bash", "-c", place], cwd=tmp_path, check=True, timeout=20)
     assert not (tmp_path / "pwned").exists()
 

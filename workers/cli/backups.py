@@ -1,5 +1,6 @@
 """`chat-workers backups`: make, list, verify, restore, rotate and drill backups by hand."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -244,7 +245,7 @@ def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, r
 
 
 def _goes_on(made: Manifest) -> str:
-    if made.binlog is None:
+    if made.binlog is None or not re.fullmatch(r"[\w.][\w.-]*", made.binlog.file):  # options would stand among the files
         return "It notes no place in the server's binary log, from which to go on."
     # To be pasted into a shell, and as anybody may have written it: the signature was not looked at.
     logs, database = quote(f"{made.binlog.file} …"), quote(made.database)
