@@ -190,7 +190,7 @@ class Backups:
         with self._working(Run("drill", tier)) as (run, into):
             ping(self.settings, run.job, "/start")
             known = self.known_passphrases
-            newest, older = self._to_drill(tier, into)
+            newest, older, there = self._to_drill(tier, run, into, known)
             began = time.monotonic()
             with source.unpacked(newest, known, into, tick) as backup:
                 loaded, run.newest_row_at = drill.drill(self.scratch, backup, known, tick)
@@ -198,7 +198,7 @@ class Backups:
             run.restore_milliseconds = round((loaded - began) * 1000)
             for archive in random.sample(older, k=min(1, len(older))):
                 self._needed_bucket().read(archive, known, tick)
-            if tier == "monthly" and (gone := self.missing(self._needed_bucket().shipped())):
+            if tier == "monthly" and (gone := self.missing(there)):
                 raise BackupError(gone)
         return run
 
@@ -208,7 +208,7 @@ class Backups:
         counted = rotate.fitting(there, dump.today(self.engine)).backups
         gone = rotate.missing(ledger.shipped(self.engine), counted, keep)
         names = f"{', '.join(gone[-3:])}{f' and {len(gone) - 3:,} more' if len(gone) > 3 else ''}"
-        return f"gone from {self.settings.backup_s3_uri}, though shipped and not past its keep: {names}" if gone else ""
+        return f"not in {self.settings.backup_s3_uri} as shipped, though not past its keep: {names}" if gone else ""
 
     def find(self, name: str) -> Source:
         """Return a backup by its name: in the folder, else the newest called NAME or MONTH/NAME in the bucket.
@@ -291,16 +291,21 @@ class Backups:
             thin = kind == "daily" and parse_age(self.settings.backup_every) < DAY
             return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
 
-    def _to_drill(self, tier: str, into: Path) -> tuple[Source, list[Shipped]]:
-        """Return a tier's newest backup, and the older archives of the bucket if that is the tier."""
+    def _to_drill(self, tier: str, run: Run, into: Path, known: list[bytes]) -> tuple[Source, list[Shipped], list[Shipped]]:
+        """Return a tier's newest backup; of the bucket the newest genuine one, the older ones, and all but what is false."""
         today = dump.today(self.engine)
         if tier == "monthly":
             bucket = self._needed_bucket()
-            if counted := sorted(rotate.fitting(bucket.shipped(), today).backups, key=lambda each: folder.day_of(each.name)):
-                return (bucket, counted[-1]), counted[:-1]
+            counted = sorted(rotate.fitting(bucket.shipped(), today).backups, key=lambda each: folder.day_of(each.name))
+            kept, false = rotate.genuine(bucket, counted, 1, known)
+            run.ignored += false
+            if kept:
+                there, recorded = counted[: len(counted) - len(false)], {name for _, name in ledger.shipped(self.engine)}
+                older = [archive for archive in there[:-1] if archive.name in recorded] or there[:-1]
+                return (bucket, kept[0]), older, there
         elif backup := folder.newest(into, "weekly" if tier == "weekly" else "daily", today):
-            return backup, []
-        raise BackupError(f"there is no {tier} backup in {into} to drill")
+            return backup, [], []
+        raise BackupError(f"there is no {tier} backup in {self.settings.backup_s3_uri if tier == 'monthly' else into} to drill")
 
     def _needed_bucket(self) -> Bucket:
         if (bucket := self.bucket) is None:

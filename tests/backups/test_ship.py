@@ -322,11 +322,29 @@ def test_a_drill_says_which_archives_are_gone_from_the_bucket_though_they_should
     for entry in objects(kept, bucket):
         if name_of_archive(kept) not in entry.key and folder.names(kept.folder, "weekly")[-1] not in entry.key:
             entry.delete()
-    with pytest.raises(BackupError, match=f"^gone from {kept.settings.backup_s3_uri}.*: {', '.join(old[1:])}$"):
+    with pytest.raises(BackupError, match=f"^not in {kept.settings.backup_s3_uri} as.*: {', '.join(old[1:])}$"):
         kept.drill(quiet, tier="monthly")
     with kept.engine.begin() as connection:
         connection.execute(text(f"DELETE FROM worker_backup_runs WHERE job = 'monthly' AND artefact <= '{old[-1]}'"))
     kept.drill(quiet, tier="monthly")
+
+
+def test_a_drill_of_the_bucket_proves_the_newest_that_is_genuine_and_misses_one_of_ours_that_is_not(
+    whole: Backups, bucket: Any
+) -> None:
+    shipping = replace(whole, settings=whole.settings.model_copy(update={"backup_s3_ship": "weekly"}))
+    shipping.monthly(quiet)
+    shipping.ship("weekly", quiet)
+    junk = f"weekly/backup_chat_week_{dump.today(whole.engine):%Y%m%d}_235959.tar.enc"
+    for suffix in ("", manifest.SUFFIX):
+        bucket.put_object(Key=f"{prefix(whole)}{junk}{suffix}", Body=b"junk")
+    run = shipping.drill(quiet, tier="monthly")
+    assert run.rows
+    assert [sentence.partition(" counts")[0] for sentence in run.ignored] == [junk]
+    name = name_of_archive(whole)
+    bucket.put_object(Key=f"{prefix(whole)}weekly/{name}{manifest.SUFFIX}", Body=b"junk")
+    with pytest.raises(BackupError, match=f"^not in {whole.settings.backup_s3_uri} as shipped.*: {name}$"):
+        shipping.drill(quiet, tier="monthly")
 
 
 class EndlessLists(BaseHTTPRequestHandler):
