@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
+from db.rows import quoted
 from tasks.backups import drill, folder, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
@@ -73,7 +74,7 @@ def restore_newest(account: Tapes, engine: Engine, passphrases: list[bytes], bat
             restore.load(target, account.newest, lambda _: None, CHAT_TABLES, triggers=True)
             with target.connect() as connection:
                 restored = set(connection.execute(RESTORED).scalars())
-                live = restore.quoted(engine.url.database or "")
+                live = quoted(engine.url.database or "")
                 differing = connection.execute(text(DIFFERING.format(live=live))).scalars().all()
     except BackupError as error:
         account.problems.append(Problem(Sort.WRONG, f"the newest dump cannot be restored: {error}"))
