@@ -78,6 +78,7 @@ STORING = frozenset({"zip", "tar", "ole2"})
 WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 """The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r?\n")
+HEADER = re.compile(rb"[!-9;-~]+[ \t]*:")
 MAIL_HEADER = re.compile(
     rb"\n(?:mime-version|content-type|content-transfer-encoding|received|message-id|return-path|from|to|subject)[ \t]*:"
 )
@@ -104,7 +105,7 @@ BEHIND = {
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
         b"PK\3": (0, "zip", rb"PK\x03\x04.{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
         b"ust": (257, "tar", rb".{257}ustar"),
-        b"obj": (2, "pdf", rb"[\d\s]\sobj\s*<<\s*(?:/[\w#]|%|>>)|\d\sobj\s*%"),
+        b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:/(?!\*)|%|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
     }.items()
 }  # fmt: skip
 SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABC" if len(few) == 3 else b"ABABA" for few in BEHIND))
@@ -136,9 +137,11 @@ def behind(data: Data, looking: Callable[[int], object]) -> Iterator[tuple[str, 
 
 
 def is_mail(data: Data) -> bool:
-    """Return whether the first lines, up to a blank one, hold a header that mails have."""
+    """Return whether the first lines, up to a blank one, hold a header that mails have, or do not end."""
     begin = starts(data)
     blank = BLANK_LINE.search(data, begin, begin + MOST_HEADERS)
+    if not blank and len(data) > begin + MOST_HEADERS and HEADER.match(data, begin):
+        return True
     headers = data[begin : blank.start() if blank else begin + MOST_HEADERS]
     return bool(MAIL_HEADER.search(b"\n" + headers.replace(b"\r", b"\n").lower()))
 

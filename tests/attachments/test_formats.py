@@ -69,6 +69,7 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
         b"To: b\nContent-Transfer-Encoding: quoted-printable\n\n" + b"".join(b"=%02X" % byte for byte in content)
     ),
     "a mail with headers of 40 kB": lambda content: b"X-Trace: " + b"x\n " * 13_000 + b"x\n" + mail(content),
+    "a mail with headers of a megabyte": lambda content: b"X-Trace: 1\n" * 100_000 + mail(content),
     "a mail encoded in a mail": lambda content: (
         b"To: b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(mail(content))
     ),
@@ -108,6 +109,8 @@ HIDDEN = {
     "a PDF with another reference": pdf(EICAR, b"").replace(b"/EF << /F 5 0 R >>", b"/EF 5 0 R"),
     "a PDF behind 2,000 bytes": bytes(2000) + pdf(EICAR, b""),
     "a PDF behind a picture": PNG + pdf(EICAR, b""),
+    "a PDF behind a picture, with NULs for blanks": PNG + pdf(EICAR, b"").replace(b" obj\n<<", b"\0obj\0<<\0"),
+    "a PDF behind a picture, with comments": PNG + pdf(EICAR, b"").replace(b" 0 obj\n<< /", b" 0%x\nobj<</!x 1/"),
     "a PDF behind a page": b"<html>" + pdf(EICAR, b""),
     "a PDF without its header": pdf(zlib.compress(EICAR), b"/Filter /FlateDecode").replace(b"%PDF-1.4", b"%"),
     "a mail with other ends of lines": mail(EICAR).replace(b"\n", b"\r"),
@@ -185,7 +188,7 @@ def test_marks_without_end_are_no_longer_looked_at(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_few_bytes_that_look_like_an_archive_block_nothing() -> None:
-    for few in (b"\x1f\x8b\x08\0", b"BZh91AY&SY", b"\xfd7zXZ\0", b"ustar", b"PK\3\4", b"obj <<", b"\nbegin again"):
+    for few in (b"\x1f\x8b\x08\0", b"BZh91AY&SY", b"\xfd7zXZ\0", b"ustar", b"PK\3\4", b" obj << x", b"\nbegin again"):
         assert archives.look(PNG + few * 9 + b"hello" * 99, 1 << 27, len) == set()
 
 
