@@ -249,7 +249,7 @@ class Settings(BaseSettings):
         ".push.apple.com",
         ".notify.windows.com",
     )
-    """Hosts that a browser's subscription may point at, a leading dot for all their subdomains."""
+    """Hosts that a browser's subscription may point at, with the port if it is not 443; a leading dot: all their subdomains."""
     ssl_cert_file: Path | None = None
     """Authorities that every HTTPS client trusts beside the system's, PEM; OpenSSL's own variable, which would replace them."""
     notifications_batch_rows: int = Field(default=500, ge=1, le=2000)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -98,7 +99,7 @@ class Emulator:
             "APNS_BASE_URL": self.base_url,
             "VAPID_KEY_FILE": str(self.vapid_key_file),
             "VAPID_SUBJECT": "mailto:ops@example.com",
-            "WEBPUSH_HOSTS": "127.0.0.1",
+            "WEBPUSH_HOSTS": urlsplit(self.base_url).netloc,
         }
 
     def web_push_subscription(self, number: int) -> WebPushSubscription:

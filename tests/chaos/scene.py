@@ -105,6 +105,7 @@ class Scene:
         return {
             **self.stack.environment,
             **self.emulator.environment,
+            "WEBPUSH_HOSTS": self.push_url.removeprefix("https://"),
             "ATTACHMENTS_URL": f"file://{self.uploads}",
             "ATTACHMENTS_QUARANTINE_URL": f"file://{self.quarantine}",
             "ATTACHMENTS_CONNECTIONS": "4",

@@ -41,7 +41,7 @@ def apps(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return path
 
     monkeypatch.setenv("APNS_BASE_URL", emulator.base_url)
-    monkeypatch.setenv("WEBPUSH_HOSTS", "127.0.0.1")
+    monkeypatch.setenv("WEBPUSH_HOSTS", emulator.environment["WEBPUSH_HOSTS"])
     yield write
     monkeypatch.undo()
     get_settings.cache_clear()

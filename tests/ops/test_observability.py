@@ -17,6 +17,8 @@ from devstack.emulators.client import Emulator, Fault
 from devstack.folder import PROJECT
 from tasks import counters
 from tasks.notifications import run
+from tasks.notifications.notification import Notification
+from tasks.notifications.queue import Queue
 from tests.acceptance.conftest import nudge, send, start_worker
 from tests.notifications.conftest import Chat, api
 from tests.ops.sink import Sink, sink
@@ -95,7 +97,7 @@ def observed(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "SENTRY_DSN": f"http://key@{base}/42",
-        "WEBPUSH_HOSTS": "127.0.0.1 .push.test",
+        "WEBPUSH_HOSTS": f"{emulator.environment['WEBPUSH_HOSTS']} 127.0.0.1:1 .push.test",
     }
     for name, value in own.items():
         monkeypatch.setenv(name, value)
@@ -189,11 +191,11 @@ def test_each_line_of_a_drain_has_the_task_id_of_its_own_run(chat: Engine, monke
     """The event loop lives as long as the process; the first run's id must not stay with it."""
     seen: list[object] = []
 
-    def look(_queue: object, _claimed: object) -> list[object]:
+    def look(_queue: Queue, _rows: int) -> list[Notification]:
         seen.append(structlog.contextvars.get_contextvars().get("task_id"))
         return []
 
-    monkeypatch.setattr(run, "_jobs", look)
+    monkeypatch.setattr(Queue, "claim_fresh", look)
     for task_id in ("first", "second"):
         with structlog.contextvars.bound_contextvars(task_id=task_id):
             run.drain()

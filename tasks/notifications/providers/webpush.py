@@ -113,22 +113,26 @@ class WebPush:
             url = Url(endpoint)
         except ValueError:
             return None
-        host = url.host_str or ""
+        host = _host(url)
         known = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self._hosts)
         return url if known and url.scheme == "https" and not url.username and not url.password else None
 
     def _unanswered(self, endpoint: Url) -> Kind:
-        """Return what silence means: where nobody ever answered, a port or a subdomain may be the subscription's own invention.
+        """Return what silence means: where nobody ever answered, a subdomain may be the subscription's own invention.
 
         Counted as the provider's failure, a few such subscriptions would open the breaker for everyone, and hold it open.
         """
-        named = endpoint.host_str in self._hosts and endpoint.port is None
-        return Kind.UNREACHABLE if named or endpoint.origin_ascii in self._answered else Kind.UPSTREAM
+        return Kind.UNREACHABLE if _host(endpoint) in self._hosts or endpoint.origin_ascii in self._answered else Kind.UPSTREAM
 
     def _make_token(self, origin: str) -> SignedToken:
         """Return the VAPID token for a push service."""
         about = {"aud": origin, "sub": self._subject}
         return SignedToken(self._key, lambda now: {**about, "exp": now + TOKEN_LIFE_SECONDS}, seconds=TOKEN_SECONDS)
+
+
+def _host(url: Url) -> str:
+    """Return a URL's host, with its port if that is not 443. Where nobody listens each of a row's devices costs a dial."""
+    return f"{url.host_str or ''}:{url.port}" if url.port else url.host_str or ""
 
 
 def _text(push: Push, body: str, app: App) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def test_a_push_service_is_called(web_push: WebPush, endpoint: str) -> None:
         "https://push.apple.com/",
         "https://a b.notify.windows.com/x",
         "https://fcm.googleapis.com:abc/x",
+        "https://fcm.googleapis.com:81/x",
+        "https://web.push.apple.com:81/x",
         "https://[::1/x",
         "http://fcm.googleapis.com/x",
         "fcm.googleapis.com/x",
@@ -94,6 +96,12 @@ def test_a_push_service_is_called(web_push: WebPush, endpoint: str) -> None:
 )
 def test_nothing_else_is_called_and_the_device_is_at_fault(web_push: WebPush, endpoint: str) -> None:
     assert send(web_push, endpoint) == (Kind.REFUSED, [])
+
+
+def test_a_port_that_a_host_is_named_with_is_called(web_push: WebPush, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_push, "_hosts", ("push.example:8443",))
+    assert send(web_push, "https://push.example:8443/x")[0] is Kind.SENT
+    assert send(web_push, "https://push.example/x")[0] is Kind.REFUSED
 
 
 PIECES = (
@@ -126,7 +134,7 @@ def test_whatever_is_called_is_a_push_service(web_push: WebPush, endpoint: str, 
     assert kind in {None, Kind.SENT, Kind.REFUSED}
     for url in urls:
         host = url.host_str or ""
-        assert url.scheme == "https"
+        assert (url.scheme, url.port) == ("https", None)
         assert any(host == name or (name.startswith(".") and host.endswith(name)) for name in HOSTS)
 
 
@@ -141,7 +149,6 @@ class Silent(Asked):
     ("endpoint", "kind"),
     [
         ("https://fcm.googleapis.com/fcm/send/a", Kind.UNREACHABLE),
-        ("https://fcm.googleapis.com:1/fcm/send/a", Kind.UPSTREAM),
         ("https://nobody.notify.windows.com/a", Kind.UPSTREAM),
     ],
 )
