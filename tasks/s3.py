@@ -22,6 +22,8 @@ LOWEST_RATE = 64 * 1024
 """Bytes per second: a transfer that is slower on the whole is given up."""
 MOST_ANSWER_BYTES = 8 << 20
 """Of an answer that is no object's content: a page of a thousand keys has 4 MB at most."""
+LONGEST_COMPLAINT = 500
+"""Signs of an error: S3 may put megabytes into it."""
 
 CONFIG = Config(
     connect_timeout=5,
@@ -37,8 +39,8 @@ class S3Error(Exception):
     """S3 gave no answer, or one that is an error: then `code` is S3's own word for it, such as NoSuchKey."""
 
     def __init__(self, sentence: str, code: str = "") -> None:
-        super().__init__(sentence)
-        self.code = code
+        super().__init__(sentence[:LONGEST_COMPLAINT])
+        self.code = code[:LONGEST_COMPLAINT]
 
 
 class _Bounded(Watched):

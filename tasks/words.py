@@ -2,6 +2,9 @@
 
 from datetime import datetime
 
+LONGEST_LINE = 12_000
+"""Signs, of four bytes at most: the journal takes what is behind 48 KiB for a line of its own (LineMax in journald.conf(5))."""
+
 
 def count(number: float, most: float = float("inf")) -> str:
     """Return a count with thousands separators; one that reached its bound bears a plus."""
@@ -39,6 +42,7 @@ def did(event: str, **amounts: object) -> str:
 
 
 def printable(text: object) -> str:
-    """Return a text as one line that a terminal only shows: ESC, C1, line breaks and signs of direction become escapes."""
-    shown = str(text)
-    return shown if shown.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in shown)
+    """Return a text, cut, as a line that a terminal only shows: ESC, C1, line breaks and signs of direction become escapes."""
+    shown = str(text)[:LONGEST_LINE]
+    shown = shown if shown.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in shown)
+    return shown[:LONGEST_LINE]

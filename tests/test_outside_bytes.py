@@ -281,6 +281,14 @@ def test_an_answer_of_s3_that_does_not_end_is_not_kept(
         pass
 
 
+def test_an_error_of_s3_is_cut(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
+    error = b"<Error><Code>%s</Code><Message>%s</Message></Error>" % (b"Boom" * 1000, b"A" * 1_000_000)
+    raw.answer = b"HTTP/1.1 400 x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
+    with pytest.raises(s3.S3Error, match="BoomBoom") as raised, s3.asking():
+        bucket[1].list_objects_v2(Bucket="backups")
+    assert len(str(raised.value)) == len(raised.value.code) == s3.LONGEST_COMPLAINT
+
+
 def test_a_redirect_of_s3_to_nowhere_is_a_sentence(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
     """botocore asks itself for the region, whose answer is a redirect again."""
     raw.answer = b"HTTP/1.1 301 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -10,13 +10,15 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
 from settings import Settings
-from tasks.words import printable
+from tasks.words import LONGEST_LINE, printable
 
 # Celery logs three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks themselves log what they
 # did, if anything; failures are louder than INFO.
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
 # Alembic logs each step of a migration, botocore where each new client found its endpoint and credentials, hpack each token.
 _TALKATIVE = ("alembic", "botocore", "hpack")
+_LONGEST_BYTES = 4 * LONGEST_LINE
+_LONGEST_VALUE = 300
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 
 
@@ -38,7 +40,7 @@ def configure(settings: Settings) -> None:
     rendering: list[Processor]
     if settings.log_format == "json":
         exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        rendering = [structlog.processors.ExceptionRenderer(exceptions), structlog.processors.JSONRenderer()]
+        rendering = [structlog.processors.ExceptionRenderer(exceptions), _write_json]
     else:
         colours = sys.stderr.isatty()
         rendering = [_printable, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_write_traceback)]
@@ -64,6 +66,15 @@ def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
+def _write_json(logger: Any, method: str, event: EventDict) -> str:
+    """Return the event in ASCII, as one line; of one that is too long its values are cut, not the line."""
+    write = structlog.processors.JSONRenderer()
+    line = str(write(logger, method, event))
+    if len(line) <= _LONGEST_BYTES:
+        return line
+    return str(write(logger, method, {key: str(value)[:_LONGEST_VALUE] for key, value in event.items()}))
+
+
 def _write_traceback(out: TextIO, error: ExcInfo) -> None:
     """Write a traceback whose lines, an exception's own text among them, are indented and so cannot be taken for events."""
     for line in "".join(traceback.format_exception(*error)).splitlines():
@@ -77,5 +88,6 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def _prioritise(_logger: Any, method: str, text: Any) -> Any:
-    """Begin each line with its priority for the journal (sd-daemon(3))."""
-    return "\n".join(f"<{_PRIORITIES.get(method, 6)}>{line}" for line in text.split("\n"))
+    """Begin each line with its priority for the journal (sd-daemon(3)), and cut it before the journal does."""
+    lines = (line.encode(errors="replace")[:_LONGEST_BYTES].decode(errors="ignore") for line in text.split("\n"))
+    return "\n".join(f"<{_PRIORITIES.get(method, 6)}>{line}" for line in lines)

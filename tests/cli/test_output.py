@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
 from devstack.folder import PROJECT
-from tasks.words import count, duration, moment, printable, size
+from tasks.words import LONGEST_LINE, count, duration, moment, printable, size
 from tests.cli.test_terminal import COLOURS
 from tests.retention.rows import notification, parents
 from workers.cli import GROUPS, cli
@@ -65,6 +65,7 @@ def test_words_for_people() -> None:
 
 def test_a_stranger_s_text_is_one_line_of_signs_that_do_nothing() -> None:
     assert printable("Zürich 🚚 \x1b[2J\x9b\r\n\u202e\u2028") == r"Zürich 🚚 \x1b[2J\x9b\r\n\u202e\u2028"
+    assert len(printable("\x9b" * 8_000_000)) == len(printable("A" * 8_000_000)) == LONGEST_LINE
 
 
 def test_in_a_pipe_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

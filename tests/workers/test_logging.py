@@ -74,6 +74,38 @@ def test_no_text_forges_a_line_of_the_log(
     assert any(line.strip().startswith("2026-01-01") for line in lines)  # in the traceback, indented
 
 
+LONGEST_OF_JOURNALD = 48 * 1024
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@pytest.mark.parametrize("sign", ["A", "\U0001f69a", "\x9b"])
+def test_no_line_is_so_long_that_the_journal_makes_two_of_it(
+    environment: dict[str, str],
+    root_logger: standard.Logger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log_format: str,
+    sign: str,
+) -> None:
+    long = sign * LONGEST_OF_JOURNALD + "<2>forged"
+    with (tmp_path / "journal").open("w") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        monkeypatch.setattr(sys, "stderr", stream)
+        logging.configure(get_settings().model_copy(update={"log_format": log_format}))
+        standard.getLogger("celery").error("Task %s is refused", long)
+        structlog.get_logger("tasks").error(long, id=long, ids=[long], name=long)
+        try:
+            raise RuntimeError(long)
+        except RuntimeError:
+            structlog.get_logger("tasks").exception("it failed")
+    lines = (tmp_path / "journal").read_bytes().splitlines()
+    assert max(map(len, lines)) < LONGEST_OF_JOURNALD
+    assert all(line.startswith(b"<3>") for line in lines)
+    if log_format == "json":
+        assert [json.loads(line[3:])["level"] for line in lines] == ["error"] * 3
+
+
 def test_each_line_for_the_journal_begins_with_its_priority(
     environment: dict[str, str], root_logger: standard.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
