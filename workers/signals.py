@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from billiard.process import current_process
-from celery import Task
+from celery import Task, current_app
 from celery.apps import worker
 from celery.signals import (
     before_task_publish,
@@ -30,6 +30,7 @@ from celery.signals import (
 from db.privileges import require
 from settings import ConfigurationError, get_settings
 from tasks import shutdown
+from tasks.notifications import run
 from tasks.notifications.providers import configured_providers
 from workers import error_reports, logging, tracing
 from workers.exits import exit_if_misconfigured, say_ready
@@ -69,6 +70,8 @@ def _say(text: str, *_: Any) -> None:
 def _start_child(**_: Any) -> None:
     _let_go_of_connections()
     tracing.start(get_settings())
+    if "notifications" in current_app.amqp.queues.consume_from:
+        run.warm()
 
 
 def _let_go_of_connections() -> None:

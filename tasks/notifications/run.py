@@ -2,15 +2,18 @@
 
 import asyncio
 import contextvars
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
 import orjson
 import uvloop
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import get_engine
 from db.transactions import transact
@@ -41,8 +44,19 @@ CHAT_SHARE = 2
 
 @cache
 def _process() -> tuple[asyncio.Runner, dict[str, Provider]]:
-    """Return what lives as long as the worker process, made at its first drain, after the fork."""
+    """Return what lives as long as the worker process, made after the fork."""
     return asyncio.Runner(loop_factory=uvloop.new_event_loop), configured_providers(get_settings())
+
+
+def warm() -> None:
+    """Make what the process's first drain would wait for; a database that is away, or slow, is for that drain to report."""
+    _process()
+    threading.Thread(target=_connect, name="warming", daemon=True).start()
+
+
+def _connect() -> None:
+    with suppress(SQLAlchemyError):
+        get_engine().connect().close()
 
 
 def forget_process() -> None:

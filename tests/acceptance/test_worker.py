@@ -52,6 +52,16 @@ def test_a_nudge_by_name_drains_the_table(
     assert (counted.lost, counted.repeated, counted.unfinished) == (0, 0, 0)
 
 
+def test_a_child_has_its_connection_to_the_database_before_its_first_drain(chat: Engine, start_worker: StartWorker) -> None:
+    def sessions() -> set[int]:
+        with chat.connect() as connection:
+            return {*connection.execute(text("SELECT id FROM information_schema.processlist")).scalars()}
+
+    before = sessions()
+    start_worker()
+    wait_until(lambda: bool(sessions() - before), "a child was connected")
+
+
 @pytest.mark.parametrize("path", ["", "/nowhere.json"], ids=["not set", "no such file"])
 def test_a_worker_without_credentials_stops_at_its_start_with_a_sentence(environment: dict[str, str], path: str) -> None:
     ended = subprocess.run(
