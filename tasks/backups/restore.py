@@ -183,7 +183,7 @@ def _check_loadable(target: Engine, statements: Iterable[bytes], name: str) -> N
     longest, definers = 0, set[str]()
     for statement in statements:
         longest = max(longest, len(statement))
-        if statement.startswith(DELIMITER) and (owner := DEFINER.search(statement)):
+        if statement.startswith(DELIMITER + b";\n") and (owner := DEFINER.search(statement)):
             definers.add(owner[1].decode())
     with target.connect() as connection:
         room = connection.execute(text("SELECT @@GLOBAL.max_allowed_packet")).scalar_one()

@@ -8,10 +8,13 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
 from db.models import DUMPED_TABLES
+from tasks.backups.errors import BackupError
+from tasks.words import printable
 
 END = re.compile(rb";\n")  # which the engine of expressions finds three times as fast as `bytes.find`
 TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
@@ -29,8 +32,38 @@ SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([
 # line ends are escaped.
 PLACE = re.compile(rb"\n-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\n]+)', MASTER_LOG_POS=([0-9]{1,18});\Z")
 GTID = re.compile(rb"\n-- SET GLOBAL gtid_slave_pos='([^'\n]*)';\Z")
-DELIMITER = b"\nDELIMITER "
-"""Between two of these lines stands a trigger, whose body may look like any statement of a dump."""
+DELIMITER = b"\nDELIMITER ;"
+"""Such a line ends a trigger, and with one more semicolon begins one. Its body may look like anything."""
+
+
+@cache
+def _trigger(escaped: bytes, comment: bytes) -> re.Pattern[bytes]:
+    """Return the pattern of a trigger, if a backslash escapes in texts between these quotes, and so begins a comment."""
+    texts = [rb"%s(?:[^%s\\]++|\\.)*+%s" if sign in escaped else rb"%s[^%s]*+%s" for sign in SIGNS]
+    code = (rb"[^-'\"`/#;\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f]++", rb"/(?!%s)" % comment[1:], rb"-(?!-[\x00-\x20\x7f])", rb";(?!;)")
+    comments = (rb"(?>%s.*?\*/)" % comment, rb"(?:#|--[ \t\r])[^\n]*+", rb"--(?=\n)")
+    body = b"|".join([*(text % (sign, sign, sign) for text, sign in zip(texts, SIGNS, strict=True)), *code, *comments])
+    name = rb"`(?:[^`\n]++|``)*+`"
+    head = rb"%s;\n/\*!\d+ CREATE\*/ (?:/\*!\d+ DEFINER=%s@%s\*/ )?/\*!\d+ " % (DELIMITER, name, name)
+    return re.compile(rb"%s(?:%s)*+;;%s" % (head, body, DELIMITER), re.DOTALL)
+
+
+SIGNS = (b"'", b'"', b"`")
+MODE = b"\n/*!50003 SET sql_mode "
+"""What begins the statement before a trigger."""
+COMMENTS = (rb"/\*", rb"/\*(?!M?!|\+)")  # what is run by some servers is one to others
+
+
+def _is_trigger(text: bytes, mode: bytes) -> bool:
+    """Return whether a trigger that was made under this sql_mode ends where the text does, to both clients and to any server.
+
+    Else a text or a comment may be open there, and what stands behind it is no statement.
+    """
+    escaped = [b"'", b"'\"", b"'\"`"][b"ANSI_QUOTES" not in mode :]
+    variants = [b""] if b"NO_BACKSLASH_ESCAPES" in mode else escaped
+    return all(_trigger(signs, comment).fullmatch(text) for signs in variants for comment in COMMENTS)
+
+
 FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
 
 
@@ -48,18 +81,27 @@ class Statements:
     def __init__(self, longest: int = sys.maxsize) -> None:
         self._begun = [b"\n"]
         self._held, self._longest = 0, longest
-        self._trigger = bytearray()
+        self._trigger, self._mode = bytearray(), b""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Return the statements that are whole by now, from the line break before to the semicolon; a trigger is one."""
+        """Return the statements that are whole by now, from the line break before to the semicolon; a trigger is one.
+
+        Raise BackupError if it cannot be told where a trigger ends: its body would be taken for statements.
+        """
         for statement in self._cut(chunk):
-            if not self._trigger and not statement.startswith(DELIMITER):
+            if not self._trigger and statement != DELIMITER + b";":
+                self._mode = statement if MODE in statement[:30] else self._mode
                 yield statement
                 continue
             self._trigger += statement
             if len(self._trigger) > self._longest:
                 raise OverflowError
-            if statement == DELIMITER + b";":
+            if statement == DELIMITER:
+                if not _is_trigger(bytes(self._trigger), self._mode):
+                    name = printable(self._trigger.partition(b" TRIGGER ")[2][:64].decode(errors="replace"))
+                    raise BackupError(
+                        f"it cannot be told where the trigger {name} … ends: a text or comment in it looks like that"
+                    )
                 yield bytes(self._trigger)
                 self._trigger.clear()
 
@@ -139,6 +181,6 @@ def only_tables(chunks: Iterable[bytes], tables: Collection[str], *, triggers: b
                 passing = section[1].decode(errors="replace") in tables
             elif statement.startswith(FOOTER):
                 passing = True
-            if passing and (triggers or not statement.startswith(DELIMITER)):
+            if passing and (triggers or not statement.startswith(DELIMITER + b";\n")):
                 yield statement
     yield b"\n"

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tasks.backups.errors import BackupError
 from tasks.backups.scan import DumpScan, only_tables
 
 MARIADB = b"""\
@@ -45,6 +46,7 @@ MYSQL = (
     .replace(b"(3,NULL)", b"(3,_binary '\\'),(\\\\'),(4,0x27)")
     .partition(b"\n")[2]
 )
+CREATE = "/*!50003 CREATE*/ /*!50017 DEFINER=`a b`@`%`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `messages` FOR EACH ROW "
 SIZES = (1, 7, 64, 1_000_000)
 
 
@@ -105,8 +107,73 @@ def test_one_table_is_cut_out_with_the_beginning_and_end_of_the_dump(size: int) 
 def test_a_statement_that_was_made_to_be_hard_costs_a_few_times_its_length(text: str) -> None:
     program = f"""
 import resource
+from tasks.backups.errors import BackupError
 from tasks.backups.scan import DumpScan
 resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))
 DumpScan().feed(b"\\n" + {text} + b";\\n")
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def with_trigger(body: str, mode: str = "STRICT_TRANS_TABLES") -> bytes:
+    before, tables, after = MARIADB.partition(b"INSERT INTO `messages` VALUES\n(3,NULL);\n")
+    trigger = f"/*!50003 SET sql_mode              = '{mode}' */ ;\nDELIMITER ;;\n{CREATE}{body} */;;\nDELIMITER ;\n"
+    return before + tables + trigger.encode() + after
+
+
+HONEST = (
+    "SET @a = 'it''s', @b = 'it\\'s', @c = \"so \\\" is this\"",
+    "BEGIN\n-- don't;\n# nor \"this`\nSET @a = 1 - -1 /* can't; */ / 2;\nEND",
+    "BEGIN\nSET @a = 'a\\\\', @b = '\\\\';\nSELECT `a``b`, \"c;\n--\" INTO @c, @d;\nEND",
+    "SET @a = 'x;\nCREATE TABLE pwned (id INT);\n'",
+    "BEGIN\nSELECT 1 AS\nDELIMITER ;\nSELECT 2; END",
+)
+
+
+@pytest.mark.parametrize("body", HONEST)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_trigger_is_kept_or_left_out_whole(body: str, size: int) -> None:
+    text, tables = with_trigger(body), ["messages", "message_reads"]
+    assert b"".join(only_tables(chunks(text, size), tables)).strip() == text.partition(b"-- Dump completed")[0].strip()
+    without = text[: text.index(b"DELIMITER")] + text[text.rindex(b"DELIMITER ;\n") + 12 :]
+    left = b"".join(only_tables(chunks(text, size), tables, triggers=False))
+    assert left == b"".join(only_tables(chunks(without, size), tables))
+
+
+EVIL = "\nDELIMITER ;\nCREATE TABLE pwned (id INT);\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"SET @a = 'x;{EVIL}'",
+        f"SET @a = 'x;;{EVIL}'",
+        f"BEGIN\n/* x;;{EVIL}*/ SET @a = 1; END",
+        f"SET @a = '\\\\', @b = ';;{EVIL}'",
+        f"SET @a = \"\\\", @b = ';;{EVIL}'",
+        f"BEGIN /*!99999 ' */ SET @a = 'x;;{EVIL}'; END",
+        f"BEGIN /*+ ' */ SET @a = 'x;;{EVIL}'; END",
+        f"BEGIN --\x01'\nSET @a = 'x;;{EVIL}'; END",
+        f"BEGIN SELECT 1 AS `a\\`, 'x;;{EVIL}'; END",
+    ],
+)
+def test_a_trigger_whose_body_looks_like_its_end_is_refused(body: str) -> None:
+    """Whoever may make a trigger would have statements of his choice run by who restores."""
+    with pytest.raises(BackupError, match="cannot be told where the trigger `t` BEFORE INSERT"):
+        scanned(with_trigger(body), 64)
+    with pytest.raises(BackupError, match="cannot be told where the trigger"):
+        list(only_tables([with_trigger(body)], ["messages"], triggers=False))
+
+
+def test_a_trigger_is_read_as_its_own_sql_mode_has_it() -> None:
+    text = with_trigger(f"SET @a = '\\', @b = ';;{EVIL}'", "STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES")
+    with pytest.raises(BackupError, match="cannot be told where the trigger"):
+        scanned(text, 64)
+    scanned(with_trigger("SET @a = '\\', @b = ';'", "NO_BACKSLASH_ESCAPES"), 64)
+
+
+def test_what_a_column_is_called_ends_no_statement() -> None:
+    text = MARIADB.replace(b"`id` int(11)\n", b"`k;\nDELIMITER z` int(11)\n")
+    assert text != MARIADB
+    assert {*scanned(text, 64).tables} == {"messages", "message_reads"}
+    assert b"DELIMITER z` int(11)" in b"".join(only_tables([text], ["message_reads"], triggers=False))

@@ -21,9 +21,11 @@ from tasks.backups.run import Backups
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
 from tests.processes import Process
 
-# Its body has the marks that a dump is read by.
-TRIGGER = """\
+# Its body has the marks that a dump is read by, and signs of quotes and comments in each other.
+TRIGGER = r"""
 CREATE TRIGGER shout BEFORE INSERT ON messages FOR EACH ROW BEGIN
+  -- don't; nor "this`
+  SET @a = 'it\'s;', @b = "it's /*", @c = 1 - -1 /* can't; */ / 2; # isn't
   IF NEW.id < 0 THEN
 INSERT INTO `x` VALUES (1);
 
@@ -74,6 +76,19 @@ def test_a_trigger_of_someone_else_is_dumped_and_costs_neither_a_drill_nor_a_liv
         assert [row[0] for row in connection.execute(text("SHOW TRIGGERS"))] == [trigger]
     backups.restore(backups.find(made.artefact), backups.engine, CHAT_TABLES, quiet, triggers=False)
     assert checksums(backups.engine) == before
+
+
+def test_a_trigger_that_has_its_own_end_in_a_text_is_not_dumped_as_statements(backups: Backups) -> None:
+    """Who restores would run what stands there, and so would each drill."""
+    body = "SET @a = 'x;\nDELIMITER ;\nCREATE TABLE pwned (id INT);\n'"
+    with backups.engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE TRIGGER innocent BEFORE INSERT ON conversations FOR EACH ROW {body}")
+        try:
+            with pytest.raises(BackupError, match="cannot be told where the trigger innocent BEFORE INSERT ON conversations"):
+                backups.daily(quiet)
+        finally:
+            connection.exec_driver_sql("DROP TRIGGER innocent")
+    assert backups.daily(quiet).artefact
 
 
 def test_a_restore_that_stops_says_where_and_goes_on_from_there(backups: Backups, other: Engine, stack: Stack) -> None:
