@@ -59,6 +59,8 @@ def configure(settings: Settings) -> None:
     logging.captureWarnings(True)
     for name in (*_TICKING, *_TALKATIVE):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # It warns of an answer's headers and, at DEBUG, tells of each request, with the path: of BACKUP_PING_URL that is its key.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -5,7 +5,9 @@ import logging as standard
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import structlog
 from devstack.folder import PROJECT
 from devstack.ports import free_port
 from settings import get_settings
+from tasks.backups import ledger
 from tests.processes import Start, answers, wait_until
 from workers import logging, signals
 
@@ -49,6 +52,34 @@ def test_a_traceback_shows_no_variables(
     assert SECRET[::-1] not in written
     if log_format == "json":
         assert json.loads(written)["exception"]
+
+
+class BadHeaders(BaseHTTPRequestHandler):
+    """Answers with a line among the headers that is none, of which urllib3 warns."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nno header\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_the_key_in_the_path_of_a_request_is_not_logged(
+    environment: dict[str, str], root_logger: standard.Logger, capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BadHeaders) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{SECRET}/chat-{{job}}"
+        settings = get_settings().model_copy(update={"log_level": level, "backup_ping_url": url})
+        logging.configure(settings)
+        ledger.ping(settings, "daily", "")
+        server.shutdown()
+    standard.getLogger("tasks").info("pinged")
+    written = capsys.readouterr().err
+    assert "pinged" in written
+    assert SECRET not in written
 
 
 FORGED = "x\n2026-01-01T00:00:00Z [error    ] forged\x1b[2J\x9b\u202e"
