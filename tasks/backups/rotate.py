@@ -137,7 +137,9 @@ def missing(recorded: Iterable[tuple[str, str]], there: list[Shipped], keep: Map
     lacking = list[str]()
     for tier, most in keep.items():
         own = [archive for archive in there if archive.tier == tier]
-        names = {name for its_tier, name in recorded if its_tier == tier} - {archive.name for archive in own}
+        kind = FOLDERS.get(tier, "weekly")  # of the database's rows, which others may write, too
+        names = {name for its_tier, name in recorded if its_tier == tier and folder.kind_of(name) == kind}
+        names -= {archive.name for archive in own}
         # Its month is that of its name, or the next one.
         gone = [Shipped(tier if tier in FOLDERS else f"{folder.day_of(name):%Y-%m}", name, 0, committed=True) for name in names]
         first = min(sorted({archive.period for archive in own + gone})[-most:], default="")
