@@ -25,6 +25,8 @@ MOST_ANSWER_BYTES = 8 << 20
 LONGEST_COMPLAINT = 500
 """Signs of an error: S3 may put megabytes into it."""
 
+DOCTYPE = b"<!DOCTYPE"
+
 CONFIG = Config(
     connect_timeout=5,
     read_timeout=60,
@@ -59,9 +61,13 @@ class _Bounded(Watched):
 
 
 def _pieces(answer: Any) -> Iterator[bytes]:
-    size = 0
+    size, before = 0, b""
     while piece := answer.read(1 << 16):
         size += len(piece)
+        if DOCTYPE in before + piece:
+            answer.close()
+            raise HTTPError("the answer defines a document type, and so perhaps entities that swell: S3's never do")
+        before = piece[-len(DOCTYPE) :]
         if size > MOST_ANSWER_BYTES:
             answer.close()
             raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")

@@ -289,6 +289,19 @@ def test_an_error_of_s3_is_cut(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
     assert len(str(raised.value)) == len(raised.value.code) == s3.LONGEST_COMPLAINT
 
 
+@pytest.mark.parametrize("before", [0, (1 << 16) - 5], ids=["at the beginning", "across two pieces"])
+@pytest.mark.parametrize("status", [b"200", b"400"])
+def test_entities_of_s3_are_not_expanded(raw: Raw, bucket: tuple[S3Storage, Any], status: bytes, before: int) -> None:
+    """A hundred times seven megabytes of an answer of seven."""
+    xml = b" " * before + b'<!DOCTYPE x [<!ENTITY a "%s">]><Error><Code>%s</Code></Error>' % (b"k" * 9, b"&a;" * 9)
+    raw.answer = b"HTTP/1.1 %s x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(xml), xml)
+    with pytest.raises(s3.S3Error, match="defines a document type"), s3.asking():
+        bucket[1].list_objects_v2(Bucket="backups")
+    if status != b"200":
+        with pytest.raises(StorageUnavailableError), bucket[0].open("/files/1"):
+            pass
+
+
 def test_a_redirect_of_s3_to_nowhere_is_a_sentence(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:
     """botocore asks itself for the region, whose answer is a redirect again."""
     raw.answer = b"HTTP/1.1 301 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
