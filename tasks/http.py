@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager, Retry, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, NewConnectionError
 
@@ -46,6 +46,13 @@ class _Connection(Watched, HTTPConnection):
 
 class _TlsConnection(Watched, HTTPSConnection):
     pass
+
+
+POOLS: dict[str, type[HTTPConnectionPool]] = {
+    "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": _Connection}),
+    "https": type("Pool", (HTTPSConnectionPool,), {"ConnectionCls": _TlsConnection}),
+}
+"""For libraries' own managers of pools."""
 
 
 class NoAnswerError(Exception):

@@ -5,8 +5,11 @@ import sys
 from typing import Any
 
 from settings import ConfigurationError, Settings
+from tasks.deadline import Deadline
+from tasks.http import MOST_ANSWER_BYTES, POOLS
 
 FLUSH_SECONDS = 2.0
+REPORT_SECONDS = 30.0
 # What follows may be a token, a key or somebody's words: long runs without a blank, and the password in a URL.
 OPAQUE = re.compile(r"[\w\-:+/=.%]{48,}")
 LOGIN = re.compile(r"//[^/\s@]*@")
@@ -21,9 +24,28 @@ def start(settings: Settings) -> None:
     try:
         import sentry_sdk
         from sentry_sdk.integrations.celery import CeleryIntegration
+        from sentry_sdk.transport import HttpTransport
     except ImportError:
         raise ConfigurationError("SENTRY_DSN is set, but Sentry is not installed: pip install 'chat-workers[sentry]'") from None
+
+    class Transport(HttpTransport):
+        """Reads an answer for so long, and so much of it: Sentry's own would keep one without end."""
+
+        def _make_pool(self) -> Any:
+            pool = super()._make_pool()
+            pool.pool_classes_by_scheme = POOLS
+            return pool
+
+        def _request(self, method: str, endpoint_type: Any, body: Any, headers: Any) -> Any:
+            with Deadline(REPORT_SECONDS):
+                url = self._auth.get_api_url(endpoint_type)
+                answer = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
+                answer.read(MOST_ANSWER_BYTES)
+                answer.close()
+            return answer
+
     sentry_sdk.init(
+        transport=Transport,
         dsn=settings.sentry_dsn.get_secret_value(),
         send_default_pii=False,
         include_local_variables=False,

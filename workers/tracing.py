@@ -10,6 +10,8 @@ from typing import Any
 
 from db.engine import get_engine
 from settings import ConfigurationError, Settings
+from tasks.deadline import Deadline
+from tasks.http import MOST_ANSWER_BYTES, POOLS
 
 SERVICE = "chat-workers"
 # At most this much of a child's start and end: celery gives up on one that takes longer than 4 s to start.
@@ -38,7 +40,8 @@ def start(settings: Settings) -> None:
     sdk, export, exporter, resources, celery, redis, sqlalchemy = _modules()
     os.environ.setdefault("OTEL_SERVICE_NAME", SERVICE)
     provider = sdk.TracerProvider(resource=resources.Resource.create(), shutdown_on_exit=False)
-    provider.add_span_processor(export.BatchSpanProcessor(exporter.OTLPSpanExporter(timeout=EXPORT_SECONDS)))
+    sending = exporter.OTLPSpanExporter(timeout=EXPORT_SECONDS, session=_bounded_session())
+    provider.add_span_processor(export.BatchSpanProcessor(sending))
     celery.CeleryInstrumentor().instrument(tracer_provider=provider)
     redis.RedisInstrumentor().instrument(tracer_provider=provider)
     sqlalchemy.SQLAlchemyInstrumentor().instrument(tracer_provider=provider, engine=get_engine())
@@ -52,6 +55,29 @@ def flush() -> None:
         flushing = threading.Thread(target=provider.force_flush, daemon=True)
         flushing.start()
         flushing.join(FLUSH_SECONDS)
+
+
+def _bounded_session() -> Any:
+    import requests
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        """Reads an answer for so long, and so much of it: requests would keep one without end."""
+
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, **options)
+            self.poolmanager.pool_classes_by_scheme = POOLS
+
+        def send(self, *arguments: Any, **options: Any) -> Any:
+            with Deadline(EXPORT_SECONDS):
+                answer = super().send(*arguments, **options)
+                answer._content = answer.raw.read(MOST_ANSWER_BYTES)
+                answer.close()
+            return answer
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Adapter())
+    return session
 
 
 def _modules() -> tuple[Any, ...]:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import structlog
@@ -233,6 +236,50 @@ def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(enviro
         variables = {**os.environ, **environment, **own}
         subprocess.run([sys.executable, "-c", code], env=variables, cwd=PROJECT, check=True, timeout=60)
         assert server.asked >= 2
+
+
+def test_an_answer_without_end_to_what_is_told_is_not_kept(environment: dict[str, str]) -> None:
+    """As fast as this host sends it: else hundreds of megabytes a second."""
+    code = (
+        "import resource, time, workers.app, sentry_sdk\n"
+        "from settings import get_settings\n"
+        "from workers import error_reports, tracing\n"
+        "tracing.check(get_settings()); tracing.start(get_settings()); error_reports.start(get_settings())\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "tracing._provider[0].get_tracer('test').start_span('a span').end(); sentry_sdk.capture_message('a report')\n"
+        "tracing.flush(); error_reports.flush()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    with flooding() as port:
+        base = f"127.0.0.1:{port}"
+        own = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}", "SENTRY_DSN": f"http://key@{base}/42"}
+        variables = {**os.environ, **environment, **own}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=variables, cwd=PROJECT, check=True, timeout=60, stdout=subprocess.PIPE, text=True
+        )
+    assert int(done.stdout) < 50_000  # KiB
+
+
+@contextmanager
+def flooding() -> Iterator[int]:
+    """Answer whoever asks at this port, and go on for ever."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while True:
+                connection.sendall(bytes(1 << 20))
+
+    def run() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=run, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_error_of_the_database_shows_no_values(chat: Engine) -> None:
