@@ -60,7 +60,7 @@ class Tally:
     answered: int = 0
     """Messages that got an answer which shows the provider at work, whatever it said of the device."""
     failed: int = 0
-    """Messages that it could not take, or gave no answer to."""
+    """Recipients for whom it could not take a message, or gave no answer."""
     failure: str = ""
     credentials: str = ""
     """The reason of a credentials or configuration fault, if there was one."""

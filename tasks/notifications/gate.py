@@ -49,6 +49,7 @@ class Gate:
         self._proven: set[tuple[str, str]] = set()
         self._tripped: dict[str, str] = {}
         self._tripped_before: set[str] = set()
+        self._failing: set[tuple[str, int]] = set()
         self._probes: dict[str, Probe] = {}
 
     async def ask(self) -> tuple[tuple[str, ...], int]:
@@ -78,6 +79,7 @@ class Gate:
             if probe == "granted":
                 self._tallies[name].probed = True  # and nothing was there to probe with
         self._tripped_before = set(self._tripped)
+        self._failing.clear()
         tallies, self._tallies = self._tallies, {name: Tally() for name in self._tallies}
         return tallies
 
@@ -114,11 +116,12 @@ class Gate:
             return None
         return "its breaker is open" if self._states.get(provider) is BreakerState.OPEN else None
 
-    def note(self, provider: str, outcome: Outcome, device: str = "", environment: str = ANY) -> Outcome:
+    def note(self, provider: str, outcome: Outcome, device: str = "", environment: str = ANY, *, recipient: int = 0) -> Outcome:
         """Count what came back for a device's key; return what it means, given what is known of the provider.
 
-        A credentials fault or a pause stops this run's other messages at once. That a token is another app's may as well be our
-        configuration's fault until the provider has accepted something in that environment.
+        The failures of a recipient's devices are one: where they point may be his own choice. A credentials fault or a pause
+        stops this run's other messages at once. That a token is another app's may as well be our configuration's fault until
+        the provider has accepted something in that environment.
         """
         tally = self._tallies[provider]
         if self._probes.get(provider) == "in flight":
@@ -128,7 +131,8 @@ class Gate:
             tally.credentials = outcome.reason
             self._tripped[provider] = outcome.reason
         elif outcome.kind in _FAILURES:
-            tally.failed += 1
+            tally.failed += (provider, recipient) not in self._failing
+            self._failing.add((provider, recipient))
             tally.failure = outcome.reason
         else:
             tally.answered += 1

@@ -79,7 +79,7 @@ class Senders:
             log.exception("provider failed", lane=lane, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
         tried_as = f"{device.options.get('environment') or ANY}:{provider.identity}"
-        outcome = self.gate.note(lane, outcome, device.key, tried_as)
+        outcome = self.gate.note(lane, outcome, device.key, tried_as, recipient=delivery.notification.recipient_id)
         self._answers.append((lane, outcome, time.monotonic() - began, self.gate.now() - delivery.notification.created_at))
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")
