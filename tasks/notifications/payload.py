@@ -79,7 +79,8 @@ def fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> b
     """Return what `encode` makes of the text, cut at the end with an ellipsis where that is needed to be at most `limit` bytes.
 
     The cut never falls inside a grapheme cluster (an emoji with its modifiers, a family, a flag) unless that is longer than any
-    that people write. What does not fit even when empty is left empty: the provider's refusal then names the limit.
+    that people write, as a run of flags may be. What does not fit even when empty is left empty: the provider's refusal then
+    names the limit.
     """
     encoded = encode(text)
     if len(encoded) <= limit:
@@ -89,5 +90,5 @@ def fit(text: str, encode: Callable[[str], bytes], limit: int = MOST_BYTES) -> b
     # Clusters are looked for near the cut alone: in a run of flags each costs a look back to where the run begins.
     near = max(0, kept - LONGEST_CLUSTER)
     ends = [near + match.end() for match in _GRAPHEME.finditer(text[near : kept + LONGEST_CLUSTER])]
-    kept = max((end for end in ends if end <= kept), default=kept)
+    kept = max((end for end in ends if end <= kept), default=0 if min(ends, default=0) <= LONGEST_CLUSTER else kept)
     return encode(text[:kept] + ELLIPSIS if kept else "")

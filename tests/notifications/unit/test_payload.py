@@ -92,6 +92,11 @@ def test_where_there_is_no_room_at_all_nothing_is_left_of_the_text() -> None:
     assert fit("hello", lambda text: bytes(5000) + text.encode()) == bytes(5000)
 
 
+@pytest.mark.parametrize("kind", CLUSTERS)
+def test_where_not_even_the_first_character_fits_no_part_of_it_is_left(kind: str) -> None:
+    assert fitted(CLUSTERS[kind] * 5, size(CLUSTERS[kind] + ELLIPSIS) - 1) == ""
+
+
 texts = st.lists(st.sampled_from(list(CLUSTERS.values())), max_size=120)
 
 
