@@ -51,6 +51,7 @@ def start(settings: Settings) -> None:
         include_local_variables=False,
         max_request_body_size="never",
         before_send=scrub,
+        trace_propagation_targets=[],  # else whoever is asked over HTTP is told the DSN's key
         # A failed task is one report: celery's, not the log line's too.
         integrations=[CeleryIntegration(propagate_traces=False)],
     )

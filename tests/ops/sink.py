@@ -13,6 +13,7 @@ class Sink:
     def __init__(self, port: int) -> None:
         self.port = port
         self.arrived: list[tuple[str, bytes]] = []
+        self.headers: list[str] = []
 
     def bodies(self, path: str) -> bytes:
         return b"\n".join(body for at, body in self.arrived if path in at)
@@ -28,6 +29,7 @@ def sink() -> Iterator[Sink]:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             taken.arrived.append((self.path, body))
+            taken.headers.append(str(self.headers).lower())
             self.send_response(200)
             self.send_header("content-length", "2")
             self.end_headers()

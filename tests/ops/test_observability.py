@@ -238,6 +238,21 @@ def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(enviro
         assert server.asked >= 2
 
 
+def test_who_is_asked_over_http_is_not_told_where_errors_are_reported(environment: dict[str, str], receiver: Sink) -> None:
+    code = (
+        "from settings import get_settings\n"
+        "from tasks.backups.ledger import ping\n"
+        "from workers import error_reports\n"
+        "error_reports.start(get_settings())\n"
+        "ping(get_settings(), 'daily', '')"
+    )
+    own = {"BACKUP_PING_URL": f"http://127.0.0.1:{receiver.port}/ping", "SENTRY_DSN": "http://s3cret@127.0.0.1:1/1"}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment, **own}, cwd=PROJECT, check=True, timeout=60)
+    assert [path for path, _ in receiver.arrived] == ["/ping"]
+    assert "s3cret" not in receiver.headers[0]
+    assert "sentry" not in receiver.headers[0]
+
+
 def test_an_answer_without_end_to_what_is_told_is_not_kept(environment: dict[str, str]) -> None:
     """As fast as this host sends it: else hundreds of megabytes a second."""
     code = (
