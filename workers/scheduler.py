@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import structlog
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from workers import paused_entries
@@ -14,12 +16,15 @@ from workers.operations.reader import engine
 
 log = structlog.get_logger("workers.beat")
 
+REFRESH_SECONDS = 2.0
+
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]
     """RedBeat's own would write them at its start: a standby's file, or an older host's, would replace the holder's."""
 
     _written = False
     _paused: Collection[str] = ()
+    _refreshing = Thread()
 
     def setup_schedule(self) -> None:
         """Write nothing yet."""
@@ -35,11 +40,17 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
                 )
             super().setup_schedule()
             self._written = True
-        # What beat knew of them holds while MySQL is away, or silent for longer than a tick can wait.
-        with suppress(SQLAlchemyError):
-            paused_entries.refresh(engine(), get_redis(self.app))
+        # What beat knew of them holds while MySQL is away, or takes longer than a tick can wait: a byte at a time, for ever.
+        if not self._refreshing.is_alive():
+            self._refreshing = Thread(target=self._refresh, daemon=True)
+            self._refreshing.start()
+        self._refreshing.join(REFRESH_SECONDS)
         self._paused = paused_entries.paused(get_redis(self.app))
         return float(super().tick(*arguments, **options))
+
+    def _refresh(self) -> None:
+        with suppress(SQLAlchemyError, RedisError):
+            paused_entries.refresh(engine(), get_redis(self.app))
 
     def maybe_due(self, entry: Any, **options: Any) -> float:
         """Send an entry that is due, unless an operator has paused it: then it stays due."""
