@@ -13,6 +13,7 @@ from binascii import a2b_base64, a2b_qp
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from mmap import ACCESS_READ, mmap
 from typing import Any
 
@@ -101,12 +102,10 @@ class _Inside:
                 raise FaultError(Kind.BROKEN, "a zip behind other bytes")
             self._member(pieces(data, begin, end), depth, alone=True)
         for name, at in formats.behind(data, partial(self._count, "marks of archives")):
-            if name not in WALKED:
+            if name not in WALKED or (name == "pdf" and "ole2" in found):  # viewers open that one wherever it lies
                 found.add(name)
             elif whole and name not in found and not found & formats.STORING:
-                self._count("streams")
-                if _begins(name, data, at):
-                    raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
+                self._refuse(name, data, at)
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
         if found & {"rtf", "xml"} and EMBEDDED.search(data):
@@ -117,6 +116,23 @@ class _Inside:
                 self._member(self._streams(name, data), depth, alone=name != "gz")
             else:
                 WALKS[name](self, data, depth)
+
+    def _refuse(self, name: str, data: Data, at: int) -> None:
+        """Raise FaultError if one of WALKED does begin where it seems to."""
+        self._count("streams")
+        if _begins(name, data, at):
+            raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
+
+    def _refuse_between(self, data: Data, members: Iterable[tuple[int, int]]) -> None:
+        """Raise FaultError if something begins in an archive's bytes that are in none of its members, which lie in order."""
+        end, gaps = 0, list[Iterator[bytes]]()
+        for begin, stop in (*members, (len(data), 0)):
+            gaps.append(pieces(data, end, begin))
+            end = stop
+        with stored(chain.from_iterable(gaps)) as between:
+            for name, at in formats.behind(between, partial(self._count, "marks of archives")):
+                if name in WALKED and name != "zip":  # of which each member's header is the beginning
+                    self._refuse(name, between, at)
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
         """Look at a file in another; have it scanned `alone` where clamd may not unpack it."""
@@ -149,7 +165,7 @@ class _Inside:
             at = rest.start()
 
     def _tar(self, data: Data, depth: int) -> None:
-        at = 0
+        at, members = 0, list[tuple[int, int]]()
         while any(header := data[at : at + TAR_BLOCK]):
             kind, told = header[156:157], header[124:136].strip(b" \0")
             if not is_tar(header) or not re.fullmatch(rb"[0-7]*", told):
@@ -161,12 +177,16 @@ class _Inside:
                 raise FaultError(Kind.BROKEN, "a tar with sizes that clamd does not read")
             if size:
                 self._member(pieces(data, at, at + size), depth)
+                members.append((at, at + size))
             at += -(-size // TAR_BLOCK) * TAR_BLOCK
         if SOMETHING.search(data, at):
             raise FaultError(Kind.BROKEN, "a tar with bytes behind its end")
+        self._refuse_between(data, members)
 
     def _zip(self, data: Data, depth: int) -> None:
-        for member in zips.members(data, self._most_inside):
+        members = zips.members(data, self._most_inside)
+        self._refuse_between(data, ((member.begin, member.begin + member.packed_bytes) for member in members))
+        for member in members:
             self.types.add(f"zip {zips.METHODS.get(member.method, member.method)}")
             if member.name.endswith(b"vbaProject.bin") or b"/macrosheets/" in member.name or member.name.startswith(ODF_MACROS):
                 self.types.add(MACROS)
@@ -183,7 +203,7 @@ class _Inside:
             for name, content in ole2.streams(data):
                 if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):
                     raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
-                self._member([content], depth, whole=False)
+                self._member([content], depth, whole=ole2.FILE.fullmatch(name) is not None)
                 for found in ole2.PACKAGE.finditer(content):
                     self._member([content[found.end() :][: int.from_bytes(found[1], "little")]], depth)
                 for found in ole2.OBJECT.finditer(content):

@@ -67,7 +67,8 @@ TYPES = {
         # Named by ATTACHMENTS_BLOCKED_TYPES alone: there is nothing to open in them.
         EXECUTABLE:   rb"MZ|\x7fELF|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe|L\0{3}\x01\x14\x02\0|dex\n0",
         "script":     rb"(?:\xef\xbb\xbf)?\s*(?:#!|@echo |<\?php|<script|<job|<package|<scriptlet)",
-        "svg":        rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->|<!doctype svg[^>]*>)*+<(?:svg:)?svg[\s>]",
+        "svg":        rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->|<!doctype[^[>]*(?:\[.*?\]\s*)?>)*+"
+                      rb"<(?:[^\s<>/:]++:)?svg[\s/>]",
     }.items()
 }  # fmt: skip
 LEAVES = frozenset({EXECUTABLE, "script", "svg", "rtf", "xml", MACROS})
@@ -105,7 +106,7 @@ BEHIND = {
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
         b"PK\3": (0, "zip", rb"PK\x03\x04.{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
         b"ust": (257, "tar", rb".{257}ustar"),
-        b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:/(?!\*)|%|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
+        b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:[/%]|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
     }.items()
 }  # fmt: skip
 SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABC" if len(few) == 3 else b"ABABA" for few in BEHIND))

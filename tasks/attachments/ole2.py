@@ -30,6 +30,8 @@ ENCRYPTED = {
         "worddocument": rb"\xec\xa5.{9}[" + re.escape(bytes(range(1, 256, 2))) + b"]",
     }.items()
 }
+# What is attached to a mail, or embedded as it is; other streams are parts of a document.
+FILE = re.compile(r"__substg1\.0_37010102|package|contents")
 # A file that was dropped into a document has its names and path before it, then its size.
 PACKAGE = re.compile(rb"\A.{4}\x02\0[^\0]{0,999}\0[^\0]{0,999}\0.{8}[^\0]{0,999}\0(.{4})", re.DOTALL)
 # What is embedded in a presentation: a flag, the record's type and size, then as it is, or its size and packed.

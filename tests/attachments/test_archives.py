@@ -21,7 +21,7 @@ from tasks.attachments import archives
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
-from .samples import PNG, mail, ole2, tarred, zipped
+from .samples import PNG, mail, ole2, pdf, tarred, zipped
 
 OFFICE = ole2({"WordDocument": b"hello " * 999})
 LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
@@ -61,11 +61,11 @@ def with_member_twice() -> bytes:
     return file.getvalue()
 
 
-def with_signatures() -> bytes:
+def with_signatures(signature: bytes = b"x" * 16) -> bytes:
     """Return an APK's likeness: a block of signatures between the members and the directory."""
     content = zipped(b"hello")
     at = content.index(b"PK\x01\x02")
-    block = struct.pack("<Q", 40) + b"x" * 16 + struct.pack("<Q", 40) + b"APK Sig Block 42"
+    block = struct.pack("<Q", 40) + signature + struct.pack("<Q", 40) + b"APK Sig Block 42"
     end = bytearray(content[at:])
     struct.pack_into("<L", end, end.rfind(b"PK\x05\x06") + 16, at + len(block))
     return content[:at] + block + bytes(end)
@@ -179,6 +179,11 @@ def fault(content: bytes) -> FaultError | None:
         "behind a picture, its directory where it says": PNG + with_directory_elsewhere(len(PNG)),
         "behind an Office document, with a comment that looks like an end": OFFICE + streamed()[:-2] + b"\4\0PK\5\6",
         "behind an Office document, its directory where it says": OFFICE + with_directory_elsewhere(len(OFFICE)),
+        "attached to a mail, behind a picture": ole2({"__substg1.0_37010102": PNG + streamed() + b"x", "z": bytes(1 << 18)}),
+        "before a PDF": streamed() + pdf(EICAR),
+        "before a gzip": streamed() + gzip.compress(b"hello " * 99),
+        "with a PDF before its directory, as signatures stand there": with_signatures(pdf(EICAR)),
+        "with a PDF in a comment": streamed(comment=pdf(EICAR)),
         "behind a tar and a byte": tarred(b"hello") + b"x" + streamed() + b"x",
         "with another directory": with_another_directory(),
         "behind a padded gzip": gzip.compress(b"x") + bytes(99) + streamed(),
@@ -241,6 +246,13 @@ def test_a_zip_that_programs_find_from_the_end_of_another_file_is_looked_into(pu
     scanned = list[bytes]()
     assert "zip LZMA" in archives.look(content[put], 1 << 27, lambda data: scanned.append(bytes(data)))
     assert scanned == [hidden]
+
+
+def test_a_pdf_that_viewers_find_in_or_behind_an_office_document_is_looked_into() -> None:
+    for content in (OFFICE + pdf(EICAR), ole2({"WordDocument": b"hello " * 999 + pdf(EICAR)})):
+        scanned = list[bytes]()
+        archives.look(content, 1 << 27, scanned.append)  # type: ignore[arg-type]
+        assert scanned == [EICAR]
 
 
 def test_a_gzip_that_seems_to_begin_in_a_photo_is_no_fault() -> None:
@@ -326,6 +338,7 @@ def test_a_zip64_end_that_says_the_same_is_believed() -> None:
         "an xz cut short": lzma.compress(EICAR)[:-20],
         "a tar.xz cut short": lzma.compress(tarred(os.urandom(9999)))[:-2000],
         "a tar cut short": tarred(bytes(9999))[:4096],
+        "a tar with a PDF in its padding": tarred(b"hello").replace(b"hello".ljust(512, b"\0"), b"hello" + pdf(b"x")[9:516]),
         "two tars": tarred(b"hello") + tarred(EICAR),
         "a tar with another size in an extension": with_pax_size(),
         "a gzip before a zip": gzip.compress(b"hello") + zipped(EICAR) + b"x",

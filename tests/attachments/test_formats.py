@@ -111,6 +111,7 @@ HIDDEN = {
     "a PDF behind a picture": PNG + pdf(EICAR, b""),
     "a PDF behind a picture, with NULs for blanks": PNG + pdf(EICAR, b"").replace(b" obj\n<<", b"\0obj\0<<\0"),
     "a PDF behind a picture, with comments": PNG + pdf(EICAR, b"").replace(b" 0 obj\n<< /", b" 0%x\nobj<</!x 1/"),
+    "a PDF behind a picture, with a star": PNG + pdf(EICAR, b"").replace(b"obj\n<< /", b"obj\n<</*/ 1/"),
     "a PDF behind a page": b"<html>" + pdf(EICAR, b""),
     "a PDF without its header": pdf(zlib.compress(EICAR), b"/Filter /FlateDecode").replace(b"%PDF-1.4", b"%"),
     "a mail with other ends of lines": mail(EICAR).replace(b"\n", b"\r"),
@@ -276,6 +277,8 @@ REFUSED = {
     "a part of a page": b"<div><script>alert(1)</script></div>",
     "a page in UTF-16": "\ufeff<html>".encode("utf-16-le"),
     "svg": b'<?xml version="1.0"?>\n<!-- a comment -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "svg with entities": b'<!DOCTYPE svg [<!ENTITY a "b">]><svg xmlns="http://www.w3.org/2000/svg"/>',
+    "svg by another name": b'<s:svg xmlns:s="http://www.w3.org/2000/svg"/>',
     "macros": zipped(b"x", "word/vbaProject.bin"),
     "pdf": pdf(b"hello"),
 }
