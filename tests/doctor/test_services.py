@@ -123,7 +123,7 @@ def test_a_redis_that_would_lose_messages(ask: Ask, redis: Redis, stack: Stack, 
 
 
 def test_a_redis_that_is_full(ask: Ask, redis: Redis) -> None:
-    redis.config_set("maxmemory", "1200000")
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] * 1.05))
     try:
         assert "raise maxmemory" in fault(ask("redis"))
     finally:
