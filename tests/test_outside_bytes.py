@@ -21,7 +21,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from settings import ConfigurationError, parse_broker
+from settings import ConfigurationError, Settings, parse_broker
 from tasks import s3
 from tasks.attachments import archives
 from tasks.attachments.clamd import ClamdUnavailableError, Version, read_version
@@ -34,9 +34,12 @@ from tasks.backups import manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup
 from tasks.backups.scan import DumpScan, only_tables
+from tasks.backups.ship import Bucket
+from tasks.words import size as size_in_words
 from tests.attachments.samples import tarred
 from workers.flower import read_users
 from workers.gateway import tokens
+from workers.json_text import json_text
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -105,6 +108,32 @@ SIGNED = manifest.compose(a_manifest(), b"secret", iterations=1)
 def test_what_is_no_manifest_is_refused(text: bytes) -> None:
     with pytest.raises(BackupError):
         manifest.parse(text, "chat.sql.zst")
+
+
+FAR = int("9" * 4000)
+NO_NUMBERS: list[dict[str, Any]] = [
+    {"plain_bytes": FAR},
+    {"milliseconds": 1 << 64},
+    {"tables": {"messages": {"rows": FAR, "sha256": "0" * 64}}},
+    {"members": [{"name": "a", "bytes": FAR, "sha256": "0" * 64}]},
+    {"binlog": {"file": "a", "position": FAR}},
+    {"created_at": "9999-12-31T23:59:59-12:00"},
+    {"created_at": "0001-01-01T00:00:00+12:00"},
+]
+
+
+@pytest.mark.parametrize("claim", NO_NUMBERS, ids=lambda claim: next(iter(claim)))
+def test_a_manifest_whose_numbers_cannot_be_shown_is_refused(claim: dict[str, Any]) -> None:
+    claimed = json.dumps(a_manifest().model_dump(mode="json") | claim).encode() + b"\n"
+    with pytest.raises(BackupError, match=f"is damaged: {next(iter(claim))}"):
+        manifest.parse(claimed, "chat.sql.zst")
+
+
+def test_whatever_rows_a_manifest_claims_their_sum_can_be_shown() -> None:
+    rows = {"rows": manifest.MOST, "sha256": "0" * 64}
+    claimed = json.dumps(a_manifest().model_dump(mode="json") | {"tables": {f"{n:x}": rows for n in range(8500)}})
+    parsed = manifest.parse(claimed.encode() + b"\n", "chat.sql.zst").manifest
+    assert str(8500 * manifest.MOST) in json_text({"rows": parsed.rows})
 
 
 @given(st.integers(0, len(SIGNED) - 1), st.binary(max_size=3))
@@ -279,6 +308,16 @@ def test_an_answer_of_s3_that_does_not_end_is_not_kept(
         bucket[1].list_objects_v2(Bucket="backups")
     with pytest.raises(StorageUnavailableError), bucket[0].open("/files/1"):
         pass
+
+
+@pytest.mark.parametrize("size", ["9" * 4000, "-" + "9" * 4000, "9" * 25])
+def test_whatever_size_a_bucket_claims_it_can_be_shown(raw: Raw, bucket: tuple[S3Storage, Any], size: str) -> None:
+    listed = f"<List><Contents><Key>2026-11/backup_chat_week_20261122.tar.enc</Key><Size>{size}</Size></Contents></List>"
+    raw.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(listed), listed.encode())
+    places = {"database_url": "mysql+pymysql://a@b/c", "celery_broker_url": "redis://b", "backup_s3_uri": "s3://backups"}
+    [archive] = Bucket(Settings.model_validate(places)).shipped()
+    assert size_in_words(archive.bytes)
+    assert json_text({"bytes": archive.bytes})
 
 
 def test_an_error_of_s3_is_cut(raw: Raw, bucket: tuple[S3Storage, Any]) -> None:

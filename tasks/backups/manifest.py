@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import os
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -24,6 +25,11 @@ Kind = Literal["daily", "weekly", "day"]
 """A dump, an archive of a week's, or of one on its way to S3."""
 Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+MOST = 1 << 46
+"""Bytes, 70 TB, and more than S3 takes as an object: so do sums of whatever a manifest or a listing claims have 64 bits."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+# In UTC too these have four digits, wherever they were written.
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
 
 
 class _Strict(BaseModel):
@@ -33,7 +39,7 @@ class _Strict(BaseModel):
 class Table(_Strict):
     """A table of a dump: its rows, and the SHA-256 of its INSERT statements as written."""
 
-    rows: int = Field(ge=0)
+    rows: Count
     sha256: Sha256
 
 
@@ -41,7 +47,7 @@ class Member(_Strict):
     """A file of an archive."""
 
     name: str
-    bytes: int = Field(ge=0)
+    bytes: Count
     sha256: Sha256
 
 
@@ -57,7 +63,7 @@ class Binlog(_Strict):
     """Where the server's binary log stood when the dump's snapshot began, or on MySQL just before; replay goes on there."""
 
     file: str
-    position: int = Field(ge=0)
+    position: Count
     gtid: str = ""
 
 
@@ -67,12 +73,12 @@ class Manifest(_Strict):
     format: Literal[1] = 1
     kind: Kind
     name: str
-    created_at: AwareDatetime
-    bytes: int = Field(ge=0)
+    created_at: Moment
+    bytes: Count
     sha256: Sha256
-    plain_bytes: int = Field(ge=0)
+    plain_bytes: Count
     """Before compression (a dump) or encryption (an archive)."""
-    milliseconds: int = Field(ge=0)
+    milliseconds: Count
     database: str = ""
     server: str = ""
     client: str = ""

@@ -151,8 +151,8 @@ class Bucket:
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
                     kind = FOLDERS.get(month, "weekly" if MONTH.fullmatch(month) else "")
                     if kind and kind == folder.kind_of(name.removesuffix(manifest.SUFFIX)):
-                        versions.setdefault(entry["Key"], []).append((entry.get("VersionId", ""), entry["Size"]))
-                        sizes[month, name] = entry["Size"]
+                        sizes[month, name] = size = max(0, min(entry["Size"], manifest.MOST))
+                        versions.setdefault(entry["Key"], []).append((entry.get("VersionId", ""), size))
         self._versions |= versions if self._lock_days else {}
         return [
             Shipped(month, name, size, committed=(month, name + manifest.SUFFIX) in sizes)
