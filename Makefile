@@ -105,6 +105,9 @@ lock: setup  ## resolve the dependencies anew: all of them first, then what the 
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/runtime.txt
+	$(BIN)/uv pip compile pyproject.toml --extra opentelemetry --extra sentry --constraint requirements/dev.txt \
+	  --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --quiet \
+	  --output-file requirements/telemetry.txt
 	$(BIN)/uv pip compile pyproject.toml --extra bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements/bench.txt
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile - --constraint requirements/dev.txt --universal --python-version 3.11 \

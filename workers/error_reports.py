@@ -26,7 +26,9 @@ def start(settings: Settings) -> None:
         from sentry_sdk.integrations.celery import CeleryIntegration
         from sentry_sdk.transport import HttpTransport
     except ImportError:
-        raise ConfigurationError("SENTRY_DSN is set, but Sentry is not installed: pip install 'chat-workers[sentry]'") from None
+        raise ConfigurationError(
+            "SENTRY_DSN is set, but Sentry is not installed: pip install --require-hashes -r requirements/telemetry.txt"
+        ) from None
 
     class Transport(HttpTransport):
         """Reads an answer for so long, and so much of it: Sentry's own would keep one without end."""

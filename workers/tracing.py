@@ -29,7 +29,8 @@ def check(settings: Settings) -> None:
         _modules()
     except ImportError:
         raise ConfigurationError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'chat-workers[opentelemetry]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed:"
+            " pip install --require-hashes -r requirements/telemetry.txt"
         ) from None
 
 

@@ -14,7 +14,7 @@ from devstack.folder import PROJECT
 
 SHARE = "share/chat-workers/"
 PROGRAMS = ("db", "tasks", "workers", "beat_schedule.py", "flowerconfig.py", "settings.py")
-FILES = (".env.example", "CHANGELOG.md", "Procfile", "deploy", "docs", "requirements/runtime.txt")
+FILES = (".env.example", "CHANGELOG.md", "Procfile", "deploy", "docs", "requirements/runtime.txt", "requirements/telemetry.txt")
 
 
 def build(folder: Path, target: str = "wheel", sources: Path = PROJECT) -> Path:
