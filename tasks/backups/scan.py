@@ -44,7 +44,8 @@ def _trigger(escaped: bytes, comment: bytes) -> re.Pattern[bytes]:
     comments = (rb"(?>%s.*?\*/)" % comment, rb"(?:#|--[ \t\r])[^\n]*+", rb"--(?=\n)")
     body = b"|".join([*(text % (sign, sign, sign) for text, sign in zip(texts, SIGNS, strict=True)), *code, *comments])
     name = rb"`(?:[^`\n]++|``)*+`"
-    head = rb"%s;\n/\*!\d+ CREATE\*/ (?:/\*!\d+ DEFINER=%s@%s\*/ )?/\*!\d+ " % (DELIMITER, name, name)
+    definer = rb"DEFINER=%s(?:@%s)?" % (name, name)
+    head = rb"%s;\n/\*!\d+ CREATE(?:\*/ (?:/\*!\d+ %s\*/ )?/\*!\d+)? (?:%s )?TRIGGER " % (DELIMITER, definer, definer)
     return re.compile(rb"%s(?:%s)*+;;%s" % (head, body, DELIMITER), re.DOTALL)
 
 

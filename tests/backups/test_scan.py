@@ -172,6 +172,15 @@ def test_a_trigger_is_read_as_its_own_sql_mode_has_it() -> None:
     scanned(with_trigger("SET @a = '\\', @b = ';'", "NO_BACKSLASH_ESCAPES"), 64)
 
 
+@pytest.mark.parametrize(
+    "head", ["CREATE*/ /*!50003", "CREATE DEFINER=`a``b`@`%`", "CREATE*/ /*!50017 DEFINER=`role`*/ /*!50003"]
+)
+def test_a_trigger_is_known_by_whichever_head_a_client_gives_it(head: str) -> None:
+    text = with_trigger("SET @a = 1").replace(b"CREATE*/ /*!50017 DEFINER=`a b`@`%`*/ /*!50003", head.encode())
+    assert head.encode() in text
+    assert b"TRIGGER" not in b"".join(only_tables([text], ["messages"], triggers=False))
+
+
 def test_what_a_column_is_called_ends_no_statement() -> None:
     text = MARIADB.replace(b"`id` int(11)\n", b"`k;\nDELIMITER z` int(11)\n")
     assert text != MARIADB
