@@ -305,7 +305,8 @@ class Backups:
                 return (bucket, kept[0]), older, there
         elif backup := folder.newest(into, "weekly" if tier == "weekly" else "daily", today):
             return backup, [], []
-        raise BackupError(f"there is no {tier} backup in {self.settings.backup_s3_uri if tier == 'monthly' else into} to drill")
+        place = self.settings.backup_s3_uri if tier == "monthly" else into
+        raise BackupError("; ".join([f"there is no {tier} backup in {place} to drill", *run.ignored[:3]]))
 
     def _needed_bucket(self) -> Bucket:
         if (bucket := self.bucket) is None:

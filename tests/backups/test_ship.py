@@ -345,6 +345,9 @@ def test_a_drill_of_the_bucket_proves_the_newest_that_is_genuine_and_misses_one_
     bucket.put_object(Key=f"{prefix(whole)}weekly/{name}{manifest.SUFFIX}", Body=b"junk")
     with pytest.raises(BackupError, match=f"^not in {whole.settings.backup_s3_uri} as shipped.*: {name}$"):
         shipping.drill(quiet, tier="monthly")
+    bucket.put_object(Key=f"{prefix(whole)}{month(whole)}/{name}{manifest.SUFFIX}", Body=b"junk")
+    with pytest.raises(BackupError, match=r"^there is no monthly backup in s3://.* to drill; weekly/.* counts as nothing: "):
+        shipping.drill(quiet, tier="monthly")
 
 
 class EndlessLists(BaseHTTPRequestHandler):
