@@ -58,11 +58,11 @@ MAIL_ENCODING = re.compile(
     rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t]){0,99}?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
 )
 CR_LINES = re.compile(rb"\r(?:MIME-Version|Content-Type|Content-Transfer-Encoding):", re.IGNORECASE)
-NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/"})
+NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
 PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
 EMBEDDED = re.compile(
-    rb"(?<!\\)(?:\\\\)*+\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
+    rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
     # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
     rb"|<!ENTITY\s[^\"'>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
     rb"|<\?xml\b[^>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"
@@ -194,7 +194,7 @@ class _Inside:
                 continue  # the first is clamd's to say, the second is opened by none
             begin, stop = member.begin, member.begin + member.packed_bytes
             make = ZIP_MEMBERS.get(member.method)
-            content = _expanded("a zip's member", make(), data, begin, stop) if make else pieces(data, begin, stop)
+            content = _filling(make(), data, begin, stop) if make else pieces(data, begin, stop)
             self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth)
 
     def _ole2(self, data: Data, depth: int) -> None:
@@ -289,7 +289,7 @@ def _gives(data: Data, at: int) -> bool:
 @contextmanager
 def stored(chunks: Iterable[bytes]) -> Iterator[Data]:
     """Yield all chunks as one: one chunk as it is, more from a temporary file."""
-    chunks = iter(chunks)
+    chunks = filter(None, chunks)
     first, second = next(chunks, b""), next(chunks, None)
     if second is None:
         yield first
@@ -323,6 +323,12 @@ def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Gener
     return at - len(expander.unused_data)
 
 
+def _filling(expander: Any, data: Data, at: int, stop: int) -> Iterator[bytes]:
+    """Yield a zip's member. Raise FaultError if it does not end where its packed bytes do."""
+    if (yield from _expanded("a zip's member", expander, data, at, stop)) != stop:
+        raise FaultError(Kind.BROKEN, "a zip's member with bytes behind its end")
+
+
 def _unencrypted(manifest: Iterable[bytes]) -> Iterator[bytes]:
     """Yield an OpenDocument file's manifest. Raise FaultError if it lists what is encrypted."""
     read = b""
@@ -354,15 +360,20 @@ def _resolved(text: bytes) -> bytes:
 
 
 def _from_base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what letters stand for; those behind a padding begin anew, as some decoders have it."""
     letters = b""
     for chunk in chunks:
-        letters += chunk.translate(None, NO_BASE64)
+        *padded, letters = re.split(b"=+", letters + chunk.translate(None, NO_BASE64))
+        yield from map(_padded, padded)
         whole = len(letters) & ~3
         if whole:
             yield a2b_base64(letters[:whole])
         letters = letters[whole:]
-    if len(letters) > 1:
-        yield a2b_base64(letters + b"==")
+    yield _padded(letters)
+
+
+def _padded(letters: bytes) -> bytes:
+    return a2b_base64(letters[: len(letters) - (len(letters) % 4 == 1)] + b"==")
 
 
 def _inflated(data: Data, at: int) -> Iterator[bytes]:

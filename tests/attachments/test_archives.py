@@ -71,6 +71,15 @@ def with_signatures(signature: bytes = b"x" * 16) -> bytes:
     return content[:at] + block + bytes(end)
 
 
+def with_bytes_behind_a_member(more: bytes) -> bytes:
+    """Return a zip whose member is packed in more bytes than it expands from."""
+    content = bytearray(zipped(b"hello"))
+    (packed,), at = struct.unpack_from("<L", content, 18), content.index(b"PK\x01\x02")
+    for place, number in ((18, packed), (at + 20, packed), (content.rfind(b"PK\x05\x06") + 16, at)):
+        struct.pack_into("<L", content, place, number + len(more))
+    return bytes(content[:at] + more + content[at:])
+
+
 def with_another_method() -> bytes:
     """Return a zip whose one member is deflated by the directory, and LZMA by its own header."""
     content = zipped(EICAR)
@@ -183,6 +192,7 @@ def fault(content: bytes) -> FaultError | None:
         "before a PDF": streamed() + pdf(EICAR),
         "before a gzip": streamed() + gzip.compress(b"hello " * 99),
         "with a PDF before its directory, as signatures stand there": with_signatures(pdf(EICAR)),
+        "with a PDF behind what a member expands from": with_bytes_behind_a_member(pdf(EICAR)),
         "with a PDF in a comment": streamed(comment=pdf(EICAR)),
         "behind a tar and a byte": tarred(b"hello") + b"x" + streamed() + b"x",
         "with another directory": with_another_directory(),
@@ -216,6 +226,7 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         zipped(b"hello"),
         streamed(),
         streamed(members=2000),
+        with_bytes_behind_a_member(b""),
         with_signatures(),
         zipped(b"hello") + bytes(100_000),
         zipped(b"hello") + b"tail " * 20_000,
@@ -224,6 +235,8 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         tarred(b"hello"),
         b"PK\x05\x06" + bytes(18),
         b"text PK\x05\x06",
+        b"\xff\xfe" + bytes(1 << 20),
+        b"To: b\nContent-Transfer-Encoding: base64\n\n====",
         PNG + b"PK\x05\x06" * 99 + bytes(99),
         ole2({"PowerPoint Document": b"x" * 5000 + streamed() + b"x" * 5000}),
         bytes(99),

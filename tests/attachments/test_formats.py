@@ -70,6 +70,9 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     ),
     "a mail with headers of 40 kB": lambda content: b"X-Trace: " + b"x\n " * 13_000 + b"x\n" + mail(content),
     "a mail with headers of a megabyte": lambda content: b"X-Trace: 1\n" * 100_000 + mail(content),
+    "a mail padded in its middle": lambda content: (
+        b"To: b\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(content[:1]) + base64.b64encode(content[1:])
+    ),
     "a mail encoded in a mail": lambda content: (
         b"To: b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(mail(content))
     ),
@@ -91,6 +94,7 @@ HIDDEN = {
     "a 7z with BZip2 behind a picture": PNG + bytes(100) + UNLISTED["7z BZip2"],
     "a zst in an object in RTF": b"{\\rtf1{\\object\\objemb{\\*\\objdata 28b52ffd}}}",
     "a zst in an object in one XML": b"<?xml version='1.0'?><office:document><office:binary-data>KLUv/Q==</office:binary-data>",
+    "a zst in RTF, behind a byte of its own": b"{\\rtf1{\\object\\objemb {\\bin1 \\\\objdata 28b52ffd}}}",
     "a zst in one XML with another prefix": b"<?xml version='1.0'?><o-x:document><o-x:binary-data>KLUv/Q==</o-x:binary-data>",
     "a zst in one XML in UTF-16": "\ufeff<?xml version='1.0'?><w:document><w:binData>KLUv/Q==</w:binData>".encode("utf-16-le"),
     "a zst in one XML in UTF-32": "<?xml version='1.0'?><w:document><w:binData>KLUv/Q==</w:binData>".encode("utf-32-be"),
