@@ -25,14 +25,14 @@ RESCAN_PAGE = 500
 # A row calls for a scan if nobody has an entry for it, or its flags were reset after a verdict. It is blocked, too, if it names
 # another file than the one that was scanned (names may differ by a letter's case alone), or is served without a verdict of
 # ours: a client wrote its flags. What is older than the workers and served is dealt with as an operator has chosen; an id that
-# no AUTO_INCREMENT gives was a client's choice.
+# no AUTO_INCREMENT gives was a client's choice, and so is one below the boundary that the walk has been past.
 HISTORIC = """a.id BETWEEN 1 AND :boundary AND COALESCE(a.created_at <= :since, TRUE)
           AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
     SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
       WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY)) THEN 'block'
       WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
-        WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block')
+        WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block', 'forged')
         WHEN s.verdict IN ('clean', 'released') OR (s.verdict = 'waiting' AND {HISTORIC}) THEN ''
         ELSE 'block' END
       WHEN a.scanned_for_virus THEN ''
@@ -70,6 +70,8 @@ ENTER = text(f"""
 BLOCK = text("""
     UPDATE message_attachments SET scanned_for_virus = FALSE, is_safe = FALSE WHERE id IN :ids
 """)
+# So that flags written once more are not taken for those of a row that waits and is from before the workers.
+FORGED = text("UPDATE worker_scans SET verdict = 'unverified' WHERE attachment_id IN :ids AND verdict = 'waiting'")
 
 # The walks by their names in `worker_scan_walks`.
 OLDER, RESCAN = "patrol", "renewal"
@@ -85,8 +87,10 @@ MOVE = text("""
 """)
 
 # What was there before the workers, as far as no dump has brought its records along: its last id, and the time. The choice is 0
-# until an operator has made one, for rows of then that are served: only the walks look for them, page by page.
-CHOICES = (None, "scan", "block")
+# until an operator has made one, for rows of then that are served: only the walks look for them, page by page. It is 3 once the
+# walk has been through them all since: each has its record, and what has none was made by a client.
+CHOICES = (None, "scan", "block", "scan")
+ALL_SEEN = text("UPDATE worker_scan_walks SET database_version = 3 WHERE walk = 'history' AND database_version = 1")
 BEGIN_HISTORY = text("""
     REPLACE INTO worker_scan_walks (walk, position, database_version, moved_at)
     SELECT 'history', COALESCE(MAX(id), 0), MAX(id) IS NULL, NOW(3) FROM message_attachments
@@ -142,6 +146,8 @@ def find_older(engine: Engine, *, page: int = PAGE) -> int:
         first = _walk(connection, OLDER).position
         rows = connection.execute(ONWARD, {"first": first, "rows": page, **past._mapping}).all()
         _move(connection, OLDER, min(rows[-1].id + 1, HIGHEST_ID) if len(rows) == page else LOWEST_ID, 0)
+        if len(rows) < page and past.choice == 1:
+            connection.execute(ALL_SEEN)
         return _enqueue(rows, RESCANS, connection)
 
     return transact(engine, walk)
@@ -193,14 +199,16 @@ def history(engine: Engine) -> "Row[Any]":
 
 
 def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> int:
-    ask, block, scan = ([row.id for row in rows if row.todo == todo] for todo in ("ask", "block", "scan"))
+    ask, block, scan, forged = ([row.id for row in rows if row.todo == todo] for todo in ("ask", "block", "scan", "forged"))
     if ask:
         log.warning(f"{len(ask)} attachments or more are served unscanned: choose by chat-workers attachments history")
-    if block:
-        connection.execute(BLOCK, {"ids": block})
-    if due := scan + block:
+    if block or forged:
+        connection.execute(BLOCK, {"ids": block + forged})
+    if due := scan + block + forged:
         connection.execute(DROP_OTHERS, {"ids": due})
         connection.execute(ENTER, {"ids": due, "lane": lane})
+    if forged:
+        connection.execute(FORGED, {"ids": forged})
     return len(due)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, TextClause, text
 
-from db.identity import BELOW_ALL, IS_ANOTHERS, OF_ROW
+from db.identity import BELOW_ALL, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
@@ -172,4 +172,9 @@ def choose(engine: Engine, choice: str) -> None:
     """
     find_unqueued.history(engine)
     number = find_unqueued.CHOICES.index(choice)
-    transact(engine, lambda connection: connection.execute(CHOOSE, {"choice": number}))
+
+    def write(connection: Connection) -> None:
+        connection.execute(find_unqueued.MOVE, {"walk": find_unqueued.OLDER, "position": LOWEST_ID, "database": 0})
+        connection.execute(CHOOSE, {"choice": number})
+
+    transact(engine, write)

@@ -40,6 +40,13 @@ ENTER = text(f"""
     ON DUPLICATE KEY UPDATE of_row = VALUES(of_row),
       forced = forced OR (worker_scans.file_url <> '' AND COALESCE(scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE))
 """)  # noqa: S608 - a constant of this project
+# What has a verdict, and is not reset by the API, is scanned by the sweep, behind the uploads: however often it is asked for.
+LEAVE = text(f"""
+    UPDATE worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
+    SET s.forced = TRUE, s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = COALESCE(s.due_at, NOW(3))
+    WHERE s.attachment_id = :id AND s.verdict <> 'waiting' AND s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE
+      AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1)) AND CAST(a.file_url AS BINARY) = CAST(s.file_url AS BINARY)
+""")  # noqa: S608 - constants of this project
 CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
     WHERE attachment_id = :id AND (lease IS NULL OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
@@ -143,6 +150,10 @@ class Queue:
         """`lease` is 32 hex digits that no other run uses."""
         self._engine = engine
         self._lease = lease
+
+    def leave(self, attachment_id: int) -> bool:
+        """Have the sweep scan this attachment if it has a verdict; return whether it does."""
+        return transact(self._engine, lambda connection: connection.execute(LEAVE, {"id": attachment_id}).rowcount) > 0
 
     def claim_one(self, attachment_id: int) -> list[Attachment]:
         """Lease this attachment, whatever its record says; return an empty list if it is gone or another run has it."""

@@ -1,5 +1,6 @@
 """One try at an attachment: the claimed row, and its new state after it: flags, record, next try, event."""
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -82,6 +83,8 @@ class Ladder(NamedTuple):
 
 
 HOUR, DAY = 3600, 86_400
+OUTAGE_TRIES = 20
+"""Of a storage, in a week: it may be that it, or what browsers make of its answers, is never to be scanned."""
 
 #   try after    1    2     3     4      5      6 ...
 #   STORAGE     5 s  10 s  20 s  40 s   80 s  160 s  up to a day
@@ -140,8 +143,9 @@ def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
         # A re-scan that cannot be done takes nothing away from the verdict that there is; the next signatures bring it back.
         return unchanged(attachment) if blocks else unchanged(attachment, attempts=attempts, claims=claims, wait=wait)
     # Content that is not what was scanned loses its verdict at once, other content when the tries have lasted long enough.
-    # What was served before the workers loses nothing to an outage, which says nothing about the file.
-    spared = attachment.historic and finding.kind in {Kind.STORAGE, Kind.CLAMD}
+    # What was served before the workers loses nothing to an outage, which says nothing about the file; but in a week of them.
+    most = {Kind.STORAGE: OUTAGE_TRIES, Kind.CLAMD: math.inf}.get(finding.kind, 0)
+    spared = attachment.historic and attempts < most
     block = (blocks and not spared) or was_served
     verdict = "unverified" if block else attachment.verdict
     return Settlement(

@@ -112,6 +112,35 @@ def test_they_are_scanned_while_they_are_served_or_blocked_until_then(
     assert history()["attachments"] == 0
 
 
+def test_an_id_that_was_free_when_the_workers_came_is_a_client_s_once_the_walk_has_been_past_it(
+    uploads: Uploads, clamd: Any
+) -> None:
+    before = SERVED | {"created_at": "2019-01-01 00:00:00"}
+    old = [uploads.add(PNG, **before) for _ in range(3)]
+    uploads.execute("DELETE FROM message_attachments WHERE id = :id", id=old[1])
+    uploads.sweep()
+    history("--scan")
+    find_unqueued.find_older(uploads.engine, page=2)
+    find_unqueued.find_older(uploads.engine, page=2)
+    assert {uploads.flags(old[0]), uploads.flags(old[2])} == {(1, 1)}
+
+    forged = uploads.add(EICAR, id=old[1], file_url="/files/forged", **before)
+    clamd.kill()
+    uploads.sweep()
+    assert uploads.flags(forged) == (0, 0)
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 1, is_safe = 1 WHERE id = :id", id=forged)
+    for _ in range(2):
+        uploads.make_due()
+        uploads.sweep()
+    assert [uploads.flags(each) for each in (old[0], forged, old[2])] == [(1, 1), (0, 0), (1, 1)]
+    assert history()["choice"] == "scan"
+
+    clamd.start()
+    uploads.make_due()
+    uploads.sweep()
+    assert [uploads.flags(each) for each in (old[0], forged, old[2])] == [(1, 1), (1, 0), (1, 1)]
+
+
 def test_where_all_records_were_lost_the_operator_is_asked_before_any_row_is_touched(uploads: Uploads) -> None:
     uploads.sweep()
     old = [uploads.add(content) for content in (PNG, EICAR)]

@@ -25,9 +25,9 @@ from tasks.attachments.facts import SCANS
 from tasks.attachments.queue import LEASE_SECONDS, Queue
 from tasks.attachments.scan import MOST_CLAIMS
 from tasks.attachments.scannable import EICAR
-from tasks.attachments.settlement import delay
+from tasks.attachments.settlement import Attachment, delay, settle
 from tasks.attachments.storage import open_storage
-from tasks.attachments.verdicts import Kind
+from tasks.attachments.verdicts import Finding, Kind
 from workers.cli import cli
 
 from .conftest import Uploads, reread
@@ -363,6 +363,7 @@ def test_signatures_that_come_without_a_version_have_their_effect_on_an_explicit
         assert uploads.flags(again) == (1, 1)  # from memory, for an hour at most
         uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL 61 MINUTE")
         uploads.scan(first)
+        uploads.sweep()
         assert uploads.flags(first) == (1, 0)
         uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 1 WHERE id = :id", id=again)
         uploads.sweep()
@@ -380,6 +381,32 @@ def test_a_doubled_call_scans_once(uploads: Uploads, scanners: Any) -> None:
         assert uploads.flags(attachment) == (1, 1)
     finally:
         scanners.clamd.publish(27_000)
+
+
+def test_calls_for_what_has_a_verdict_hold_no_upload_up(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.scan(attachment)
+    uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL 2 MINUTE")
+    before = uploads.record(attachment).scanned_at
+    for _ in range(3):
+        assert uploads.scan(attachment).verdicts == {"left to the sweep": 1}
+    left = uploads.record(attachment)
+    assert (left.lane, left.forced, left.scanned_at, left.due_at is None) == (1, 1, before, False)
+    uploads.sweep()
+    assert uploads.record(attachment).scanned_at > before
+    uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL 2 MINUTE")
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 1 WHERE id = :id", id=attachment)
+    assert uploads.scan(attachment).verdicts == {"clean": 1}  # the API asks for it by its flags
+
+
+@pytest.mark.parametrize(
+    ("kind", "tries", "flags"), [(Kind.STORAGE, 19, None), (Kind.STORAGE, 20, (False, False)), (Kind.CLAMD, 999, None)]
+)
+def test_an_outage_of_a_week_is_no_outage_for_what_is_from_before_the_workers(
+    kind: Kind, tries: int, flags: tuple[bool, bool] | None
+) -> None:
+    attachment = Attachment(1, "/files/1", historic=True, attempts=tries - 1)
+    assert settle(attachment, Finding(kind, "why"), quarantine=False).flags == flags
 
 
 def test_what_was_served_before_the_workers_is_not_blocked_by_an_outage_but_by_its_absence(
