@@ -119,18 +119,18 @@ class Gate:
     def note(self, provider: str, outcome: Outcome, device: str = "", environment: str = ANY, *, recipient: int = 0) -> Outcome:
         """Count what came back for a device's key; return what it means, given what is known of the provider.
 
-        The failures of a recipient's devices are one: where they point may be his own choice. A credentials fault or a pause
-        stops this run's other messages at once. That a token is another app's may as well be our configuration's fault until
-        the provider has accepted something in that environment.
+        The failures of a recipient's devices are one, and odd answers to browsers' are none: what page of a push service they
+        point at may be his own choice. A credentials fault or a pause stops this run's other messages at once. That a token is
+        another app's may as well be our configuration's fault until the provider has accepted something in that environment.
         """
-        tally = self._tallies[provider]
+        tally, name = self._tallies[provider], of_lane(provider)["provider"]
         if self._probes.get(provider) == "in flight":
             self._probes[provider] = "answered"
             tally.probed = True
         if outcome.kind is Kind.CREDENTIALS:
             tally.credentials = outcome.reason
             self._tripped[provider] = outcome.reason
-        elif outcome.kind in _FAILURES:
+        elif outcome.kind in _FAILURES and (outcome.kind, name) != (Kind.UNKNOWN, "webpush"):
             tally.failed += (provider, recipient) not in self._failing
             self._failing.add((provider, recipient))
             tally.failure = outcome.reason

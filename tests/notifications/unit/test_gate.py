@@ -254,9 +254,11 @@ def test_the_devices_of_one_recipient_fail_once_until_the_run_asks_again() -> No
     """The endpoints of his browsers are his own words: a thousand that fail would open the breaker for everyone."""
     gate, shared = a_gate(webpush=CLOSED, fcm=CLOSED)
     for recipient in (5, 5, 5, 6):
-        gate.note("webpush", Outcome(Kind.UNKNOWN, "webpush 405"), recipient=recipient)
+        gate.note("webpush", Outcome(Kind.UNAVAILABLE, "webpush 503"), recipient=recipient)
     gate.note("fcm", Outcome(Kind.UNAVAILABLE, "fcm 503"), recipient=5)
     assert tally_of(gate, shared, "webpush").failed == 2
     assert shared.tallies[-1]["fcm"].failed == 1
-    gate.note("webpush", Outcome(Kind.UNKNOWN, "webpush 405"), recipient=5)
+    gate.note("webpush", Outcome(Kind.UNAVAILABLE, "webpush 503"), recipient=5)
     assert tally_of(gate, shared, "webpush").failed == 1
+    gate.note("webpush", Outcome(Kind.UNKNOWN, "webpush 405"), recipient=7)
+    assert seen(tally_of(gate, shared, "webpush")) == Tally(answered=1)
