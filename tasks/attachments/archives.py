@@ -64,8 +64,8 @@ PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"
 EMBEDDED = re.compile(
     rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
     # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
-    rb"|<!ENTITY\s[^\"'>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
-    rb"|<\?xml\b[^>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"
+    rb"|<!ENTITY\s[^\"'<>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
+    rb"|<\?xml\b[^<>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"
 )
 
 
@@ -355,7 +355,10 @@ def _decoded(page: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _resolved(text: bytes) -> bytes:
-    plain = PERCENT_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(text.decode("latin-1")))
+    try:
+        plain = PERCENT_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(text.decode("latin-1")))
+    except ValueError:  # thousands of digits
+        raise FaultError(Kind.BROKEN, "a page with a reference to no sign") from None
     return plain.encode("latin-1", "replace")
 
 
