@@ -238,6 +238,6 @@ def _chat(engine: Engine) -> TextClause:
 
 
 def _forget(connection: Connection, entries: Mapping[str, object]) -> None:
-    if free := [*connection.execute(results.FREE, entries).scalars()]:
+    if free := [*connection.execute(results.OURS_AND_FREE, entries).scalars()]:
         connection.execute(TIDY, {"ids": free})
     connection.execute(results.FORGET, entries)

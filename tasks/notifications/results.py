@@ -39,18 +39,17 @@ PARKED = "parked: "
 # Error 1644: a trigger's SIGNAL.
 TRIGGER_SIGNAL = 1644
 
-# Settling, by primary keys: first whether all rows are still ours and free, which locks them and is nearly always so. Else
-# which of them this run still holds the lease of, for a result that comes too late changes nothing, and which are free.
-ALL_OURS_AND_FREE = text(f"""
-    SELECT COUNT(*) FROM {ENTRIES} WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED
-""")  # noqa: S608 - a constant of this project
+# Settling, by primary keys: first whether all rows are still ours and free, which locks them and is nearly always so; else
+# which are. A row that someone else holds just now (the API in a long transaction) must not hold the others up. One that is
+# gone, or whose id is another row's by now, passes for such a one: what is parked for it is forgotten at the next claim.
+THESE = f"FROM {ENTRIES} WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED"
+ALL_OURS_AND_FREE = text(f"SELECT COUNT(*) {THESE}")
+OURS_AND_FREE = text(f"SELECT n.id {THESE}")
+# Parking: which of them this run still holds the lease of, for a result that comes too late changes nothing.
 HELD = text("""
     SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
     WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
 """)
-# A row that someone else holds just now (the API in a long transaction) must not hold the others up. One that is gone, or whose
-# id is another row's by now, passes for such a one: what is parked for it is forgotten at the next claim.
-FREE = text(f"SELECT n.id FROM {ENTRIES} WHERE d.notification_id IN :ids FOR UPDATE SKIP LOCKED")  # noqa: S608 - as above
 # The many that every device took at once need no more than their ids.
 WRITE_SENT = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY)
@@ -91,36 +90,35 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], pauses: tuple[fl
     """
     try:
         write = partial(_write_free, lease=lease, attempts=attempts)
-        written, locked = transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
+        written, others = transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
     except DBAPIError as error:
         if _is_of_one_row(error) and len(attempts) > 1:
             half = len(attempts) // 2
             return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
         log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
-        why = f"database error {error_code(error)} at writing the result"
-        written, locked, pauses, seconds = Counter(), attempts, (), REFUSED_SECONDS
+        why = f"{PARKED}database error {error_code(error)} at writing the result"
+        written, others, pauses, seconds = Counter(), attempts, (), REFUSED_SECONDS
     else:
-        why, seconds = "the row is locked", LOCKED_SECONDS
-    if locked and pauses:
+        why, seconds = f"{PARKED}the row is locked", LOCKED_SECONDS
+    if others and pauses:
         time.sleep(pauses[0])
-        return written + settle(engine, lease, locked, pauses[1:])
-    if locked:
-        park = partial(_park, lease=lease, attempts=locked, why=f"{PARKED}{why}", seconds=seconds)
+        written += settle(engine, lease, others, pauses[1:])
+    elif others:
+        park = partial(_park, lease=lease, attempts=others, why=why, seconds=seconds)
         transact(engine, park, patience=PARK_PATIENCE_SECONDS)
     return written
 
 
 def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> tuple[Counter[str], list[Attempt]]:
-    """Write the results of the rows that are ours and free; return how many, by status, and those whose rows are locked."""
+    """Write the results of the rows that are ours and free; return how many, by status, and those of the others."""
     ids = {"ids": [_id(attempt) for attempt in attempts], "lease": lease}
-    written, locked = attempts, list[Attempt]()
+    written, others = attempts, list[Attempt]()
     if connection.execute(ALL_OURS_AND_FREE, ids).scalar_one() < len(attempts):
-        held = {*connection.execute(HELD, ids).scalars()}
-        free = {*connection.execute(FREE, {"ids": sorted(held)}).scalars()} if held else set()
+        free = {*connection.execute(OURS_AND_FREE, ids).scalars()}
         written = [attempt for attempt in attempts if _id(attempt) in free]
-        locked = [attempt for attempt in attempts if _id(attempt) in held - free]
+        others = [attempt for attempt in attempts if _id(attempt) not in free]
     _write(connection, lease, written)
-    return Counter(attempt.settlement.status for attempt in written), locked
+    return Counter(attempt.settlement.status for attempt in written), others
 
 
 def _is_of_one_row(error: DBAPIError) -> bool:

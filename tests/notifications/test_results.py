@@ -60,7 +60,7 @@ def test_a_row_that_is_locked_for_a_moment_is_settled_by_the_same_run(api: Chat,
     with api.engine.connect() as connection:
 
         def let_go(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if statement.startswith(results.FREE.text.partition(":")[0]):  # the run has found the row locked
+            if statement.startswith(results.OURS_AND_FREE.text.partition(":")[0]):  # the run has found the row locked
                 connection.rollback()
 
         event.listen(get_engine(), "after_cursor_execute", let_go)
