@@ -133,6 +133,20 @@ def test_a_client_attaches_only_what_it_uploaded(api: Api, users: None, attach: 
     api.request("DELETE", f"/files/{own['id']}")
 
 
+def test_a_client_has_directus_fetch_nothing(api: Api, users: None, gateway_url: str, database: Engine) -> None:
+    """Its deny list lets the gateway's address through, which shows its figures to its own host."""
+    client = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {CLIENT_TOKEN}"}, timeout=30)
+    url = f"{gateway_url}/metrics"
+    refused = client.post("/files/import", json={"url": url})
+    assert (refused.status_code, refused.json()["errors"][0]["message"]) == (403, "You may not import a file from an address.")
+    client.post("/graphql/system", json={"query": f'mutation {{ import_file(url: "{url}") {{ id }} }}'})
+    with database.connect() as connection:
+        assert not connection.scalar(text("SELECT COUNT(*) FROM directus_files WHERE filename_download = 'metrics'"))
+    key = api.data("POST", "/files/import", {"url": url})["id"]
+    assert get(api, f"/assets/{key}", SCANNER_TOKEN).text.startswith("# HELP")
+    api.request("DELETE", f"/files/{key}")
+
+
 def test_a_client_does_not_choose_under_which_name_a_file_is_kept(
     api: Api, users: None, folder: Path, attach: Callable[[bytes], tuple[str, int]], scan: Callable[[int], None]
 ) -> None:

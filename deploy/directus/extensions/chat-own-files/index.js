@@ -1,7 +1,8 @@
 const PLACED = ['id', 'filename_disk']
 
 // An attachment may name only a file that was uploaded by who creates or changes it; an administrator's may name any.
-// And nobody else chooses where a file's bytes lie: under a name like another's they would be read, replaced or deleted with that.
+// And nobody else chooses where a file's bytes lie: under a name like another's they would be read, replaced or deleted with that;
+// or what address they come from: he would read what this host may fetch and he may not, such as the gateway's figures.
 export default ({ filter }, { services, env }) => {
   const refused = (message) => {
     const error = { name: 'DirectusError', code: 'FORBIDDEN', status: 403, extensions: {} }
@@ -17,16 +18,21 @@ export default ({ filter }, { services, env }) => {
   filter('message_attachments.items.create', check)
   filter('message_attachments.items.update', check)
 
-  // Directus asks no filter about an upload, so its service is asked: both kinds of creation, and replacement, pass here.
+  // Directus asks no filter about an upload, so its service is asked: all kinds of creation, and replacement, pass here.
   const [storage] = [env.STORAGE_LOCATIONS].flat().join().split(',')
   const files = services.FilesService.prototype
-  for (const [name, position] of [['createOne', 0], ['updateMany', 1]]) {
+  const guard = (name, fault) => {
     const original = files[name]
     files[name] = async function (...given) {
-      const data = given[position]
-      const placed = PLACED.some((field) => data[field] !== undefined) || (data.storage ?? storage) !== storage
-      if (placed && this.accountability && !this.accountability.admin) throw refused('You may not choose where a file is kept.')
+      const found = this.accountability && !this.accountability.admin && fault(...given)
+      if (found) throw refused(found)
       return original.apply(this, given)
     }
   }
+  const placed = (data) =>
+    (PLACED.some((field) => data[field] !== undefined) || (data.storage ?? storage) !== storage) &&
+    'You may not choose where a file is kept.'
+  guard('createOne', placed)
+  guard('updateMany', (_keys, data) => placed(data))
+  guard('importOne', () => 'You may not import a file from an address.')
 }
