@@ -74,7 +74,7 @@ def test_a_dump_is_due_at_its_hour_and_as_often_as_set_from_then_on(
 
 def test_a_dump_that_is_dated_after_now_keeps_none_from_being_made(configured: Backups) -> None:
     name = dump.today(configured.engine).strftime("backup_chat_%Y%m%d.sql.zst")
-    put(configured.folder, name, made_at="9999-12-31T00:00:00Z")
+    put(configured.folder, name, made_at="9998-12-31T00:00:00Z")
     assert configured.daily(quiet).artefact
     assert not configured.daily(quiet).artefact
 
