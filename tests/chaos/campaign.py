@@ -213,7 +213,8 @@ def _one(play: Play) -> None:
 
 def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float | None:
     """Wait, for as long as may be, until nothing is left to do; return how long it took."""
-    began = said = time.monotonic()
+    began = looked = time.monotonic()
+    told = ""
     load.chores.tidy()
     while may_wait(scene.engine, waited := time.monotonic() - began):
         left = {
@@ -221,12 +222,14 @@ def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float 
         }
         if not any(left.values()):
             return waited
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
-            say(f"{waited:4.0f} s: left to do: " + ", ".join(f"{name} {count:,}" for name, count in left.items()))
+        if time.monotonic() - looked > 10:
+            looked = time.monotonic()
             load.chores.tidy()
-            if waited > SOON_SECONDS:
-                say(f"       {_sample(scene.engine)}")
+            waiting = ", ".join(f"{name} {count:,}" for name, count in left.items())
+            waiting += f"\n          {_sample(scene.engine)}" if waited > SOON_SECONDS else ""
+            if waiting != told:
+                say(f"{waited:4.0f} s: left to do: {waiting}")
+                told = waiting
         time.sleep(0.5)
     return None
 
