@@ -42,11 +42,13 @@ MOST = {
     "bytes": 512 << 20,
     "streams": 100_000,
     "marks of archives": 4_000_000,
-    "files in mails and documents": 1000,
+    "files in mails and documents": 5000,
 }
 
 SOMETHING = re.compile(rb"[^\0]")
-PAX_SIZE = re.compile(rb"\d (?:size|GNU\.sparse\.\w+)=")
+# Files, extended headers and long names; links, devices and labels, without a size. Programs differ over all others.
+TAR_SIZED, TAR_EMPTY = b"\x0007xgLKD", b"123456V"
+PAX_SIZE = re.compile(rb"\d[ \t]+(?:size|SCHILY\.realsize|GNU\.sparse\.\w+)=")
 # Of an encoding in which other letters may stand for these, too.
 ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", re.compile(rb"encryption-data|\0|encoding\s*=\s*[\"'](?!utf-8)", re.I)
 ODF_MACROS = (b"Basic/", b"Scripts/")
@@ -55,9 +57,11 @@ OLE2_MARKS = {
     EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
 }
 MAIL_ENCODING = re.compile(
-    rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t]){0,99}?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
+    rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t])*?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
 )
-CR_LINES = re.compile(rb"\r(?:MIME-Version|Content-Type|Content-Transfer-Encoding):", re.IGNORECASE)
+# Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
+ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
+DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
 PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
@@ -97,10 +101,14 @@ class _Inside:
         found = types(data)
         if "pdf" in found and found & formats.TEXTS:
             raise FaultError(Kind.BROKEN, "a PDF behind other bytes")
-        for begin, end in zips.from_the_end(data) if whole and "zip" not in found else ():
-            if begin <= 0 or not found & formats.STORING:
+        for begin, directory, end in zips.from_the_end(data) if whole and "zip" not in found else ():
+            if "ole2" in found and end > directory:  # themes and shapes are zips
+                for member, own in zips.listed(data, begin, directory, end):
+                    self._zip_member(member, own, depth, alone=True)
+            elif begin > 0 and "tar" in found:
+                self._member(pieces(data, begin, end + zips.END.size), depth, alone=True)
+            else:
                 raise FaultError(Kind.BROKEN, "a zip behind other bytes")
-            self._member(pieces(data, begin, end), depth, alone=True)
         for name, at in formats.behind(data, partial(self._count, "marks of archives")):
             if name not in WALKED or (name == "pdf" and "ole2" in found):  # viewers open that one wherever it lies
                 found.add(name)
@@ -173,7 +181,8 @@ class _Inside:
             at, size = at + TAR_BLOCK, int(told or b"0", 8)
             if at + size > len(data):
                 raise FaultError(Kind.BROKEN, "a tar without its end: cut short")
-            if kind == b"S" or (kind in b"123456" and size) or (kind in b"xg" and PAX_SIZE.search(data, at, at + size)):
+            known = kind in TAR_SIZED or (kind in TAR_EMPTY and not size)
+            if not known or (kind in b"xg" and PAX_SIZE.search(data, at, at + size)):
                 raise FaultError(Kind.BROKEN, "a tar with sizes that clamd does not read")
             if size:
                 self._member(pieces(data, at, at + size), depth)
@@ -187,15 +196,19 @@ class _Inside:
         members = zips.members(data, self._most_inside)
         self._refuse_between(data, ((member.begin, member.begin + member.packed_bytes) for member in members))
         for member in members:
-            self.types.add(f"zip {zips.METHODS.get(member.method, member.method)}")
             if member.name.endswith(b"vbaProject.bin") or b"/macrosheets/" in member.name or member.name.startswith(ODF_MACROS):
                 self.types.add(MACROS)
-            if member.flags & zips.ENCRYPTED or member.method not in {0, *ZIP_MEMBERS}:
-                continue  # the first is clamd's to say, the second is opened by none
-            begin, stop = member.begin, member.begin + member.packed_bytes
-            make = ZIP_MEMBERS.get(member.method)
-            content = _filling(make(), data, begin, stop) if make else pieces(data, begin, stop)
-            self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth)
+            self._zip_member(member, data, depth)
+
+    def _zip_member(self, member: zips.Member, data: Data, depth: int, *, alone: bool = False) -> None:
+        self.types.add(f"zip {zips.METHODS.get(member.method, member.method)}")
+        if member.flags & zips.ENCRYPTED or member.method not in {0, *ZIP_MEMBERS}:
+            return  # the first is clamd's to say, the second is opened by none
+        begin, stop = member.begin, member.begin + member.packed_bytes
+        make = ZIP_MEMBERS.get(member.method)
+        content = _filling(make(), data, begin, stop) if make else pieces(data, begin, stop)
+        content = _as_far_as_it_goes(content) if alone else content
+        self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth, alone=alone)
 
     def _ole2(self, data: Data, depth: int) -> None:
         self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
@@ -213,18 +226,23 @@ class _Inside:
             raise FaultError(Kind.BROKEN, "an OLE2 file without its header") from None
 
     def _mail(self, data: Data, depth: int) -> None:
-        """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes."""
-        if CR_LINES.search(data):
+        """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes.
+
+        What is encoded is also read up to the next line like the one that begins the part: programs pass over other dashes.
+        """
+        if ODD_LINES.search(data):
             raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
         at = formats.starts(data)
         while at >= 0 and (blank := formats.BLANK_LINE.search(data, max(0, at - 1))):
-            begin = blank.end()
+            headers, begin = data[at : blank.start()], blank.end()
             stop = data.find(b"\n--", begin - 1)
-            for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(data[at : blank.start()])} or {b""}:
-                body = pieces(data, begin, stop if stop >= 0 else len(data))
-                decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
-                self._member(decoded, depth, alone=bool(encoding))
-            at = data.find(b"\n", stop + 1) + 1 or -1 if stop >= 0 else -1
+            for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
+                own = {_next_line(line, data, begin - 1) for line in DASHES.findall(headers)} or {-1}
+                for end in {stop, *own} if encoding else {stop}:
+                    body = pieces(data, begin, end if end >= 0 else len(data))
+                    decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
+                    self._member(decoded, depth, alone=bool(encoding))
+            at = stop + 1 or -1
 
     def _html(self, data: Data, depth: int) -> None:
         with stored(_decoded(pieces(data, 0, len(data)))) as page:
@@ -250,6 +268,12 @@ WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {
     "html": _Inside._html,
 }
 WALKED = frozenset({*STREAMS, *WALKS})
+
+
+def _next_line(line: bytes, data: Data, at: int) -> int:
+    """Return where a line like this one comes next, or with two dashes behind it, as a mail's last has; -1 if none does."""
+    found = re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line.strip()), re.MULTILINE).search(data, at)
+    return found.start() if found else -1
 
 
 def _begins(name: str, data: Data, at: int) -> bool:
@@ -380,9 +404,13 @@ def _padded(letters: bytes) -> bytes:
 
 
 def _inflated(data: Data, at: int) -> Iterator[bytes]:
-    """Yield a stream as far as it expands, as viewers do."""
+    return _as_far_as_it_goes(_expanded("a stream", zlib.decompressobj(), data, at, len(data)))
+
+
+def _as_far_as_it_goes(expanded: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what is packed as far as it expands, as viewers do."""
     with suppress(FaultError):
-        yield from _expanded("a stream", zlib.decompressobj(), data, at, len(data))
+        yield from expanded
 
 
 def pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:

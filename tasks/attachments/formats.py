@@ -4,6 +4,7 @@ A type that can hold files is believed clean only where clamd has found EICAR in
 at each file in it. What has no sample is opened by no clamd, or by clamd alone, which passes what it cannot open in it.
 """
 
+import lzma
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -46,7 +47,6 @@ TYPES = {
         "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n",
         "zst":        rb"[\x1e\x22-\x28]\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
         "lz":         rb"LZIP\x01",
-        "lzma":       rb"\x5d\0\0(?:[\x01\x02\x04\x08\x10\x20\x40\x80]\0|.[\x01-\x08])(?:\xff{8}|.{5}\0{3})",
         "wim":        rb"MSWIM\0{3}|WLPWM\0{3}",
         "squashfs":   rb"hsqs|sqsh|shsq|qshs",
         "ar":         rb"!<(?:arch|thin)>\n",
@@ -72,12 +72,14 @@ TYPES = {
     }.items()
 }  # fmt: skip
 LEAVES = frozenset({EXECUTABLE, "script", "svg", "rtf", "xml", MACROS})
-NAMES = frozenset({*TYPES, "tar", "mail", MACROS, "embedded object", "pdf attachment"})
+NAMES = frozenset({*TYPES, "lzma", "tar", "mail", MACROS, "embedded object", "pdf attachment"})
 TEXTS = frozenset({"html", "svg", "script", "mail", "mime", "rtf"})
 STORING = frozenset({"zip", "tar", "ole2"})
 """What other files lie in as they are."""
 WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 """The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
+LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{7}\0)\0[\0-\x7f]", re.DOTALL)
+LZMA_DICTIONARIES = {(step << bits).to_bytes(4, "little") for bits in range(11, 30) for step in (2, 3)}
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r?\n")
 HEADER = re.compile(rb"[!-9;-~]+[ \t]*:")
 MAIL_HEADER = re.compile(
@@ -104,7 +106,7 @@ BEHIND = {
         b"zXZ": (2, "xz", rb"\xfd7zXZ\0"),
         b"AY&": (5, "bz2", rb"BZh[1-9]1AY&SY"),
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
-        b"PK\3": (0, "zip", rb"PK\x03\x04.{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
+        b"PK\3": (0, "zip", rb"PK\x03\x04(?!\x0f[\x80-\x8f]).{4}[\0-\x0e\x12\x13\x5d-\x63]\0.{16}(?!\0\0).[\0-\3]"),
         b"ust": (257, "tar", rb".{257}ustar"),
         b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:[/%]|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
     }.items()
@@ -120,6 +122,8 @@ def types(data: Data) -> set[str]:
     """Return the names of the types that content has by its beginning; a polyglot has several."""
     head = data[:HEAD_BYTES]
     found = {name for name, pattern in TYPES.items() if pattern.match(head)}
+    if is_lzma(head) or (head[:1] in {b"\0", b"\1"} and is_lzma(head[1:])):  # the second with 7-Zip's filter for programs
+        found.add("lzma")
     return found | ({"tar"} if is_tar(head) else set()) | ({"mail"} if is_mail(data) else set())
 
 
@@ -150,6 +154,19 @@ def is_mail(data: Data) -> bool:
 def starts(text: Data) -> int:
     """Return where a text begins, behind white space and a byte order mark."""
     return found.end() if (found := SPACE.match(text)) else 0
+
+
+def is_lzma(head: bytes) -> bool:
+    """Return whether content is an LZMA stream, which has no mark: one that expands to something other than zeros."""
+    if not LZMA.match(head):
+        return False
+    if head[0] % 9 + head[0] // 9 % 5 > 4:  # only 7-Zip expands these
+        return head[1:5] in LZMA_DICTIONARIES and head[9:13] in {b"\0" * 4, b"\xff" * 4}
+    expander = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+    try:  # with a dictionary of 64 KiB, in place of one for which there is no memory
+        return any(expander.decompress(head[:1] + b"\0\0\1\0" + head[5:], 1 << 16))
+    except lzma.LZMAError:
+        return False
 
 
 def is_tar(head: bytes) -> bool:

@@ -13,6 +13,7 @@ from tasks.attachments.verdicts import FaultError, Kind
 
 LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 LOCAL = struct.Struct("<4s2x2H8xL4x2H")
+MOST_HEADER_BYTES = LOCAL.size + 2 * 0xFFFF
 MEMBER = struct.Struct("<4s4x2H8x2L3H8xL")
 END = struct.Struct("<4s4x2H2LH")
 TAIL_BYTES = 1 << 17
@@ -46,20 +47,31 @@ class Member(NamedTuple):
     begin: int = 0
 
 
-def from_the_end(data: Data) -> Iterator[tuple[int, int]]:
-    """Yield where each zip begins and ends that programs may find in content from its end, whatever lies before or behind it.
+def from_the_end(data: Data) -> Iterator[tuple[int, int, int]]:
+    """Yield where each zip, its directory and its end begin that programs may find in content from its end.
 
-    The beginning is below 0 of one whose directory is not where it should be, but where its end says. Raise FaultError.
+    The first is below 0 of one whose directory is not where it should be, but where its end says. Raise FaultError.
     """
     at = data.find(END_MAGIC, max(0, len(data) - TAIL_BYTES))
     while 0 <= at <= len(data) - END.size:
-        *_, length, offset, comment = END.unpack_from(data, at)
+        *_, length, offset, _ = END.unpack_from(data, at)
         directory = at - _zip64_end(data, at, length, offset) - length
         if data[directory : directory + 4] == MEMBER_MAGIC:
-            yield directory - offset, at + END.size + comment
+            yield directory - offset, directory, at
         elif data[offset : offset + 4] == MEMBER_MAGIC:
-            yield -1, 0
+            yield -1, 0, 0
         at = data.find(END_MAGIC, at + 1)
+
+
+def listed(data: Data, begin: int, directory: int, end: int) -> Iterator[tuple[Member, bytes]]:
+    """Yield the members that programs find by a directory in an Office file, where zips lie in pieces, and their bytes."""
+    for member in _directory(data[directory:end]):
+        header = begin + member.header
+        if header >= 0 and data[header : header + len(LOCAL_MAGIC)] == LOCAL_MAGIC:
+            if member.flags & ENCRYPTED:
+                raise FaultError(Kind.ENCRYPTED, "an encrypted zip in an Office file")
+            own = data[header : header + MOST_HEADER_BYTES + member.packed_bytes]
+            yield next(_tiled(own, [member._replace(header=0)], len(own))), own
 
 
 def members(data: Data, most_inside: int) -> list[Member]:

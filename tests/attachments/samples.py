@@ -53,6 +53,14 @@ def pdf(content: bytes, more: bytes | None = None) -> bytes:
     )
 
 
+def pdf_with_list(dictionary: bytes, content: bytes = EICAR, head: bytes = b"6 0 obj\n") -> bytes:
+    """A PDF with the content attached by an object that is packed into a list (ISO 32000-1, 7.5.7) with this dictionary."""
+    listed = zlib.compress(b"4 0 << /Type /Filespec /F (a) /EF << /F 5 0 R >> >>")
+    before, _, after = pdf(content).partition(b"4 0 obj\n")
+    stream = head + b"<< %s /Length %d >>\nstream\n%s\nendstream" % (dictionary, len(listed), listed)
+    return before + stream + after[after.index(b"\nendobj") :]
+
+
 def ole2(streams: dict[str, bytes]) -> bytes:
     """An OLE2 file with these streams, the small ones in sectors of their own ([MS-CFB])."""
     free, last, table = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD

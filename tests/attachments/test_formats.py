@@ -22,7 +22,7 @@ from tasks.attachments.verdicts import FaultError
 
 from . import make_probes
 from .conftest import Uploads, reread
-from .samples import PNG, mail, ole2, package, pdf, rar5, slides, tarred, zipped
+from .samples import PNG, mail, ole2, package, pdf, pdf_with_list, rar5, slides, tarred, zipped
 
 SET_UPS: dict[str, dict[str, str]] = {
     "Debian's default": {},
@@ -40,6 +40,10 @@ UNOPENED = {
     "lzma": lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
     "zst of 0.7": b"\x27\xb5\x2f\xfd\x20D\x40\0D" + EICAR + b"\xc0\0\0",
     "rar 1.4": b"RE~^\7\0\x80" + EICAR,
+    "lzma of another kind": lzma.compress(EICAR, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "lc": 0, "pb": 0}]),
+    "lzma of 3 MiB": lzma.compress(EICAR, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 3 << 20}]),
+    "lzma that 7-Zip alone opens": b"\x62\0\0\x10\0" + b"\xff" * 8 + b"\0\x2c" + bytes(60),
+    "lzma with a filter": b"\0" + lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
     "squashfs": b"hsqs" + bytes(92) + EICAR,
     "squashfs of other ends": b"shsq" + bytes(92) + EICAR,
     "macOS's disk image": b"encrcdsa" + bytes(92),
@@ -88,7 +92,38 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "a slide": slides,
     "a document in a mail in a zip": lambda content: zipped(mail(ole2({"Contents": content}))),
 }
+ZIP = zipped(EICAR, method=zipfile.ZIP_LZMA)
+ENCODED = base64.encodebytes(ZIP)
+A_LIST = b"/Filter /FlateDecode /N 1 /First 4"
 HIDDEN = {
+    "a zip with a comment that looks like an end behind an Office document": (
+        ole2({"WordDocument": b"hello " * 999}) + zipped(EICAR)[:-2] + b"\4\0PK\5\6"
+    ),
+    "a list of packed objects without its type": pdf_with_list(A_LIST, ZIP),
+    "a list with its type elsewhere": pdf_with_list(A_LIST + b" /Type 7 0 R", ZIP),
+    "a list without /First": pdf_with_list(A_LIST.replace(b"/First 4", b""), ZIP),
+    "a list with a name behind its filter": pdf_with_list(b"/Filter /FlateDecode /Y /obj /Type /ObjStm /N 1 /First 4", ZIP),
+    "a list with a long dictionary": pdf_with_list(b"/X [" + b"0 " * 5000 + b"] " + A_LIST, ZIP),
+    "a list behind what ends in a comment": pdf_with_list(
+        b"%s\n%% 7 0 obj <<\n" % A_LIST.replace(b"/FlateDecode", b"[/ASCIIHexDecode /FlateDecode]"), ZIP
+    ),
+    "a PDF with 100 blanks": pdf(ZIP).replace(
+        b"\n5 0 obj", b"\n5 0 obj<<>>stream\nendstream endobj\n5" + b" " * 100 + b"0 obj"
+    ),
+    "a PDF with zeros": pdf(ZIP).replace(b"\n5 0 obj", b"\n5 0 obj<<>>stream\nendstream endobj\n000000000005 0 obj"),
+    "a PDF with many files": pdf(ZIP).replace(b"/F 5 0 R >>", b"/F 3 0 R ".ljust(999) + b"/UF 5 0 R >>"),
+    "a mail whose encoded part begins with dashes": mail(ZIP).replace(b"\n\nUEsD", b"\n\n--\nUEsD"),
+    "a mail with dashes in an encoded part": mail(ZIP).replace(b"\n\nUEsD", b"\n\n--\nUEsD: \n\n", 1),
+    "a mail with a long comment before its encoding": (
+        b"To: b\nContent-Transfer-Encoding: (%s) base64\n\n" % (b"c" * 120) + ENCODED
+    ),
+    "a mail with a blank between headers and body": b"To: b\nContent-Transfer-Encoding: base64\n \n" + ENCODED + b"\n",
+    "a mail with two lines of dashes before a part": (
+        mail(ZIP).replace(b"\n--", b"\n--.\n--").replace(b"\n\nUEsD", b"\n\n--.\nUEsD", 1)
+    ),
+    "a list without /First behind a long string": pdf_with_list(b"/N 1 /P (%s) /Filter /FlateDecode" % (b"x" * 9000), ZIP),
+    "a list without /First behind a word in a string": pdf_with_list(b"/N 1 /P (stream) /Filter /FlateDecode", ZIP),
+    "a list without /First behind a word in a name": pdf_with_list(b"/N 1 /Pstream 1 /Filter /FlateDecode", ZIP),
     "a RAR behind a picture": PNG + bytes(100) + rar5(EICAR),
     "a RAR behind a picture in a zip": zipped(PNG + bytes(100) + rar5(EICAR), "a.png"),
     "a 7z with BZip2 behind a picture": PNG + bytes(100) + UNLISTED["7z BZip2"],
@@ -251,7 +286,19 @@ ENCRYPTED = {
     "docx in a doc": ole2({"Package": ole2({"EncryptedPackage": bytes(100)})}),
     "ppt in a mail": mail(powerpoint(0xF3D1C4DF)),
 }
+OUTLINE = b"<< /Title (of (two) parts) /First 8 0 R /Last 8 0 R /Count 1 >>"
+PROFILE = (
+    b"\n9 0 obj\n<< /N 3 /Alternate /DeviceRGB /Filter /ASCII85Decode /Length 9 >>\nstream\n87cURD]j~>\nendstream\nendobj\n"
+)
+THEME = zipped(b"<theme/>" * 99, "theme.xml")
 OPEN = {
+    "pdf with outlines": pdf(b"hello").replace(b"xref\n0", b"7 0 obj\n" + OUTLINE + b"\nendobj\n" + PROFILE + b"xref\n0", 1),
+    "pdf with a list of packed objects": pdf_with_list(A_LIST, b"hello"),
+    "pdf with a list as it is": b"%%PDF-1.5\n6 0 obj\n<< /N 1 /First 4 >>\nstream\n7 0 %s\nendstream\nendobj\n" % OUTLINE,
+    "doc with themes": ole2({"WordDocument": b"x" * 5000, "1Table": b"x" * 99 + THEME + bytes(5000) + THEME}),
+    "xls with a theme in two records": ole2({"Workbook": b"x" * 5000 + THEME[:30] + b"record" + THEME[30:]}),
+    "doc with a zip that was dropped into it": ole2({"WordDocument": b"x" * 5000, "\x01Ole10Native": package(THEME)}),
+    "tar of zips": tarred(zipped(b"hello")),
     "doc": word(0),
     "xls": excel(encrypted=False),
     "ppt": powerpoint(0xE391C05F),
