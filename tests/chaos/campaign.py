@@ -216,12 +216,15 @@ def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float 
     began = looked = time.monotonic()
     told = ""
     load.chores.tidy()
-    while may_wait(scene.engine, waited := time.monotonic() - began):
+    while True:
+        waited = time.monotonic() - began
         left = {
             name: one(scene.engine, query) for name, query in (("push", UNSETTLED), ("scan", UNSCANNED), ("delete", UNDELETED))
         }
         if not any(left.values()):
             return waited
+        if not may_wait(scene.engine, waited):
+            return None
         if time.monotonic() - looked > 10:
             looked = time.monotonic()
             load.chores.tidy()
@@ -231,7 +234,6 @@ def _await_quiet(scene: Scene, load: Load, say: Callable[[str], None]) -> float 
                 say(f"{waited:4.0f} s: left to do: {waiting}")
                 told = waiting
         time.sleep(0.5)
-    return None
 
 
 def may_wait(engine: Engine, waited: float) -> bool:
