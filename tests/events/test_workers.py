@@ -90,8 +90,10 @@ def test_an_event_of_each_kind_reaches_the_receiver(
         send("retention", "purge_typing_indicators")
         send("backups", "daily")
         emulator.inject(Fault(kind="unavailable"))
-        for _ in range(30):
-            api.notify()
+        for recipient in range(10, 40):  # each counts once for the breaker
+            api.insert("users", id=recipient, first_name="Ana", last_name="Silva")
+            api.insert("chat_participants", conversation_id=1, user_id=recipient)
+            api.notify(recipient_id=recipient)
         send("notifications", "drain")
         deliver("breaker.opened", "retention.failed", "backup.failed")
     finally:

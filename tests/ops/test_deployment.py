@@ -116,7 +116,8 @@ def test_the_doctor_is_called_as_the_readme_says(environment: dict[str, str], tm
     """With no variable set but PATH, and the environment in `.env`. tests/deploy calls it as the other documents say."""
     command = re.search(r"^(honcho run chat-workers doctor) ", README, re.MULTILINE)
     assert command
-    lines = {**environment, "LOG_LEVEL": "ERROR", "BATCHES_REPLICA_URLS": f"{environment['DATABASE_URL']}?a=1&b=2;c"}
+    replica = f"{environment['DATABASE_URL']}?charset=utf8mb4&program_name=b;c"
+    lines = {**environment, "LOG_LEVEL": "ERROR", "BATCHES_REPLICA_URLS": replica}
     (tmp_path / ".env").write_text("".join(f"{variable}={value}\n" for variable, value in lines.items()))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
