@@ -61,7 +61,7 @@ MAIL_ENCODING = re.compile(
 )
 # Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
 ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
-DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
+DASHES, MOST_DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE), 20
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
 PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
@@ -211,7 +211,7 @@ class _Inside:
         self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth, alone=alone)
 
     def _ole2(self, data: Data, depth: int) -> None:
-        self.types |= {name for name, mark in OLE2_MARKS.items() if data.find(mark) >= 0}
+        self.types |= {name for name, mark in OLE2_MARKS.items() if formats.find(data, mark) >= 0}
         try:
             for name, content in ole2.streams(data):
                 if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):
@@ -235,9 +235,12 @@ class _Inside:
         at = formats.starts(data)
         while at >= 0 and (blank := formats.BLANK_LINE.search(data, max(0, at - 1))):
             headers, begin = data[at : blank.start()], blank.end()
-            stop = data.find(b"\n--", begin - 1)
+            stop = formats.find(data, b"\n--", begin - 1)
             for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
-                own = {_next_line(line, data, begin - 1) for line in DASHES.findall(headers)} or {-1}
+                lines = {line.strip() for line in DASHES.findall(headers)} if encoding else set[bytes]()
+                if len(lines) > MOST_DASHES:
+                    raise FaultError(Kind.BROKEN, "a mail's part behind many lines of dashes")
+                own = {_next_line(line, data, begin - 1) for line in lines} or {-1}
                 for end in {stop, *own} if encoding else {stop}:
                     body = pieces(data, begin, end if end >= 0 else len(data))
                     decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
@@ -252,7 +255,7 @@ class _Inside:
     def _pdf(self, data: Data, depth: int) -> None:
         try:
             for begin, packed in pdf.attachments(data, lambda at: stored(self._counted(_inflated(data, at)))):
-                stop = data.find(b"endstream", begin)
+                stop = formats.find(data, b"endstream", begin)
                 content = _inflated(data, begin) if packed else pieces(data, begin, stop if stop >= 0 else len(data))
                 self._member(content, depth, alone=True)
         except ValueError:
@@ -272,7 +275,7 @@ WALKED = frozenset({*STREAMS, *WALKS})
 
 def _next_line(line: bytes, data: Data, at: int) -> int:
     """Return where a line like this one comes next, or with two dashes behind it, as a mail's last has; -1 if none does."""
-    found = re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line.strip()), re.MULTILINE).search(data, at)
+    found = re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line), re.MULTILINE).search(data, at)
     return found.start() if found else -1
 
 
@@ -294,7 +297,7 @@ def _gives(data: Data, at: int) -> bool:
     if flags & GZ_EXTRA:
         begin += 2 + int.from_bytes(data[begin : begin + 2], "little")
     for _ in range((flags & GZ_NAME > 0) + (flags & GZ_COMMENT > 0)):
-        begin = data.find(b"\0", begin, at + LONGEST_HEADER) + 1
+        begin = formats.find(data, b"\0", begin, at + LONGEST_HEADER) + 1
         if begin == 0:
             return at + LONGEST_HEADER < len(data)
     begin += 2 if flags & GZ_CHECKSUM else 0

@@ -6,6 +6,7 @@ at each file in it. What has no sample is opened by no clamd, or by clamd alone,
 
 import lzma
 import re
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from mmap import mmap
@@ -139,6 +140,14 @@ def behind(data: Data, looking: Callable[[int], object]) -> Iterator[tuple[str, 
             back, name, pattern = BEHIND.get(piece[at : at + 3]) or BEHIND.get(piece[at : at + 5], NOTHING)
             if (begin := start + at - back) > 0 and pattern.match(data, begin):
                 yield name, begin
+
+
+def find(data: Data, few: bytes, begin: int = 0, end: int = sys.maxsize) -> int:
+    """Return where these bytes are, -1 if nowhere. `mmap.find` of Debian 12's Python reads a byte behind the map's end and ends
+    the process, where nothing is mapped: https://github.com/python/cpython/issues/105235
+    """
+    found = re.compile(re.escape(few), re.DOTALL).search(data, begin, end)
+    return found.start() if found else -1
 
 
 def is_mail(data: Data) -> bool:

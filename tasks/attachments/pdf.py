@@ -6,6 +6,7 @@ clamd loses a stream's filter over a comment, a string, a reference or /Image in
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import islice
 
 from tasks.attachments.formats import Data
@@ -17,9 +18,13 @@ def _name(name: str) -> bytes:
 
 
 OBJECT = re.compile(rb"(?<!\d)(\d++)[\0\s]++\d++[\0\s]++obj\b")
-# What objects begin with, as it should be or with a comment in it; an attachment; and a list of packed objects, which is one by
-# /N and, but for MuPDF, /First, whatever its /Type.
-MARKS = re.compile(b"|".join((OBJECT.pattern, rb"([\d\r\n][\0\s]*+obj\b)", b"(%s)" % _name("EmbeddedFile"), _name("N"))))
+# What objects begin with, as it should be or with a comment in it; an attachment; what lists of packed objects have, whatever
+# their /Type: /N and, but for MuPDF, /First.
+MARKS = re.compile(
+    b"|".join(
+        (OBJECT.pattern, rb"((?<=[\d\0\s])obj\b)", *(b"(%s)" % _name(name) for name in ("EmbeddedFile", "First")), _name("N"))
+    )
+)
 FIRST = re.compile(_name("First"))
 STREAM = re.compile(rb"stream[ \t]*(?:\r\n|\r|\n)?")
 END = re.compile(b"(endobj)|" + STREAM.pattern)
@@ -28,35 +33,46 @@ FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]*+)>>|<<|[\d%])")
 FILE = re.compile(rb"\s*/\w{1,9}\s*(\d{1,9})\s{1,99}\d{1,9}\s{1,99}R\s*")
 # An encrypted file, or an object whose numbers are on two lines.
 ODD = re.compile(_name("Encrypt") + rb"|(?<![\0\s])[\0\t\v\f ]*+[\r\n][\0\s]*+(?:\d++[\0\s]++)?obj\b")
-STRING = re.compile(rb"\((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*\)|(?<!<)<[0-9A-Fa-f\s]*>", re.DOTALL)
+STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0-9A-Fa-f\s]*+>", re.DOTALL)
 DICTIONARY = re.compile(rb"[\0\s]*<<[^()%]*>>[\0\s]*")
 FILTERS = re.compile(b"|".join(map(_name, ("Filter", "F", "FFilter", "DecodeParms", "DP", "FDecodeParms"))))
 PACKED = re.compile(rb"/Filter\s*(?:/(?:FlateDecode|Fl)|\[\s*/(?:FlateDecode|Fl)\s*\])\s*(?=/|>>|\Z)")
-MOST_DICTIONARY, MOST_STREAMS, MOST_MARKS, MOST_NEAR = 8192, 10_000, 1 << 20, 4
+MOST_DICTIONARY, MOST_STREAMS, MOST_MARKS, MOST_NEAR, MOST_ESCAPED = 8192, 10_000, 1 << 20, 4, 100
 
 
 def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data]]) -> set[tuple[int, bool]]:
     """Return where each attached file begins, and whether it is packed; `inflate` expands. Raise ValueError if one is odd."""
-    numbers, lists, files, owner = _files(data), set[int](), set[tuple[int, bool]](), None
+    numbers, lists, files, odd = _files(data), set[int](), set[tuple[int, bool]](), 0
+    owner, first_at = _Object(data), -1
     for count, found in enumerate(MARKS.finditer(data)):
+        at = found.start()
         if found[1] or found[2]:
-            owner = found if found[1] else None
-        elif found[3]:
-            files |= _streams(data, owner, found.start())
+            owner = _Object(data, found if found[1] else None)
+        elif found[4]:
+            first_at = at
         else:
-            for begin, _ in _streams(data, owner, found.start(), is_list=True):
-                if begin not in lists:
-                    lists.add(begin)
-                    with inflate(begin) as text:
-                        numbers |= _files(text)
-        if max(len(lists), len(numbers)) > MOST_STREAMS or count > MOST_MARKS:
+            streams = owner.streams_of(at)
+            if streams is None:
+                odd += 1
+                if found[3] or first_at >= owner.begin or FIRST.search(data, at, at + MOST_DICTIONARY):
+                    raise ValueError
+                # What may be one of MuPDF's lists: all streams near.
+                near = islice(STREAM.finditer(data, at, at + 2 * MOST_DICTIONARY), MOST_NEAR)
+                streams = {(each.end(), True) for each in near}
+            if found[3]:
+                files |= streams
+            for begin in {begin for begin, _ in streams} - lists if not found[3] else ():
+                lists.add(begin)
+                with inflate(begin) as text:
+                    numbers |= _files(text)
+        if max(odd, len(lists), len(numbers)) > MOST_STREAMS or count > MOST_MARKS:
             raise ValueError
     if numbers or files:
         objects = list(islice((each for each in OBJECT.finditer(data) if int(each[1]) in numbers), MOST_STREAMS + 1))
         if {int(each[1]) for each in objects} != numbers or len(objects) > MOST_STREAMS or ODD.search(data):
             raise ValueError
         for each in objects:
-            if not (streams := _streams(data, each, each.end())):
+            if not (streams := _Object(data, each).streams):
                 raise ValueError
             files |= streams
     return files
@@ -72,21 +88,36 @@ def _files(text: Data) -> set[int]:
     return numbers
 
 
-def _streams(data: Data, owner: re.Match[bytes] | None, name: int, *, is_list: bool = False) -> set[tuple[int, bool]]:
-    """Return where the stream of the object with the name at this place begins, and whether it is packed, if it has one.
+class _Object:
+    """An object of the file, or what of it is behind a `head` that is none."""
 
-    Of what may be a list with an odd dictionary return all streams near. Raise ValueError of what else is odd.
-    """
-    end = END.search(data, owner.end(), owner.end() + MOST_DICTIONARY) if owner else None
-    if end and end.start() < name and not end[1]:
-        return set()  # a word in a stream
-    sound = owner and end and name <= end.start() and data[owner.start() - 1] in b"\r\n"  # else it may be in a comment
-    dictionary = STRING.sub(b"", data[owner.end() : end.start()]) if owner and end and sound else b""
-    balanced = DICTIONARY.fullmatch(dictionary) and dictionary.count(b"<<") == dictionary.count(b">>")
-    filters = len(FILTERS.findall(dictionary))
-    plain = filters < 2 and (not filters or PACKED.search(dictionary) is not None)
-    if end and balanced and b"obj" not in dictionary and (end[1] or plain):
+    def __init__(self, data: Data, head: re.Match[bytes] | None = None) -> None:
+        self.begin = head.end() if head else len(data)
+        self._data, self._head = data, head
+
+    @cached_property
+    def _end(self) -> re.Match[bytes] | None:
+        return END.search(self._data, self.begin, self.begin + MOST_DICTIONARY)
+
+    @cached_property
+    def streams(self) -> set[tuple[int, bool]] | None:
+        """Where its stream begins, and whether it is packed, if it has one; None if it is odd."""
+        # What begins no line may be in a comment.
+        if not self._head or not (end := self._end) or self._data[self._head.start() - 1] not in b"\r\n":
+            return None
+        dictionary = self._data[self.begin : end.start()]
+        if dictionary.count(rb"\(") > MOST_ESCAPED:  # from each of which STRING would look on
+            return None
+        dictionary = STRING.sub(b"", dictionary)
+        filters = len(FILTERS.findall(dictionary))
+        plain = filters < 2 and (not filters or PACKED.search(dictionary) is not None)
+        balanced = DICTIONARY.fullmatch(dictionary) and dictionary.count(b"<<") == dictionary.count(b">>")
+        if not balanced or b"obj" in dictionary or not (end[1] or plain):
+            return None
         return set() if end[1] else {(end.end(), bool(filters))}
-    if not is_list or FIRST.search(data, owner.end() if owner else name, name + MOST_DICTIONARY):
-        raise ValueError
-    return {(each.end(), True) for each in islice(STREAM.finditer(data, name, name + 2 * MOST_DICTIONARY), MOST_NEAR)}
+
+    def streams_of(self, name: int) -> set[tuple[int, bool]] | None:
+        """Return `streams` for a name at this place in its dictionary, none for a word in its stream, None behind its end."""
+        if self._end and self._end.start() < name:
+            return None if self._end[1] else set()
+        return self.streams

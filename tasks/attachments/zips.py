@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.attachments.formats import Data
+from tasks.attachments.formats import Data, find
 from tasks.attachments.verdicts import FaultError, Kind
 
 LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
@@ -52,7 +52,7 @@ def from_the_end(data: Data) -> Iterator[tuple[int, int, int]]:
 
     The first is below 0 of one whose directory is not where it should be, but where its end says. Raise FaultError.
     """
-    at = data.find(END_MAGIC, max(0, len(data) - TAIL_BYTES))
+    at = find(data, END_MAGIC, max(0, len(data) - TAIL_BYTES))
     while 0 <= at <= len(data) - END.size:
         *_, length, offset, _ = END.unpack_from(data, at)
         directory = at - _zip64_end(data, at, length, offset) - length
@@ -60,7 +60,7 @@ def from_the_end(data: Data) -> Iterator[tuple[int, int, int]]:
             yield directory - offset, directory, at
         elif data[offset : offset + 4] == MEMBER_MAGIC:
             yield -1, 0, 0
-        at = data.find(END_MAGIC, at + 1)
+        at = find(data, END_MAGIC, at + 1)
 
 
 def listed(data: Data, begin: int, directory: int, end: int) -> Iterator[tuple[Member, bytes]]:
@@ -80,7 +80,7 @@ def members(data: Data, most_inside: int) -> list[Member]:
     if at < 0 or at + END.size > len(data):
         raise FaultError(Kind.BROKEN, "a zip without its directory: cut short")
     _, _, count, length, offset, comment = END.unpack_from(data, at)
-    if data.find(LOCAL_MAGIC, at + END.size + comment) >= 0:
+    if find(data, LOCAL_MAGIC, at + END.size + comment) >= 0:
         raise FaultError(Kind.BROKEN, "a zip with another one behind it")
     directory_end = at - _zip64_end(data, at, length, offset)
     if length + offset != directory_end:

@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
+from mmap import mmap
 from typing import Any, cast
 
 import pytest
 
 from settings import ConfigurationError
 from tasks.attachments import archives, formats, scannable
+from tasks.attachments import pdf as pdf_attachments
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError
@@ -225,6 +227,45 @@ def test_marks_without_end_are_no_longer_looked_at(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(archives.MOST, "marks of archives", 9999)
     with pytest.raises(FaultError, match="more than 9999 marks of archives in it"):
         archives.look(b"0707" * 9999, 1 << 27, len)
+
+
+def test_lists_of_a_pdf_that_are_none_are_no_longer_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = b"%PDF-1.4\n1 0 obj\n<<" + b"/N 1 " * 99
+    assert archives.look(odd, 1 << 27, len) == {"pdf"}
+    monkeypatch.setattr(pdf_attachments, "MOST_STREAMS", 98)
+    assert archives.look(odd, 1 << 27, len) == {"pdf", "pdf attachment"}
+
+
+def test_a_string_of_a_pdf_with_many_escaped_parentheses_is_not_read() -> None:
+    profile = b"%%PDF-1.4\n1 0 obj\n<</N 3 /Filter /FlateDecode /X (%s)>> stream\n\nendstream endobj"
+    assert archives.look(profile % (rb"\(" * 99) + b"/First", 1 << 27, len) == {"pdf"}
+    assert archives.look(profile % (rb"\(" * 101) + b"/First", 1 << 27, len) == {"pdf", "pdf attachment"}
+
+
+def test_a_part_behind_many_lines_of_dashes_is_refused() -> None:
+    """Each of them may be the line that ends what is encoded."""
+
+    def behind(lines: int) -> bytes:
+        dashes = b"".join(b"--%d\n" % number for number in range(lines))
+        return b"To: b\n" + dashes + b"Content-Transfer-Encoding: base64\n\naGVsbG8=\n"
+
+    assert archives.look(behind(20), 1 << 27, len) == {"mail"}
+    with pytest.raises(FaultError, match="behind many lines of dashes"):
+        archives.look(behind(21), 1 << 27, len)
+
+
+def test_nothing_is_looked_for_by_what_ends_the_process_of_debian_12(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `mmap.find` reads behind the map: https://github.com/python/cpython/issues/105235"""
+
+    class Map(mmap):
+        def find(self, *_: object) -> int:
+            raise AssertionError
+
+    monkeypatch.setattr(archives, "mmap", Map)
+    for content in {**PROBES, **UNLISTED, **HIDDEN, **{name: put(EICAR) for name, put in CONTAINERS.items()}}.values():
+        with suppress(FaultError), archives.stored([content[:9], content[9:]]) as data:
+            assert isinstance(data, Map)
+            archives.look(data, 1 << 27, len)
 
 
 def test_a_few_bytes_that_look_like_an_archive_block_nothing() -> None:
