@@ -27,6 +27,7 @@ from devstack.stack import Stack
 
 ROWS_A_SECOND = 100
 BEFORE_SECONDS = 10
+START_SECONDS = 120
 AFTER_SECONDS = 90
 RESULTS = Path(__file__).parent / "results"
 
@@ -73,9 +74,12 @@ def _measure(engine: Engine, emulator: Emulator, stack: Stack, seconds: int, kin
             first += ROWS_A_SECOND
             api.send_task("tasks.notifications.drain", queue="notifications", expires=60, ignore_result=True)
 
-    inserting = threading.Thread(target=insert)
+    inserting = threading.Thread(target=insert, daemon=True)
     inserting.start()
+    begins = time.monotonic() + START_SECONDS
     while not emulator.stats().count("accepted"):  # a busy machine takes longer to start the worker than all of it lasts
+        if time.monotonic() > begins:
+            raise click.ClickException(f"no push arrived within {START_SECONDS} s")
         time.sleep(0.1)
     time.sleep(BEFORE_SECONDS)
     began = time.time()

@@ -64,10 +64,10 @@ def _pieces(answer: Any) -> Iterator[bytes]:
     size, before = 0, b""
     while piece := answer.read(1 << 16):
         size += len(piece)
-        if DOCTYPE in before + piece:
+        before = before[-len(DOCTYPE) :] + piece
+        if DOCTYPE in before:
             answer.close()
             raise HTTPError("the answer defines a document type, and so perhaps entities that swell: S3's never do")
-        before = piece[-len(DOCTYPE) :]
         if size > MOST_ANSWER_BYTES:
             answer.close()
             raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")
