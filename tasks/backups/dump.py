@@ -40,8 +40,6 @@ LEVEL = 1  # of chat text the third makes hardly less, and takes twice as long
 # A dump that says nothing for so long waits for a lock or a server that will not answer.
 SILENCE_SECONDS = 600
 POLL_SECONDS = 1
-GATHER_SECONDS = 0.0005
-"""Pause after a small piece: to be woken for each of the client's takes it a core that the server could use."""
 
 # What mariadb-dump 10.11 may end with without a word on stderr.
 EXIT_CODES = {
@@ -212,8 +210,6 @@ def _output(child: Child, tick: Tick) -> Iterator[bytes]:
         heard = time.monotonic()
         tick(len(chunk))
         yield chunk
-        if len(chunk) < PIPE_BYTES // 8:
-            time.sleep(GATHER_SECONDS)
 
 
 def _sizes(engine: Engine) -> dict[str, int]:
