@@ -116,10 +116,11 @@ class _Inside:
                 self._refuse(name, data, at)
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
-        if found & {"rtf", "xml"} and EMBEDDED.search(data):
+        page = formats.PAGE.fullmatch(data[:HEAD_BYTES])
+        if (page or "rtf" in found) and EMBEDDED.search(data):
             found.add("embedded object")
         self.types |= found
-        for name in found & WALKED:
+        for name in found & WALKED | ({"html"} if page else set()):
             if name in STREAMS:
                 self._member(self._streams(name, data), depth, alone=name != "gz")
             else:

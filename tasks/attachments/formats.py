@@ -54,17 +54,23 @@ TYPES = {
         "rpm":        rb"\xed\xab\xee\xdb",
         "warc":       rb"WARC/",
         "pst":        rb"!BDN",
-        # lz4, lzop, lrzip, zpaq, compress, rzip, PPMd; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; Apple's; help files, Flash, DOS's.
+        # With its content: a detached signature of a mail has none. OpenPGP's: armoured, or encrypted.
+        "pkcs7":      rb"\x30.{1,5}?\x06[\x09\x0b]\x2a\x86\x48\x86\xf7\x0d\x01(?:\x09\x10\x01[\x09\x17]|\x07[\x03\x05\x06]"
+                      rb"|\x07\x02.{9,4000}?(?<!\x30\x0b)\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0)"
+                      rb"|-----BEGIN (?:PKCS7|CMS)-",
+        "openpgp":    rb"-----BEGIN PGP MESSAGE|\x8c.\x04[\x01-\x0d][\0\1\3]|(?:\x84.|\x85[\0-\x08].)\x03",
+        # lz4, lzop, lrzip, zpaq, rzip, PPMd; what gzip opens besides its own; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; Apple's;
+        # help files, Flash, DOS's.
         "rare archive": rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18|\x89LZO\0\r\n\x1a\n|LRZI|7kSt\xa0|zPQ[\x01\x02]"
-                      rb"|\x1f\x9d[\x09-\x10\x89-\x90]|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
+                      rb"|\x1f(?:\x9d[\x09-\x10\x89-\x90]|[\x1e\x9f\xa0])|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
                       rb"|AA01|YAA1|AEA1|pbz[a-z4]|\x8f\xaf\xac\x84|ITSF\x03|ITOLITLS|[CZ]WS[\x01-\x40]|SZDD\x88\xf0|KWAJ\x88\xf0",
         # VMDK, VHD, VHDX, QCOW, VDI; macOS's; cramfs, NTFS, FAT, ext, HFS, APFS, Android's; tables of partitions.
         "disk image": rb"KDMV|# Disk DescriptorFile|conectix|vhdxfile|QFI\xfb|.{64}\x7f\x10\xda\xbe|\x45\x3d\xcd\x28"
                       rb"|encrcdsa|cdsaencr|sprs|\x28\xcd\x3d\x45|.{3}NTFS {4}|.{54}FAT1|.{82}FAT32"
-                      rb"|.{1080}\x53\xef[\x01-\x04]\0|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}\0)|.{32}NXSB"
-                      rb"|(?:\xe9..|\xeb.\x90).{507}\x55\xaa|.{446}(?:[\0\x80].{15}){4}\x55\xaa|.{512}EFI PART|ER\x02\0.{508}PM"
-                      rb"|\x3a\xff\x26\xed|.{4096}gDla",
-        "uuencode":   rb"begin(?:-base64)? [0-7]{3,4} |=ybegin |\(This file must be converted with BinHex",
+                      rb"|.{1080}\x53\xef.\0|.{1024}(?:H[+X]\0[\x04\x05]|BD.{34}[\0-\x1b])|.{32}NXSB"
+                      rb"|(?:\xe9..|\xeb.\x90).{507}\x55\xaa|.{446}(?:[\0\x80].{15}){4}\x55\xaa|.{512}EFI PART"
+                      rb"|ER[\x02-\x10]\0.{508,4092}?PM\0\0|\x3a\xff\x26\xed|.{4096}gDla",
+        "uuencode":   rb"begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|=ybegin |\(This file must be converted with BinHex",
         # Named by ATTACHMENTS_BLOCKED_TYPES alone: there is nothing to open in them.
         EXECUTABLE:   rb"MZ|\x7fELF|[\xce\xcf]\xfa\xed\xfe|\xfe\xed\xfa[\xce\xcf]|\xca\xfe\xba\xbe|L\0{3}\x01\x14\x02\0|dex\n0",
         "script":     rb"(?:\xef\xbb\xbf)?\s*(?:#!|@echo |<\?php|<script|<job|<package|<scriptlet)",
@@ -77,6 +83,8 @@ NAMES = frozenset({*TYPES, "lzma", "tar", "mail", MACROS, "embedded object", "pd
 TEXTS = frozenset({"html", "svg", "script", "mail", "mime", "rtf"})
 STORING = frozenset({"zip", "tar", "ole2"})
 """What other files lie in as they are."""
+PAGE = re.compile(rb"(?=.*?<)[^\0-\x08\x0e-\x1f\x7f]*+", re.DOTALL)
+"""The beginning of a text with a tag, which a browser or Office may take for a page or a document."""
 WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 """The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
 LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{5}\0{3})\0[\0-\x7f]", re.DOTALL)
@@ -100,7 +108,7 @@ BEHIND = {
         b"-lh": (2, "lzh", rb"..-lh[0-9ds]-.{13}[\0-\3]"),
         b"01\1": (3, "iso", rb"CD001\x01"),
         b"oly": (1, "disk image", rb"koly\0{3}\x04"),
-        b"egi": (1, "uuencode", rb"(?<=\n)begin(?:-base64)? [0-7]{3,4} |(?<=\n=y)begin "),
+        b"egi": (1, "uuencode", rb"(?<=\n)begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|(?<=\n=y)begin "),
         b"07070": (0, "cpio", rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}"),
         b"(\xb5/": (0, "zst", rb"\x28\xb5\x2f\xfd(?:[\0\4\x20\x24].|[\x60\x64]..|[\x40\x44].{3}|[\xa0\xa4].{4}"
                              rb"|[\x80\x84].{5}|[\xe0\xe4].{8}|[\xc0\xc4].{9})..[\0-\x10]"),

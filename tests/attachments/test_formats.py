@@ -54,6 +54,18 @@ UNOPENED = {
     "rare archive": b"ITSF\x03\0\0\0" + bytes(60),
     "mime": b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(EICAR),
     "disk image": b"QFI\xfb" + bytes(60),
+    "pack": b"\x1f\x1e\0\0\0\x44" + EICAR,
+    "ext, mounted": bytes(1080) + b"\x53\xef\0\0" + bytes(99),
+    "HFS": bytes(1024) + b"BD" + bytes(34) + b"\x08Untitled" + bytes(99),
+    "S/MIME": bytes.fromhex(
+        "3082010006092a864886f70d010702a08201003082010002010131 0d300b0609608648016503040201 3080 06092a864886f70d010701a0 80"
+    )
+    + EICAR,
+    "S/MIME, compressed": bytes.fromhex("3082010006 0b2a864886f70d0109100109 a08201003082010002010030"),
+    "PKCS #7 in letters": b"-----BEGIN PKCS7-----\nMIIB",
+    "PGP's message": b"-----BEGIN PGP MESSAGE-----\n\nowEBxgE5",
+    "PGP's under a password": bytes.fromhex("8c0d0409030a") + bytes(60),
+    "uuencode with blanks": b"begin  644\teicar.com\n",
     "an image of a FAT": b"\xeb\x3c\x90" + bytes(507) + b"\x55\xaa" + bytes(99),
 }
 # All that may lie in another file, and all that is looked into for it.
@@ -140,6 +152,11 @@ HIDDEN = {
     "a zst in a link in capitals": b"<p><a href='data:;BASE64,KLUv/QREIQIA'>",
     "a zst in a link with references": b"<table><a href='data:;b&#97;se64,&#75;LUv/QREIQIA'>",
     "a zst in a link with percent codes": b"<!-- --><a href='data:;base64,%4BLUv/QREIQIA'>",
+    "a zst in a link of an XHTML page": b"<?xml version='1.0'?><html><a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in a link of a picture": b"<svg><foreignObject><a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in a link of a list": b"<ul><li><a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in a link behind words": b"Dear Ana, here is <a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in one XML without a first line": b"<office:document><office:binary-data>KLUv/Q==</office:binary-data>",
     "a zst in a link in UTF-16": "<html><a href='data:;base64,KLUv/QREIQIA'>".encode("utf-16-be"),
     "a PDF with a predictor": pdf(
         zlib.compress(b"\2" + EICAR), b"/Filter /FlateDecode /DecodeParms <</Predictor 12 /Columns 68>>"
@@ -269,6 +286,10 @@ def test_nothing_is_looked_for_by_what_ends_the_process_of_debian_12(monkeypatch
 
 
 def test_a_few_bytes_that_look_like_an_archive_block_nothing() -> None:
+    signature = bytes.fromhex(
+        "3082010006092a864886f70d010702a08201003082010002010131 0d300b0609608648016503040201 300b06092a864886f70d010701 a0"
+    )
+    assert formats.types(signature + bytes(5000)) == set()  # of a mail, beside what is signed
     for few in (b"\x1f\x8b\x08\0", b"BZh91AY&SY", b"\xfd7zXZ\0", b"ustar", b"PK\3\4", b" obj << x", b"\nbegin again"):
         assert archives.look(PNG + few * 9 + b"hello" * 99, 1 << 27, len) == set()
 
