@@ -139,9 +139,13 @@ def test_killed_in_the_middle_it_has_done_whole_batches_and_the_next_one_does_th
     load(20 * cancel.BATCH - 1)
     count = "SELECT COUNT(*) AS n FROM chat_notifications WHERE delivery_status = 'BOUNCED'"
     words = ["notifications", "cancel", "--everything", "--yes", "--why", "wrong"]
+    sessions = "SELECT COUNT(*) AS n FROM information_schema.processlist"
+    before = api.rows(sessions)[0]["n"]
     process = Process([sys.executable, "-c", MAIN, *words], os.environ, tmp_path / "cancel.log").start()
     wait_until(lambda: api.rows(count)[0]["n"] > 0, "the first batch was written", every=0.01)
     process.kill()
+    # The server still commits what it has been told to.
+    wait_until(lambda: api.rows(sessions)[0]["n"] <= before, "the killed process's session had ended")
     done = api.rows(count)[0]["n"]
     assert done % cancel.BATCH == 0
     assert cancelled("--everything", "--yes")["cancelled"] == 20 * cancel.BATCH - done
