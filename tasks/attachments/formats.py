@@ -53,6 +53,7 @@ TYPES = {
         "ar":         rb"!<(?:arch|thin)>\n",
         "rpm":        rb"\xed\xab\xee\xdb",
         "warc":       rb"WARC/",
+        "activemime": rb"ActiveMime",
         "pst":        rb"!BDN",
         # With its content: a detached signature of a mail has none. OpenPGP's: armoured, or encrypted.
         "pkcs7":      rb"\x30.{1,5}?\x06[\x09\x0b]\x2a\x86\x48\x86\xf7\x0d\x01(?:\x09\x10\x01[\x09\x17]|\x07[\x03\x05\x06]"

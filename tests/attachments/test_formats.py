@@ -65,6 +65,7 @@ UNOPENED = {
     "PKCS #7 in letters": b"-----BEGIN PKCS7-----\nMIIB",
     "PGP's message": b"-----BEGIN PGP MESSAGE-----\n\nowEBxgE5",
     "PGP's under a password": bytes.fromhex("8c0d0409030a") + bytes(60),
+    "Word's macros in a web archive": b"ActiveMime\0\0\1\xf0\4\0\0\0" + bytes(33) + zlib.compress(EICAR),
     "uuencode with blanks": b"begin  644\teicar.com\n",
     "an image of a FAT": b"\xeb\x3c\x90" + bytes(507) + b"\x55\xaa" + bytes(99),
 }
