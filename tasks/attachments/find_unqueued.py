@@ -30,7 +30,7 @@ HISTORIC = """a.id BETWEEN 1 AND :boundary AND COALESCE(a.created_at <= :since, 
           AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
     SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
-      WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(a.file_url USING utf8mb4) AS BINARY)) THEN 'block'
+      WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(LEFT(a.file_url, 500) USING utf8mb4) AS BINARY)) THEN 'block'
       WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
         WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block', 'forged')
         WHEN s.verdict IN ('clean', 'released') OR (s.verdict = 'waiting' AND {HISTORIC}) THEN ''

@@ -69,7 +69,7 @@ RENEW = text("""
 # The fields of an Attachment, by primary keys, without locks.
 LOAD = text(f"""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.sha256, s.quarantine,
-           a.file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
+           LEFT(a.file_url, 500) AS file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id BETWEEN 1 AND h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
@@ -79,7 +79,7 @@ LOAD = text(f"""
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text(f"""
-    SELECT s.attachment_id, a.file_url, {OF_ROW} FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    SELECT s.attachment_id, LEFT(a.file_url, 500), {OF_ROW} FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """)  # noqa: S608 - a constant of this project
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
