@@ -24,17 +24,18 @@ ENVIRONMENTS = ("production", "sandbox")
 # A text with these is JSON, or a piece of it; a subscription's secret may be in it.
 FORBIDDEN = frozenset('"{}')
 
-# What is no FCM token though it was written like one: posted there, Google would get what is not meant for it.
+# What is no FCM token though it was written like one: posted there, Google would get what is not meant for it. A group that is
+# repeated would take its time for each letter that a stranger wrote, hence without blanks.
 NOT_FCM = {
     "a token of Expo's own service, which is not used here": re.compile(r"Expo(nent)?PushToken\["),
-    'an APNs token that does not name its provider, "apns"': re.compile(r"<?(\s*[0-9a-f]){64,}\s*>?$", re.I),
+    'an APNs token that does not name its provider, "apns"': re.compile(r"<?[0-9A-Fa-f]{64,}+>?$"),
     "a Web Push endpoint without its provider and keys": re.compile(r"https?://", re.I),
 }
 
 
 def _hex(token: str) -> str:
     """Return an APNs token in lower case: hex has none, and some libraries print it in <> and spaces."""
-    bare = re.sub(r"[\s<>]", "", token).lower()
+    bare = "".join(token.replace("<", "").replace(">", "").split()).lower()
     return bare if re.fullmatch(r"[0-9a-f]+", bare) else token
 
 
@@ -117,7 +118,8 @@ def _device(entry: Any) -> Device | str:
         return f"a token longer than {LONGEST_TOKEN} characters"
     if not token.isascii() or not token.isprintable() or not FORBIDDEN.isdisjoint(token):
         return "a token with characters no provider uses"
-    if provider == "fcm" and (other := next((what for what, form in NOT_FCM.items() if form.match(token)), None)):
+    bare = token.replace(" ", "") if provider == "fcm" else ""
+    if other := next((what for what, form in NOT_FCM.items() if form.match(bare)), None):
         return other
     lane = lane_of(provider, app)
     return Device(provider, token, device_key(lane, token), options)
