@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,11 +11,16 @@ import orjson
 # More devices than any person owns: a row beyond it is an API fault, and would hold its neighbours up.
 MOST_DEVICES = 1000
 LONGEST_TOKEN = 4096
-# Of a column, in characters: a thousand tokens of FCM's. Hundreds of rows are claimed together, and an API that sets no limit
-# lets one user fill a worker's memory.
+# Of a column, in bytes: a thousand tokens of FCM's. Hundreds of rows are claimed together, and an API that sets no limit lets
+# one user fill a worker's memory.
 LONGEST_COLUMN = 250_000
-COLUMN = f"LEFT(CONVERT(device_tokens USING utf8mb4), {LONGEST_COLUMN})"
-"""The column in SQL: LEFT makes a text of it, alike on all servers, and no longer than any that is of use."""
+COLUMN = f"""
+    IF(LENGTH(device_tokens) >= {LONGEST_COLUMN}, REPEAT('.', {LONGEST_COLUMN}),
+       LEFT(CONVERT(device_tokens USING utf8mb4), {LONGEST_COLUMN}))
+"""
+"""The column in SQL: LEFT makes a text of it, alike on all servers; of one that is too long only that is told."""
+# Of columns that are read together, in letters, each device as a token of FCM's: a second or two of work, whatever they hold.
+MOST_READ, DEVICE_COUNTS = 10_000_000, 250
 
 DEFAULT_PROVIDER, DEFAULT_APP = "fcm", "default"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
@@ -154,7 +159,7 @@ def read_devices(column: str | bytes | None) -> Devices:
     if column is None:
         return Devices()
     if len(column) >= LONGEST_COLUMN:
-        return Devices(faults=(f"device_tokens has {LONGEST_COLUMN:,} characters or more",))
+        return Devices(faults=(f"device_tokens has {LONGEST_COLUMN:,} bytes or more",))
     try:
         entries = orjson.loads(column)
     except orjson.JSONDecodeError:
@@ -176,3 +181,14 @@ def read_devices(column: str | bytes | None) -> Devices:
         else:
             usable.setdefault(device.key, device)
     return Devices(tuple(usable.values()), tuple(faults))
+
+
+def read_together(columns: Sequence[str | None]) -> list[Devices | None]:
+    """Return the devices in each column, the shortest read first; None for the long ones that MOST_READ leaves for later."""
+    read: list[Devices | None] = [None] * len(columns)
+    left = MOST_READ
+    for at in sorted(range(len(columns)), key=lambda at: len(columns[at] or "")):
+        if left > 0:
+            read[at] = found = read_devices(columns[at])
+            left -= len(columns[at] or "") + DEVICE_COUNTS * len(found.usable)
+    return read

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -19,6 +19,8 @@ from tasks.notifications.queue import START_SECONDS, Queue
 from tasks.notifications.senders import Senders
 
 log = structlog.get_logger(__name__)
+
+Claim = Callable[[int, tuple[str, ...]], Sequence[Job | int]]
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
@@ -56,10 +58,11 @@ class Drain:
         self._last_is_in = asyncio.Event()
         self._summary = Summary()
 
-    async def run(self, claim: Callable[[int, tuple[str, ...]], list[Job]]) -> Summary:
+    async def run(self, claim: Claim) -> Summary:
         """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary.
 
-        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass.
+        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass. A row of which it
+        returns no more than the id is given back.
         """
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
@@ -78,7 +81,7 @@ class Drain:
         await asyncio.to_thread(self.gate.leave)
         return self._summary
 
-    async def _claim(self, claim: Callable[[int, tuple[str, ...]], list[Job]], senders: Senders) -> None:
+    async def _claim(self, claim: Claim, senders: Senders) -> None:
         ends_at = time.monotonic() + self.run_seconds
         while not self.stop():
             if time.monotonic() > ends_at:
@@ -94,8 +97,11 @@ class Drain:
                 return
             self._under_way += len(jobs)
             for job in jobs:
-                self._begin(job, senders, in_time)
-            if most == 1 or any(job.notification.claims > 1 for job in jobs):
+                if isinstance(job, Job):
+                    self._begin(job, senders, in_time)
+                else:
+                    self._enter(job)
+            if most == 1 or any(isinstance(job, Job) and job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone
 
     async def _room(self, rows: int) -> None:

@@ -21,7 +21,7 @@ from settings import get_settings
 from tasks import counters, pause
 from tasks.notifications import breaker, journal, withdrawal
 from tasks.notifications.delivery import Job
-from tasks.notifications.devices import of_lane, read_devices
+from tasks.notifications.devices import of_lane, read_devices, read_together
 from tasks.notifications.drain import Drain, Summary
 from tasks.notifications.facts import BACKLOG, SETTLED
 from tasks.notifications.gate import Gate
@@ -195,12 +195,12 @@ def _drain(claim: Claim) -> Summary:
     queue = Queue(engine, lease=uuid.uuid4().hex)
     gate = _gate(engine, providers)
 
-    def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job]:
+    def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job | int]:
         notifications = claim(queue, rows, lanes)
-        devices = [read_devices(notification.device_tokens) for notification in notifications]
-        keys = [device.key for read in devices for device in read.usable]
+        devices = read_together([notification.device_tokens for notification in notifications])
+        keys = [device.key for read in devices if read for device in read.usable]
         dead = transact(engine, partial(journal.known_dead, keys=keys)) if keys else frozenset()
-        return [Job(notification, read, dead) for notification, read in zip(notifications, devices, strict=True)]
+        return [Job(each, read, dead) if read else each.id for each, read in zip(notifications, devices, strict=True)]
 
     async def work() -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}

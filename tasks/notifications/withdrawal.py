@@ -12,7 +12,7 @@ from db.rows import dicts
 from tasks import broker
 from tasks.notifications import journal, preferences
 from tasks.notifications.delivery import Delivery
-from tasks.notifications.devices import COLUMN, MOST_DEVICES, Devices, of_lane, read_devices
+from tasks.notifications.devices import COLUMN, MOST_DEVICES, Devices, of_lane, read_together
 from tasks.notifications.ledger import Ledger
 from tasks.notifications.notification import LIFETIME_SECONDS, Notification
 from tasks.notifications.outcome import Kind
@@ -70,7 +70,8 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
     known = {kept[at : at + MARK_BYTES] for at in range(0, len(kept), MARK_BYTES)}
     new = [row for row, mark in zip(rows, marks, strict=True) if mark not in known]
     lanes = asking(providers)
-    devices = {d.key: d for row in new for d in read_devices(row["device_tokens"]).usable if d.lane in lanes}
+    read = read_together([row["device_tokens"] for row in new])
+    devices = {d.key: d for each in read if each for d in each.usable if d.lane in lanes}
     with engine.connect() as connection:
         for key in journal.known_dead(connection, [*devices]):
             del devices[key]

@@ -38,13 +38,27 @@ def test_whatever_id_a_client_chooses_the_row_is_sent(api: Chat, accepted: Accep
 
 
 def test_megabytes_of_devices_in_many_rows_fill_no_workers_memory(api: Chat, accepted: Accepted) -> None:
-    rows = [api.notify({"provider": "fcm", "token": "phone", "junk": "A" * 1_000_000}) for _ in range(10)]
+    rows = [api.notify({"provider": "fcm", "token": "phone", "junk": "A" * 1_000_000}) for _ in range(9)]
+    rows += [api.notify(device_tokens=json.dumps(["phone", "😀" * 100_000], ensure_ascii=False))]
     held = Queue(api.engine, lease="f" * 32).claim_fresh(10)
     assert sum(len(row.device_tokens or "") for row in held) <= 10 * LONGEST_COLUMN
     Queue(api.engine, lease="f" * 32).release(rows)
     run.drain()
-    assert {api.status(row) for row in rows} == {("BOUNCED", 0, "no devices: device_tokens has 250,000 characters or more")}
+    assert {api.status(row) for row in rows} == {("BOUNCED", 0, "no devices: device_tokens has 250,000 bytes or more")}
     assert accepted() == []
+
+
+def test_rows_whose_devices_take_long_to_read_wait_and_hold_no_other_up(api: Chat, accepted: Accepted) -> None:
+    long = [api.notify("tablet", {"junk": "A" * 240_000}) for _ in range(50)]
+    short = api.notify("phone")
+    summary = run.drain()
+    assert api.status(short)[0] == "SENT"
+    assert 0 < summary.given_back < 50
+    assert summary.more
+    assert {row["claims"] for row in api.rows("SELECT claims FROM worker_deliveries")} == {0}
+    while run.drain().more:
+        pass
+    assert sorted(accepted()) == sorted([*((str(row), "tablet") for row in long), (str(short), "phone")])
 
 
 def test_a_drain_that_found_less_than_a_batch_does_not_look_again(api: Chat, accepted: Accepted) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.notifications.devices import LONGEST_TOKEN, MOST_DEVICES, Devices, device_key, read_devices
+from tasks.notifications.devices import LONGEST_TOKEN, MOST_DEVICES, Devices, device_key, read_devices, read_together
 
 from .made import json_values
 
@@ -202,6 +202,16 @@ def test_a_token_of_the_greatest_length_is_read() -> None:
 
 def test_a_hundred_bad_entries_of_a_kind_make_one_sentence() -> None:
     assert read(list(range(100))).faults == ("device_tokens holds an entry that is a number, not a token",)
+
+
+def test_of_columns_without_end_the_longest_wait() -> None:
+    many = json.dumps([f"{number:03}" for number in range(MOST_DEVICES)])
+    long = json.dumps(["phone", *["0" * LONGEST_TOKEN] * 59])
+    columns = [long] * 50 + [many] * 20 + ['["phone"]']
+    read = read_together(columns)
+    assert read[50:] == [read_devices(column) for column in columns[50:]]
+    assert 0 < read[:50].count(None) < 50
+    assert all(each in (None, read_devices(long)) for each in read[:50])
 
 
 def test_a_fault_never_quotes_the_token() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from tasks.notifications.breaker import BreakerState, Standing
 from tasks.notifications.delivery import Job
 from tasks.notifications.devices import Device
-from tasks.notifications.drain import Drain, Summary
+from tasks.notifications.drain import Claim, Drain, Summary
 from tasks.notifications.gate import Gate
 from tasks.notifications.journal import Attempt
 from tasks.notifications.outcome import Kind, Outcome
@@ -19,15 +19,14 @@ from tasks.notifications.outcome import Kind, Outcome
 from .fakes import MemoryProvider, MemoryQueue, a_gate, a_job
 from .made import NOW
 
-Claim = Callable[[int, tuple[str, ...]], list[Job]]
 CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
 
 
-def batches(*claimed: list[Job] | Exception) -> Claim:
+def batches(*claimed: Sequence[Job | int] | Exception) -> Claim:
     """Claims that return these, one after the other, and then nothing."""
     waiting = list(claimed)
 
-    def claim(_rows: int, _lanes: tuple[str, ...]) -> list[Job]:
+    def claim(_rows: int, _lanes: tuple[str, ...]) -> Sequence[Job | int]:
         batch = waiting.pop(0) if waiting else []
         if isinstance(batch, Exception):
             raise batch
@@ -62,6 +61,13 @@ def test_a_run_goes_on_until_nothing_is_left_to_claim_and_settles_all() -> None:
     assert (summary.rows, summary.more) == ({"SENT": 3}, False)
 
 
+def test_a_claimed_row_that_was_not_read_is_given_back_for_the_next_run() -> None:
+    queue = MemoryQueue()
+    summary = run(queue, MemoryProvider(), batches([a_job(1), 2, a_job(3)]))
+    assert ({*queue.settled}, queue.given_back) == ({1, 3}, [2])
+    assert (summary.rows, summary.given_back, summary.more) == ({"SENT": 2}, 1, True)
+
+
 def test_a_run_claims_from_the_lanes_of_the_providers_that_may_be_used() -> None:
     asked: list[tuple[int, tuple[str, ...]]] = []
 
@@ -94,7 +100,7 @@ def test_what_a_probe_brought_is_settled_before_the_next_question() -> None:
     settled_at_claim: list[int] = []
     rows = batches(jobs(1), jobs(2))
 
-    def claim(most: int, lanes: tuple[str, ...]) -> list[Job]:
+    def claim(most: int, lanes: tuple[str, ...]) -> Sequence[Job | int]:
         settled_at_claim.append(len(queue.settled))
         return rows(most, lanes)
 
