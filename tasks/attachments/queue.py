@@ -79,7 +79,8 @@ LOAD = text(f"""
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text(f"""
-    SELECT s.attachment_id, LEFT(a.file_url, 500), {OF_ROW} FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
+    SELECT s.attachment_id, LEFT(a.file_url, 500), {OF_ROW}
+    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
     WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """)  # noqa: S608 - a constant of this project
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
