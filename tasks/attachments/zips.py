@@ -12,7 +12,7 @@ from tasks.attachments.formats import Data, find
 from tasks.attachments.verdicts import FaultError, Kind
 
 LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-LOCAL = struct.Struct("<4s2x2H8xL4x2H")
+LOCAL = struct.Struct("<4s2x2H8x2L2H")
 MOST_HEADER_BYTES = LOCAL.size + 2 * 0xFFFF
 MEMBER = struct.Struct("<4s4x2H8x2L3H8xL")
 END = struct.Struct("<4s4x2H2LH")
@@ -123,14 +123,15 @@ def _tiled(data: Data, members: list[Member], directory: int) -> Iterator[Member
     """Yield the members in their order, if nothing but they lies before the directory and their own headers agree with it."""
     end, follows = 0, False
     for member in members:
-        offset, _, flags, method, packed, _, _ = member
+        offset, _, flags, method, packed, unpacked, _ = member
         _check_gap(data[end:offset], end, offset, follows=follows)
         if data[offset : offset + 4] != LOCAL_MAGIC or offset + LOCAL.size > directory:
             raise FaultError(Kind.BROKEN, "a zip with members that clamd does not find")
-        _, own_flags, own_method, own_packed, name_bytes, extra = LOCAL.unpack_from(data, offset)
+        _, own_flags, own_method, *own_sizes, name_bytes, extra = LOCAL.unpack_from(data, offset)
         begin = offset + LOCAL.size + name_bytes + extra
         end, follows = begin + packed, bool(own_flags & SIZE_FOLLOWS)
-        same_size = own_packed == packed or (follows and not own_packed)
+        same_size = own_sizes == [packed, unpacked] or (follows and own_sizes == [0, 0])
+        same_size &= packed == unpacked or method != 0 or flags & ENCRYPTED > 0
         if (flags | own_flags) & ~KNOWN_FLAGS:
             raise FaultError(Kind.BROKEN, "a zip with flags over which clamd leaves members out")
         if own_method != method or (own_flags ^ flags) & ENCRYPTED or not same_size or end > directory:

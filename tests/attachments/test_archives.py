@@ -92,6 +92,11 @@ def with_another_size() -> bytes:
     return content[:18] + bytes(4) + content[22:]
 
 
+def with_unpacked_size(content: bytes, size: int) -> bytes:
+    """Return a zip whose first member's own header says another unpacked size: of a stored one clamd looks into less then."""
+    return content[:22] + size.to_bytes(4, "little") + content[26:]
+
+
 def with_flags(flags: int) -> bytes:
     content = bytearray(zipped(EICAR))
     struct.pack_into("<H", content, 6, flags)
@@ -212,6 +217,11 @@ def fault(content: bytes) -> FaultError | None:
         "in a zip": zipped(b"hello" + streamed()),
         "compressed by its own header as clamd cannot": with_another_method(),
         "empty by its own header": with_another_size(),
+        "larger by its own header": with_unpacked_size(zipped(EICAR, method=zipfile.ZIP_STORED), len(EICAR) + 1),
+        "larger unpacked by its own header": with_unpacked_size(zipped(EICAR), 1 << 31),
+        "stored, and empty when it is unpacked": zipped(EICAR, method=zipfile.ZIP_STORED).replace(
+            struct.pack("<2L", len(EICAR), len(EICAR)), struct.pack("<2L", len(EICAR), 0)
+        ),
         "with masked headers by its flags": with_flags(1 << 13),
         "a size that clamd does not read": with_zip64_field(streamed(), 20),
         "an offset that clamd does not read": with_zip64_field(streamed(), 42),
