@@ -23,7 +23,8 @@ from tasks.http import NoAnswerError, Server, retry_after
 LOCK = "events:deliver"
 RUN_SECONDS = 60
 MOST_AT_ONCE = 8
-# So often in a row none may be taken before the run ends: an event that its receiver chokes on does not stand for all of them.
+# So often in a row none may be taken before the run ends: an event that its receiver chokes on does not stand for all of them,
+# nor do hundreds, behind which one that was never tried comes next.
 MOST_MISSES = 3
 
 CALL_SECONDS = 10.0
@@ -87,7 +88,10 @@ def deliver(
     ends = time.monotonic() + RUN_SECONDS
     with hold(engine, LOCK), ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         while misses < MOST_MISSES and time.monotonic() < ends and not stop():
-            wave = queue.due(engine, at_once) or (queue.due(engine, at_once) if queue.number(engine) else [])
+            wave = queue.due(engine, at_once, untried=misses > 0)
+            if not wave and queue.number(engine):
+                wave = queue.due(engine, at_once, untried=True)
+            wave = wave or queue.due(engine, at_once)
             if not wave:
                 break
             tried = [*zip(wave, pool.map(send, wave), strict=True)]

@@ -35,7 +35,8 @@ NUMBER = text("""
 COLUMNS = "SELECT id, number, type, data, happened_at, attempts FROM worker_events"
 AFTER = text(f"{COLUMNS} FORCE INDEX (idx_number) WHERE number > :after ORDER BY number LIMIT :rows")
 DUE = text(f"""
-    {COLUMNS} FORCE INDEX (idx_due) WHERE due_at <= NOW(3) AND number IS NOT NULL ORDER BY due_at LIMIT :rows
+    {COLUMNS} FORCE INDEX (idx_due) WHERE due_at <= NOW(3) AND number IS NOT NULL
+      AND (due_at = happened_at OR NOT :untried) ORDER BY due_at LIMIT :rows
 """)
 SETTLE = text("""
     UPDATE worker_events SET due_at = NOW(3) + INTERVAL :wait SECOND, attempts = attempts + 1, reason = :reason WHERE id = :id
@@ -89,10 +90,10 @@ def after(engine: Engine, number: int, rows: int) -> list[Event]:
         return [Event(**row) for row in dicts(connection, AFTER, after=number, rows=rows)]
 
 
-def due(engine: Engine, rows: int) -> list[Event]:
-    """Return events that are to be delivered now, those that have waited longest first."""
+def due(engine: Engine, rows: int, *, untried: bool = False) -> list[Event]:
+    """Return events that are to be delivered now, the longest due first; if `untried`, those that never were."""
     with engine.connect() as connection:
-        return [Event(**row) for row in dicts(connection, DUE, rows=rows)]
+        return [Event(**row) for row in dicts(connection, DUE, rows=rows, untried=untried)]
 
 
 def settle(engine: Engine, tried: Sequence[tuple[Event, Refusal | None]]) -> None:

@@ -89,6 +89,17 @@ def test_an_event_that_the_receiver_chokes_on_holds_no_other_up(chat: Engine, ca
     assert [row["type"] for row in rows(chat) if row["due_at"]] == ["device.dead"]
 
 
+def test_hundreds_of_events_that_the_receiver_chokes_on_hold_no_other_up(chat: Engine, called: Receiver) -> None:
+    called.answers["device.dead"] = 400
+    transact(chat, lambda c: outbox.emit(c, "device.dead", *({"device_key": f"fcm:{n}"} for n in range(30))))
+    for _ in range(10):
+        deliver()
+    make_due(chat)
+    happen(chat, *"abc")
+    deliver()
+    assert sorted(providers(called)) == ["a", "b", "c"]
+
+
 def test_an_event_that_commits_late_has_the_greater_number(chat: Engine) -> None:
     """AUTO_INCREMENT gives its id first: a reader who goes on behind the greatest id would miss it."""
     with chat.connect() as late:

@@ -94,7 +94,7 @@ console.log(module.exports({$trigger: told, $env: {CHAT_WORKERS_EVENTS_SECRET: p
 def test_the_script_of_the_flow_for_directus_verifies_what_is_sent(chat: Engine, called: Receiver) -> None:
     """Of the parsed body, as Directus gives it: what JSON.stringify makes of it are the bytes that were signed."""
     ensure(["tests"])
-    awkward = {"detail": "".join(map(chr, range(0x300))) + "\u2028\u2029🚚", "number": 2**53 - 1, "none": None}
+    awkward = {"detail": "".join(map(chr, range(0x300))) + "\u2028\u2029🚚", "none": None, "n": 2**53 - 1, "id": 2**63 - 1}
     with chat.begin() as connection:
         outbox.emit(connection, "backup.failed", awkward)
     assert deliver() == "delivered: taken 1"
