@@ -199,6 +199,6 @@ def classify(answer: Answer) -> Outcome:
 def _words(answer: Answer) -> str:
     """Return the service's own words of a refusal: Apple's reason, Mozilla's message, a text or a page, without addresses."""
     named = [answer.content.get(name) for name in ("reason", "message", "error")]
-    page = re.sub(r"<[^>]*>", " ", answer.body[:LONGEST_PAGE].decode("utf-8", "replace"))
+    page = re.sub(r"<[^<>]*>", " ", answer.body[:LONGEST_PAGE].decode("utf-8", "replace"))
     words = next((word for word in named if isinstance(word, str)), "" if answer.content else page)
     return provider_words(re.sub(r"\S{40,}", "…", " ".join(words.split())), LONGEST_WORDS)
