@@ -5,7 +5,6 @@ https://mariadb.com/kb/en/mariadb-dump/, https://dev.mysql.com/doc/refman/8.4/en
 """
 
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -76,18 +75,21 @@ class TableScan:
     digest: Any = field(default_factory=sha256)
 
 
-class Statements:
-    """Cuts a stream into statements, looking at each byte about once; one of more than `longest` bytes is an OverflowError."""
+LONGEST_STATEMENT = 256 << 20
+"""Bytes, far above a row of any table; what is longer is no dump's text and must not fill the memory."""
 
-    def __init__(self, longest: int = sys.maxsize) -> None:
-        self._begun = [b"\n"]
-        self._held, self._longest = 0, longest
+
+class Statements:
+    """Cuts a stream into statements, looking at each byte about once."""
+
+    def __init__(self) -> None:
+        self._begun, self._held = [b"\n"], 0
         self._trigger, self._mode = bytearray(), b""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Return the statements that are whole by now, from the line break before to the semicolon; a trigger is one.
 
-        Raise BackupError if it cannot be told where a trigger ends: its body would be taken for statements.
+        Raise BackupError if one is too long, or a trigger whose end cannot be told: its body would be taken for statements.
         """
         for statement in self._cut(chunk):
             if not self._trigger and statement != DELIMITER + b";":
@@ -95,8 +97,7 @@ class Statements:
                 yield statement
                 continue
             self._trigger += statement
-            if len(self._trigger) > self._longest:
-                raise OverflowError
+            _check_length(len(self._trigger))
             if statement == DELIMITER:
                 if not _is_trigger(bytes(self._trigger), self._mode):
                     name = printable(self._trigger.partition(b" TRIGGER ")[2][:64].decode(errors="replace"))
@@ -117,13 +118,17 @@ class Statements:
             at = end.end() - 1
         self._begun.append(chunk[at:])
         self._held += len(chunk) - at
-        if self._held > self._longest:
-            raise OverflowError
+        _check_length(self._held)
 
     def _join(self, last: bytes) -> bytes:
         statement = b"".join([*self._begun, last])
         self._begun, self._held = [], 0
         return statement
+
+
+def _check_length(length: int) -> None:
+    if length > LONGEST_STATEMENT:
+        raise BackupError(f"it is no dump: a statement in it has more than {LONGEST_STATEMENT:,} bytes")
 
 
 class DumpScan:
@@ -132,14 +137,14 @@ class DumpScan:
     Whatever else looks like a statement is text: of a CHECK, say, in which the servers leave line breaks as they are.
     """
 
-    def __init__(self, longest: int = sys.maxsize) -> None:
+    def __init__(self) -> None:
         self.tables: dict[str, TableScan] = {}
         self.bytes = 0
         self.place: tuple[str, int] | None = None
         """The file of the server's binary log and the position in it at which the snapshot stands, if the dump says."""
         self.gtid = ""
         self._tail = b""
-        self._statements = Statements(longest)
+        self._statements = Statements()
 
     @property
     def complete(self) -> bool:

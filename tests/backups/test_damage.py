@@ -14,7 +14,7 @@ from db.models import CHAT_TABLES
 from tasks.backups import folder, manifest, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
-from tasks.backups.scan import DumpScan
+from tasks.backups.scan import DumpScan, only_tables
 from tests.backups.conftest import PASSPHRASE, quiet
 
 DUMP = "backup_chat_20260102.sql.zst"
@@ -171,6 +171,8 @@ def test_a_dump_that_swells_is_unpacked_a_piece_at_a_time_and_given_up(into: Pat
     assert max(map(len, verify.plain(bomb(into, 300_000_000), quiet))) <= folder.CHUNK
     with pytest.raises(BackupError, match="a statement in it has more than 268,435,456 bytes"):
         verify.check_content(bomb(into, 300_000_000), [], quiet)
+    with pytest.raises(BackupError, match="a statement in it has more than 268,435,456 bytes"):
+        list(only_tables(verify.plain(bomb(into, 300_000_000), quiet), ["messages"]))  # as a restore reads it
     with pytest.raises(BackupError, match="unpacks to more than the 1,000 bytes of its manifest"):
         verify.check_content(bomb(into, 1000), [], quiet)
 
