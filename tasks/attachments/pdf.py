@@ -29,8 +29,8 @@ FIRST = re.compile(_name("First"))
 STREAM = re.compile(rb"stream[ \t]*(?:\r\n|\r|\n)?")
 END = re.compile(b"(endobj)|" + STREAM.pattern)
 # The objects that hold an attachment; those that stand elsewhere, or behind a comment, are not followed.
-FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]*+)>>|<<|[\d%])")
-FILE = re.compile(rb"\s*/\w{1,9}\s*(\d{1,9})\s{1,99}\d{1,9}\s{1,99}R\s*")
+FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]{0,999}+)>>|<<|[\d%])")
+FILE = re.compile(rb"/\w{1,9}\s*(\d{1,9})\s{1,99}\d{1,9}\s{1,99}R\s*")
 # An encrypted file, or an object whose numbers are on two lines.
 ODD = re.compile(_name("Encrypt") + rb"|(?<![\0\s])[\0\t\v\f ]*+[\r\n][\0\s]*+(?:\d++[\0\s]++)?obj\b")
 STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0-9A-Fa-f\s]*+>", re.DOTALL)
@@ -82,7 +82,7 @@ def _files(text: Data) -> set[int]:
     """Return the numbers of the objects that attachments in this text name. Raise ValueError."""
     numbers = set[int]()
     for found in FILES.finditer(text):
-        if not found[1] or FILE.sub(b"", found[1]) or len(numbers) > MOST_STREAMS:
+        if not found[1] or FILE.sub(b"", found[1].strip()) or len(numbers) > MOST_STREAMS:
             raise ValueError
         numbers.update(map(int, FILE.findall(found[1])))
     return numbers

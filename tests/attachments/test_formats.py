@@ -254,6 +254,11 @@ def test_lists_of_a_pdf_that_are_none_are_no_longer_looked_for(monkeypatch: pyte
     assert archives.look(odd, 1 << 27, len) == {"pdf", "pdf attachment"}
 
 
+def test_a_run_of_blanks_where_a_pdf_names_its_attachments_is_not_looked_on_from_each() -> None:
+    blanks = b"%PDF-1.4\n1 0 obj\n<</EF <<" + b" " * (1 << 20) + b"x>>>>\nendobj\n"
+    assert archives.look(blanks, 1 << 27, len) == {"pdf", "pdf attachment"}
+
+
 def test_a_string_of_a_pdf_with_many_escaped_parentheses_is_not_read() -> None:
     profile = b"%%PDF-1.4\n1 0 obj\n<</N 3 /Filter /FlateDecode /X (%s)>> stream\n\nendstream endobj"
     assert archives.look(profile % (rb"\(" * 99) + b"/First", 1 << 27, len) == {"pdf"}
