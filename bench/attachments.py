@@ -79,8 +79,8 @@ def cpu_seconds(*pids: int) -> float:
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        total += cpu_seconds(*map(int, children))
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            total += cpu_seconds(*map(int, (thread / "children").read_text().split()))
     return total
 
 

@@ -7,8 +7,7 @@ at each file in it. What has no sample is opened by no clamd, or by clamd alone,
 import lzma
 import re
 import sys
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from mmap import mmap
 
 Data = bytes | mmap
@@ -123,9 +122,6 @@ BEHIND = {
 }  # fmt: skip
 SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABC" if len(few) == 3 else b"ABABA" for few in BEHIND))
 SIEVED, PIECE, NOTHING = re.compile(b"AB(?=[AC])"), 1 << 16, (0, "", re.compile(b"(?!)"))
-MARKS = re.compile(b"|".join(re.escape(few[:1]) + b"(?=" + re.escape(few[1:]) + b")" for few in BEHIND), re.DOTALL)
-"""The same few bytes as they are: quicker where letters of many marks lie side by side, and most of it passes the sieve."""
-DENSE = 500
 
 
 def types(data: Data) -> set[str]:
@@ -137,15 +133,12 @@ def types(data: Data) -> set[str]:
     return found | ({"tar"} if is_tar(head) else set()) | ({"mail"} if is_mail(data) else set())
 
 
-def behind(data: Data, looking: Callable[[int], object]) -> Iterator[tuple[str, int]]:
-    """Yield the types of what begins within content, and where. `looking`, which may raise, is told at how many places."""
+def behind(data: Data) -> Iterator[tuple[str, int]]:
+    """Yield the types of what begins within content, and where."""
     for start in range(0, len(data), PIECE):
         piece = data[start : start + PIECE + 4]
-        places = [found.start() for found in islice(SIEVED.finditer(piece.translate(SIEVE)), DENSE)]
-        if len(places) == DENSE:
-            places = [found.start() for found in MARKS.finditer(piece)]
-        looking(len(places))
-        for at in places:
+        for found in SIEVED.finditer(piece.translate(SIEVE)):
+            at = found.start()
             back, name, pattern = BEHIND.get(piece[at : at + 3]) or BEHIND.get(piece[at : at + 5], NOTHING)
             if (begin := start + at - back) > 0 and pattern.match(data, begin):
                 yield name, begin

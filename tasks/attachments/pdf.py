@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from itertools import islice
 
 from tasks.attachments.formats import Data
 
@@ -37,14 +36,14 @@ STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0
 DICTIONARY = re.compile(rb"[\0\s]*<<[^()%]*>>[\0\s]*")
 FILTERS = re.compile(b"|".join(map(_name, ("Filter", "F", "FFilter", "DecodeParms", "DP", "FDecodeParms"))))
 PACKED = re.compile(rb"/Filter\s*(?:/(?:FlateDecode|Fl)|\[\s*/(?:FlateDecode|Fl)\s*\])\s*(?=/|>>|\Z)")
-MOST_DICTIONARY, MOST_STREAMS, MOST_MARKS, MOST_NEAR, MOST_ESCAPED = 8192, 10_000, 1 << 20, 4, 100
+MOST_DICTIONARY = 8192
 
 
 def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data]]) -> set[tuple[int, bool]]:
     """Return where each attached file begins, and whether it is packed; `inflate` expands. Raise ValueError if one is odd."""
-    numbers, lists, files, odd = _files(data), set[int](), set[tuple[int, bool]](), 0
+    numbers, lists, files = _files(data), set[int](), set[tuple[int, bool]]()
     owner, first_at = _Object(data), -1
-    for count, found in enumerate(MARKS.finditer(data)):
+    for found in MARKS.finditer(data):
         at = found.start()
         if found[1] or found[2]:
             owner = _Object(data, found if found[1] else None)
@@ -53,23 +52,19 @@ def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data
         else:
             streams = owner.streams_of(at)
             if streams is None:
-                odd += 1
                 if found[3] or first_at >= owner.begin or FIRST.search(data, at, at + MOST_DICTIONARY):
                     raise ValueError
                 # What may be one of MuPDF's lists: all streams near.
-                near = islice(STREAM.finditer(data, at, at + 2 * MOST_DICTIONARY), MOST_NEAR)
-                streams = {(each.end(), True) for each in near}
+                streams = {(each.end(), True) for each in STREAM.finditer(data, at, at + 2 * MOST_DICTIONARY)}
             if found[3]:
                 files |= streams
             for begin in {begin for begin, _ in streams} - lists if not found[3] else ():
                 lists.add(begin)
                 with inflate(begin) as text:
                     numbers |= _files(text)
-        if max(odd, len(lists), len(numbers)) > MOST_STREAMS or count > MOST_MARKS:
-            raise ValueError
     if numbers or files:
-        objects = list(islice((each for each in OBJECT.finditer(data) if int(each[1]) in numbers), MOST_STREAMS + 1))
-        if {int(each[1]) for each in objects} != numbers or len(objects) > MOST_STREAMS or ODD.search(data):
+        objects = [each for each in OBJECT.finditer(data) if int(each[1]) in numbers]
+        if {int(each[1]) for each in objects} != numbers or ODD.search(data):
             raise ValueError
         for each in objects:
             if not (streams := _Object(data, each).streams):
@@ -82,7 +77,7 @@ def _files(text: Data) -> set[int]:
     """Return the numbers of the objects that attachments in this text name. Raise ValueError."""
     numbers = set[int]()
     for found in FILES.finditer(text):
-        if not found[1] or FILE.sub(b"", found[1].strip()) or len(numbers) > MOST_STREAMS:
+        if not found[1] or FILE.sub(b"", found[1].strip()):
             raise ValueError
         numbers.update(map(int, FILE.findall(found[1])))
     return numbers
@@ -106,8 +101,6 @@ class _Object:
         if not self._head or not (end := self._end) or self._data[self._head.start() - 1] not in b"\r\n":
             return None
         dictionary = self._data[self.begin : end.start()]
-        if dictionary.count(rb"\(") > MOST_ESCAPED:  # from each of which STRING would look on
-            return None
         dictionary = STRING.sub(b"", dictionary)
         filters = len(FILTERS.findall(dictionary))
         plain = filters < 2 and (not filters or PACKED.search(dictionary) is not None)

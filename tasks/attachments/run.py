@@ -18,9 +18,10 @@ from tasks import counters, pause
 from tasks.attachments import find_unqueued, formats, scannable
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
 from tasks.attachments.facts import SCANS
+from tasks.attachments.looks import StoppedError
 from tasks.attachments.quarantine import open_quarantine
 from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
-from tasks.attachments.scan import Scanner, StoppedError, scan
+from tasks.attachments.scan import Scanner, scan
 from tasks.attachments.scannable import UnfitError
 from tasks.attachments.settlement import PENDING, Attachment, Settlement, settle
 from tasks.attachments.storage import open_storage

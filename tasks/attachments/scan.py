@@ -1,15 +1,16 @@
 """Scan one attachment: read it once through clamd and a hash, and trust the verdict only if the file is still the same."""
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from sqlalchemy import Engine
 
 from settings import Settings
-from tasks.attachments import archives, formats, queue, scannable
+from tasks.attachments import formats, looks, queue, scannable
 from tasks.attachments.clamd import (
     AnsweredEarlyError,
     BrokeOffError,
@@ -19,6 +20,7 @@ from tasks.attachments.clamd import (
     Stream,
     Version,
 )
+from tasks.attachments.looks import StoppedError
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.settlement import Attachment
@@ -32,10 +34,6 @@ MOST_CLAIMS = 5
 CONTROL_SECONDS = 30.0
 # A file that is shorter than its row says may still be on its way; later it is scanned as it is.
 SHORT_TRIES = 2
-
-
-class StoppedError(Exception):
-    """The worker was asked to stop during the scan; the row is given back."""
 
 
 class Scanner(NamedTuple):
@@ -143,34 +141,35 @@ def _through(attachment: Attachment, content: Content, scanner: Scanner, version
     """Send everything to clamd, once; return the finding of clamd and of the other checks."""
     fitness = scannable.fitness(scanner.clamd, version, scanner.settings.attachments_largest_bytes)
     sha256 = hashlib.sha256()
-    with scanner.clamd.stream() as stream, archives.stored(_chunks(content, scanner, sha256.update, stream.send)) as data:
+    with scanner.clamd.stream() as stream, tempfile.TemporaryFile() as file:
+        file.writelines(_chunks(content, scanner, sha256.update, stream.send))
+        file.flush()
         # clamd begins to scan at the end of the stream: content that it knows already is never ended, and so not scanned.
         digest, age = sha256.hexdigest(), time.monotonic() - fitness.tested_at
         # A row that had a verdict and is scanned again asks for a true scan.
         known = None if attachment.forced or not version.database else queue.known(scanner.engine, digest, version, age)
-        found = known or _judge(stream, data, scanner, fitness.opens)
+        found = known or _judge(stream, file, scanner, fitness.opens)
         return replace(
             found,
             reason=found.reason[:255],
             engine=version.engine,
             database_version=version.database,
             sha256=digest,
-            size=len(data),
+            size=file.tell(),
             identity=content.identity[:255],
         )
 
 
-def _judge(stream: Stream, data: formats.Data, scanner: Scanner, opens: frozenset[str]) -> Finding:
+def _judge(stream: Stream, file: IO[bytes], scanner: Scanner, opens: frozenset[str]) -> Finding:
     """Return the verdict of clamd, and of a look inside at what it calls OK."""
-    until = time.monotonic() + scanner.clamd.scan_seconds
 
-    def scan_inside(found: formats.Data) -> None:
-        pieces = archives.pieces(found, 0, len(found))
-        _believe(scannable.answer(scanner.clamd, pieces, seconds=max(0.1, until - time.monotonic())))
+    def scan_inside(chunks: Iterator[bytes], seconds: float) -> None:
+        _believe(scannable.answer(scanner.clamd, chunks, seconds=seconds))
 
     try:
         _believe(stream.finish())
-        types = archives.look(data, scannable.most_inside(scanner.settings.attachments_largest_bytes), scan_inside)
+        most_inside = scannable.most_inside(scanner.settings.attachments_largest_bytes)
+        types = looks.look(file, most_inside, scan_inside, scanner.clamd.scan_seconds)
     except FaultError as fault:
         return Finding(fault.kind, str(fault), fault.signature)
     if refused := types.intersection(scanner.settings.attachments_blocked_types):

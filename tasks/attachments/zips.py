@@ -32,7 +32,6 @@ ELSEWHERE = 0xFFFFFFFF
 FOLLOWING_BYTES = {12, 16, 20, 24}
 """Checksum and sizes behind a member, of 4 or 8 bytes each, with or without a mark."""
 APK_SIGNATURES = b"APK Sig Block 42"
-MOST_MEMBERS = 20_000
 
 
 class Member(NamedTuple):
@@ -112,8 +111,6 @@ def _directory(directory: bytes) -> list[Member]:
         at += name + extra + comment
         if ELSEWHERE in {packed, unpacked, offset}:
             raise FaultError(Kind.BROKEN, "a zip with sizes that clamd does not read")
-        if len(found) > MOST_MEMBERS:
-            raise FaultError(Kind.OVER_LIMIT, f"a zip of more than {MOST_MEMBERS} members")
     if at != len(directory):
         raise FaultError(Kind.BROKEN, "a zip whose directory is none")
     return found
