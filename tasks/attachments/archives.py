@@ -5,7 +5,6 @@ import html
 import lzma
 import re
 import string
-import struct
 import tempfile
 import zlib
 from binascii import a2b_base64, a2b_qp
@@ -197,14 +196,15 @@ class _Inside:
             for name, content in ole2.streams(data):
                 if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):
                     raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
-                self._member([content], depth, whole=ole2.FILE.fullmatch(name) is not None)
+                is_file = ole2.FILE.fullmatch(name) is not None
+                self._member([content], depth, whole=is_file, alone=is_file)
                 for found in ole2.PACKAGE.finditer(content):
-                    self._member([content[found.end() :][: int.from_bytes(found[1], "little")]], depth)
+                    self._member([content[found.end() :][: int.from_bytes(found[1], "little")]], depth, alone=True)
                 for found in ole2.OBJECT.finditer(content):
                     packed = found[0].startswith(b"\x10")
                     self._member(_inflated(content, found.end()) if packed else [content[found.end() :]], depth, alone=True)
-        except (struct.error, KeyError):
-            raise FaultError(Kind.BROKEN, "an OLE2 file without its header") from None
+        except ValueError:
+            raise FaultError(Kind.BROKEN, "an OLE2 file with a header or directory that clamd does not read") from None
 
     def _mail(self, data: Data, depth: int) -> None:
         """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes.

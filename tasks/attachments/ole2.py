@@ -11,12 +11,15 @@ from itertools import islice
 
 from tasks.attachments.formats import Data
 
-# The log of a sector's bytes; the first sectors of the directory, of the small streams' FAT and of the list of the FAT's own
-# sectors; the beginning of that list.
-HEADER = struct.Struct("<30xH16xL8xL4xL4x109L")
+# The log of a sector's bytes; how many sectors the FAT has; the first sectors of the directory, of the small streams' FAT and
+# of the list of the FAT's own sectors; the beginning of that list.
+HEADER = struct.Struct("<30xH12xLL8xL4xL4x109L")
+# Version, order of bytes, sizes of sectors and of what is small: clamd does not unpack a file with others, most programs do.
+STRICT = re.compile(rb".{26}[\3\4]\0\xfe\xff[\x09\x0c]\0\x06\0{7}.{16}\0\x10\0\0", re.DOTALL)
+NAME = re.compile(rb"(?:(?!\0\0)..)+\0\0", re.DOTALL)
 ENTRY = struct.Struct("<64sHB49xLQ")
 SECTOR_BYTES, SMALL_SECTOR_BYTES, SMALL = {9: 512, 12: 4096}, 64, 4096
-STREAM = 2
+STORAGE, STREAM, ROOT, LISTED = 1, 2, 5, 109
 
 # What the streams of encrypted documents begin with; some are only there.
 ENCRYPTED = {
@@ -39,11 +42,13 @@ OBJECT = re.compile(rb"\0\0\x11\x10.{4}(?=\xd0\xcf\x11\xe0)|\x10\0\x11\x10.{8}(?
 
 
 def streams(data: Data) -> Iterator[tuple[str, bytes]]:
-    """Yield each stream's name, in small letters, and its content. Raise struct.error or KeyError where there is no header.
+    """Yield each stream's name, in small letters, and its content. Raise ValueError if clamd may read no header or directory.
 
     No table is read longer than a file of this length needs it, whatever the file says.
     """
-    shift, directory, small_fat, more, *own = HEADER.unpack_from(data)
+    if len(data) < HEADER.size or not STRICT.match(data):
+        raise ValueError
+    shift, fat_sectors, directory, small_fat, more, *own = HEADER.unpack_from(data)
     size = SECTOR_BYTES[shift]
     most = -(-len(data) // size) - 1
     seen: set[int] = set()
@@ -59,13 +64,23 @@ def streams(data: Data) -> Iterator[tuple[str, bytes]]:
         return
     small = b"".join(_chain(data, size, fat, root[3], 1))
     small_chains = _numbers(islice(_chain(data, size, fat, small_fat, 1), len(small) // SMALL_SECTOR_BYTES * 4 // size + 1))
-    for name, name_bytes, kind, begin, length in entries:
+    if _is_odd(root, ROOT) or min(fat_sectors, LISTED) != min(sum(each < most for each in own), LISTED):
+        raise ValueError
+    for entry in entries:
+        name, name_bytes, kind, begin, length = entry
+        if kind and _is_odd(entry, STORAGE, STREAM):
+            raise ValueError
         if kind == STREAM:
             length &= 0xFFFFFFFF if shift == 9 else -1  # the other half is not always zero
             large = length >= SMALL
             chain = _chain(data, size, fat, begin, 1) if large else _chain(small, SMALL_SECTOR_BYTES, small_chains, begin, 0)
             content = b"".join(islice(chain, -(-length // (size if large else SMALL_SECTOR_BYTES))))[:length]
-            yield name[: max(0, name_bytes - 2)].decode("utf-16-le", "replace").lower(), content
+            yield name[: name_bytes - 2].decode("utf-16-le", "replace").lower(), content
+
+
+def _is_odd(entry: tuple[bytes, int, int, int, int], *kinds: int) -> bool:
+    name, name_bytes, kind, *_ = entry
+    return kind not in kinds or name_bytes > len(name) or not NAME.fullmatch(name[:name_bytes])
 
 
 def _piece(data: Data, size: int, number: int) -> bytes:

@@ -196,5 +196,8 @@ UNSCANNABLE = {
     "a gzip cut short": (gzip.compress(bytes(range(256)) * 999)[:-9], "cut short"),
     "a gzip with a wrong checksum": (gzip.compress(b"hello")[:-8] + b"\1" * 8, "does not expand"),
     "a 7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(24), "7z: not looked into"),
-    "an OLE2 file without its header": (bytes.fromhex("d0cf11e0a1b11ae1") + bytes(99), "without its header"),
+    "an OLE2 file without its header": (
+        bytes.fromhex("d0cf11e0a1b11ae1") + bytes(99),
+        "a header or directory that clamd does not read",
+    ),
 }

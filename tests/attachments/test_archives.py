@@ -321,7 +321,8 @@ def test_what_looks_like_many_gzips_is_read_once(monkeypatch: pytest.MonkeyPatch
 
 def test_tables_of_an_office_document_that_lead_in_circles_are_read_no_longer_than_the_file_needs() -> None:
     own = [1] + [0xFFFFFFFF] * 108
-    header = struct.pack("<8s22xH16xL8xL4xL4x109L", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 9, 2, 2, 0, *own)
+    numbers = (3, 0xFFFE, 9, 6, 0, 2, 4096, 2, 0)
+    header = struct.pack("<8s18x4H10xLL4xLL4xL4x109L", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", *numbers, *own)
     circles = struct.pack("<128L", *[0x01010101] * 127, 0) + struct.pack("<128L", *[1] * 128)
     content = header + circles + b"\x02" * (4 << 20)
     assert peak(content) < 2 * len(content)

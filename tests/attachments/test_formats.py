@@ -109,6 +109,8 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
 ZIP = zipped(EICAR, method=zipfile.ZIP_LZMA)
 ENCODED = base64.encodebytes(ZIP)
 A_LIST = b"/Filter /FlateDecode /N 1 /First 4"
+OFFICE = ole2({"WordDocument": b"hello " * 999, "Package": EICAR})
+ROOT = OFFICE.index("Root Entry".encode("utf-16-le"))
 HIDDEN = {
     "a zip with a comment that looks like an end behind an Office document": (
         ole2({"WordDocument": b"hello " * 999}) + zipped(EICAR)[:-2] + b"\4\0PK\5\6"
@@ -174,6 +176,10 @@ HIDDEN = {
     "a PDF without its header": pdf(zlib.compress(EICAR), b"/Filter /FlateDecode").replace(b"%PDF-1.4", b"%"),
     "a mail with other ends of lines": mail(EICAR).replace(b"\n", b"\r"),
     "a mail behind a line": b"garbage\n" + mail(EICAR),
+    **{
+        f"an Office document with {byte} at {place}": OFFICE[:place] + bytes([byte]) + OFFICE[place + 1 :]
+        for place, byte in ((26, 9), (28, 0), (32, 24), (34, 1), (39, 1), (44, 9), (57, 0), (ROOT + 64, 0), (ROOT + 66, 2))
+    },
 }
 
 
