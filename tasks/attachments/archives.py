@@ -51,6 +51,8 @@ MAIL_ENCODING = re.compile(
 )
 # Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
 ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
+# Headers and lines of dashes, and the blank line behind them where it is one that ends them.
+HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]++[ \t]*+:|[ \t])[^\n]*+\n)++(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
@@ -187,7 +189,7 @@ class _Inside:
         begin, stop = member.begin, member.begin + member.packed_bytes
         make = ZIP_MEMBERS.get(member.method)
         content = _filling(make(), data, begin, stop) if make else pieces(data, begin, stop)
-        content = _as_far_as_it_goes(content) if alone else content
+        content = _as_far_as_it_goes(data, begin, stop) if alone and member.method == 8 else content
         self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth, alone=alone)
 
     def _ole2(self, data: Data, depth: int) -> None:
@@ -209,22 +211,34 @@ class _Inside:
     def _mail(self, data: Data, depth: int) -> None:
         """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes.
 
-        What is encoded is also read up to the next line like the one that begins the part: programs pass over other dashes.
+        To other programs a line that is no header ends them, too. What is encoded is also read up to the next line like the one
+        that begins the part: programs pass over other dashes.
         """
         if ODD_LINES.search(data):
             raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
         at = formats.starts(data)
-        while at >= 0 and (blank := formats.BLANK_LINE.search(data, max(0, at - 1))):
-            headers, begin = data[at : blank.start()], blank.end()
-            stop = formats.find(data, b"\n--", begin - 1)
-            for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
-                lines = {line[0].strip() for line in DASHES.finditer(headers)} if encoding else set[bytes]()
-                own = {_next_line(line, data, begin - 1) for line in lines} or {-1}
-                for end in {stop, *own} if encoding else {stop}:
-                    body = pieces(data, begin, end if end >= 0 else len(data))
-                    decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
-                    self._member(decoded, depth, alone=bool(encoding))
-            at = stop + 1 or -1
+        while at >= 0:
+            blank = formats.BLANK_LINE.search(data, max(0, at - 1))
+            last = blank.start() if blank else len(data)
+            for headers in HEADERS.finditer(data, at):
+                if headers.start() > last:
+                    break
+                if not headers[1]:
+                    self._part(headers[0], data, headers.end(), depth)
+            at = self._part(data[at:last], data, blank.end(), depth) + 1 if blank else 0
+            at = at or -1
+
+    def _part(self, headers: bytes, data: Data, begin: int, depth: int) -> int:
+        """Look at the part of a mail whose body begins there; return where the next dashes are, -1 if nowhere."""
+        stop = formats.find(data, b"\n--", begin - 1)
+        for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
+            lines = {line[0].strip() for line in DASHES.finditer(headers)} if encoding else set[bytes]()
+            own = {_next_line(line, data, begin - 1) for line in lines} or {-1}
+            for end in {stop, *own} if encoding else {stop}:
+                body = pieces(data, begin, end if end >= 0 else len(data))
+                decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
+                self._member(decoded, depth, alone=bool(encoding) or b"name" in headers.lower())
+        return stop
 
     def _html(self, data: Data, depth: int) -> None:
         with stored(_decoded(pieces(data, 0, len(data)))) as page:
@@ -398,13 +412,28 @@ def _padded(letters: bytes) -> bytes:
 
 
 def _inflated(data: Data, at: int) -> Iterator[bytes]:
-    return _as_far_as_it_goes(_expanded("a stream", zlib.decompressobj(), data, at, len(data)))
+    """Yield what is packed in zlib's form, behind two bytes, whatever its checksum says."""
+    return _as_far_as_it_goes(data, at + 2, len(data))
 
 
-def _as_far_as_it_goes(expanded: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what is packed as far as it expands, as viewers do."""
-    with suppress(FaultError):
-        yield from expanded
+def _as_far_as_it_goes(data: Data, at: int, stop: int) -> Iterator[bytes]:
+    """Yield what is deflated to the last byte before a fault, as viewers do."""
+    expander, pending = zlib.decompressobj(wbits=-15), b""
+    while not expander.eof and (pending or at < stop):
+        if not pending:
+            pending = data[at : min(at + FIRST_STEP, stop)]
+            at += len(pending)
+        before = expander.copy()
+        try:
+            yield expander.decompress(pending, STEP)
+        except zlib.error:  # what comes before it in the same step is lost
+            with suppress(zlib.error):
+                for place in range(len(pending)):
+                    yield before.decompress(pending[place : place + 1])
+            return
+        pending = expander.unconsumed_tail
+    with suppress(zlib.error):
+        yield expander.flush()
 
 
 def pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:

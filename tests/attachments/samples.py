@@ -53,9 +53,10 @@ def pdf(content: bytes, more: bytes | None = None) -> bytes:
     )
 
 
-def pdf_with_list(dictionary: bytes, content: bytes = EICAR, head: bytes = b"6 0 obj\n") -> bytes:
+def pdf_with_list(dictionary: bytes, content: bytes = EICAR, head: bytes = b"6 0 obj\n", checksum: bytes = b"") -> bytes:
     """A PDF with the content attached by an object that is packed into a list (ISO 32000-1, 7.5.7) with this dictionary."""
     listed = zlib.compress(b"4 0 << /Type /Filespec /F (a) /EF << /F 5 0 R >> >>")
+    listed = listed[:-4] + (checksum or listed[-4:])
     before, _, after = pdf(content).partition(b"4 0 obj\n")
     stream = head + b"<< %s /Length %d >>\nstream\n%s\nendstream" % (dictionary, len(listed), listed)
     return before + stream + after[after.index(b"\nendobj") :]

@@ -107,6 +107,8 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "a document in a mail in a zip": lambda content: zipped(mail(ole2({"Contents": content}))),
 }
 ZIP = zipped(EICAR, method=zipfile.ZIP_LZMA)
+DEFLATER = zlib.compressobj(wbits=-15)
+FLUSHED = DEFLATER.compress(ZIP) + DEFLATER.flush(zlib.Z_FULL_FLUSH)
 ENCODED = base64.encodebytes(ZIP)
 A_LIST = b"/Filter /FlateDecode /N 1 /First 4"
 OFFICE = ole2({"WordDocument": b"hello " * 999, "Package": EICAR})
@@ -133,6 +135,12 @@ HIDDEN = {
     "a mail with a long comment before its encoding": (
         b"To: b\nContent-Transfer-Encoding: (%s) base64\n\n" % (b"c" * 120) + ENCODED
     ),
+    "a mail without an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\nUEsD"),
+    "a mail with == for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\n==\nUEsD"),
+    "a mail with CR CR LF for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\r\n\r\r\nUEsD"),
+    "a PDF with a wrong checksum": pdf(zlib.compress(ZIP)[:-1] + b"x", b"/Filter /FlateDecode"),
+    "a PDF with a fault behind its file": pdf(zlib.compress(ZIP)[:2] + FLUSHED + b"\xff" * 9, b"/Filter /FlateDecode"),
+    "a list with a wrong checksum": pdf_with_list(A_LIST, ZIP, checksum=b"oops"),
     "a mail with a blank between headers and body": b"To: b\nContent-Transfer-Encoding: base64\n \n" + ENCODED + b"\n",
     "a mail with two lines of dashes before a part": (
         mail(ZIP).replace(b"\n--", b"\n--.\n--").replace(b"\n\nUEsD", b"\n\n--.\nUEsD", 1)
