@@ -56,6 +56,9 @@ HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]++[ \t]*+:|[ \t])[^\n]*+\n)++(\r*\n)?"
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
+PLAIN_DATA_URI = re.compile(rb"data:(?![^,\"'<>]{0,200}base64\s*,)[^,\"'<>]{0,200}+,([^\"'<>]++)", re.IGNORECASE)
+SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
+"""Of ISO-2022-JP: they may stand between any two letters."""
 PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
 EMBEDDED = re.compile(
     rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
@@ -241,9 +244,14 @@ class _Inside:
         return stop
 
     def _html(self, data: Data, depth: int) -> None:
-        with stored(_decoded(pieces(data, 0, len(data)))) as page:
+        text = SWITCHES.sub(b"", data)
+        with stored(_decoded(pieces(text, 0, len(text)))) as page:
             for found in DATA_URI.finditer(page):
                 self._member(_from_base64(pieces(page, *found.span(1))), depth, alone=True)
+            for found in PLAIN_DATA_URI.finditer(page):
+                self._member([found[1]], depth, alone=True)
+            if len(page) < len(data):  # what is in an attribute may be a page, too
+                self._member(pieces(page, 0, len(page)), depth, whole=False)
 
     def _pdf(self, data: Data, depth: int) -> None:
         try:
