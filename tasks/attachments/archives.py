@@ -43,8 +43,10 @@ PAX_SIZE = re.compile(rb"\d[ \t]+(?:size|SCHILY\.realsize|GNU\.sparse\.\w+)=")
 ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", re.compile(rb"encryption-data|\0|encoding\s*=\s*[\"'](?!utf-8)", re.I)
 ODF_MACROS = (b"Basic/", b"Scripts/")
 OLE2_MARKS = {
-    MACROS: "_VBA_PROJECT".encode("utf-16-le"),
-    EXECUTABLE: bytes.fromhex("84100c0000000000c000000000000046"),  # the class of Windows Installer's packages
+    MACROS: re.compile(re.escape("_VBA_PROJECT".encode("utf-16-le")), re.IGNORECASE),
+    EXECUTABLE: re.compile(
+        re.escape(bytes.fromhex("84100c0000000000c000000000000046"))
+    ),  # the class of Windows Installer's packages
 }
 MAIL_ENCODING = re.compile(
     rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t])*?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
@@ -196,7 +198,7 @@ class _Inside:
         self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth, alone=alone)
 
     def _ole2(self, data: Data, depth: int) -> None:
-        self.types |= {name for name, mark in OLE2_MARKS.items() if formats.find(data, mark) >= 0}
+        self.types |= {name for name, mark in OLE2_MARKS.items() if mark.search(data)}
         try:
             for name, content in ole2.streams(data):
                 if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):

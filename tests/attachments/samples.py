@@ -107,8 +107,11 @@ def package(content: bytes) -> bytes:
 
 
 def slides(content: bytes) -> bytes:
-    """A presentation with the content embedded, and a record behind it over which clamd loses that ([MS-PPT])."""
-    packed = zlib.compress(content)
+    """A presentation with the content embedded, which PowerPoint ends by a flush, and a record behind it over which clamd loses
+    that ([MS-PPT]).
+    """
+    deflater = zlib.compressobj()
+    packed = deflater.compress(content) + deflater.flush(zlib.Z_SYNC_FLUSH)
     records = struct.pack("<2HL5000x", 0x0F, 0x03E8, 5000) + struct.pack("<2HLL", 0x10, 0x1011, len(packed) + 4, len(content))
     return ole2({"PowerPoint Document": records + packed + bytes(8)})
 

@@ -451,3 +451,8 @@ def test_a_clamd_in_trouble_over_a_sample_blocks_no_format(trouble: bytes) -> No
 @pytest.mark.parametrize("answer", [OK, CANNOT_PARSE, TOO_DEEP])
 def test_a_clamd_that_gets_no_further_in_a_sample_does_not_open_its_format(answer: bytes) -> None:
     assert set(scannable.opened(cast(Clamd, Answering(answer))).values()) == {False}
+
+
+@pytest.mark.parametrize("name", ["_VBA_PROJECT", "_vba_Project"])
+def test_macros_of_a_presentation_are_known_by_a_name_in_any_letters(name: str) -> None:
+    assert formats.MACROS in archives.look(slides(ole2({name: bytes(600)})), 1 << 27, len)
