@@ -257,10 +257,8 @@ class _Inside:
 
     def _pdf(self, data: Data, depth: int) -> None:
         try:
-            for begin, packed in pdf.attachments(data, lambda at: stored(self._counted(_inflated(data, at)))):
-                stop = formats.find(data, b"endstream", begin)
-                content = _inflated(data, begin) if packed else pieces(data, begin, stop if stop >= 0 else len(data))
-                self._member(content, depth, alone=True)
+            for begin, end in pdf.attachments(data, lambda at: stored(self._counted(_inflated(data, at)))):
+                self._member(_inflated(data, begin) if end == pdf.PACKS else pieces(data, begin, end), depth, alone=True)
         except ValueError:
             self.types.add("pdf attachment")
 

@@ -36,12 +36,15 @@ STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0
 DICTIONARY = re.compile(rb"[\0\s]*<<[^()%]*>>[\0\s]*")
 FILTERS = re.compile(b"|".join(map(_name, ("Filter", "F", "FFilter", "DecodeParms", "DP", "FDecodeParms"))))
 PACKED = re.compile(rb"/Filter\s*(?:/(?:FlateDecode|Fl)|\[\s*/(?:FlateDecode|Fl)\s*\])\s*(?=/|>>|\Z)")
+LENGTH, END_STREAM = re.compile(_name("Length") + rb"[\0\s]*+(\d{1,9})[\0\s]*+(?=/|>>)"), re.compile(rb"[\0\s]*endstream")
 MOST_DICTIONARY = 8192
+PACKS, ODD_END = 0, -1
+"""In place of where a stream ends: it is packed, so it tells by itself, or its end cannot be told."""
 
 
-def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data]]) -> set[tuple[int, bool]]:
-    """Return where each attached file begins, and whether it is packed; `inflate` expands. Raise ValueError if one is odd."""
-    numbers, lists, files = _files(data), set[int](), set[tuple[int, bool]]()
+def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data]]) -> set[tuple[int, int]]:
+    """Return where each attached file begins and ends (PACKS: by itself); `inflate` expands. Raise ValueError if one is odd."""
+    numbers, lists, files = _files(data), set[int](), set[tuple[int, int]]()
     owner, first_at = _Object(data), -1
     for found in MARKS.finditer(data):
         at = found.start()
@@ -55,7 +58,7 @@ def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data
                 if found[3] or first_at >= owner.begin or FIRST.search(data, at, at + MOST_DICTIONARY):
                     raise ValueError
                 # What may be one of MuPDF's lists: all streams near.
-                streams = {(each.end(), True) for each in STREAM.finditer(data, at, at + 2 * MOST_DICTIONARY)}
+                streams = {(each.end(), PACKS) for each in STREAM.finditer(data, at, at + 2 * MOST_DICTIONARY)}
             if found[3]:
                 files |= streams
             for begin in {begin for begin, _ in streams} - lists if not found[3] else ():
@@ -70,6 +73,8 @@ def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data
             if not (streams := _Object(data, each).streams):
                 raise ValueError
             files |= streams
+    if any(end == ODD_END for _, end in files):
+        raise ValueError
     return files
 
 
@@ -95,8 +100,8 @@ class _Object:
         return END.search(self._data, self.begin, self.begin + MOST_DICTIONARY)
 
     @cached_property
-    def streams(self) -> set[tuple[int, bool]] | None:
-        """Where its stream begins, and whether it is packed, if it has one; None if it is odd."""
+    def streams(self) -> set[tuple[int, int]] | None:
+        """Where its stream begins and ends, as in `attachments`, if it has one; None if it is odd."""
         # What begins no line may be in a comment.
         if not self._head or not (end := self._end) or self._data[self._head.start() - 1] not in b"\r\n":
             return None
@@ -107,9 +112,14 @@ class _Object:
         balanced = DICTIONARY.fullmatch(dictionary) and dictionary.count(b"<<") == dictionary.count(b">>")
         if not balanced or b"obj" in dictionary or not (end[1] or plain):
             return None
-        return set() if end[1] else {(end.end(), bool(filters))}
+        if end[1]:
+            return set()
+        # The word that ends a stream may stand in it, too.
+        length = LENGTH.search(dictionary)
+        stop = end.end() + int(length[1]) if length and END_STREAM.match(self._data, end.end() + int(length[1])) else ODD_END
+        return {(end.end(), PACKS if filters else stop)}
 
-    def streams_of(self, name: int) -> set[tuple[int, bool]] | None:
+    def streams_of(self, name: int) -> set[tuple[int, int]] | None:
         """Return `streams` for a name at this place in its dictionary, none for a word in its stream, None behind its end."""
         if self._end and self._end.start() < name:
             return None if self._end[1] else set()

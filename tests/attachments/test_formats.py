@@ -135,6 +135,8 @@ HIDDEN = {
     "a mail with a long comment before its encoding": (
         b"To: b\nContent-Transfer-Encoding: (%s) base64\n\n" % (b"c" * 120) + ENCODED
     ),
+    "a PDF with the word that ends a stream in a file": pdf(ole2({"a": b"\nendstream endobj\n" + bytes(600), "b": ZIP}), b""),
+    "a PDF whose file says another length": pdf(b"hello endstream endobj " + ZIP, b"").replace(b"/Length ", b"/Length 1"),
     "a mail without an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\nUEsD"),
     "a mail with == for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\n==\nUEsD"),
     "a mail with CR CR LF for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\r\n\r\r\nUEsD"),
