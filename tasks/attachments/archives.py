@@ -201,7 +201,7 @@ class _Inside:
         self.types |= {name for name, mark in OLE2_MARKS.items() if mark.search(data)}
         try:
             for name, content in ole2.streams(data):
-                if name in ole2.ENCRYPTED and ole2.ENCRYPTED[name].match(content):
+                if ole2.is_encrypted(name, content):
                     raise FaultError(Kind.ENCRYPTED, "an encrypted Office document")
                 is_file = ole2.FILE.fullmatch(name) is not None
                 self._member([content], depth, whole=is_file, alone=is_file)

@@ -29,10 +29,11 @@ ENCRYPTED = {
         "encryptedsummary": rb"",
         "\x09drmcontent": rb"",
         "current user": rb".{12}\xdf\xc4\xd1\xf3",
-        "workbook": rb"\x09\x08(?:\x08\0.{8}|\x10\0.{16})(?:\x86\0\0\0)?\x2f\0",
-        "worddocument": rb"\xec\xa5.{9}[" + re.escape(bytes(range(1, 256, 2))) + b"]",
+        "powerpoint document": rb".*?\x0f\0\x14\x2f",
+        "worddocument": rb"[\xec\xdc]\xa5.{9}[" + re.escape(bytes(range(1, 256, 2))) + b"]",
     }.items()
 }
+WORKBOOKS, FILE_PASS, END_OF_SHEET = {"workbook", "book"}, 0x2F, 0x0A
 # What is attached to a mail, or embedded as it is; other streams are parts of a document.
 FILE = re.compile(r"__substg1\.0_37010102|package|contents")
 # A file that was dropped into a document has its names and path before it, then its size.
@@ -98,3 +99,14 @@ def _chain(data: Data, size: int, links: "array[int]", number: int, behind: int)
             return
         yield _piece(data, size, number + behind)
         number = links[number]
+
+
+def is_encrypted(name: str, content: bytes) -> bool:
+    """Return whether a stream, by its name in small letters, is one of an encrypted document."""
+    if name not in WORKBOOKS:
+        return name in ENCRYPTED and ENCRYPTED[name].match(content) is not None
+    at, kind = 0, 0
+    while at + 4 <= len(content) and kind not in {FILE_PASS, END_OF_SHEET}:
+        kind, length = struct.unpack_from("<2H", content, at)
+        at += 4 + length
+    return kind == FILE_PASS

@@ -32,6 +32,7 @@ FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]{0,999}+)>>|<<|[\d%])")
 FILE = re.compile(rb"/\w{1,9}\s*(\d{1,9})\s{1,99}\d{1,9}\s{1,99}R\s*")
 # An encrypted file, or an object whose numbers are on two lines.
 ODD = re.compile(_name("Encrypt") + rb"|(?<![\0\s])[\0\t\v\f ]*+[\r\n][\0\s]*+(?:\d++[\0\s]++)?obj\b")
+ENCRYPT = re.compile(_name("Encrypt"))
 STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0-9A-Fa-f\s]*+>", re.DOTALL)
 DICTIONARY = re.compile(rb"[\0\s]*<<[^()%]*>>[\0\s]*")
 FILTERS = re.compile(b"|".join(map(_name, ("Filter", "F", "FFilter", "DecodeParms", "DP", "FDecodeParms"))))
@@ -46,6 +47,9 @@ def attachments(data: Data, inflate: Callable[[int], AbstractContextManager[Data
     """Return where each attached file begins and ends (PACKS: by itself); `inflate` expands. Raise ValueError if one is odd."""
     numbers, lists, files = _files(data), set[int](), set[tuple[int, int]]()
     owner, first_at = _Object(data), -1
+    # clamd tells, and opens, an encrypted one by this word alone.
+    if any(found[0] != b"/Encrypt" for found in ENCRYPT.finditer(data)):
+        raise ValueError
     for found in MARKS.finditer(data):
         at = found.start()
         if found[1] or found[2]:

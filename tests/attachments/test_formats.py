@@ -135,6 +135,7 @@ HIDDEN = {
     "a mail with a long comment before its encoding": (
         b"To: b\nContent-Transfer-Encoding: (%s) base64\n\n" % (b"c" * 120) + ENCODED
     ),
+    "an encrypted PDF by a name in hexadecimal": pdf(b"hello").replace(b"trailer <<", b"trailer << /#45ncrypt 9 0 R"),
     "a PDF with the word that ends a stream in a file": pdf(ole2({"a": b"\nendstream endobj\n" + bytes(600), "b": ZIP}), b""),
     "a PDF whose file says another length": pdf(b"hello endstream endobj " + ZIP, b"").replace(b"/Length ", b"/Length 1"),
     "a mail without an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\nUEsD"),
@@ -329,6 +330,10 @@ ENCRYPTED = {
     "docx": ole2({"EncryptedPackage": bytes(100)}),
     "doc": word(0x0100),
     "xls": excel(encrypted=True),
+    "xls with another record": ole2({"Workbook": b"\x09\x08\x08\0" + bytes(8) + b"\xe1\0\4\0abcd\x2f\0\x36\0" + bytes(60)}),
+    "xls of Excel 5": ole2({"Book": b"\x09\x08\x08\0" + bytes(8) + b"\x2f\0\4\0" + bytes(60)}),
+    "doc of Word 6": ole2({"WordDocument": b"\xdc\xa5" + bytes(9) + b"\1" + bytes(5000)}),
+    "ppt by its session": ole2({"PowerPoint Document": bytes(99) + b"\x0f\0\x14\x2f" + bytes(60)}),
     "ppt": powerpoint(0xF3D1C4DF),
     "odt": opendocument(encrypted=True),
     "docx in a zip": zipped(ole2({"EncryptedPackage": bytes(100)}), "a.docx"),
