@@ -53,8 +53,9 @@ MAIL_ENCODING = re.compile(
 )
 # Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
 ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
-# Headers and lines of dashes, and the blank line behind them where it is one that ends them.
-HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]++[ \t]*+:|[ \t])[^\n]*+\n)++(\r*\n)?", re.MULTILINE)
+# Headers and lines of dashes, and the blank line behind them where it is one that ends them. Not possessive: what Debian 12's
+# Python finds of a group that is goes wrong, https://github.com/python/cpython/issues/106052
+HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
 DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)

@@ -44,7 +44,7 @@ TYPES = {
         "iso":        rb".{32769}(?:CD001|BEA01)",
         "tnef":       rb"\x78\x9f\x3e\x22",
         # Opened by no clamd; the first is a mail's part alone.
-        "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)++\r?\n",
+        "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*\n(?:[ \t][^\n]*\n)*)+\r?\n",
         "zst":        rb"[\x1e\x22-\x28]\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
         "lz":         rb"LZIP\x01",
         "wim":        rb"MSWIM\0{3}|WLPWM\0{3}",

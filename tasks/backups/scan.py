@@ -19,13 +19,14 @@ END = re.compile(rb";\n")  # which the engine of expressions finds three times a
 TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
 LONGEST_TRAILER = 200
 
-# None of these looks twice at a byte or remembers a repetition (`*+`): a dump of a stranger's making may be verified.
+# None of these looks twice at a byte or remembers a repetition (`*+`): a dump of a stranger's making may be verified. What is
+# repeated so may not fail behind its first letter: Debian 12's Python goes on, https://github.com/python/cpython/issues/106052
 # The next row of MySQL's format, which has a statement on one line: parentheses and quotes inside of quotes do not count.
 ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 
 # Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
-INSERT = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
-CREATE = re.compile(rb"\n(?:--[^\n]*+\n|\n)*+CREATE TABLE `(?P<table>[^`\n]+)`")
+INSERT = re.compile(rb"(?:\n(?:--[^\n]*+)?+)++INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
+CREATE = re.compile(rb"(?:\n(?:--[^\n]*+)?+)++CREATE TABLE `(?P<table>[^`\n]+)`")
 SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([^`\n]+)`\n")
 # As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID. In values
 # line ends are escaped.

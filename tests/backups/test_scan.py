@@ -186,3 +186,9 @@ def test_what_a_column_is_called_ends_no_statement() -> None:
     assert text != MARIADB
     assert {*scanned(text, 64).tables} == {"messages", "message_reads"}
     assert b"DELIMITER z` int(11)" in b"".join(only_tables([text], ["message_reads"], triggers=False))
+
+
+def test_what_stands_behind_two_dashes_on_its_line_is_no_statement() -> None:
+    scan = DumpScan()
+    scan.feed(b"\n--INSERT INTO `messages` VALUES (1);\n\n-- x\n\nINSERT INTO `message_reads` VALUES (1);\n\n")
+    assert {name: table.rows for name, table in scan.tables.items()} == {"message_reads": 1}
