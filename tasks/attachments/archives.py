@@ -44,17 +44,16 @@ ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", re.compile(rb"encryptio
 ODF_MACROS = (b"Basic/", b"Scripts/")
 OLE2_MARKS = {
     MACROS: re.compile(re.escape("_VBA_PROJECT".encode("utf-16-le")), re.IGNORECASE),
-    EXECUTABLE: re.compile(
-        re.escape(bytes.fromhex("84100c0000000000c000000000000046"))
-    ),  # the class of Windows Installer's packages
+    # The class of Windows Installer's packages.
+    EXECUTABLE: re.compile(re.escape(bytes.fromhex("84100c0000000000c000000000000046"))),
 }
 MAIL_ENCODING = re.compile(
     rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t])*?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
 )
 # Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
 ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
-# Headers and lines of dashes, and the blank line behind them where it is one that ends them. Not possessive: what Debian 12's
-# Python finds of a group that is goes wrong, https://github.com/python/cpython/issues/106052
+# Headers and lines of dashes, and the blank line if one ends them. No group is repeated possessively here: where one fails
+# in its middle, Debian 12's Python takes it for found, https://github.com/python/cpython/issues/106052
 HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
@@ -231,8 +230,8 @@ class _Inside:
                     break
                 if not headers[1]:
                     self._part(headers[0], data, headers.end(), depth)
-            at = self._part(data[at:last], data, blank.end(), depth) + 1 if blank else 0
-            at = at or -1
+            stop = self._part(data[at:last], data, blank.end(), depth) if blank else -1
+            at = stop + 1 or -1
 
     def _part(self, headers: bytes, data: Data, begin: int, depth: int) -> int:
         """Look at the part of a mail whose body begins there; return where the next dashes are, -1 if nowhere."""

@@ -19,8 +19,8 @@ END = re.compile(rb";\n")  # which the engine of expressions finds three times a
 TRAILER = re.compile(rb"\n-- Dump completed[^\n]*\n\Z")
 LONGEST_TRAILER = 200
 
-# None of these looks twice at a byte or remembers a repetition (`*+`): a dump of a stranger's making may be verified. What is
-# repeated so may not fail behind its first letter: Debian 12's Python goes on, https://github.com/python/cpython/issues/106052
+# None of these looks twice at a byte or remembers a repetition (`*+`): a dump of a stranger's making may be verified. A group
+# that is repeated so must not fail in its middle: Debian 12's Python takes it for found, cpython's issue 106052.
 # The next row of MySQL's format, which has a statement on one line: parentheses and quotes inside of quotes do not count.
 ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 
