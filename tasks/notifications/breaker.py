@@ -7,8 +7,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Literal, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
@@ -114,47 +116,52 @@ class Standing(NamedTuple):
 
 # In `worker_providers` these are DATETIMEs, and the other fields what they are.
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
-NUMBERS = ("reason", "answered", "failed", "tokens", "accepted", "failed_in_a_row", "witnesses", "announced")
+OTHERS = {
+    **dict.fromkeys(("answered", "failed", "failed_in_a_row", "announced"), "INT"),
+    **dict.fromkeys(("reason", "accepted", "witnesses"), "VARCHAR(255)"),
+    "tokens": "DOUBLE",
+}
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
-# The time is that at which the row was got, after the wait for it.
+# All lanes at once, each a cell, always in the same order: no deadlock between workers. The time is that at which the row was
+# got, after the wait for it.
 READ = text(f"""
-    SELECT UNIX_TIMESTAMP(SYSDATE(3)) + 0e0 AS now, {", ".join(NUMBERS)},
-           (SELECT COUNT(*) FROM worker_pauses WHERE what IN :pauses AND ({IN_FORCE})) AS held,
-           {", ".join(f"COALESCE(UNIX_TIMESTAMP({name}) + 0e0, 0) AS {name}" for name in MOMENTS)}
-    FROM worker_providers WHERE provider = :provider AND app = :app FOR UPDATE
+    SELECT JSON_ARRAY(provider, app, id, UNIX_TIMESTAMP(SYSDATE(3)) + 0e0, {", ".join(OTHERS)},
+                      {", ".join(f"COALESCE(UNIX_TIMESTAMP({name}) + 0e0, 0)" for name in MOMENTS)}) AS breaker,
+           (SELECT JSON_ARRAYAGG(what) FROM worker_pauses WHERE {IN_FORCE}) AS paused
+    FROM worker_providers FORCE INDEX (idx_provider) WHERE (provider, app) IN :lanes ORDER BY provider, app FOR UPDATE
 """)  # noqa: S608 - constants of this module
 WRITE = text(f"""
-    UPDATE worker_providers SET {", ".join(f"{name} = :{name}" for name in NUMBERS)},
-           {", ".join(f"{name} = FROM_UNIXTIME(NULLIF(:{name}, 0))" for name in MOMENTS)}
-    WHERE provider = :provider AND app = :app
+    UPDATE worker_providers p FORCE INDEX (PRIMARY) JOIN JSON_TABLE(:rows, '$[*]' COLUMNS (id INT PATH '$.id',
+      {", ".join(f"{name} {kind} PATH '$.{name}'" for name, kind in (OTHERS | dict.fromkeys(MOMENTS, "DOUBLE")).items())}
+    )) AS now ON p.id = now.id
+    SET {", ".join(f"p.{name} = now.{name}" for name in OTHERS)},
+        {", ".join(f"p.{name} = FROM_UNIXTIME(NULLIF(now.{name}, 0))" for name in MOMENTS)}
 """)  # noqa: S608 - constants of this module
 
 
 def ask(engine: Engine, tallies: Mapping[str, Tally], rate: float) -> dict[str, Standing]:
     """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rate` is in messages per second."""
-
-    def step(connection: Connection) -> dict[str, Standing]:
-        return {
-            lane: _ask(connection, of_lane(lane), tally, rate)
-            for lane, tally in sorted(tallies.items())  # always in the same order: no deadlock between workers
-        }
-
-    return transact(engine, step)
+    return transact(engine, partial(_ask, tallies=tallies, rate=rate))
 
 
-def _ask(connection: Connection, key: dict[str, str], tally: Tally, rate: float) -> Standing:
-    asked = {**key, "pauses": sorted(of_pushes(**key))}
-    row = connection.execute(READ, asked).mappings().one_or_none()
-    if row is None:
-        connection.execute(ENTER, key)
-        row = connection.execute(READ, asked).mappings().one()
-    breaker, now = Breaker(**{name: row[name] for name in (*MOMENTS, *NUMBERS)}), row["now"]
-    state = advance(breaker, tally, now, rate, held=row["held"] > 0)
-    if event := news(breaker, now):
-        outbox.emit(connection, event, {**key, "reason": breaker.reason[:255]})
-    connection.execute(WRITE, {**key, **asdict(breaker), "reason": breaker.reason[:255]})
-    return Standing(state, now, frozenset(breaker.accepted.split()))
+def _ask(connection: Connection, tallies: Mapping[str, Tally], rate: float) -> dict[str, Standing]:
+    lanes = {tuple(of_lane(lane).values()): lane for lane in tallies}
+    if len(rows := connection.execute(READ, {"lanes": [*lanes]}).all()) < len(lanes):
+        connection.execute(ENTER, [of_lane(lane) for lane in tallies])
+        rows = connection.execute(READ, {"lanes": [*lanes]}).all()
+    standings, written = {}, []
+    for row in rows:
+        provider, app, id_, now, *values = orjson.loads(row.breaker)
+        lane, breaker = lanes[provider, app], Breaker(**dict(zip((*OTHERS, *MOMENTS), values, strict=True)))
+        held = not of_pushes(provider, app).isdisjoint(orjson.loads(row.paused or "[]"))
+        state = advance(breaker, tallies[lane], now, rate, held=held)
+        if event := news(breaker, now):
+            outbox.emit(connection, event, {"provider": provider, "app": app, "reason": breaker.reason[:255]})
+        written.append({**asdict(breaker), "id": id_, "reason": breaker.reason[:255]})
+        standings[lane] = Standing(state, now, frozenset(breaker.accepted.split()))
+    connection.execute(WRITE, {"rows": orjson.dumps(written).decode()})
+    return standings
 
 
 def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bool = False) -> BreakerState:

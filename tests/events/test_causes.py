@@ -64,7 +64,7 @@ def test_a_dead_device_of_many_rows_is_one_event_without_its_token(api: Chat, em
 
 def test_what_is_rolled_back_has_not_happened(chat: Engine) -> None:
     def fails(connection: object) -> None:
-        breaker._ask(connection, {"provider": "fcm", "app": "default"}, Tally(credentials="fcm 403"), 100)  # type: ignore[arg-type]
+        breaker._ask(connection, {"fcm": Tally(credentials="fcm 403")}, 100)  # type: ignore[arg-type]
         raise LookupError
 
     with pytest.raises(LookupError):
