@@ -20,7 +20,7 @@ from tasks.notifications.senders import Senders
 
 log = structlog.get_logger(__name__)
 
-Claim = Callable[[int, tuple[str, ...]], Sequence[Job | int]]
+Claim = Callable[[int, tuple[str, ...]], tuple[Sequence[Job | int], bool]]
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
@@ -61,8 +61,8 @@ class Drain:
     async def run(self, claim: Claim) -> Summary:
         """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary.
 
-        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass. A row of which it
-        returns no more than the id is given back.
+        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass, and says whether
+        there may be more. A row of which it returns no more than the id is given back.
         """
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
@@ -92,15 +92,15 @@ class Drain:
             if not lanes:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
             in_time = partial(self._in_time, time.monotonic() + START_SECONDS)
-            jobs = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
-            if not jobs:
-                return
+            jobs, more = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
             self._under_way += len(jobs)
             for job in jobs:
                 if isinstance(job, Job):
                     self._begin(job, senders, in_time)
                 else:
                     self._enter(job)
+            if not jobs or not more:
+                return
             if most == 1 or any(isinstance(job, Job) and job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone
 

@@ -34,7 +34,7 @@ from tasks.notifications.senders import Senders
 from tasks.notifications.sweep import adopt_strays, enter_queue, free_stuck_lanes
 from tasks.shutdown import stop_requested
 
-Claim = Callable[[Queue, int, tuple[str, ...]], list[Notification]]
+Claim = Callable[[Queue, int, tuple[str, ...]], tuple[list[Notification], bool]]
 
 # Of each claim at most one in so many rows is a retry: a backlog must not starve the retries, nor an outage the fresh rows.
 DUE_SHARE = 4
@@ -74,12 +74,10 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
 
     `on_backlog` is called once if there is more than a batch: the time to have another process help.
     """
-    more, full, helped, behind = True, False, False, False
+    full, helped, behind = False, False, False
 
-    def claim(queue: Queue, rows: int, lanes: tuple[str, ...]) -> list[Notification]:
-        nonlocal more, full, helped, behind
-        if not more:
-            return []
+    def claim(queue: Queue, rows: int, lanes: tuple[str, ...]) -> tuple[list[Notification], bool]:
+        nonlocal full, helped, behind
         if full and rows > 1 and not helped:
             helped = True
             on_backlog()  # before the claim: were it slow, no lease would run meanwhile
@@ -88,11 +86,10 @@ def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
         left = rows - len(due) - len(chat)
         fresh = queue.claim_fresh(left) if left > 0 else []
         full = len(due) >= max(1, rows // DUE_SHARE) or len(fresh) >= left
-        # Behind a claim that saw the queue's end another look costs as much, and finds what has a nudge of its own.
-        more = bool(due) or not queue.saw_end
         # Where most rows by age are the chat's, it has its share already, in the order in which they were written.
         behind = full and sum(row.notification_type == "SYSTEM" for row in fresh) * CHAT_SHARE > len(fresh)
-        return due + chat + fresh
+        # Behind a claim that saw the queue's end another look costs as much, and finds what has a nudge of its own.
+        return due + chat + fresh, bool(due) or not queue.saw_end
 
     counters.sample(waiting=_waiting)
     return _drain(claim)
@@ -105,7 +102,7 @@ def _waiting() -> int:
 
 def retry_failed() -> Summary:
     """Send rows that are due for another attempt, and rows whose worker died."""
-    return _drain(Queue.claim_due)
+    return _drain(lambda queue, rows, lanes: (queue.claim_due(rows, lanes), True))
 
 
 def adopt() -> int:
@@ -195,12 +192,12 @@ def _drain(claim: Claim) -> Summary:
     queue = Queue(engine, lease=uuid.uuid4().hex)
     gate = _gate(engine, providers)
 
-    def claim_jobs(rows: int, lanes: tuple[str, ...]) -> list[Job | int]:
-        notifications = claim(queue, rows, lanes)
+    def claim_jobs(rows: int, lanes: tuple[str, ...]) -> tuple[list[Job | int], bool]:
+        notifications, more = claim(queue, rows, lanes)
         devices = read_together([notification.device_tokens for notification in notifications])
         keys = [device.key for read in devices if read for device in read.usable]
         dead = transact(engine, partial(journal.known_dead, keys=keys)) if keys else frozenset()
-        return [Job(each, read, dead) if read else each.id for each, read in zip(notifications, devices, strict=True)]
+        return [Job(each, read, dead) if read else each.id for each, read in zip(notifications, devices, strict=True)], more
 
     async def work() -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}

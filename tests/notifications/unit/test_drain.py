@@ -26,11 +26,11 @@ def batches(*claimed: Sequence[Job | int] | Exception) -> Claim:
     """Claims that return these, one after the other, and then nothing."""
     waiting = list(claimed)
 
-    def claim(_rows: int, _lanes: tuple[str, ...]) -> Sequence[Job | int]:
+    def claim(_rows: int, _lanes: tuple[str, ...]) -> tuple[Sequence[Job | int], bool]:
         batch = waiting.pop(0) if waiting else []
         if isinstance(batch, Exception):
             raise batch
-        return batch
+        return batch, True
 
     return claim
 
@@ -61,6 +61,13 @@ def test_a_run_goes_on_until_nothing_is_left_to_claim_and_settles_all() -> None:
     assert (summary.rows, summary.more) == ({"SENT": 3}, False)
 
 
+def test_behind_a_claim_that_may_have_no_more_neither_breakers_nor_rows_are_asked_again() -> None:
+    asked: list[object] = []
+    gate = Gate(["fcm"], lambda tallies: asked.append(tallies) or {"fcm": Standing(CLOSED, NOW)})  # type: ignore[func-returns-value]
+    run(MemoryQueue(), MemoryProvider(), lambda _rows, _lanes: (jobs(1), False), gate=gate)
+    assert len(asked) == 2  # before the claim, and when it leaves
+
+
 def test_a_claimed_row_that_was_not_read_is_given_back_for_the_next_run() -> None:
     queue = MemoryQueue()
     summary = run(queue, MemoryProvider(), batches([a_job(1), 2, a_job(3)]))
@@ -71,9 +78,9 @@ def test_a_claimed_row_that_was_not_read_is_given_back_for_the_next_run() -> Non
 def test_a_run_claims_from_the_lanes_of_the_providers_that_may_be_used() -> None:
     asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def claim(rows: int, lanes: tuple[str, ...]) -> list[Job]:
+    def claim(rows: int, lanes: tuple[str, ...]) -> tuple[list[Job], bool]:
         asked.append((rows, lanes))
-        return []
+        return [], True
 
     run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=CLOSED, apns=OPEN))
     assert asked == [(10, ("", "fcm"))]
@@ -87,9 +94,9 @@ def test_while_every_provider_is_held_nothing_is_claimed() -> None:
 def test_a_probe_is_one_row() -> None:
     asked: list[int] = []
 
-    def claim(rows: int, _lanes: tuple[str, ...]) -> list[Job]:
+    def claim(rows: int, _lanes: tuple[str, ...]) -> tuple[list[Job], bool]:
         asked.append(rows)
-        return []
+        return [], True
 
     run(MemoryQueue(), MemoryProvider(), claim, gate=a_gate(fcm=HALF_OPEN))
     assert asked == [1]
@@ -100,7 +107,7 @@ def test_what_a_probe_brought_is_settled_before_the_next_question() -> None:
     settled_at_claim: list[int] = []
     rows = batches(jobs(1), jobs(2))
 
-    def claim(most: int, lanes: tuple[str, ...]) -> Sequence[Job | int]:
+    def claim(most: int, lanes: tuple[str, ...]) -> tuple[Sequence[Job | int], bool]:
         settled_at_claim.append(len(queue.settled))
         return rows(most, lanes)
 
@@ -153,7 +160,7 @@ def test_results_that_gather_are_written_when_the_last_is_in(monkeypatch: pytest
 def test_a_run_ends_when_its_time_is_up_and_says_that_there_is_more() -> None:
     endless = (jobs(number) for number in range(10**6))
     began = time.monotonic()
-    summary = run(MemoryQueue(), MemoryProvider(), lambda _rows, _lanes: next(endless), run_seconds=0.1)
+    summary = run(MemoryQueue(), MemoryProvider(), lambda _rows, _lanes: (next(endless), True), run_seconds=0.1)
     assert summary.more
     assert time.monotonic() - began < 2
 
@@ -195,10 +202,9 @@ def test_a_pause_also_stops_what_was_claimed_before_it() -> None:
     """One message at a time, for far longer than a drain needs to look at the pauses."""
     paused: set[str] = set()
 
-    def claim(_rows: int, _lanes: tuple[str, ...]) -> list[Job]:
-        claimed = [] if paused else [a_job(7, *(f"token-{n}" for n in range(1000)))]
+    def claim(_rows: int, _lanes: tuple[str, ...]) -> tuple[list[Job], bool]:
         paused.add("fcm")
-        return claimed
+        return [a_job(7, *(f"token-{n}" for n in range(1000)))], False
 
     queue, provider = MemoryQueue(), MemoryProvider(seconds=0.02)
     gate = Gate(["fcm"], lambda _tallies: {"fcm": Standing(CLOSED, NOW)}, lambda: paused)
