@@ -25,7 +25,7 @@ class ChatTask(Task):  # type: ignore[type-arg]
     max_retries = 3
     # A job that is not configured says so in a sentence (signals.py), without a traceback at each tick.
     throws = (ConfigurationError,)
-    Strategy = "workers.ticks:strategy"
+    Strategy = "workers.task_events:strategy"
     # At once: a delay would be an ETA that waits in Redis.
     default_retry_delay = 0
 

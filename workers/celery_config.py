@@ -30,7 +30,7 @@ def beat_entries(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _signed(entry: dict[str, Any]) -> dict[str, Any]:
-    """Say that beat sends it; the ticks of an entry send no events (workers/ticks.py) if there are several a minute."""
+    """Say that beat sends it; the ticks of an entry send no events (workers/task_events.py) if there are several a minute."""
     often = getattr(entry["schedule"], "run_every", OFTEN) < OFTEN
     headers = {STARTED_BY: BEAT} | ({QUIET: True} if often else {})
     return {**entry, "options": {**entry["options"], "headers": headers}}
@@ -92,6 +92,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "task_routes": {f"tasks.{job.name}.*": {"queue": job.queue} for job in JOBS},
         # Flower and `celery events` see what runs.
         "worker_send_task_events": True,
+        "worker_consumer": "workers.task_events:Consumer",
         "timezone": "UTC",
         # Our own logging set-up (workers.logging) stays.
         "worker_hijack_root_logger": False,

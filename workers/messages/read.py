@@ -34,7 +34,7 @@ RESTORED = "x-restored"
 # When a message was sent, in Unix seconds: our own producers say it, for the age of queues.
 SENT_AT = "sent_at"
 MOST_WAITED_SECONDS = 30 * 86_400.0
-# Of beat's short ticks, which send no events (workers/ticks.py).
+# Of beat's short ticks, which send no events (workers/task_events.py).
 QUIET = "quiet"
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 # The headers that go with a call, and the types that they may have.
