@@ -4,6 +4,8 @@ Everything else is kombu's: BRPOP, priorities, `unacked`, the visibility timeout
 timed out. Only workers.app uses it; producers need nothing of it. Read against kombu 5.7, see docs/decisions/messages.md.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -105,8 +107,12 @@ class _Reading:
 
     @cached_property
     def _keeper(self: Any) -> Redis:
-        # Made once: a client costs more than what it is used for here.
         return cast(Redis, self._create_client())
+
+    @contextmanager
+    def conn_or_acquire(self: Any, client: Redis | None = None) -> Iterator[Redis]:
+        """Yield the client to ask. kombu makes one for each question, which costs more than most answers."""
+        yield client or self._keeper
 
     def close(self: Any) -> None:
         """Close it, whether or not the BRPOP that is out is answered: kombu gives up there when Redis has gone away.
