@@ -5,11 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import boto3
-from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTTPSConnection, AWSHTTPSConnectionPool
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from settings import ConfigurationError
@@ -27,14 +23,14 @@ LONGEST_COMPLAINT = 500
 
 DOCTYPE = b"<!DOCTYPE"
 
-CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=60,
-    retries={"mode": "standard"},
+CONFIG: dict[str, Any] = {
+    "connect_timeout": 5,
+    "read_timeout": 60,
+    "retries": {"mode": "standard"},
     # Many S3-compatible servers know no checksums by default: https://github.com/boto/boto3/issues/4392
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-)
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
 
 
 class S3Error(Exception):
@@ -78,20 +74,22 @@ def _bounded(pool: Any, connection: Any) -> type:
     return type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Bounded, connection), {})})
 
 
-POOLS = {
-    "http": _bounded(AWSHTTPConnectionPool, AWSHTTPConnection),
-    "https": _bounded(AWSHTTPSConnectionPool, AWSHTTPSConnection),
-}
-
-
 def make_client(*, connections: int = 10) -> Any:
     """Return a boto3 client that sends under a deadline only. Raise ConfigurationError if the AWS_* variables are unusable."""
+    # Every process imports this module; these take a while to load, and few ask for anything.
+    import boto3
+    from botocore import awsrequest as aws
+    from botocore.config import Config
+
     try:
-        client = boto3.client("s3", config=CONFIG.merge(Config(max_pool_connections=connections)))
+        client = boto3.client("s3", config=Config(**CONFIG, max_pool_connections=connections))
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"the AWS_* variables are unusable: {error}") from error
     # botocore has no option for it; that it works is what tests/test_deadline.py shows.
-    client._endpoint.http_session._pool_classes_by_scheme.update(POOLS)
+    client._endpoint.http_session._pool_classes_by_scheme.update(
+        http=_bounded(aws.AWSHTTPConnectionPool, aws.AWSHTTPConnection),
+        https=_bounded(aws.AWSHTTPSConnectionPool, aws.AWSHTTPSConnection),
+    )
     client.meta.events.register("before-send.s3", _refuse_late)
     return client
 
@@ -112,6 +110,8 @@ def asking(size: int = 0) -> Iterator[Deadline]:
 @contextmanager
 def failing() -> Iterator[None]:
     """Raise S3Error for whatever fails; that is also an answer that cannot be read, or lacks what the block looks for in it."""
+    from botocore.parsers import ResponseParserError
+
     try:
         yield
     except ClientError as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sqlalchemy import URL, Engine, make_url
 
-from db.migrate import has_tables, migrate
 from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, restore, results, rotate, seal, source
@@ -255,6 +254,8 @@ class Backups:
                     load_tick = loading(backup.signed.manifest) if loading else tick
                     if done := restore.load(target, backup, load_tick, tables, triggers=triggers):
                         run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
+                    from db.migrate import has_tables, migrate  # with Alembic, which takes a while to load
+
                     if has_tables(target):
                         migrate(target, anew=True)  # the dump may be of a version that knew less of them
                         restore.block_bad(target)

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from db.batches.target import Target, Value
 from db.rows import quoted
 from settings import ConfigurationError, get_settings
-from tasks import files
+from tasks import files, s3
 from tasks.retention.policies import Policy
 
 SUFFIX = ".sql.gz"
@@ -131,8 +131,6 @@ def _make_folder(folder: Path) -> None:
 
 def _upload(path: Path, uri: str) -> None:
     """Put a file at `s3://bucket/key`; it is there whole once this returns. Raise ArchiveError."""
-    from tasks import s3  # with boto3, which takes a while to load
-
     where = urlsplit(uri)
     try:
         client = s3.make_client()

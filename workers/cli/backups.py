@@ -13,7 +13,6 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
-from db.migrate import has_tables
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from settings import get_settings
 from tasks import pause as pausing
@@ -193,6 +192,8 @@ def restore_command(
             if live and pausing.RESTORE in pausing.paused(target):
                 say("Pushes and scans stay paused until it is done, or until: chat-workers notifications resume", err=True)
         raise
+    from db.migrate import has_tables  # with Alembic, which takes a while to load
+
     orphans, ready = restore.orphans(target, chosen), has_tables(target)
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
