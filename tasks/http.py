@@ -66,8 +66,10 @@ class Server:
         self._variable = variable
         self._url = urlsplit(url)
         self._private_network = private_network
-        name = self._url.hostname
-        tls: dict[str, Any] = {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
+        tls: dict[str, Any] = {}
+        if self._url.scheme == "https":
+            name = self._url.hostname
+            tls = {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
         timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
         self._pools = PoolManager(maxsize=connections, timeout=timeout, **tls)
 
