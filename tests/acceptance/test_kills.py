@@ -17,7 +17,7 @@ from tests.processes import Process, wait_until
 Device = tuple[str, str]
 
 ROWS = 10_000
-KILLS = 6
+KILLS = 4
 # What one process has under way, at most on the one connection that a reset ends.
 IN_FLIGHT = 100
 FAULTS = (

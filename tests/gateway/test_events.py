@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tasks import outbox
+from tests.processes import PLAIN
 
 from .conftest import Gateway
 
@@ -25,7 +26,7 @@ def guarded(another: Callable[..., Gateway], tmp_path: Path) -> Gateway:
 
 def read(gateway: Gateway, token: str = OPERATORS, **parameters: int) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"{gateway.url}/v1/events", headers=headers, params=parameters, timeout=20)
+    return httpx.get(f"{gateway.url}/v1/events", headers=headers, params=parameters, timeout=20, verify=PLAIN)
 
 
 def test_a_reader_goes_on_behind_the_last_and_misses_none(guarded: Gateway, chat: Engine) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from tests.processes import PLAIN
 from workers.gateway import problems
 from workers.gateway.body import LARGEST_BYTES
 from workers.gateway.catalogue import CATALOGUE, MOST_AT_ONCE
@@ -119,8 +120,8 @@ def test_a_job_that_is_not_there_is_named_with_those_that_are(gateway: Gateway, 
     answer = gateway.post("backups", token)
     assert answer.status_code == 404
     assert all(name in answer.json()["detail"] for name in CATALOGUE)
-    assert httpx.get(f"{gateway.url}/v1/jobs/notifications").status_code == 405
-    assert httpx.get(f"{gateway.url}/v2").headers["Content-Type"] == "application/problem+json"
+    assert httpx.get(f"{gateway.url}/v1/jobs/notifications", verify=PLAIN).status_code == 405
+    assert httpx.get(f"{gateway.url}/v2", verify=PLAIN).headers["Content-Type"] == "application/problem+json"
 
 
 def test_attachments_that_nobody_would_scan_are_refused(another: Callable[..., Gateway], attachments: Queue) -> None:
@@ -149,7 +150,7 @@ def test_a_body_is_counted_as_it_comes(gateway: Gateway, token: str) -> None:
 def test_a_slash_too_many_leads_nowhere(gateway: Gateway, token: str) -> None:
     """A redirect would go where the Host header says, before anybody was asked for a token."""
     for method, path in (("GET", "/status/"), ("GET", "/metrics/"), ("POST", "/v1/jobs/notifications/")):
-        answer = httpx.request(method, gateway.url + path, headers={"Host": "elsewhere.example"})
+        answer = httpx.request(method, gateway.url + path, headers={"Host": "elsewhere.example"}, verify=PLAIN)
         assert (answer.status_code, answer.headers.get("Location")) == (404, None)
         assert answer.headers["Content-Type"] == "application/problem+json"
 
@@ -227,7 +228,7 @@ def status(line: socket.socket) -> int:
 
 
 def test_the_document_describes_both_jobs_with_what_they_refuse(gateway: Gateway) -> None:
-    document = json.loads(httpx.get(f"{gateway.url}/openapi.json").text)
+    document = json.loads(httpx.get(f"{gateway.url}/openapi.json", verify=PLAIN).text)
     for name in CATALOGUE:
         operation = document["paths"][f"/v1/jobs/{name}"]["post"]
         assert set(operation["responses"]) == {"202", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"}

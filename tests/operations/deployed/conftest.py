@@ -13,7 +13,7 @@ from db.engine import get_engine
 from db.needs import VERSION_TABLE
 from devstack.ports import free_port
 from tests.operations.conftest import Samples, samples, value
-from tests.processes import Process, answers, python, wait_until
+from tests.processes import PLAIN, Process, answers, python, wait_until
 
 COMMANDS = {
     "worker": "celery -A workers.app worker -Q notifications,housekeeping -n main@test -c 2 --without-mingle",
@@ -40,7 +40,7 @@ class Deployment:
 
     def scrape(self) -> Samples:
         """Return what /metrics says now."""
-        answer = httpx.get(f"{self.gateway}/metrics", timeout=10)
+        answer = httpx.get(f"{self.gateway}/metrics", timeout=10, verify=PLAIN)
         assert answer.status_code == 200
         return samples(answer.text)
 

@@ -18,7 +18,7 @@ from tasks import counters
 from tests.operations.conftest import Execute
 from tests.operations.deployed.conftest import Deployment, eventually
 from tests.operations.test_alerts import ALERTS, CAUSES, another_version, late_pushes, slow_answers
-from tests.processes import Process, answers
+from tests.processes import PLAIN, Process, answers
 
 Firing = Callable[[], set[str]]
 
@@ -56,12 +56,13 @@ def firing(deployment: Deployment, tmp_path: Path) -> Iterator[Firing]:
         prometheus.wait_until(lambda: answers(f"{url}/-/ready"), "Prometheus was ready")
 
         def scraped() -> bool:
-            return bool(httpx.get(f"{url}/api/v1/query", params={"query": "chat_workers_beat_up"}).json()["data"]["result"])
+            answer = httpx.get(f"{url}/api/v1/query", params={"query": "chat_workers_beat_up"}, verify=PLAIN)
+            return bool(answer.json()["data"]["result"])
 
         eventually(scraped, "Prometheus had scraped the gateway")
         yield lambda: {
             alert["labels"]["alertname"]
-            for alert in httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]
+            for alert in httpx.get(f"{url}/api/v1/alerts", verify=PLAIN).json()["data"]["alerts"]
             if alert["state"] == "firing"
         }
     finally:

@@ -27,7 +27,7 @@ from tasks import counters
 from tasks.facts import Column, Row, Table
 from tests.operations.conftest import Look, Samples, value
 from tests.operations.deployed.conftest import Deployment, eventually
-from tests.processes import Start, answers
+from tests.processes import PLAIN, Start, answers
 from workers.cli import cli
 from workers.flower import options, read_users
 from workers.messages.read import SENT_AT
@@ -147,7 +147,7 @@ def test_the_status_page_says_that_nothing_is_wrong(deployment: Deployment, brow
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script(deployment: Deployment, browser: Chrome) -> None:
-    answer = httpx.get(f"{deployment.gateway}/status")
+    answer = httpx.get(f"{deployment.gateway}/status", verify=PLAIN)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
     assert [word for word in ("<script", "src=", "@import", "http://", "https://") if word in answer.text] == []
@@ -234,12 +234,12 @@ def flower(deployment: Deployment, browser: Chrome) -> Iterator[str]:
 
 def test_flower_lets_nobody_in_without_its_password(deployment: Deployment) -> None:
     for path in ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/queues/length", "/metrics"):
-        assert httpx.get(deployment.flower + path).status_code == 401, path
-        assert httpx.get(deployment.flower + path, auth=("operator", "guessed")).status_code == 401, path
+        assert httpx.get(deployment.flower + path, verify=PLAIN).status_code == 401, path
+        assert httpx.get(deployment.flower + path, auth=("operator", "guessed"), verify=PLAIN).status_code == 401, path
     assert (deployment.folder / "flower-password").stat().st_mode & 0o777 == 0o600
     user, _, password = deployment.flower_user.partition(":")
-    assert httpx.get(f"{deployment.flower}/metrics", auth=(user, password)).status_code == 200
-    stop = httpx.post(f"{deployment.flower}/api/worker/shutdown/main@test", auth=(user, password))
+    assert httpx.get(f"{deployment.flower}/metrics", auth=(user, password), verify=PLAIN).status_code == 200
+    stop = httpx.post(f"{deployment.flower}/api/worker/shutdown/main@test", auth=(user, password), verify=PLAIN)
     assert stop.status_code == 403  # it shows, and does not steer
 
 
