@@ -1,21 +1,26 @@
 """Look into content by its own structure: what all in it is, and what is forged, broken or encrypted though clamd says OK."""
 
 import bz2
-import html
 import lzma
 import re
-import string
-import tempfile
 import zlib
-from binascii import a2b_base64, a2b_qp
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
-from mmap import ACCESS_READ, mmap
 from typing import Any
 
-from tasks.attachments import formats, ole2, pdf, zips
+from tasks.attachments import formats, mails, ole2, pages, pdf, zips
 from tasks.attachments.formats import EXECUTABLE, HEAD_BYTES, MACROS, TAR_BLOCK, Data, is_tar, types
+from tasks.attachments.streams import (
+    FIRST_STEP,
+    STEP,
+    as_far_as_it_goes,
+    expanded,
+    inflated,
+    pieces,
+    refuse_little_memory,
+    stored,
+)
 from tasks.attachments.verdicts import FaultError, Kind
 
 # Expanders of whole streams, and of a zip's members by their method. The others are opened by no clamd.
@@ -25,7 +30,6 @@ STREAMS: dict[str, Callable[[], Any]] = {
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }
 ZIP_MEMBERS: dict[int, Callable[[], Any]] = {8: lambda: zlib.decompressobj(wbits=-15), 12: bz2.BZ2Decompressor}
-FIRST_STEP, STEP = 1 << 12, 1 << 18
 # Of a gzip that begins by chance hardly one gives so much, and no file is found harmful by less.
 SOME_BYTES, LONGEST_HEADER, FIRST_BLOCK = 48, 1 << 17, 1 << 10
 GZ_CHECKSUM, GZ_EXTRA, GZ_NAME, GZ_COMMENT = 2, 4, 8, 16
@@ -47,27 +51,6 @@ OLE2_MARKS = {
     # The class of Windows Installer's packages.
     EXECUTABLE: re.compile(re.escape(bytes.fromhex("84100c0000000000c000000000000046"))),
 }
-MAIL_ENCODING = re.compile(
-    rb"^content-transfer-encoding[ \t]*:(?:[^\n]|\n[ \t])*?\b(base64|quoted)", re.MULTILINE | re.IGNORECASE
-)
-# Lines that end with CR alone, and one of blanks, which some programs take for the end of the headers.
-ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):|\nContent-[^\n]+\n[ \t]+\r?\n", re.IGNORECASE)
-# Headers and lines of dashes, and the blank line if one ends them. No group is repeated possessively here: where one fails
-# in its middle, Debian 12's Python takes it for found, https://github.com/python/cpython/issues/106052
-HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
-DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
-NO_BASE64 = bytes(set(range(256)) - {*string.ascii_letters.encode(), *b"0123456789+/="})
-DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
-PLAIN_DATA_URI = re.compile(rb"data:(?![^,\"'<>]{0,200}base64\s*,)[^,\"'<>]{0,200}+,([^\"'<>]++)", re.IGNORECASE)
-SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
-"""Of ISO-2022-JP: they may stand between any two letters."""
-PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
-EMBEDDED = re.compile(
-    rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
-    # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
-    rb"|<!ENTITY\s[^\"'<>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
-    rb"|<\?xml\b[^<>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"
-)
 
 
 def look(data: Data, most_inside: int, scan: Callable[[Data], object]) -> set[str]:
@@ -111,7 +94,7 @@ class _Inside:
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
         page = formats.PAGE.fullmatch(data[:HEAD_BYTES])
-        if (page or "rtf" in found) and EMBEDDED.search(data):
+        if (page or "rtf" in found) and pages.EMBEDDED.search(data):
             found.add("embedded object")
         self.types |= found
         for name in found & WALKED | ({"html"} if page else set()):
@@ -153,7 +136,7 @@ class _Inside:
         """Expand a gzip, bzip2 or xz, stream by stream, and see that each ends as it should."""
         at = 0
         while True:
-            at = yield from _expanded(f"a {name}", STREAMS[name](), data, at, len(data))
+            at = yield from expanded(f"a {name}", STREAMS[name](), data, at, len(data))
             rest = SOMETHING.search(data, at)  # tapes and xz are padded with zeros
             if not rest or name not in types(data[rest.start() : rest.start() + HEAD_BYTES]):
                 return
@@ -194,7 +177,7 @@ class _Inside:
         begin, stop = member.begin, member.begin + member.packed_bytes
         make = ZIP_MEMBERS.get(member.method)
         content = _filling(make(), data, begin, stop) if make else pieces(data, begin, stop)
-        content = _as_far_as_it_goes(data, begin, stop) if alone and member.method == 8 else content
+        content = as_far_as_it_goes(data, begin, stop) if alone and member.method == 8 else content
         self._member(_unencrypted(content) if member.name == ODF_MANIFEST else content, depth, alone=alone)
 
     def _ole2(self, data: Data, depth: int) -> None:
@@ -209,56 +192,25 @@ class _Inside:
                     self._member([content[found.end() :][: int.from_bytes(found[1], "little")]], depth, alone=True)
                 for found in ole2.OBJECT.finditer(content):
                     packed = found[0].startswith(b"\x10")
-                    self._member(_inflated(content, found.end()) if packed else [content[found.end() :]], depth, alone=True)
+                    self._member(inflated(content, found.end()) if packed else [content[found.end() :]], depth, alone=True)
         except ValueError:
             raise FaultError(Kind.BROKEN, "an OLE2 file with a header or directory that clamd does not read") from None
 
     def _mail(self, data: Data, depth: int) -> None:
-        """Look at each part: headers from a line with dashes to a blank one, then its body up to the next dashes.
-
-        To other programs a line that is no header ends them, too. What is encoded is also read up to the next line like the one
-        that begins the part: programs pass over other dashes.
-        """
-        if ODD_LINES.search(data):
-            raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
-        at = formats.starts(data)
-        while at >= 0:
-            blank = formats.BLANK_LINE.search(data, max(0, at - 1))
-            last = blank.start() if blank else len(data)
-            for headers in HEADERS.finditer(data, at):
-                if headers.start() > last:
-                    break
-                if not headers[1]:
-                    self._part(headers[0], data, headers.end(), depth)
-            stop = self._part(data[at:last], data, blank.end(), depth) if blank else -1
-            at = stop + 1 or -1
-
-    def _part(self, headers: bytes, data: Data, begin: int, depth: int) -> int:
-        """Look at the part of a mail whose body begins there; return where the next dashes are, -1 if nowhere."""
-        stop = formats.find(data, b"\n--", begin - 1)
-        for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
-            lines = {line[0].strip() for line in DASHES.finditer(headers)} if encoding else set[bytes]()
-            own = {_next_line(line, data, begin - 1) for line in lines} or {-1}
-            for end in {stop, *own} if encoding else {stop}:
-                body = pieces(data, begin, end if end >= 0 else len(data))
-                decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else _from_base64(body) if encoding else body
-                self._member(decoded, depth, alone=bool(encoding) or b"name" in headers.lower())
-        return stop
+        for part, alone in mails.parts(data):
+            self._member(part, depth, alone=alone)
 
     def _html(self, data: Data, depth: int) -> None:
-        text = SWITCHES.sub(b"", data)
-        with stored(_decoded(pieces(text, 0, len(text)))) as page:
-            for found in DATA_URI.finditer(page):
-                self._member(_from_base64(pieces(page, *found.span(1))), depth, alone=True)
-            for found in PLAIN_DATA_URI.finditer(page):
-                self._member([found[1]], depth, alone=True)
+        with stored(pages.resolved(data)) as page:
+            for content in pages.links(page):
+                self._member(content, depth, alone=True)
             if len(page) < len(data):  # what is in an attribute may be a page, too
                 self._member(pieces(page, 0, len(page)), depth, whole=False)
 
     def _pdf(self, data: Data, depth: int) -> None:
         try:
-            for begin, end in pdf.attachments(data, lambda at: stored(self._counted(_inflated(data, at)))):
-                self._member(_inflated(data, begin) if end == pdf.PACKS else pieces(data, begin, end), depth, alone=True)
+            for begin, end in pdf.attachments(data, lambda at: stored(self._counted(inflated(data, at)))):
+                self._member(inflated(data, begin) if end == pdf.PACKS else pieces(data, begin, end), depth, alone=True)
         except ValueError:
             self.types.add("pdf attachment")
 
@@ -272,12 +224,6 @@ WALKS: dict[str, Callable[[_Inside, Data, int], None]] = {
     "html": _Inside._html,
 }
 WALKED = frozenset({*STREAMS, *WALKS})
-
-
-def _next_line(line: bytes, data: Data, at: int) -> int:
-    """Return where a line like this one comes next, or with two dashes behind it, as a mail's last has; -1 if none does."""
-    found = re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line), re.MULTILINE).search(data, at)
-    return found.start() if found else -1
 
 
 def _refuse(name: str, data: Data, at: int) -> None:
@@ -314,60 +260,16 @@ def _gives(data: Data, at: int) -> bool:
         try:
             given += len(expander.decompress(data[start : start + 8], SOME_BYTES))
         except zlib.error as error:
-            _refuse_little_memory(error)
+            refuse_little_memory(error)
             return False
         if given >= SOME_BYTES or expander.eof:
             return given >= SOME_BYTES
     return begin + FIRST_BLOCK < len(data)
 
 
-def _refuse_little_memory(error: Exception) -> None:
-    """Raise MemoryError if that is what zlib has met: nothing is said of the content then."""
-    if str(error).startswith("Error -4 "):
-        raise MemoryError
-
-
-@contextmanager
-def stored(chunks: Iterable[bytes]) -> Iterator[Data]:
-    """Yield all chunks as one: one chunk as it is, more from a temporary file."""
-    chunks = filter(None, chunks)
-    first, second = next(chunks, b""), next(chunks, None)
-    if second is None:
-        yield first
-        return
-    with tempfile.TemporaryFile() as file:
-        file.writelines((first, second))
-        file.writelines(chunks)
-        file.flush()
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            yield data
-
-
-def _expanded(what: str, expander: Any, data: Data, at: int, stop: int) -> Generator[bytes, None, int]:
-    """Yield what is packed from `at` on; return where it ends. Raise FaultError if it does not end as it should."""
-    pending, step = b"", FIRST_STEP
-    while not expander.eof:
-        hungry = not pending and getattr(expander, "needs_input", True)
-        if hungry:
-            pending = data[at : min(at + step, stop)]
-            at, step = at + len(pending), min(2 * step, STEP)
-        starved = hungry and not pending
-        try:
-            found = expander.decompress(pending, STEP)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-            _refuse_little_memory(error)
-            raise FaultError(Kind.BROKEN, f"{what} that does not expand: broken") from None
-        if starved and not found:
-            raise FaultError(Kind.BROKEN, f"{what} without its end: cut short")
-        pending = getattr(expander, "unconsumed_tail", b"")
-        if found:
-            yield found
-    return at - len(expander.unused_data)
-
-
 def _filling(expander: Any, data: Data, at: int, stop: int) -> Iterator[bytes]:
     """Yield a zip's member. Raise FaultError if it does not end where its packed bytes do."""
-    if (yield from _expanded("a zip's member", expander, data, at, stop)) != stop:
+    if (yield from expanded("a zip's member", expander, data, at, stop)) != stop:
         raise FaultError(Kind.BROKEN, "a zip's member with bytes behind its end")
 
 
@@ -379,70 +281,3 @@ def _unencrypted(manifest: Iterable[bytes]) -> Iterator[bytes]:
         if ODF_ENCRYPTION.search(read):
             raise FaultError(Kind.ENCRYPTED, "an encrypted OpenDocument file")
         yield chunk
-
-
-def _decoded(page: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a page with its references to signs and its links' percent codes resolved."""
-    held = b""
-    for chunk in page:
-        held += chunk
-        end = max(held.rfind(b"&"), held.rfind(b"%"))
-        if end < 0 or not CODE.fullmatch(held, end):  # else it may go on in the next chunk
-            end = len(held)
-        yield _resolved(held[:end])
-        held = held[end:]
-    yield _resolved(held)
-
-
-def _resolved(text: bytes) -> bytes:
-    try:
-        plain = PERCENT_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(text.decode("latin-1")))
-    except ValueError:  # thousands of digits
-        raise FaultError(Kind.BROKEN, "a page with a reference to no sign") from None
-    return plain.encode("latin-1", "replace")
-
-
-def _from_base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what letters stand for; those behind a padding begin anew, as some decoders have it."""
-    letters = b""
-    for chunk in chunks:
-        *padded, letters = re.split(b"=+", letters + chunk.translate(None, NO_BASE64))
-        yield from map(_padded, padded)
-        whole = len(letters) & ~3
-        if whole:
-            yield a2b_base64(letters[:whole])
-        letters = letters[whole:]
-    yield _padded(letters)
-
-
-def _padded(letters: bytes) -> bytes:
-    return a2b_base64(letters[: len(letters) - (len(letters) % 4 == 1)] + b"==")
-
-
-def _inflated(data: Data, at: int) -> Iterator[bytes]:
-    """Yield what is packed in zlib's form, behind two bytes, whatever its checksum says."""
-    return _as_far_as_it_goes(data, at + 2, len(data))
-
-
-def _as_far_as_it_goes(data: Data, at: int, stop: int) -> Iterator[bytes]:
-    """Yield what is deflated to the last byte before a fault, as viewers do."""
-    expander, pending = zlib.decompressobj(wbits=-15), b""
-    while not expander.eof and (pending or at < stop):
-        if not pending:
-            pending = data[at : min(at + FIRST_STEP, stop)]
-            at += len(pending)
-        before = expander.copy()
-        try:
-            yield expander.decompress(pending, STEP)
-        except zlib.error:  # what comes before it in the same step is lost
-            with suppress(zlib.error):
-                for place in range(len(pending)):
-                    yield before.decompress(pending[place : place + 1])
-            return
-        pending = expander.unconsumed_tail
-    with suppress(zlib.error):
-        yield expander.flush()
-
-
-def pieces(data: Data, at: int, stop: int) -> Iterator[bytes]:
-    return (data[start : min(start + STEP, stop)] for start in range(at, stop, STEP))

@@ -30,6 +30,7 @@ from typing import IO
 from tasks.attachments import archives
 from tasks.attachments.clamd import ClamdUnavailableError
 from tasks.attachments.formats import Data
+from tasks.attachments.streams import pieces
 from tasks.attachments.verdicts import FaultError, Kind
 from tasks.shutdown import stop_requested
 
@@ -148,7 +149,7 @@ def main(cpu_seconds: int, memory_bytes: int) -> None:
     worker = Connection(sys.stdout.fileno())
 
     def scan(data: Data) -> None:
-        for part in chain([b"scan"], archives.pieces(data, 0, len(data)), [b""]):
+        for part in chain([b"scan"], pieces(data, 0, len(data)), [b""]):
             worker.send_bytes(part)
         worker.recv_bytes()
 

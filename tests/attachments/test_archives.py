@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tasks.attachments import archives
+from tasks.attachments import archives, streams
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
@@ -391,7 +391,7 @@ def test_encoded_text_that_is_cut_anywhere_is_read_as_far_as_it_goes() -> None:
 
 
 def test_a_link_is_read_wherever_its_page_is_cut() -> None:
-    for before in range(archives.STEP - 60, archives.STEP):
+    for before in range(streams.STEP - 60, streams.STEP):
         page = b"<p>".ljust(before) + b"<a href='data:;base64&#0000044;%4B&plus;8A'>"
         scanned = list[bytes]()
         archives.look(page, 1 << 27, scanned.append)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from settings import ConfigurationError
-from tasks.attachments import archives, formats, scannable
+from tasks.attachments import archives, formats, scannable, streams
 from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError
@@ -270,9 +270,9 @@ def test_nothing_is_looked_for_by_what_ends_the_process_of_debian_12(monkeypatch
         def find(self, *_: object) -> int:
             raise AssertionError
 
-    monkeypatch.setattr(archives, "mmap", Map)
+    monkeypatch.setattr(streams, "mmap", Map)
     for content in {**PROBES, **UNLISTED, **HIDDEN, **{name: put(EICAR) for name, put in CONTAINERS.items()}}.values():
-        with suppress(FaultError), archives.stored([content[:9], content[9:]]) as data:
+        with suppress(FaultError), streams.stored([content[:9], content[9:]]) as data:
             assert isinstance(data, Map)
             archives.look(data, 1 << 27, len)
 
