@@ -35,9 +35,11 @@ from tasks.attachments.verdicts import FaultError, Kind
 from tasks.shutdown import stop_requested
 
 CPU_SECONDS, MEMORY_BYTES = 20, 1 << 30
+CLAMD_SECONDS = 30.0
+"""How long clamd may take, in all, for what one look hands back."""
 TICK_SECONDS, OUT_OF_MEMORY = 0.25, 99
-# Has clamd scan these bytes, within so many seconds.
-Scan = Callable[[Iterator[bytes], float], object]
+Scan = Callable[[Iterator[bytes]], object]
+"""Has clamd scan these bytes."""
 
 
 class StoppedError(Exception):
@@ -47,7 +49,7 @@ class StoppedError(Exception):
 def look(file: IO[bytes], most_inside: int, scan: Scan, seconds: float) -> set[str]:
     """Return what `archives.look` does. Raise FaultError, StoppedError, ClamdUnavailableError.
 
-    It may wait for a helper, and then take, so many seconds. `scan` may raise.
+    It may wait for a helper, and then take, so many seconds, beside those of `scan`, which may raise.
     """
     until = time.monotonic() + seconds
     while True:
@@ -77,9 +79,10 @@ class _Helper:
             send_handle(self._connection, file.fileno(), None)
             self._connection.send_bytes(b"%d" % most_inside)
             while (answer := self._received(until)) == b"scan":
-                chunks = iter(partial(self._received, until), b"")
-                scan(chunks, max(0.1, until - time.monotonic()))
+                began_at, chunks = time.monotonic(), iter(partial(self._received, until), b"")
+                scan(chunks)
                 deque(chunks, 0)  # clamd may have wanted less
+                until += time.monotonic() - began_at
                 self._connection.send_bytes(b"scanned")
             kept, fault, *told = json.loads(answer)
         except (EOFError, ConnectionError):

@@ -51,10 +51,11 @@ CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
     WHERE attachment_id = :id AND (lease IS NULL OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
 """)
-# Due rows, by idx_due (lane, due_at), locked for as long as it takes to write their leases.
+# Due rows, by idx_due (lane, due_at), locked for as long as it takes to write their leases; those over which scans broke off,
+# few, by themselves.
 CLAIM_DUE = text("""
-    SELECT attachment_id AS id, claims FROM worker_scans
-    WHERE lane = :lane AND due_at <= NOW(3) ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
+    SELECT attachment_id AS id FROM worker_scans
+    WHERE lane = :lane AND due_at <= NOW(3) AND (claims > 0) = :broke_off ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 LEASE = text("""
     UPDATE worker_scans
@@ -167,15 +168,16 @@ class Queue:
         return self._claim(enter)
 
     def claim_due(self, rows: int, idle: bool) -> list[Attachment]:
-        """Lease up to `rows` attachments that are due, uploads first; one alone, when nothing else is scanned (`idle`), if a
-        worker or clamd has ended over it.
+        """Lease up to `rows` attachments that are due, uploads first; one that a worker or clamd ended over alone,
+        when nothing else is scanned (`idle`) and no other of its lane is due.
         """
 
         def choose(connection: Connection) -> Sequence[Row[Any]]:
             for lane in (UPLOADS, RESCANS):
-                due = connection.execute(CLAIM_DUE, {"lane": lane, "rows": rows}).all()
-                if chosen := due[:1] if due and due[0].claims and idle else [row for row in due if not row.claims]:
-                    return chosen
+                for broke_off in (False, True)[: 1 + idle]:
+                    values = {"lane": lane, "broke_off": broke_off, "rows": 1 if broke_off else rows}
+                    if due := connection.execute(CLAIM_DUE, values).all():
+                        return due
             return []
 
         return self._claim(choose)

@@ -70,12 +70,12 @@ def scan(attachment: Attachment, scanner: Scanner) -> Finding:
     return replace(finding, kind=_charged(scanner)) if finding.kind is Kind.FAILED else finding
 
 
-def _charged(scanner: Scanner) -> Kind:
+def _charged(scanner: Scanner, when_away: Kind = Kind.FAILED) -> Kind:
     """Return whose failure it is that clamd broke off: the file's, unless clamd does not get on with a harmless file either."""
     try:
         answer = scannable.ask(scanner.clamd, [EICAR], seconds=CONTROL_SECONDS)
     except ClamdAwayError:
-        return Kind.FAILED  # it may have ended of this file; one that was only restarted is harmless when it is tried again
+        return when_away  # it may have ended of this file; one that was only restarted is harmless when it is tried again
     except ClamdUnavailableError:
         return Kind.CLAMD
     return Kind.FAILED if answer is Kind.INFECTED else Kind.CLAMD
@@ -163,8 +163,19 @@ def _through(attachment: Attachment, content: Content, scanner: Scanner, version
 def _judge(stream: Stream, file: IO[bytes], scanner: Scanner, opens: frozenset[str]) -> Finding:
     """Return the verdict of clamd, and of a look inside at what it calls OK."""
 
-    def scan_inside(chunks: Iterator[bytes], seconds: float) -> None:
-        _believe(scannable.answer(scanner.clamd, chunks, seconds=seconds))
+    left = looks.CLAMD_SECONDS
+
+    def scan_inside(chunks: Iterator[bytes]) -> None:
+        nonlocal left
+        began_at = time.monotonic()
+        try:
+            _believe(scannable.answer(scanner.clamd, chunks, seconds=left))
+        except BrokeOffError:
+            if time.monotonic() < began_at + left or _charged(scanner, when_away=Kind.CLAMD) is Kind.CLAMD:
+                raise
+            reason = f"more in it than clamd scans in {looks.CLAMD_SECONDS:g} s"
+            raise FaultError(Kind.OVER_LIMIT, reason) from None
+        left -= time.monotonic() - began_at
 
     try:
         _believe(stream.finish())

@@ -64,7 +64,7 @@ def is_busy(pid: int) -> bool:
     return int(fields[11]) > 1.5 * os.sysconf("SC_CLK_TCK")
 
 
-def scanned_by_nobody(chunks: Iterator[bytes], _seconds: float) -> None:
+def scanned_by_nobody(chunks: Iterator[bytes]) -> None:
     raise AssertionError
 
 
@@ -124,9 +124,9 @@ def test_a_helper_that_has_ended_between_two_looks_is_no_files_fault() -> None:
 
 def test_what_is_handed_back_to_be_scanned_is_what_lies_inside() -> None:
     content, scanned = os.urandom(3 << 20), list[bytes]()
-    assert look(pdf(content), lambda chunks, _: scanned.append(b"".join(chunks))) == {"pdf"}
+    assert look(pdf(content), lambda chunks: scanned.append(b"".join(chunks))) == {"pdf"}
     assert scanned == [content]
-    assert look(pdf(content), lambda _chunks, _: None) == {"pdf"}  # clamd has answered before it had all
+    assert look(pdf(content), lambda _chunks: None) == {"pdf"}  # clamd has answered before it had all
     assert look(b"") == set()
     with pytest.raises(FaultError, match="an encrypted Office document") as error:
         look(ole2({"EncryptedPackage": b"hello"}))
@@ -134,7 +134,7 @@ def test_what_is_handed_back_to_be_scanned_is_what_lies_inside() -> None:
 
 
 def test_what_a_scan_of_a_part_raises_ends_the_look() -> None:
-    def infected(_chunks: Iterator[bytes], _seconds: float) -> None:
+    def infected(_chunks: Iterator[bytes]) -> None:
         raise FaultError(Kind.INFECTED, "found", "Eicar")
 
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_looks_side_by_side_have_each_their_own_answer_and_leave_nothing_behind(
     contents = {b"hello": set[str](), zipped(b"x"): {"zip", "zip Deflate"}, b"{\\rtf1": {"rtf"}, mail(b"hello"): {"mail"}}
     wanted = [*contents.items()] * 50
 
-    def scanned(chunks: Iterator[bytes], _seconds: float) -> None:
+    def scanned(chunks: Iterator[bytes]) -> None:
         assert b"".join(chunks) == b"hello"
 
     def right(item: tuple[bytes, set[str]]) -> bool:
@@ -204,7 +204,7 @@ def test_a_helper_has_no_secrets_and_minds_no_signal_of_a_supervisor(monkeypatch
     monkeypatch.setenv("EVENTS_SECRET", "a secret")
     seen = list[tuple[set[bytes], set[str]]]()
 
-    def scan(chunks: Iterator[bytes], _seconds: float) -> None:
+    def scan(chunks: Iterator[bytes]) -> None:
         (pid,) = helpers_of()
         names = {each.partition(b"=")[0] for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if each}
         files = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}

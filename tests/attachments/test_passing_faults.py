@@ -5,8 +5,10 @@ import json
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from sqlalchemy import text
 from devstack.s3 import BUCKET
 from settings import get_settings
 from tasks import counters
-from tasks.attachments import find_unqueued, run, scannable
+from tasks.attachments import find_unqueued, looks, run, scan, scannable
 from tasks.attachments.clamd import Version
 from tasks.attachments.facts import SCANS
 from tasks.attachments.queue import LEASE_SECONDS, Queue
@@ -31,7 +33,7 @@ from tasks.attachments.verdicts import Finding, Kind
 from workers.cli import cli
 
 from .conftest import Uploads, reread
-from .samples import PNG, zipped
+from .samples import PNG, pdf, zipped
 from .server import Answer, Server, serving
 
 
@@ -46,13 +48,13 @@ def server(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server
 
 
 class Fake:
-    """A clamd that passes everything on to the real one, but fails at content with a word in it as it is told."""
+    """A clamd that passes all on to the real one, but fails at content with a word in it as it is told, or hangs (None)."""
 
-    def __init__(self, real: str, socket_path: Path, failure: str) -> None:
+    def __init__(self, real: str, socket_path: Path, failure: str | None, *words: bytes) -> None:
         self.tries = 0
         self.beside_the_suspect = 0
         self._active = 0
-        self._real, self._failure = real, failure
+        self._real, self._failure, self._words = real, failure, words or (b"poison",)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(socket_path))
         self._listener.listen(50)
@@ -78,8 +80,11 @@ class Fake:
                         if not part:
                             return
                         sent = sent[-64:] + part
-                        if source is client and b"poison" in sent:
+                        if source is client and any(word in sent for word in self._words):
                             self.tries += 1
+                            if self._failure is None:
+                                deque(iter(partial(client.recv, 1 << 16), b""), 0)
+                                return
                             client.sendall(self._failure.encode())
                             return
                         if source is client and b"suspect" in sent:
@@ -142,6 +147,39 @@ def test_a_file_that_may_end_clamd_is_scanned_when_nothing_else_is(
 
     assert {uploads.flags(each) for each in [suspect, *others]} == {(1, 1)}
     assert fake.beside_the_suspect == 0
+    assert uploads.record(suspect).scanned_at >= max(uploads.record(each).scanned_at for each in others)
+    fake.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([b"poison"], ("unscannable", "more in it than clamd scans in 0.5 s", True)),
+        ([b"poison", EICAR[-30:]], ("waiting", "clamd did not answer in time (try 1)", False)),
+    ],
+    ids=["clamd hangs over the file", "clamd hangs over all"],
+)
+def test_what_clamd_is_not_done_with_in_time_within_a_look_is_over_a_limit_unless_clamd_itself_hangs(
+    uploads: Uploads,
+    scanners: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[bytes],
+    found: tuple[str, str, bool],
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "c"
+    fake = Fake(str(scanners.clamd.socket), path, None, *words)
+    monkeypatch.setenv("CLAMD_URL", f"unix://{path}")
+    monkeypatch.setattr(looks, "CLAMD_SECONDS", 0.5)
+    monkeypatch.setattr(scan, "CONTROL_SECONDS", 5)
+    reread()
+    attachment = uploads.add(pdf(b"poison"))
+
+    uploads.sweep()
+
+    record = uploads.record(attachment)
+    assert (record.verdict, record.reason, record.sha256 is not None) == found
+    assert record.claims == 0
     fake.close()
 
 
