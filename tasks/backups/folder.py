@@ -50,6 +50,10 @@ class Backup:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def manifest_path(self) -> Path:
+        return self.path.with_name(self.name + manifest.SUFFIX)
+
 
 def open_folder(path: Path | None) -> Path:
     """Return BACKUP_DIR. Raise ConfigurationError if it is not there: one that is made here may hide a missing mount."""

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,9 +147,11 @@ class Backups:
                 ping(self.settings, run.job, "/start")
             taken = []
             for name in owed if there else owed[-1:]:
-                archive = self._sealed(into, name, names[name], known, tick)
-                folder.check_bytes(archive, known, tick)
                 try:
+                    made = self._made(into, name, names[name])
+                    bucket.check_free(tier, name, made)
+                    archive = made or self._sealed(into, name, names[name], known, tick)
+                    folder.check_bytes(archive, known, tick)
                     bucket.ship(archive, tier, tick)
                     _enter(run, archive)
                 except TakenError as error:
@@ -161,15 +163,15 @@ class Backups:
             run.ignored += [why for why in self._rotate(f"S3 {tier}", tick).ignored if why not in run.ignored]
         return run
 
-    def _sealed(self, into: Path, name: str, backup: Backup, known: list[bytes], tick: Tick) -> Backup:
-        """Return an archive as it is, a dump sealed into one: that which an upload was cut off of, if there is one."""
-        if name == backup.name:
-            return backup
-        try:
-            return folder.load(into, name)
-        except BackupError:
-            manifest.check_signature(backup.signed, known)
-            return seal.seal(into, name, [backup], known[0], tick, self.iterations)
+    def _made(self, into: Path, name: str, backup: Backup) -> Backup | None:
+        """Return an archive as it is, of a dump the one that an upload was cut off of, None if there is none."""
+        with suppress(BackupError):
+            return backup if name == backup.name else folder.load(into, name)
+        return None
+
+    def _sealed(self, into: Path, name: str, dump: Backup, known: list[bytes], tick: Tick) -> Backup:
+        manifest.check_signature(dump.signed, known)
+        return seal.seal(into, name, [dump], known[0], tick, self.iterations)
 
     def drill(self, tick: Tick, *, tier: str | None = None, if_due: bool = False) -> Run:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest.

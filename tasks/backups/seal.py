@@ -97,7 +97,7 @@ def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[
     members = []
     with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.GNU_FORMAT, bufsize=folder.CHUNK) as tar:
         for dump in dumps:
-            for path in (dump.path, dump.path.with_name(dump.name + manifest.SUFFIX)):
+            for path in (dump.path, dump.manifest_path):
                 with path.open("rb") as file:
                     source = _Hashing(file, tick)
                     entry = tarfile.TarInfo(path.name)

@@ -83,6 +83,7 @@ class Bucket:
         """Of locked objects, and their sizes. A thief may have put some before ours, some over it: which is genuine is seen."""
         self._genuine: dict[str, str] = {}
         """Which of them it is, by key."""
+        self._listed: set[str] = set()
         self.refused = 0
         """Versions of manifests that were looked at and are not genuine."""
         self._s3 = s3.make_client()
@@ -125,14 +126,24 @@ class Bucket:
             self._upload(key, backup, tick)
             if self._holds(key, backup.signed) is None:
                 raise BackupError(f"{self._uri(key)} is not there after its upload")
-        text = backup.path.with_name(backup.name + manifest.SUFFIX).read_bytes()
-        self._put_manifest(self._key(month, backup.name + manifest.SUFFIX), text)
+        self._put_manifest(key + manifest.SUFFIX, backup.manifest_path.read_bytes())
         # They were put with it; what was there already, or lies with a server that passes over it, has none, or a shorter one.
         for locked in (key, key + manifest.SUFFIX) if self._lock_days else ():
             until = {"Mode": "COMPLIANCE", "RetainUntilDate": self._locked["ObjectLockRetainUntilDate"]}
             with self._asking(f"locking {locked} (s3:PutObjectRetention, in a bucket with object lock)"):
                 self._s3.put_object_retention(Bucket=self.bucket, Key=locked, Retention=until, **self._version(locked))
         return Shipped(month, backup.name, backup.signed.manifest.bytes, committed=True)
+
+    def check_free(self, month: str, name: str, archive: Backup | None) -> None:
+        """Raise TakenError if another object was listed under the key of an archive (None: yet to be sealed) or manifest."""
+        key = self._key(month, name)
+        for taken in sorted(self._listed & {key, key + manifest.SUFFIX} if not self._lock_days else ()):
+            if archive is None:
+                raise TakenError(f"{self._uri(taken)} is another object than the archive of that name; it was left alone")
+            if taken == key:
+                self._holds(key, archive.signed)
+            else:
+                self._compare(taken, archive.manifest_path.read_bytes())
 
     def shipped(self, under: str = "") -> list[Shipped]:
         """Return the archives in the bucket, oldest first; those whose keys begin with `under` alone."""
@@ -151,6 +162,7 @@ class Bucket:
                     month, _, name = entry["Key"].removeprefix(self._root).partition("/")
                     kind = FOLDERS.get(month, "weekly" if MONTH.fullmatch(month) else "")
                     if kind and kind == folder.kind_of(name.removesuffix(manifest.SUFFIX)):
+                        self._listed.add(entry["Key"])
                         sizes[month, name] = size = max(0, min(entry["Size"], manifest.MOST))
                         versions.setdefault(entry["Key"], []).append((entry.get("VersionId", ""), size))
         self._versions |= versions if self._lock_days else {}
@@ -325,6 +337,9 @@ class Bucket:
             options = {**self._sum(text), **self._once, **self._extra, **self._locked}
             self._genuine[key] = self._s3.put_object(Bucket=self.bucket, Key=key, Body=text, **options).get("VersionId", "")
             return
+        self._compare(key, text)
+
+    def _compare(self, key: str, text: bytes) -> None:
         if self._get(key) != text:
             raise TakenError(f"{self._uri(key)} is another manifest than this archive's; it was left alone")
 

@@ -36,11 +36,12 @@ def shipped(backups: Backups) -> list[str]:
     return [str(entry) for entry in Bucket(backups.settings).shipped() if entry.committed]
 
 
-def older(backups: Backups, days: int) -> str:
-    """Put a dump of so many days ago beside today's; return under which name it is shipped."""
+def older(backups: Backups, days: int, tier: str = "daily") -> str:
+    """Put a dump, or an archive, of so many days ago beside today's; return under which name it is shipped."""
     day = dump.today(backups.engine) - timedelta(days=days)
-    put(backups.folder, f"backup_chat_{day:%Y%m%d}.sql.zst", signed=True)
-    return f"daily/backup_chat_day_{day:%Y%m%d}.tar.enc"
+    name = f"backup_chat_{day:%Y%m%d}.sql.zst" if tier == "daily" else f"backup_chat_week_{day:%Y%m%d}.tar.enc"
+    put(backups.folder, name, signed=True)
+    return f"daily/backup_chat_day_{day:%Y%m%d}.tar.enc" if tier == "daily" else f"weekly/{name}"
 
 
 def test_a_dump_is_sealed_and_shipped_as_soon_as_it_is_made(shipping: Backups) -> None:
@@ -95,16 +96,19 @@ def test_what_is_not_genuine_in_the_bucket_keeps_no_dump_from_being_shipped(ship
 
 
 @pytest.mark.parametrize("suffix", ["", manifest.SUFFIX], ids=["archive", "manifest"])
-def test_an_object_under_a_name_to_come_keeps_only_that_dump_from_being_shipped(
-    shipping: Backups, stack: Stack, suffix: str
+@pytest.mark.parametrize("tier", ["daily", "weekly"])
+def test_an_object_under_a_name_to_come_keeps_only_that_dump_from_being_shipped_which_is_not_even_read(
+    shipping: Backups, stack: Stack, tier: str, suffix: str
 ) -> None:
-    first = older(shipping, 4)
-    shipping.ship("daily", quiet)
-    taken, *others = [older(shipping, days) for days in (3, 2, 1)]
+    first = older(shipping, 4, tier)
+    shipping.ship(tier, quiet)
+    taken, *others = [older(shipping, days, tier) for days in (3, 2, 1)]
+    unread = folder.names(shipping.folder, "daily" if tier == "daily" else "weekly")[1]
+    (shipping.folder / unread).write_bytes(bytes(len(unread)))
     prefix = str(shipping.settings.backup_s3_uri).removeprefix("s3://backups/")
     boto3.resource("s3", endpoint_url=stack.s3.url).Bucket("backups").put_object(Key=f"{prefix}/{taken}{suffix}", Body=b"junk")
     with pytest.raises(BackupError, match=f"{taken}{suffix} is another "):
-        shipping.ship("daily", quiet)
+        shipping.ship(tier, quiet)
     assert [entry for entry in shipped(shipping) if entry != taken] == [first, *others]
     assert folder.names(shipping.folder, "day") == []
 
