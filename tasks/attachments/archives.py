@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from hashlib import sha256
 from itertools import chain
 from typing import Any
 
@@ -69,7 +70,7 @@ class _Inside:
     def __init__(self, most_inside: int, scan: Callable[[Data], object]) -> None:
         self.types: set[str] = set()
         self._most_inside, self._scan = most_inside, scan
-        self._left = dict(MOST)
+        self._left, self._seen = dict(MOST), set[tuple[bytes, bool, bool]]()
 
     def look(self, data: Data, depth: int, *, whole: bool = True) -> None:
         """Add the types of this content, a `whole` file or a part of one, and of all that is in it."""
@@ -115,10 +116,14 @@ class _Inside:
                     _refuse(name, between, at)
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
-        """Look at a file in another; have it scanned `alone` where clamd may not unpack it."""
-        self._count("files in mails and documents", int(alone))
+        """Look at a file in another, unless the same was looked at; have it scanned `alone` where clamd may not unpack it."""
         with stored(self._counted(chunks)) as data:
+            key = (sha256(data).digest(), alone, whole)
+            if key in self._seen:
+                return
+            self._seen.add(key)
             if alone:
+                self._count("files in mails and documents", 1)
                 self._scan(data)
             self.look(data, depth + 1, whole=whole)
 

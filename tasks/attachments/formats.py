@@ -90,9 +90,10 @@ WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{5}\0{3})\0[\0-\x7f]", re.DOTALL)
 LZMA_DICTIONARIES = {(step << bits).to_bytes(4, "little") for bits in range(11, 30) for step in (2, 3)}
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r*+\n")
-HEADER = re.compile(rb"[!-9;-~]+[ \t]*:")
+HEADER = re.compile(rb"From |[!-9;-~]+[ \t]*:")
 MAIL_HEADER = re.compile(
     rb"\n(?:mime-version|content-type|content-transfer-encoding|received|message-id|return-path|from|to|subject)[ \t]*:"
+    rb"|\nfrom [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}"  # an mbox's line before a mail
 )
 
 # What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far

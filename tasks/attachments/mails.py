@@ -18,44 +18,56 @@ ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):
 # in its middle, Debian 12's Python takes it for found, https://github.com/python/cpython/issues/106052
 HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
+# The line before a mail of an mbox begins like this, for some programs with a time and a year.
+NEXT_PART, NEXT_MAIL = re.compile(rb"\n(?:--|From )"), re.compile(rb"\nFrom [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}")
 
 
 def parts(data: Data) -> Iterator[tuple[Iterable[bytes], bool]]:
     """Yield each part, decoded, and whether clamd should scan it by itself. Raise FaultError.
 
-    A part is headers from a line with dashes to a blank one, then its body up to the next dashes. To other programs a line that
-    is no header ends headers, too. What is encoded is also read up to the next line like the one that begins the part: programs
-    pass over other dashes.
+    A part is headers from a line with dashes, or an mbox's line before a mail, to a blank one, then its body up to the next
+    such line. To other programs a line that is no header ends headers, too. They pass over such lines in the middle of a part,
+    so what has a type or an encoding is also read up to the next line like the one that begins it, or to the next mail.
     """
     if ODD_LINES.search(data):
         raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
-    at = formats.starts(data)
+    at = first = formats.starts(data)
     while at >= 0:
         blank = formats.BLANK_LINE.search(data, max(0, at - 1))
         last = blank.start() if blank else len(data)
+        lines = {line[0].strip() for line in DASHES.finditer(data[at:last])}
         for headers in HEADERS.finditer(data, at):
             if headers.start() > last:
                 break
             if not headers[1]:
-                yield from _part(headers[0], data, headers.end())
-        stop = (yield from _part(data[at:last], data, blank.end())) if blank else -1
+                yield from _part(headers[0], lines, data, headers.end(), alone_in_it=at == first)
+        stop = (yield from _part(data[at:last], lines, data, blank.end(), alone_in_it=at == first)) if blank else -1
         at = stop + 1 or -1
 
 
-def _part(headers: bytes, data: Data, begin: int) -> Generator[tuple[Iterable[bytes], bool], None, int]:
-    """Yield the part whose body begins there; return where the next dashes are, -1 if nowhere."""
-    stop = formats.find(data, b"\n--", begin - 1)
-    for encoding in {found[1].lower() for found in MAIL_ENCODING.finditer(headers)} or {b""}:
-        lines = {line[0].strip() for line in DASHES.finditer(headers)} if encoding else set[bytes]()
-        own = {_next_line(line, data, begin - 1) for line in lines} or {-1}
-        for end in {stop, *own} if encoding else {stop}:
+def _part(
+    headers: bytes, lines: set[bytes], data: Data, begin: int, *, alone_in_it: bool
+) -> Generator[tuple[Iterable[bytes], bool], None, int]:
+    """Yield the part whose body begins there; return where the next begins, -1 if nowhere."""
+    stop = _find(NEXT_PART, data, begin - 1)
+    headers = headers.lower()
+    ends = {stop}
+    if b"content-" in headers:
+        ends |= {_find(_next_line(line), data, begin - 1) for line in lines} or {_find(NEXT_MAIL, data, begin - 1)}
+        ends |= {-1} if alone_in_it and not lines else set()
+    for encoding in {found[1] for found in MAIL_ENCODING.finditer(headers)} or {b""}:
+        for end in ends:
             body = pieces(data, begin, end if end >= 0 else len(data))
             decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else from_base64(body) if encoding else body
-            yield decoded, bool(encoding) or b"name" in headers.lower()
+            yield decoded, bool(encoding) or b"name" in headers
     return stop
 
 
-def _next_line(line: bytes, data: Data, at: int) -> int:
-    """Return where a line like this one comes next, or with two dashes behind it, as a mail's last has; -1 if none does."""
-    found = re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line), re.MULTILINE).search(data, at)
-    return found.start() if found else -1
+def _next_line(line: bytes) -> re.Pattern[bytes]:
+    """Return an expression for a line like this one, or with two dashes behind it, as a mail's last has."""
+    return re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line), re.MULTILINE)
+
+
+def _find(pattern: re.Pattern[bytes], data: Data, at: int) -> int:
+    """Return where this is found, -1 if nowhere."""
+    return found.start() if (found := pattern.search(data, at)) else -1

@@ -110,6 +110,8 @@ ZIP = zipped(EICAR, method=zipfile.ZIP_LZMA)
 DEFLATER = zlib.compressobj(wbits=-15)
 FLUSHED = DEFLATER.compress(ZIP) + DEFLATER.flush(zlib.Z_FULL_FLUSH)
 ENCODED = base64.encodebytes(ZIP)
+ENCODED_PART = b"Content-Transfer-Encoding: base64\n\n" + ENCODED
+RTF_MAIL = b"To: b\nContent-Type: application/rtf\n\n{\\rtf1\n--\n{\\object\\objemb{\\*\\objdata 28b52ffd}}}"
 A_LIST = b"/Filter /FlateDecode /N 1 /First 4"
 OFFICE = ole2({"WordDocument": b"hello " * 999, "Package": EICAR})
 ROOT = OFFICE.index("Root Entry".encode("utf-16-le"))
@@ -138,6 +140,15 @@ HIDDEN = {
     "an encrypted PDF by a name in hexadecimal": pdf(b"hello").replace(b"trailer <<", b"trailer << /#45ncrypt 9 0 R"),
     "a PDF with the word that ends a stream in a file": pdf(ole2({"a": b"\nendstream endobj\n" + bytes(600), "b": ZIP}), b""),
     "a PDF whose file says another length": pdf(b"hello endstream endobj " + ZIP, b"").replace(b"/Length ", b"/Length 1"),
+    "a mail with dashes in RTF": RTF_MAIL,
+    "a mail with dashes in RTF in a mail": (
+        b"To: b\nContent-Type: multipart/mixed; boundary=y\n\n--y\nContent-Type: message/rfc822\n\n%s\n--y--\n" % RTF_MAIL
+    ),
+    "the second mail of an mbox": b"From a Mon Nov 30 00:00:00 2026\nTo: b\n\nhello\n\nFrom a\nTo: b\n" + ENCODED_PART,
+    "the second mail of an mbox whose first has no headers": (
+        b"From a Mon Nov 30 00:00:00 2026\n\nhello\n\nFrom a\nTo: b\n" + ENCODED_PART
+    ),
+    "an mbox with headers of a megabyte": b"From a\n" + b"X-Trace: 1\n" * 100_000 + ENCODED_PART,
     "a mail without an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\nUEsD"),
     "a mail with == for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\n==\nUEsD"),
     "a mail with CR CR LF for an empty line": mail(ZIP).replace(b"\n\nUEsD", b"\r\n\r\r\nUEsD"),
