@@ -18,6 +18,7 @@ ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):
 # in its middle, Debian 12's Python takes it for found, https://github.com/python/cpython/issues/106052
 HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
+BLANKS, PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)"), re.compile(rb"=[^A-Za-z0-9+/=]*[A-Za-z0-9+/]")
 # The line before a mail of an mbox begins like this, for some programs with a time and a year.
 NEXT_PART, NEXT_MAIL = re.compile(rb"\n(?:--|From )"), re.compile(rb"\nFrom [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}")
 
@@ -57,10 +58,26 @@ def _part(
         ends |= {-1} if alone_in_it and not lines else set()
     for encoding in {found[1] for found in MAIL_ENCODING.finditer(headers)} or {b""}:
         for end in ends:
-            body = pieces(data, begin, end if end >= 0 else len(data))
-            decoded = [a2b_qp(b"".join(body))] if encoding == b"quoted" else from_base64(body) if encoding else body
-            yield decoded, bool(encoding) or b"name" in headers
+            for decoded in _decoded(encoding, data, begin, end if end >= 0 else len(data)):
+                yield decoded, bool(encoding) or b"name" in headers
     return stop
+
+
+def _decoded(encoding: bytes, data: Data, begin: int, end: int) -> Iterator[Iterable[bytes]]:
+    """Yield what a body stands for, in each way that programs have it: with and without blanks before the ends of lines; up to
+    a padding in the middle, or on behind it, which then counts for nothing or for a letter.
+    """
+    if encoding == b"quoted":
+        body = data[begin:end]
+        yield from ([a2b_qp(each)] for each in {body, BLANKS.sub(b"", body)})
+    elif encoding:
+        yield from_base64(pieces(data, begin, end))
+        if padding := PADDING.search(data, begin, end):
+            yield from_base64(pieces(data, begin, padding.start()))
+            for letter in (b"", b"A"):
+                yield from_base64(piece.replace(b"=", letter) for piece in pieces(data, begin, end))
+    else:
+        yield pieces(data, begin, end)
 
 
 def _next_line(line: bytes) -> re.Pattern[bytes]:

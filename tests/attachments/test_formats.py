@@ -111,6 +111,8 @@ DEFLATER = zlib.compressobj(wbits=-15)
 FLUSHED = DEFLATER.compress(ZIP) + DEFLATER.flush(zlib.Z_FULL_FLUSH)
 ENCODED = base64.encodebytes(ZIP)
 ENCODED_PART = b"Content-Transfer-Encoding: base64\n\n" + ENCODED
+ENCODED_EICAR = b"To: b\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(EICAR)
+PRINTABLE = b"To: b\nContent-Transfer-Encoding: quoted-printable\n\n"
 RTF_MAIL = b"To: b\nContent-Type: application/rtf\n\n{\\rtf1\n--\n{\\object\\objemb{\\*\\objdata 28b52ffd}}}"
 A_LIST = b"/Filter /FlateDecode /N 1 /First 4"
 OFFICE = ole2({"WordDocument": b"hello " * 999, "Package": EICAR})
@@ -140,6 +142,10 @@ HIDDEN = {
     "an encrypted PDF by a name in hexadecimal": pdf(b"hello").replace(b"trailer <<", b"trailer << /#45ncrypt 9 0 R"),
     "a PDF with the word that ends a stream in a file": pdf(ole2({"a": b"\nendstream endobj\n" + bytes(600), "b": ZIP}), b""),
     "a PDF whose file says another length": pdf(b"hello endstream endobj " + ZIP, b"").replace(b"/Length ", b"/Length 1"),
+    "a mail in quoted-printable with a blank behind the line": PRINTABLE + EICAR[:9] + b"= \n" + EICAR[9:],
+    "a mail in quoted-printable with a tab behind the line": PRINTABLE + EICAR[:9] + b"=\t\r\n" + EICAR[9:],
+    "a mail with = in its middle": ENCODED_EICAR.replace(b"WDVP", b"WD=VP"),
+    "a mail with == in its middle": ENCODED_EICAR.replace(b"WDVP", b"W==DVP"),
     "a mail with dashes in RTF": RTF_MAIL,
     "a mail with dashes in RTF in a mail": (
         b"To: b\nContent-Type: multipart/mixed; boundary=y\n\n--y\nContent-Type: message/rfc822\n\n%s\n--y--\n" % RTF_MAIL
