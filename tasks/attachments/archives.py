@@ -104,15 +104,17 @@ class _Inside:
             else:
                 WALKS[name](self, data, depth)
 
-    def _refuse_between(self, data: Data, members: Iterable[tuple[int, int]]) -> None:
-        """Raise FaultError if something begins in an archive's bytes that are in none of its members, which lie in order."""
+    def _refuse_between(self, kind: str, data: Data, members: Iterable[tuple[int, int]]) -> None:
+        """Raise FaultError if something begins in an archive's bytes that are in none of its members, which lie in order; but
+        what it is itself, of which each member's header is the beginning.
+        """
         end, gaps = 0, list[Iterator[bytes]]()
         for begin, stop in (*members, (len(data), 0)):
             gaps.append(pieces(data, end, begin))
             end = stop
         with stored(chain.from_iterable(gaps)) as between:
             for name, at in formats.behind(between):
-                if name in WALKED and name != "zip":  # of which each member's header is the beginning
+                if name in WALKED and name != kind:
                     _refuse(name, between, at)
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
@@ -165,11 +167,11 @@ class _Inside:
             at += -(-size // TAR_BLOCK) * TAR_BLOCK
         if SOMETHING.search(data, at):
             raise FaultError(Kind.BROKEN, "a tar with bytes behind its end")
-        self._refuse_between(data, members)
+        self._refuse_between("tar", data, members)
 
     def _zip(self, data: Data, depth: int) -> None:
         members = zips.members(data, self._most_inside)
-        self._refuse_between(data, ((member.begin, member.begin + member.packed_bytes) for member in members))
+        self._refuse_between("zip", data, ((member.begin, member.begin + member.packed_bytes) for member in members))
         for member in members:
             if member.name.endswith(b"vbaProject.bin") or b"/macrosheets/" in member.name or member.name.startswith(ODF_MACROS):
                 self.types.add(MACROS)

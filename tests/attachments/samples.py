@@ -21,12 +21,13 @@ def zipped(content: bytes, name: str = "eicar.com", method: int = zipfile.ZIP_DE
     return archive.getvalue()
 
 
-def tarred(content: bytes) -> bytes:
+def tarred(*contents: bytes, name: str = "eicar.com") -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        member = tarfile.TarInfo("eicar.com")
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
+        for content in contents:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return archive.getvalue()
 
 

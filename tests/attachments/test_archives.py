@@ -247,7 +247,7 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         zipped(b"hello") + b"tail " * 20_000,
         gzip.compress(b"hello") + b"trailing bytes",
         gzip.compress(b"hello") + bytes(99),
-        tarred(b"hello"),
+        tarred(b"hello", b"hello", zipped(b"hello"), b"hello"),
         b"PK\x05\x06" + bytes(18),
         b"text PK\x05\x06",
         b"\xff\xfe" + bytes(1 << 20),
