@@ -26,14 +26,15 @@ MARKS = re.compile(
 )
 FIRST = re.compile(_name("First"))
 STREAM = re.compile(rb"stream[ \t]*(?:\r\n|\r|\n)?")
-END = re.compile(b"(endobj)|" + STREAM.pattern)
+STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0-9A-Fa-f\s]*+>", re.DOTALL)
+# The words that end a dictionary, which may also stand in its strings, comments and names.
+END = re.compile(b"(endobj)|(" + STREAM.pattern + b")|" + STRING.pattern + rb"|%[^\r\n]*+|/[^][\0\s()<>{}/%]*+", re.DOTALL)
 # The objects that hold an attachment; those that stand elsewhere, or behind a comment, are not followed.
-FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]{0,999}+)>>|<<|[\d%])")
+FILES = re.compile(_name("EF") + rb"[\0\s]*+(?:<<([^<>]{0,999}+)>>|<<|[-+.\d%])")
 FILE = re.compile(rb"/\w{1,9}\s*(\d{1,9})\s{1,99}\d{1,9}\s{1,99}R\s*")
 # An encrypted file, or an object whose numbers are on two lines.
 ODD = re.compile(_name("Encrypt") + rb"|(?<![\0\s])[\0\t\v\f ]*+[\r\n][\0\s]*+(?:\d++[\0\s]++)?obj\b")
 ENCRYPT = re.compile(_name("Encrypt"))
-STRING = re.compile(rb"\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.)*+\))*+\)|(?<!<)<[0-9A-Fa-f\s]*+>", re.DOTALL)
 DICTIONARY = re.compile(rb"[\0\s]*<<[^()%]*>>[\0\s]*")
 FILTERS = re.compile(b"|".join(map(_name, ("Filter", "F", "FFilter", "DecodeParms", "DP", "FDecodeParms"))))
 PACKED = re.compile(rb"/Filter\s*(?:/(?:FlateDecode|Fl)|\[\s*/(?:FlateDecode|Fl)\s*\])\s*(?=/|>>|\Z)")
@@ -101,7 +102,8 @@ class _Object:
 
     @cached_property
     def _end(self) -> re.Match[bytes] | None:
-        return END.search(self._data, self.begin, self.begin + MOST_DICTIONARY)
+        found = END.finditer(self._data, self.begin, self.begin + MOST_DICTIONARY)
+        return next((each for each in found if each[1] or each[2]), None)
 
     @cached_property
     def streams(self) -> set[tuple[int, int]] | None:
