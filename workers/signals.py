@@ -55,7 +55,6 @@ def _start(sender: Any, **_: Any) -> None:
         tracing.check(settings)
         error_reports.start(settings)
     say_ready()
-    gc.collect()
     gc.freeze()  # what is loaded by now stays for good: children share its memory, and no collection looks through it
 
 

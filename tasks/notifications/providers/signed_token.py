@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -43,6 +42,8 @@ class SignedToken:
         """Return a token that is younger than its time."""
         now, offset = time.monotonic(), time.time() - time.monotonic()
         if not self._token or now - self._signed_at >= self.seconds or abs(offset - self._clock_offset) > STEP_SECONDS:
+            import jwt  # here: with all of X.509 it takes 20 ms to import, and most processes sign nothing
+
             self._token = jwt.encode(self.claims(int(time.time())), self.key, algorithm="ES256", headers=self.headers)
             self._signed_at, self._clock_offset = now, offset
         return self._token
