@@ -9,7 +9,7 @@ PROCESSES ?= $(shell echo $$(($$(nproc) + 2)))
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test programs chaos test-mysql test-valkey test-directus test-deploy lint lock docs release bench clean
+.PHONY: setup demo test tests programs chaos test-mysql test-valkey test-directus test-deploy lint lock docs release bench clean
 
 setup: $(STAMP)  ## make .venv and install what is missing
 
@@ -23,7 +23,9 @@ demo: setup  ## the whole system on this machine; KEEP=1 leaves it running
 	$(BIN)/python -m devstack demo $(if $(KEEP),--keep) $(if $(ROWS),--rows $(ROWS))
 
 test: setup  ## lint, types, unit, integration and acceptance tests, on real services
-	$(MAKE) --jobs --output-sync lint programs  # mypy keeps one core busy for half a minute
+	$(MAKE) --jobs lint tests  # beside each other: mypy alone keeps one core busy for half a minute
+
+tests: programs
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 programs: setup
