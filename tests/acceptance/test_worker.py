@@ -44,7 +44,7 @@ def end_leases(engine: Engine) -> None:
 def test_a_nudge_by_name_drains_the_table(
     chat: Engine, start_worker: StartWorker, nudge: Nudge, load: Load, emulator: Emulator
 ) -> None:
-    load(2000)
+    load(1000)
     start_worker()
     nudge()
     wait_until(lambda: settled(chat), "all rows were sent")
@@ -212,4 +212,4 @@ def _wait_until_sent(engine: Engine, tick: Tick) -> None:
         tick()
         return settled(engine)
 
-    wait_until(ticked, "all rows were sent")
+    wait_until(ticked, "all rows were sent", every=0.5)

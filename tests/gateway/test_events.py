@@ -29,7 +29,7 @@ def read(gateway: Gateway, token: str = OPERATORS, **parameters: int) -> httpx.R
     return httpx.get(f"{gateway.url}/v1/events", headers=headers, params=parameters, timeout=20, verify=PLAIN)
 
 
-def test_a_reader_goes_on_behind_the_last_and_misses_none(guarded: Gateway, chat: Engine) -> None:
+def test_a_reader_goes_on_behind_the_last_and_misses_none(gateway: Gateway, token: str, chat: Engine) -> None:
     def happen(*names: str) -> None:
         with chat.begin() as connection:
             outbox.emit(connection, "breaker.opened", *({"provider": name} for name in names))
@@ -39,15 +39,15 @@ def test_a_reader_goes_on_behind_the_last_and_misses_none(guarded: Gateway, chat
         outbox.emit(late, "breaker.opened", {"provider": "late"})
         happen("a", "b", "c")
         while more:
-            page = read(guarded, after=after, limit=2).json()
+            page = read(gateway, token, after=after, limit=2).json()
             seen += page["events"]
             after, more = seen[-1]["number"], page["more"]
         late.commit()
     happen("d")
-    seen += read(guarded, after=after).json()["events"]
+    seen += read(gateway, token, after=after).json()["events"]
     assert [event["data"]["provider"] for event in seen] == ["a", "b", "c", "late", "d"]
     assert [event["number"] for event in seen] == sorted({event["number"] for event in seen})
-    assert read(guarded, after=seen[-1]["number"]).json() == {"events": [], "more": False}
+    assert read(gateway, token, after=seen[-1]["number"]).json() == {"events": [], "more": False}
 
 
 def test_tokens_for_events_and_for_everything_may_read_and_others_not(guarded: Gateway, chat: Engine) -> None:
