@@ -184,7 +184,7 @@ def is_lzma(head: bytes) -> bool:
 def is_tar(head: bytes) -> bool:
     """Return whether content begins with a tar's header: old ones have no mark, all have a checksum, some of signed bytes."""
     told = head[148:156].strip(b" \0")
-    if len(head) < TAR_BLOCK or not head[0] or not OCTAL.fullmatch(told):
+    if len(head) < TAR_BLOCK or not OCTAL.fullmatch(told):
         return False
     summed = head[:148] + b" " * 8 + head[156:TAR_BLOCK]
     return sum(summed) - int(told, 8) in {0, 256 * sum(byte > 0x7F for byte in summed)}

@@ -31,6 +31,13 @@ def tarred(*contents: bytes, name: str = "eicar.com") -> bytes:
     return archive.getvalue()
 
 
+def with_header(tar: bytes, at: int, more: bytes) -> bytes:
+    """Return a tar whose first header has these bytes there."""
+    header = tar[:at] + more + tar[at + len(more) : 512]
+    header = header[:148] + b" " * 8 + header[156:]
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:] + tar[512:]
+
+
 def pdf(content: bytes, more: bytes | None = None) -> bytes:
     """A PDF with the content attached: compressed, or as it is where `more` of its dictionary is given."""
     stream, more = (zlib.compress(content), b"/Filter /FlateDecode") if more is None else (content, more)

@@ -21,7 +21,7 @@ from tasks.attachments import archives, streams
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.verdicts import FaultError, Kind
 
-from .samples import PNG, mail, ole2, pdf, tarred, zipped
+from .samples import PNG, mail, ole2, pdf, tarred, with_header, zipped
 
 OFFICE = ole2({"WordDocument": b"hello " * 999})
 LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
@@ -157,12 +157,6 @@ def with_pax_size() -> bytes:
     return file.getvalue() + EICAR.ljust(512, b"\0") + bytes(1024)
 
 
-def with_kind(tar: bytes, kind: bytes) -> bytes:
-    """Return a tar whose first member is of this kind."""
-    header = tar[:148] + b" " * 8 + kind + tar[157:512]
-    return header[:148] + b"%06o\0 " % sum(header) + header[156:] + tar[512:]
-
-
 def prefixed() -> bytes:
     file = io.BytesIO(b"#!/usr/bin/env python3\n")
     file.seek(0, io.SEEK_END)
@@ -273,7 +267,7 @@ def test_a_zip_that_programs_find_from_the_end_of_another_file_is_looked_into(pu
     }
     scanned = list[bytes]()
     assert "zip Deflate" in archives.look(content[put], 1 << 27, lambda data: scanned.append(bytes(data)))
-    assert scanned == [hidden if put == "in a tar" else EICAR]
+    assert scanned[0] == (hidden if put == "in a tar" else EICAR)
 
 
 def test_a_pdf_that_viewers_find_in_or_behind_an_office_document_is_looked_into() -> None:
@@ -370,9 +364,9 @@ def test_a_zip64_end_that_says_the_same_is_believed() -> None:
         "a tar with a PDF in its padding": tarred(b"hello").replace(b"hello".ljust(512, b"\0"), b"hello" + pdf(b"x")[9:516]),
         "two tars": tarred(b"hello") + tarred(EICAR),
         "a tar with another size in an extension": with_pax_size(),
-        "a tar with another size in Solaris' extension": with_kind(with_pax_size(), b"X"),
-        "a tar with another size behind two blanks": with_kind(with_pax_size().replace(b"11 size=", b"12  size="), b"x"),
-        "a tar of a kind that programs differ over": with_kind(tarred(b"hello"), b"A"),
+        "a tar with another size in Solaris' extension": with_header(with_pax_size(), 156, b"X"),
+        "a tar with another size behind two blanks": with_header(with_pax_size().replace(b"11 size=", b"12  size="), 156, b"x"),
+        "a tar of a kind that programs differ over": with_header(tarred(b"hello"), 156, b"A"),
         "a gzip before a zip": gzip.compress(b"hello") + zipped(EICAR) + b"x",
     }.items(),
     ids=lambda item: item[0],

@@ -23,7 +23,7 @@ from tasks.attachments.verdicts import FaultError
 
 from . import make_probes
 from .conftest import Uploads, reread
-from .samples import PNG, mail, ole2, package, pdf, pdf_with_list, rar5, slides, tarred, zipped
+from .samples import PNG, mail, ole2, package, pdf, pdf_with_list, rar5, slides, tarred, with_header, zipped
 
 SET_UPS: dict[str, dict[str, str]] = {
     "Debian's default": {},
@@ -171,6 +171,12 @@ HIDDEN = {
     "a list behind a word in a string": pdf_with_list(b"/P (stream) " + A_LIST, ZIP),
     "a list behind a word that is a name": pdf_with_list(b"/P /stream " + A_LIST, ZIP),
     "a PDF that names its files by a number with a sign": pdf(ZIP).replace(b"/EF << /F 5 0 R >>", b"/EF +6 0 R"),
+    "a tar without a first name": with_header(tarred(EICAR), 0, bytes(9)),
+    "a tar with one header of an old tar": tarred(b"hello")[:1024] + with_header(tarred(EICAR), 257, bytes(8)),
+    "a tar whose first name begins like a picture": tarred(EICAR, name="GIF89a.txt"),
+    "a tar.gz whose first name begins like an image": gzip.compress(tarred(b"x", EICAR, name="FWS1")),
+    "a gzip behind zeros": gzip.compress(b"") + b"\0" + gzip.compress(EICAR),
+    "a tar in a gzip behind zeros": gzip.compress(b"") + b"\0" + gzip.compress(tarred(EICAR)),
     "a RAR behind a picture": PNG + bytes(100) + rar5(EICAR),
     "a RAR behind a picture in a zip": zipped(PNG + bytes(100) + rar5(EICAR), "a.png"),
     "a 7z with BZip2 behind a picture": PNG + bytes(100) + UNLISTED["7z BZip2"],
