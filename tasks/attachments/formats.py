@@ -19,6 +19,13 @@ HEAD_BYTES = 0x8006
 EXECUTABLE, MACROS = "executable", "macros"
 """The latter is a document's that has them, which only a look inside tells."""
 
+# Lengths (ITU-T X.690): any, plain ones, those below 128 with what they are of; and the type of what is signed.
+BER = {
+    b"plain": rb"(?:[\0-\x80]|\x81.|\x82..|\x83.{3})",
+    b"any": rb"(?:[\0-\x80]|\x81.|\x82..|\x83.{3}|[\x84-\xfe].{4,126}?)",
+    b"short": b"(?:%s)" % b"|".join(rb"\x%02x.{%d}" % (length, length) for length in range(128)),
+    b"data": rb"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01",
+}
 TYPES = {
     name: re.compile(pattern, re.DOTALL | re.IGNORECASE if name in {"html", "svg", "mime", "script"} else re.DOTALL)
     for name, pattern in {
@@ -46,7 +53,7 @@ TYPES = {
         # Opened by no clamd; the first is a mail's part alone.
         "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*\n(?:[ \t][^\n]*\n)*)+\r?\n",
         "zst":        rb"[\x1e\x22-\x28]\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
-        "lz":         rb"LZIP\x01",
+        "lz":         rb"LZIP[\0\x01]",
         "wim":        rb"MSWIM\0{3}|WLPWM\0{3}",
         "squashfs":   rb"hsqs|sqsh|shsq|qshs",
         "ar":         rb"!<(?:arch|thin)>\n",
@@ -54,15 +61,15 @@ TYPES = {
         "warc":       rb"WARC/",
         "activemime": rb"ActiveMime",
         "pst":        rb"!BDN",
-        # With its content: a detached signature of a mail has none. OpenPGP's: armoured, or encrypted.
-        "pkcs7":      rb"\x30.{1,5}?\x06[\x09\x0b]\x2a\x86\x48\x86\xf7\x0d\x01(?:\x09\x10\x01[\x09\x17]|\x07[\x03\x05\x06]"
-                      rb"|\x07\x02.{9,4000}?(?<!\x30\x0b)\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0)"
-                      rb"|-----BEGIN (?:PKCS7|CMS)-",
-        "openpgp":    rb"-----BEGIN PGP MESSAGE|\x8c.\x04[\x01-\x0d][\0\1\3]|(?:\x84.|\x85[\0-\x08].)\x03",
+        # What is signed without its content, as mails' signatures are, is told by its plain form. OpenPGP's: armoured.
+        "pkcs7":      rb"\x30%(any)s\x06%(any)s\x2a\x86\x48\x86\xf7\x0d\x01(?:\x09\x10\x01[\x02\x09\x17]|\x07[\x01\x03-\x06]"
+                      rb"|\x07\x02(?!\xa0%(plain)s\x30%(plain)s\x02\x01.\x31%(short)s\x30(?:\x0b%(data)s|\x80%(data)s\0\0)[\xa0\xa1\x31]))"
+                      rb"|-----BEGIN (?:PKCS7|CMS)-" % BER,
+        "openpgp":    rb"-----BEGIN PGP (?:MESSAGE|ARMORED)",
         # lz4, lzop, lrzip, zpaq, rzip, PPMd; what gzip opens besides its own; ACE, ZOO, StuffIt, ALZ, EGG, FreeArc; Apple's;
         # help files, Flash, DOS's.
         "rare archive": rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18|\x89LZO\0\r\n\x1a\n|LRZI|7kSt\xa0|zPQ[\x01\x02]"
-                      rb"|\x1f(?:\x9d[\x09-\x10\x89-\x90]|[\x1e\x9f\xa0])|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
+                      rb"|\x1f(?:\x9d.|[\x1e\x9e\x9f\xa0])|RZIP\x02|.{7}\*\*ACE\*\*|.{20}\xdc\xa7\xc4\xfd|StuffIt|SIT!|ALZ\x01|EGGA|ArC\x01"
                       rb"|AA01|YAA1|AEA1|pbz[a-z4]|\x8f\xaf\xac\x84|ITSF\x03|ITOLITLS|[CZ]WS[\x01-\x40]|SZDD\x88\xf0|KWAJ\x88\xf0",
         # VMDK, VHD, VHDX, QCOW, VDI; macOS's; cramfs, NTFS, FAT, ext, HFS, APFS, Android's; tables of partitions.
         "disk image": rb"KDMV|# Disk DescriptorFile|conectix|vhdxfile|QFI\xfb|.{64}\x7f\x10\xda\xbe|\x45\x3d\xcd\x28"
@@ -88,7 +95,27 @@ PAGE = re.compile(rb"(?=.*?<)[^\0-\x08\x0e-\x1f\x7f]*+", re.DOTALL)
 WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 """The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
 LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{5}\0{3})\0[\0-\x7f]", re.DOTALL)
-LZMA_DICTIONARIES = {(step << bits).to_bytes(4, "little") for bits in range(11, 30) for step in (2, 3)}
+LZMA_DICTIONARIES = {size.to_bytes(4, "little") for bits in range(31) for size in (1, 2 << bits, 3 << bits, (1 << 32) - 1)}
+# Of OpenPGP's packets by their tag: keys and texts of what is encrypted, one-pass signatures, what is packed and as it is.
+PGP_MESSAGE = {
+    tag: re.compile(pattern, re.DOTALL)
+    for tag, pattern in {
+        1: rb"[\x02\x03].{8}[\x01-\x23]|\x06",
+        3: rb"(?:[\x04\x05]|\x06.)[\x01-\x0d]",
+        4: rb"[\x03\x06][\0\x01][\x01-\x0e]",
+        8: rb"\x01|\x02[\x08-\x78]|\x03BZh|\0[\x80-\xff]",
+        11: rb"[btuml1]",
+        18: rb"[\x01\x02]",
+        20: rb"\x01",
+    }.items()
+}
+# Signatures, markers and comments; an Office file and an xz begin like the latter.
+PGP_PASSED = {
+    2: re.compile(rb"[\x02-\x06]"),
+    10: re.compile(b""),
+    16: re.compile(rb"(?!\xe0\xa1\xb1\x1a)"),
+    61: re.compile(rb"(?!zXZ\0)"),
+}
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r*+\n")
 HEADER = re.compile(rb"From |[!-9;-~]+[ \t]*:")
 MAIL_HEADER = re.compile(
@@ -109,10 +136,11 @@ BEHIND = {
         b"-lh": (2, "lzh", rb"..-lh[0-9ds]-.{13}[\0-\3]"),
         b"01\1": (3, "iso", rb"CD001\x01"),
         b"oly": (1, "disk image", rb"koly\0{3}\x04"),
-        b"egi": (1, "uuencode", rb"(?<=\n)begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|(?<=\n=y)begin "),
+        b"egi": (1, "uuencode", rb"(?<=[\r\n])begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|(?<=[\r\n]=y)begin "),
         b"07070": (0, "cpio", rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}"),
         b"(\xb5/": (0, "zst", rb"\x28\xb5\x2f\xfd(?:[\0\4\x20\x24].|[\x60\x64]..|[\x40\x44].{3}|[\xa0\xa4].{4}"
                              rb"|[\x80\x84].{5}|[\xe0\xe4].{8}|[\xc0\xc4].{9})..[\0-\x10]"),
+        b"GIN": (7, "openpgp", rb"(?<=[\r\n])-----BEGIN (?:PGP (?:MESSAGE|ARMORED)|(?P<pkcs7>PKCS7|CMS)-)"),
         b"zXZ": (2, "xz", rb"\xfd7zXZ\0"),
         b"AY&": (5, "bz2", rb"BZh[1-9]1AY&SY"),
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
@@ -131,6 +159,8 @@ def types(data: Data) -> set[str]:
     found = {name for name, pattern in TYPES.items() if pattern.match(head)}
     if is_lzma(head) or (head[:1] in {b"\0", b"\1"} and is_lzma(head[1:])):  # the second with 7-Zip's filter for programs
         found.add("lzma")
+    if is_openpgp(data):
+        found.add("openpgp")
     return found | ({"tar"} if is_tar(head) else set()) | ({"mail"} if is_mail(data) else set())
 
 
@@ -141,8 +171,8 @@ def behind(data: Data) -> Iterator[tuple[str, int]]:
         for found in SIEVED.finditer(piece.translate(SIEVE)):
             at = found.start()
             back, name, pattern = BEHIND.get(piece[at : at + 3]) or BEHIND.get(piece[at : at + 5], NOTHING)
-            if (begin := start + at - back) > 0 and pattern.match(data, begin):
-                yield name, begin
+            if (begin := start + at - back) > 0 and (match := pattern.match(data, begin)):
+                yield match.lastgroup or name, begin
 
 
 def find(data: Data, few: bytes, begin: int = 0, end: int = sys.maxsize) -> int:
@@ -169,16 +199,40 @@ def starts(text: Data) -> int:
 
 
 def is_lzma(head: bytes) -> bool:
-    """Return whether content is an LZMA stream, which has no mark: one that expands to something other than zeros."""
+    """Return whether content is an LZMA stream, which has no mark: one that expands, and not to a few zeros alone."""
     if not LZMA.match(head):
         return False
     if head[0] % 9 + head[0] // 9 % 5 > 4:  # only 7-Zip expands these
         return head[1:5] in LZMA_DICTIONARIES and head[9:13] in {b"\0" * 4, b"\xff" * 4}
     expander = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
     try:  # with a dictionary of 64 KiB, in place of one for which there is no memory
-        return any(expander.decompress(head[:1] + b"\0\0\1\0" + head[5:], 1 << 16))
+        found = expander.decompress(head[:1] + b"\0\0\1\0" + head[5:], 1 << 16)
     except lzma.LZMAError:
         return False
+    return any(found) or (not expander.eof and (len(found) == 1 << 16 or len(head) >= HEAD_BYTES - 1))
+
+
+def is_openpgp(data: Data) -> bool:
+    """Return whether content is a message of OpenPGP (RFC 9580), be it behind what GnuPG passes over."""
+    at = 0
+    while (head := data[at : at + 8])[:1] >= b"\x80":
+        size = (1, 2, 4, 0)[head[0] & 3]
+        tag, begin, length = head[0] >> 2 & 15, at + 1 + size, int.from_bytes(head[1 : 1 + size], "big") if size else len(data)
+        if head[0] & 0x40:
+            tag, begin, length = head[0] & 63, at + 2, int.from_bytes(head[1:2], "big")
+            if length == 255:
+                begin, length = at + 6, int.from_bytes(head[2:6], "big")
+            elif 192 <= length < 224:
+                begin, length = at + 3, (length - 192 << 8) + int.from_bytes(head[2:3], "big") + 192
+            elif length >= 224:  # the first of several parts: messages alone are in parts
+                length = len(data)
+        body = data[begin : begin + 12]
+        if tag in PGP_MESSAGE and PGP_MESSAGE[tag].match(body):
+            return True
+        if tag not in PGP_PASSED or not PGP_PASSED[tag].match(body):
+            return False
+        at = begin + length
+    return False
 
 
 def is_tar(head: bytes) -> bool:

@@ -197,6 +197,15 @@ CLEAN = {
     "a bzip2 of several streams": bz2.compress(b"hello") + bz2.compress(b"hello"),
     "RTF": b"{\\rtf1 hello}",
     "a mail": mail(zipped(b"hello")),
+    "a mail's signature": bytes.fromhex(
+        "30820572 06092a864886f70d010702 a0820563 3082055f 020101"
+        " 310f300d06096086480165030402010500 300b06092a864886f70d010701 a0"
+    ),
+    "a mail's signature of no length": bytes.fromhex(
+        "3080 06092a864886f70d010702 a080 3080 020101 310d300b0609608648016503040203 308006092a864886f70d0107010000 a080"
+    ),
+    "a key of PGP's": bytes.fromhex("99018d046b0db7af010c00d5") + bytes(500),
+    "a signature of PGP's": bytes.fromhex("8901b30400010a001d1621043d") + bytes(500),
 }
 UNSCANNABLE = {
     "an encrypted zip": (ENCRYPTED_ZIP, "Heuristics.Encrypted.Zip"),

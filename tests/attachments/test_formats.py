@@ -38,12 +38,17 @@ PROBES, UNLISTED = scannable.samples(scannable.PROBES), scannable.samples(make_p
 UNOPENED = {
     "zst": b"\x28\xb5\x2f\xfd\x04\x44\x21\x02\0" + EICAR,
     "lz": b"LZIP\x01" + bytes(60),
+    "lz of version 0": b"LZIP\0" + bytes(60),
     "lzma": lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
     "zst of 0.7": b"\x27\xb5\x2f\xfd\x20D\x40\0D" + EICAR + b"\xc0\0\0",
     "rar 1.4": b"RE~^\7\0\x80" + EICAR,
     "lzma of another kind": lzma.compress(EICAR, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "lc": 0, "pb": 0}]),
     "lzma of 3 MiB": lzma.compress(EICAR, lzma.FORMAT_ALONE, filters=[{"id": lzma.FILTER_LZMA1, "dict_size": 3 << 20}]),
-    "lzma that 7-Zip alone opens": b"\x62\0\0\x10\0" + b"\xff" * 8 + b"\0\x2c" + bytes(60),
+    **{
+        f"lzma that 7-Zip alone opens, {size:x}": b"\x62" + size.to_bytes(4, "little") + b"\xff" * 8 + b"\0\x2c" + bytes(60)
+        for size in (1, 2 << 9, 1 << 20, 2 << 30, 3 << 30, (1 << 32) - 1)
+    },
+    "lzma that begins with zeros": lzma.compress(bytes(1 << 16) + EICAR, format=lzma.FORMAT_ALONE),
     "lzma with a filter": b"\0" + lzma.compress(EICAR, format=lzma.FORMAT_ALONE),
     "squashfs": b"hsqs" + bytes(92) + EICAR,
     "squashfs of other ends": b"shsq" + bytes(92) + EICAR,
@@ -53,6 +58,8 @@ UNOPENED = {
     "rare archive": b"ITSF\x03\0\0\0" + bytes(60),
     "mime": b"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(EICAR),
     "disk image": b"QFI\xfb" + bytes(60),
+    "gzip of 1992": b"\x1f\x9e" + gzip.compress(EICAR)[2:],
+    "compress with a reserved flag": b"\x1f\x9d\xb0" + EICAR,
     "pack": b"\x1f\x1e\0\0\0\x44" + EICAR,
     "ext, mounted": bytes(1080) + b"\x53\xef\0\0" + bytes(99),
     "HFS": bytes(1024) + b"BD" + bytes(34) + b"\x08Untitled" + bytes(99),
@@ -61,11 +68,29 @@ UNOPENED = {
     )
     + EICAR,
     "S/MIME, compressed": bytes.fromhex("3082010006 0b2a864886f70d0109100109 a08201003082010002010030"),
+    "S/MIME of many digests": bytes.fromhex("3080 06092a864886f70d010702 a0803080020101 3182200d")
+    + bytes.fromhex("300b0609608648016503040201") * 631
+    + bytes.fromhex("3080 06092a864886f70d010701 a080"),
+    "S/MIME of a long length": bytes.fromhex("30850000000100 06092a864886f70d010703 a080"),
+    "S/MIME, one of its digests like the end": bytes.fromhex(
+        "3080 06092a864886f70d010702 a0803080020101 310f 300d06092a864886f70d010701a000 3080 06092a864886f70d010701 a080"
+    ),
     "PKCS #7 in letters": b"-----BEGIN PKCS7-----\nMIIB",
+    "PKCS #7 in letters behind a line": b"Hello\n-----BEGIN CMS-----\nMIIB",
     "PGP's message": b"-----BEGIN PGP MESSAGE-----\n\nowEBxgE5",
+    "PGP's message behind a line": b"Hello\n\n-----BEGIN PGP MESSAGE-----\n\nowEBxgE5",
     "PGP's under a password": bytes.fromhex("8c0d0409030a") + bytes(60),
+    "PGP's, packed": b"\xa3\x01" + zlib.compress(EICAR)[2:],
+    "PGP's, not packed": b"\xcb\x4ab\0\0\0\0\0" + EICAR,
+    "PGP's, signed": b"\x90\x0d\x03\0\x0a\1" + bytes(60),
+    "PGP's, of other programs": bytes.fromhex("c1 ff 0000018c 03") + bytes(8) + b"\1" + bytes(60),
+    "PGP's, of other programs, under a password": bytes.fromhex("c3 0d 0409030a") + bytes(60),
+    "PGP's behind a marker": b"\xa8\3PGP\xca\3PGP\xa3\x01" + zlib.compress(EICAR)[2:],
+    "PGP's behind a signature": b"\x88\x46\4" + bytes(69) + b"\xc2\xc0\6\4" + bytes(197) + b"\xac\x4ab\0\0\0\0\0" + EICAR,
+    "PGP's behind comments": b"\xfd\5abcde\xd0\1a\xa3\x01" + zlib.compress(EICAR)[2:],
     "Word's macros in a web archive": b"ActiveMime\0\0\1\xf0\4\0\0\0" + bytes(33) + zlib.compress(EICAR),
     "uuencode with blanks": b"begin  644\teicar.com\n",
+    "uuencode behind a line that CR ends": b"hello\rbegin 644 eicar.com\r",
     "an image of a FAT": b"\xeb\x3c\x90" + bytes(507) + b"\x55\xaa" + bytes(99),
 }
 # All that may lie in another file, and all that is looked into for it.
