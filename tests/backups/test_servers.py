@@ -84,7 +84,7 @@ def test_a_trigger_that_has_its_own_end_in_a_text_is_not_dumped_as_statements(ba
     with backups.engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE TRIGGER innocent BEFORE INSERT ON conversations FOR EACH ROW {body}")
         try:
-            with pytest.raises(BackupError, match="cannot be told where the trigger innocent BEFORE INSERT ON conversations"):
+            with pytest.raises(BackupError, match=r"cannot be told where the trigger `?innocent`? BEFORE INSERT"):
                 backups.daily(quiet)
         finally:
             connection.exec_driver_sql("DROP TRIGGER innocent")
