@@ -173,6 +173,8 @@ def mail(content: bytes) -> bytes:
     return message.as_bytes()
 
 
+# A string that does not end, whose every parenthesis is looked on from: minutes.
+ENDLESS = zipped(b"%PDF-1.4\n" + (b"1 0 obj\n<</N 1 /X (" + rb"\(" * 3900 + b">>\nendobj\n") * 1000)
 ENCRYPTED_ZIP = samples(LIMITS)["encrypted"]
 BOMB = zipped(bytes(110 << 20), "zeros")
 

@@ -23,11 +23,9 @@ from tasks.attachments.verdicts import FaultError, Kind
 from tests.processes import Process, Start, wait_until
 
 from .conftest import Uploads
-from .samples import mail, ole2, pdf, zipped
+from .samples import ENDLESS, mail, ole2, pdf, zipped
 
 CORES = len(os.sched_getaffinity(0))
-# A string that does not end, whose every parenthesis is looked on from: minutes.
-ENDLESS = zipped(b"%PDF-1.4\n" + (b"1 0 obj\n<</N 1 /X (" + rb"\(" * 3900 + b">>\nendobj\n") * 1000)
 # Decoded as a whole; to clamd its first header makes it no mail.
 LARGE = zipped(b"A: 1\nTo: b\nContent-Transfer-Encoding: quoted-printable\n\n" + b"hello world\n" * 2_000_000)
 

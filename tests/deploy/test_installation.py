@@ -6,17 +6,14 @@ import re
 import pytest
 
 from devstack.folder import PROJECT
+from tasks.attachments.scannable import EICAR
 from tests.processes import wait_until
 
 from .conftest import Host
+from .uploads import check_looks, sql, upload, wait_scanned
 
 PROCESSES = re.findall(r"^(\w+): ", (PROJECT / "Procfile").read_text(), re.MULTILINE)
 UNITS = [f"chat-workers@{process}" for process in PROCESSES]
-EICAR = r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
-
-
-def sql(host: Host, statement: str) -> str:
-    return host.machine.run('mysql --skip-column-names truck2_db -e "$STATEMENT"', STATEMENT=statement).stdout.strip()
 
 
 def push(host: Host) -> str:
@@ -75,19 +72,13 @@ def test_the_token_of_the_page_opens_the_gateway(host: Host) -> None:
 
 
 def test_an_infected_upload_is_blocked_and_put_into_quarantine(host: Host) -> None:
-    host.machine.run(f"install -d -o api -g api /srv/uploads/files && printf %s '{EICAR}' > /srv/uploads/files/e")
-    row = sql(
-        host,
-        "INSERT INTO message_attachments (message_id, file_name, file_url, uploaded_by_id)"
-        " VALUES (1, 'e', '/files/e', 1); SELECT LAST_INSERT_ID()",
-    )
-
-    def flags() -> str:
-        return sql(host, f"SELECT scanned_for_virus, is_safe FROM message_attachments WHERE id = {row}")
-
-    wait_until(lambda: flags() == "1\t0", "the upload was found infected", every=0.5)
+    wait_scanned(host, upload(host, EICAR), "10")
     wait_until(lambda: bool(host.machine.says("ls /srv/quarantine")), "it was in quarantine", every=0.5)
     assert host.machine.says("stat -c '%U %a' /srv/quarantine/*") == "chat-workers 600"
+
+
+def test_a_pdf_is_looked_into_within_the_bounds_of_the_unit(host: Host) -> None:
+    check_looks(host)
 
 
 def test_a_dump_is_made_and_restored_by_a_user_of_its_own(host: Host) -> None:

@@ -11,6 +11,7 @@ from tests.processes import Process, wait_until
 
 from .conftest import Host
 from .machine import NAMESPACES, PIP
+from .uploads import check_looks
 
 COMPOSE = "podman-compose -f deploy/container/compose.yaml"
 SERVICES = ("notifications", "attachments", "housekeeping", "events", "backups", "beat", "gateway", "redis")
@@ -112,6 +113,11 @@ def test_the_status_page_is_open_to_the_operators_token(podman: Run) -> None:
 
 def test_celery_and_our_command_are_in_path(podman: Run) -> None:
     assert podman("podman exec container_notifications_1 sh -c 'celery --version && chat-workers --version'")
+
+
+def test_a_pdf_is_looked_into_within_the_bounds_of_the_container(host: Host, podman: Run) -> None:
+    podman("chmod o+rx /srv/uploads")
+    check_looks(host)
 
 
 def test_a_backup_is_made_with_the_backup_account(podman: Run) -> None:
