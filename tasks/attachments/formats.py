@@ -43,13 +43,14 @@ TYPES = {
         # Not looked into: by no clamd, or by clamd alone.
         "7z":         rb"7z\xbc\xaf\x27\x1c",
         "rar":        rb"Rar!\x1a\x07[\0\x01]|RE~\^",
-        "cab":        rb"MSCF\0{4}",
+        "cab":        rb"MSCF",
         "arj":        rb"\x60\xea.[\0-\x0a].{6}\x02",
         "lzh":        rb"..-(?:l[hz][0-9a-ds]|pm[0-2])-",
         "cpio":       rb"07070[127]|\xc7\x71|\x71\xc7",
         "xar":        rb"xar!",
         "iso":        rb".{32769}(?:CD001|BEA01)",
         "tnef":       rb"\x78\x9f\x3e\x22",
+        "onenote":    rb"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3",
         # Opened by no clamd; the first is a mail's part alone.
         "mime":       rb"(?:\xef\xbb\xbf)?\s*(?:Content-[a-z-]{1,40}:[^\n]*\n(?:[ \t][^\n]*\n)*)+\r?\n",
         "zst":        rb"[\x1e\x22-\x28]\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
@@ -130,7 +131,7 @@ BEHIND = {
     for few, (back, name, pattern) in {
         b"z\xbc\xaf": (1, "7z", rb"7z\xbc\xaf\x27\x1c"),
         b"Rar": (0, "rar", rb"Rar!\x1a\x07"),
-        b"MSC": (0, "cab", rb"MSCF\0{4}"),
+        b"MSC": (0, "cab", rb"MSCF.{7}[\0-\x1f].{7}[\0-\x1f]"),
         b"MSW": (0, "wim", rb"MSWIM\0{3}"),
         b"xar": (0, "xar", rb"xar!\0.\0[\0-\x02]"),
         b"-lh": (2, "lzh", rb"..-lh[0-9ds]-.{13}[\0-\3]"),
