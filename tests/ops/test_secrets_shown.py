@@ -75,7 +75,8 @@ def test_no_password_is_shown(brokers: dict[str, str], scheme: str, start: Start
     worker = start("celery -A workers.app worker -Q notifications -n worker@test -c 1 --without-mingle", "worker", **own)
     start("celery -A workers.app flower", "flower", **own)
     worker.wait_ready()
-    report, conf, stats = celery(own, "report", "inspect conf --json", "inspect stats --json")
+    asked = "-d worker@test -t 20 --json"  # a busy worker takes longer than a second
+    report, conf, stats = celery(own, "report", f"inspect conf {asked}", f"inspect stats {asked}")
     assert "redbeat_redis_options" in report
     assert "redbeat_redis_options" in conf
     assert '"broker"' in stats
