@@ -41,7 +41,7 @@ def test_ten_thousand_bad_messages_delay_a_good_one_by_seconds_and_fill_nothing(
     worker.run()
     assert sum(rejected.rejected_counts(worker.redis).values()) - before == FLOOD
     assert len(kept(worker.redis)) == rejected.MOST_KEPT
-    assert worker.lines.count("was refused") - lines <= 40
+    assert worker.lines.count("was refused") - lines <= FLOOD // 100  # 20, then one each 3 s of a busy minute
 
 
 def test_garbage_in_unacked_is_kept_aside_and_what_can_be_read_beside_it_runs(worker: Worker) -> None:
