@@ -95,11 +95,11 @@ class _Inside:
                 _refuse(name, data, at)
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
-        page = formats.PAGE.fullmatch(data[:HEAD_BYTES])
-        if (page or "rtf" in found) and pages.EMBEDDED.search(data):
+        text = pages.is_text(data)
+        if (text or "rtf" in found) and pages.EMBEDDED.search(data):
             found.add("embedded object")
         self.types |= found
-        for name in found & WALKED | ({"html"} if page else set()):
+        for name in found & WALKED | ({"html"} if text or pages.HREF.search(data) else set()):
             if name in STREAMS:
                 self._member(self._streams(name, data), depth, alone=name != "gz")
             else:

@@ -91,8 +91,6 @@ NAMES = frozenset({*TYPES, "lzma", "tar", "mail", MACROS, "embedded object", "pd
 TEXTS = frozenset({"html", "svg", "script", "mail", "mime", "rtf"})
 STORING = frozenset({"zip", "tar", "ole2"})
 """What other files lie in as they are."""
-PAGE = re.compile(rb"(?=.*?<)[^\0-\x08\x0e-\x1f\x7f]*+", re.DOTALL)
-"""The beginning of a text with a tag, which a browser or Office may take for a page or a document."""
 WIDE = re.compile(rb"\xff\xfe|\0{0,3}(?:\xfe\xff|<\0)|\0{1,3}<")
 """The beginning of a text in UTF-16 or UTF-32, or of XML and pages in these without a byte order mark."""
 LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{5}\0{3})\0[\0-\x7f]", re.DOTALL)

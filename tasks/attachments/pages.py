@@ -3,16 +3,23 @@
 import html
 import re
 from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
 
-from tasks.attachments.formats import Data
+from tasks.attachments.formats import HEAD_BYTES, Data, find
 from tasks.attachments.streams import from_base64, pieces
 from tasks.attachments.verdicts import FaultError, Kind
 
-DATA_URI = re.compile(rb"base64\s*,([A-Za-z0-9+/\s]++)", re.IGNORECASE)
-PLAIN_DATA_URI = re.compile(rb"data:(?![^,\"'<>]{0,200}base64\s*,)[^,\"'<>]{0,200}+,([^\"'<>]++)", re.IGNORECASE)
+# Browsers pass over ends of lines in a link, and read percent codes in what it holds.
+GAP = rb"[\t\r\n]*"
+BASE64 = re.compile(GAP.join((b"b", b"a", b"s", b"e", b"6", b"4")) + rb"\s*,([\w+/%=\s]++)", re.IGNORECASE)
+DATA_URI = re.compile(GAP.join((b"d", b"a", b"t", b"a", b":")) + rb"([^,]{0,4096}+),", re.IGNORECASE)
+HREF, QUOTE = re.compile(rb"[hH][rR][eE][fF]"), re.compile(rb"[\"'<>]")
+ENTITY = re.compile(rb"<!ENTITY\s+([^\s\"'%;]+)\s+(?:\"([^\"]*)\"|'([^']*)')")
+BLANKS, MOST_BLANKS = bytes(range(33)), 1000
+MOST_ROUNDS, MOST_GROWTH = 9, 1 << 20
 SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
 """Of ISO-2022-JP: they may stand between any two letters."""
-PERCENT_CODE, CODE = re.compile("%([0-9a-f]{2})", re.IGNORECASE), re.compile(rb"[&%][\w#]*")
+CODE = re.compile(rb"&[\w#]*")
 EMBEDDED = re.compile(
     rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
     # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
@@ -21,20 +28,62 @@ EMBEDDED = re.compile(
 )
 
 
+def is_text(data: Data) -> bool:
+    """Return whether this is a text with a tag, which a browser or Office may take for a page or a document."""
+    return b"\0" not in data[:HEAD_BYTES] and find(data, b"<") >= 0
+
+
 def links(page: Data) -> Iterator[Iterable[bytes]]:
     """Yield what the `data:` links of a resolved page hold."""
+    for found in BASE64.finditer(page):
+        yield from_base64(_unquoted(page, *found.span(1)))
     for found in DATA_URI.finditer(page):
-        yield from_base64(pieces(page, *found.span(1)))
-    for found in PLAIN_DATA_URI.finditer(page):
-        yield [found[1]]
+        before = page[max(0, found.start() - MOST_BLANKS) : found.start()].rstrip(BLANKS)[-1:]
+        delimiter = re.compile(before if before in {b"'", b'"'} else rb"[\s>]")
+        encoded = unquote_to_bytes(found[1]).translate(None, b"\t\r\n ").lower().endswith(b"base64")
+        # A quote of the other kind may stand in it.
+        for end in {_find(QUOTE, page, found.end()), _find(delimiter, page, found.end())}:
+            content = _unquoted(page, found.end(), end)
+            yield from_base64(content) if encoded else content
+
+
+def _unquoted(page: Data, begin: int, end: int) -> Iterator[bytes]:
+    """Yield what a part of a link stands for."""
+    held = b""
+    for piece in pieces(page, begin, end):
+        held += piece.translate(None, b"\t\r\n")
+        cut = held.find(b"%", max(0, len(held) - 2))  # a code may go on in the next piece
+        cut = cut if cut >= 0 else len(held)
+        yield unquote_to_bytes(held[:cut])
+        held = held[cut:]
+    yield unquote_to_bytes(held)
+
+
+def _find(pattern: re.Pattern[bytes], page: Data, at: int) -> int:
+    return found.start() if (found := pattern.search(page, at)) else len(page)
+
+
+def _with_entities(text: bytes) -> bytes:
+    """Return a page with its own entities in place of the references to them. Raise FaultError."""
+    own = {name: first or second for name, first, second in ENTITY.findall(text)}
+    if not own:
+        return text
+    most, reference = len(text) + MOST_GROWTH, re.compile(rb"&(%s);" % b"|".join(map(re.escape, own)))
+    for _ in range(MOST_ROUNDS):
+        if sum(len(own[name]) for name in reference.findall(text)) + len(text) > most:
+            break
+        text, count = reference.subn(lambda found: own[found[1]], text)
+        if not count:
+            return text
+    raise FaultError(Kind.BROKEN, "a page with entities in entities without end")
 
 
 def resolved(data: Data) -> Iterator[bytes]:
-    """Yield a page with its references to signs and its links' percent codes resolved."""
-    text, held = SWITCHES.sub(b"", data), b""
+    """Yield a page with its references to signs and entities resolved."""
+    text, held = _with_entities(SWITCHES.sub(b"", data)), b""
     for chunk in pieces(text, 0, len(text)):
         held += chunk
-        end = max(held.rfind(b"&"), held.rfind(b"%"))
+        end = held.rfind(b"&")
         if end < 0 or not CODE.fullmatch(held, end):  # else it may go on in the next chunk
             end = len(held)
         yield _resolved(held[:end])
@@ -44,7 +93,7 @@ def resolved(data: Data) -> Iterator[bytes]:
 
 def _resolved(text: bytes) -> bytes:
     try:
-        plain = PERCENT_CODE.sub(lambda code: chr(int(code[1], 16)), html.unescape(text.decode("latin-1")))
+        plain = html.unescape(text.decode("latin-1"))
     except ValueError:  # thousands of digits
         raise FaultError(Kind.BROKEN, "a page with a reference to no sign") from None
     return plain.encode("latin-1", "replace")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from itertools import cycle
 from mmap import mmap
 from typing import Any, cast
+from urllib.parse import quote_from_bytes
 
 import pytest
 
@@ -135,6 +136,7 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "a document in a mail in a zip": lambda content: zipped(mail(ole2({"Contents": content}))),
 }
 ZIP = zipped(EICAR, method=zipfile.ZIP_LZMA)
+QUOTED_ZIP = quote_from_bytes(ZIP).encode() + b"'>"
 DEFLATER = zlib.compressobj(wbits=-15)
 FLUSHED = DEFLATER.compress(ZIP) + DEFLATER.flush(zlib.Z_FULL_FLUSH)
 ENCODED = base64.encodebytes(ZIP)
@@ -228,6 +230,17 @@ HIDDEN = {
     "a zst in a link behind words": b"Dear Ana, here is <a href='data:;base64,KLUv/QREIQIA'>",
     "a zst in one XML without a first line": b"<office:document><office:binary-data>KLUv/Q==</office:binary-data>",
     "a zst in a link in UTF-16": "<html><a href='data:;base64,KLUv/QREIQIA'>".encode("utf-16-be"),
+    "a zst in one XML behind a DEL": b"<?xml version='1.0'?><!--\x7f--><d><o:binary-data>KLUv/Q==",
+    "a zst in a link by an entity": b"<!DOCTYPE svg [<!ENTITY b 'ase'><!ENTITY c 'b&b;64'>]><a href='data:;&c;,KLUv/QREIQIA'>",
+    "EICAR in a link on two lines": b"<a href='da\nta:," + quote_from_bytes(EICAR[:9]).encode() + b"\n" + EICAR[9:] + b"'>",
+    "EICAR in a link with &Tab;": b"<a href='data:;ba&Tab;se64," + base64.b64encode(EICAR) + b"'>",
+    "a zst in a link behind 40,000 blanks": b" " * 40_000 + b"<a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in a link behind signs": b"hello \0\x01 <a href='data:;base64,KLUv/QREIQIA'>",
+    "a zst in a link with quotes in its type": b'<a href=\'data:;a="b<",' + QUOTED_ZIP,
+    "a zst in a link with a long type": b"<a href='data:;a=" + b"b" * 300 + b"," + QUOTED_ZIP,
+    "EICAR in a link with quotes before it": b"<iframe src='data:text/html,\"<a href=data:;base64,"
+    + base64.b64encode(EICAR)
+    + b">'>",
     "a PDF with a predictor": pdf(
         zlib.compress(b"\2" + EICAR), b"/Filter /FlateDecode /DecodeParms <</Predictor 12 /Columns 68>>"
     ),
