@@ -21,7 +21,7 @@ SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
 """Of ISO-2022-JP: they may stand between any two letters."""
 CODE = re.compile(rb"&[\w#]*")
 EMBEDDED = re.compile(
-    rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data)\b"
+    rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data|ForeignData|chunk)\b"
     # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
     rb"|<!ENTITY\s[^\"'<>]*+(?:\"[^\"]*?&#|'[^']*?&#)"
     rb"|<\?xml\b[^<>]*?\bencoding\s*=\s*[\"'](?i:(?!utf-?(?:8|16|32)\b|us-ascii|iso-8859-|windows-|gb|big5|euc-|shift_jis|koi8-))"

@@ -230,6 +230,8 @@ HIDDEN = {
     "a zst in a link behind words": b"Dear Ana, here is <a href='data:;base64,KLUv/QREIQIA'>",
     "a zst in one XML without a first line": b"<office:document><office:binary-data>KLUv/Q==</office:binary-data>",
     "a zst in a link in UTF-16": "<html><a href='data:;base64,KLUv/QREIQIA'>".encode("utf-16-be"),
+    "a PDF in a form of XML": b"<?xml version='1.0'?><a:xdp><pdf><document><chunk>" + base64.b64encode(pdf(ZIP)),
+    "a zst in a drawing of Visio": b"<?xml version='1.0'?><VisioDocument><ForeignData ForeignType='Object'>KLUv/Q==",
     "a zst in one XML behind a DEL": b"<?xml version='1.0'?><!--\x7f--><d><o:binary-data>KLUv/Q==",
     "a zst in a link by an entity": b"<!DOCTYPE svg [<!ENTITY b 'ase'><!ENTITY c 'b&b;64'>]><a href='data:;&c;,KLUv/QREIQIA'>",
     "EICAR in a link on two lines": b"<a href='da\nta:," + quote_from_bytes(EICAR[:9]).encode() + b"\n" + EICAR[9:] + b"'>",
