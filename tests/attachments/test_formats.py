@@ -259,6 +259,7 @@ HIDDEN = {
     "a PDF without its header": pdf(zlib.compress(EICAR), b"/Filter /FlateDecode").replace(b"%PDF-1.4", b"%"),
     "a mail with other ends of lines": mail(EICAR).replace(b"\n", b"\r"),
     "a mail behind a line": b"garbage\n" + mail(EICAR),
+    "a zip with a long name behind a picture": PNG + zipped(EICAR, "d/" * 600, method=14).partition(b"PK\1\2")[0],
     **{
         f"an Office document with {byte} at {place}": OFFICE[:place] + bytes([byte]) + OFFICE[place + 1 :]
         for place, byte in ((26, 9), (28, 0), (32, 24), (34, 1), (39, 1), (44, 9), (57, 0), (ROOT + 64, 0), (ROOT + 66, 2))
