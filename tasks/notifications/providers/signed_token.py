@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,6 +14,8 @@ from settings import ConfigurationError
 
 def read_key(path: Path, variable: str) -> ec.EllipticCurvePrivateKey:
     """Return the P-256 private key in a PEM file. Raise ConfigurationError naming `variable` where there is none."""
+    # Loaded by who has a key, before a worker forks: 20 ms, with all of X.509, that no push has to wait for.
+    import_module("jwt")
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError) as error:
@@ -42,7 +45,7 @@ class SignedToken:
         """Return a token that is younger than its time."""
         now, offset = time.monotonic(), time.time() - time.monotonic()
         if not self._token or now - self._signed_at >= self.seconds or abs(offset - self._clock_offset) > STEP_SECONDS:
-            import jwt  # here: with all of X.509 it takes 20 ms to import, and most processes sign nothing
+            import jwt
 
             self._token = jwt.encode(self.claims(int(time.time())), self.key, algorithm="ES256", headers=self.headers)
             self._signed_at, self._clock_offset = now, offset
