@@ -65,8 +65,9 @@ def load(chat: Engine, emulator: Emulator) -> Callable[[int], None]:
         with chat.begin() as connection:
             pairs = conversation_pairs(connection)
             if pairs:
-                first = connection.exec_driver_sql("SELECT MAX(id) + 1 FROM chat_notifications").scalar_one()
-                enqueue(connection, pairs, rows, first=first)
+                # A row's message has its id; those of the API's own rows have what the server gives them.
+                highest = "SELECT GREATEST((SELECT MAX(id) FROM chat_notifications), (SELECT MAX(id) FROM messages))"
+                enqueue(connection, pairs, rows, first=connection.exec_driver_sql(highest).scalar_one() + 1)
             else:
                 load_chat(connection, users=200, conversations=300, notifications=rows, quiet=0, bad_tokens=0)
 
