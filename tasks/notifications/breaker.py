@@ -114,7 +114,7 @@ class Standing(NamedTuple):
     proven: frozenset[str] = frozenset()
 
 
-# In `worker_providers` these are DATETIMEs, and the other fields what they are.
+# In `worker_providers` these are DATETIMEs, and the others of these types.
 MOMENTS = ("opened_at", "probe_at", "recovered_at", "window_at", "paused_until", "tokens_at")
 OTHERS = {
     **dict.fromkeys(("answered", "failed", "failed_in_a_row", "announced"), "INT"),
@@ -142,7 +142,7 @@ WRITE = text(f"""
 
 def ask(engine: Engine, tallies: Mapping[str, Tally], rate: float) -> dict[str, Standing]:
     """Add a run's tallies, by lane, to the shared breakers; return how each stands now. `rate` is in messages per second."""
-    return transact(engine, partial(_ask, tallies=tallies, rate=rate))
+    return transact(engine, partial(_ask, tallies=tallies, rate=rate)) if tallies else {}
 
 
 def _ask(connection: Connection, tallies: Mapping[str, Tally], rate: float) -> dict[str, Standing]:

@@ -84,6 +84,14 @@ def test_an_app_that_is_broken_leaves_the_other_untouched(
     assert api.status(broken) == ("SENT", 1, None)
 
 
+def test_a_file_without_an_app_has_rows_wait(api: Chat, apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    apps("")
+    waiting = api.notify("customer-1")
+    run.drain()
+    assert api.status(waiting) == ("PENDING", 0, None)
+
+
 @pytest.mark.parametrize("options", [("--app", "driver"), ("--app", "driver", "--provider", "fcm")])
 def test_a_pause_of_an_app_holds_its_devices_alone(
     api: Chat, emulator: Emulator, apps: Apps, accepted: Accepted, options: tuple[str, ...]
