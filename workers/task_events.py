@@ -10,8 +10,8 @@ from celery.worker.strategy import default
 
 from workers.messages.read import QUIET
 
-# Celery publishes an event before it hands its task to a child, and again when that begins and when it ends: of the time in
-# which a push comes to its phone, a half millisecond.
+# Celery by itself publishes an event before it hands a task to a child, for which a push waits half a millisecond, and again
+# when the task begins and when it ends.
 EVENTS_SECONDS = 0.05
 
 

@@ -117,9 +117,11 @@ PGP_PASSED = {
 }
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r*+\n")
 HEADER = re.compile(rb"From |[!-9;-~]+[ \t]*:")
+# Of an mbox's line before a mail: some programs ask for a time and a year in it.
+MBOX_DATE = rb" [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}"
 MAIL_HEADER = re.compile(
     rb"\n(?:mime-version|content-type|content-transfer-encoding|received|message-id|return-path|from|to|subject)[ \t]*:"
-    rb"|\nfrom [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}"  # an mbox's line before a mail
+    rb"|\nfrom" + MBOX_DATE
 )
 
 # What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far

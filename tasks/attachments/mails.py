@@ -19,8 +19,7 @@ ODD_LINES = re.compile(rb"\r(?:MIME-Version|Content-(?:Type|Transfer-Encoding)):
 HEADERS = re.compile(rb"^(?:(?:--|[!-9;-~]+[ \t]*:|[ \t])[^\n]*\n)+(\r*\n)?", re.MULTILINE)
 DASHES = re.compile(rb"^--[^\n]*", re.MULTILINE)
 BLANKS, PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)"), re.compile(rb"=[^A-Za-z0-9+/=]*[A-Za-z0-9+/]")
-# The line before a mail of an mbox begins like this, for some programs with a time and a year.
-NEXT_PART, NEXT_MAIL = re.compile(rb"\n(?:--|From )"), re.compile(rb"\nFrom [^\n]{0,300}\d:\d\d[^\n]{0,99}\d{4}")
+NEXT_PART, NEXT_MAIL = re.compile(rb"\n(?:--|From )"), re.compile(rb"\nFrom" + formats.MBOX_DATE)
 
 
 def parts(data: Data) -> Iterator[tuple[Iterable[bytes], bool]]:

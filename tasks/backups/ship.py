@@ -84,6 +84,7 @@ class Bucket:
         self._genuine: dict[str, str] = {}
         """Which of them it is, by key."""
         self._listed: set[str] = set()
+        """Keys under which an archive or its manifest, genuine or not, was seen to lie."""
         self.refused = 0
         """Versions of manifests that were looked at and are not genuine."""
         self._s3 = s3.make_client()

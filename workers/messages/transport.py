@@ -106,13 +106,14 @@ class _Reading:
         return cast(Redis, client)
 
     @cached_property
-    def _keeper(self: Any) -> Redis:
+    def _asking(self: Any) -> Redis:
+        """The client whose answers are waited for, unlike those of BRPOP."""
         return cast(Redis, self._create_client())
 
     @contextmanager
     def conn_or_acquire(self: Any, client: Redis | None = None) -> Iterator[Redis]:
         """Yield the client to ask. kombu makes one for each question, which costs more than most answers."""
-        yield client or self._keeper
+        yield client or self._asking
 
     def close(self: Any) -> None:
         """Close it, whether or not the BRPOP that is out is answered: kombu gives up there when Redis has gone away.
@@ -153,7 +154,7 @@ class _Reading:
     def _refuse(self: Any, queue: str, raw: bytes, refused: RefusedError) -> None:
         event = "a message was refused and is kept aside"
         try:
-            with self._keeper.pipeline() as pipeline:
+            with self._asking.pipeline() as pipeline:
                 if refused.defect == "control":
                     event = "a control message was refused and dropped"
                     rejected.count(pipeline, BROKER, refused.defect)
