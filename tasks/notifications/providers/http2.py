@@ -356,6 +356,8 @@ class Origin:
             while self._waiting and connection.room:
                 if not (exchange := self._waiting.popleft()).answer.done():
                     connection.start(exchange)
+        while self._waiting and self._waiting[0].answer.done():  # it was too late, or nobody waits for it
+            self._waiting.popleft()
         if not self._waiting or self._dialing or time.monotonic() < self.dial_at:
             return
         if len(self.connections) < MOST_CONNECTIONS and all(connection.full for connection in self.connections):

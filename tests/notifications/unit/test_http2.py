@@ -73,6 +73,10 @@ class Client:
 
         return self._runner.run(ask())
 
+    def go_on(self, seconds: float) -> None:
+        """Let the loop run, as it does for other requests."""
+        self._runner.run(asyncio.sleep(seconds))
+
     def close(self) -> None:
         self._runner.run(self._transport.close())
         self._runner.close()
@@ -139,6 +143,8 @@ def test_where_no_stream_is_allowed_a_request_waits_for_one_until_its_deadline(s
     caller = client(seconds=3)
     assert failure(*caller.post(b"1")) == "no answer in time"
     assert not server.taken
+    caller.go_on(0.3)
+    assert len(server.peers) == 1  # none is made for a request that nobody waits for any longer
     server.settings = {}
     assert good(caller.post(b"2"))  # over another connection, for that one let nothing begin
     assert len(server.peers) == 2
