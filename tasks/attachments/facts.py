@@ -1,11 +1,10 @@
 """Virus scans: attachments by verdict, how many are due for a scan and for how long, infected uploads."""
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from settings import get_settings
 from tasks import pause
 from tasks.attachments.verdicts import WORDS
-from tasks.facts import Alert, Counter, Fact, Row, Table, rows
+from tasks.facts import Alert, Counter, Fact, Table
 
 # As for notifications: each count reads so many entries of an index at most.
 MOST = 100_000
@@ -27,27 +26,6 @@ DUE = text(
         for number, name in enumerate(("uploads", "re-scans"))
     )
 )
-# Uploads that no sweep has made entries for: without a worker nobody does. Of the newest rows by their primary key, and of one
-# day: what is older the patrol finds in its own time.
-UNSEEN = text("""
-    SELECT COUNT(*) AS attachments_due,
-           COALESCE(TIMESTAMPDIFF(SECOND, MIN(created_at), NOW()), 0) AS attachments_oldest_due_age_seconds
-    FROM (SELECT a.created_at, a.scanned_for_virus, s.attachment_id
-          FROM message_attachments a FORCE INDEX (PRIMARY) LEFT JOIN worker_scans s ON s.attachment_id = a.id
-          ORDER BY a.id DESC LIMIT 2000) AS newest
-    WHERE COALESCE(scanned_for_virus, 0) = 0 AND attachment_id IS NULL AND COALESCE(created_at > NOW() - INTERVAL 1 DAY, TRUE)
-""")
-
-
-def _due(connection: Connection) -> list[Row]:
-    uploads, rescans = rows(connection, DUE)
-    if get_settings().attachments_url is not None:  # else nobody means to scan them
-        (unseen,) = rows(connection, UNSEEN)
-        uploads["attachments_due"] += unseen["attachments_due"]
-        age = "attachments_oldest_due_age_seconds"
-        uploads[age] = max(uploads[age], unseen[age])
-    return [uploads, rescans]
-
 
 TABLES = (
     Table("verdicts", "Attachments", ("verdict",), VERDICTS, (
@@ -59,7 +37,7 @@ TABLES = (
                    above=0, minutes=10, where={"verdict": ("unverified",)}),
              most=MOST),
     ), lists=lambda row: row["attachments"], needs="attachments_url"),
-    Table("due", "Scans due", ("lane",), _due, (
+    Table("due", "Scans due", ("lane",), DUE, (
         Fact("attachments_due", "Attachments to be scanned now.", "attachments", most=MOST),
         Fact("attachments_oldest_due_age_seconds", "For how long the first attachment of the lane has been due.", "overdue by",
              Alert("ChatWorkersScansOverdue", "critical",

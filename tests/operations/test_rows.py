@@ -33,29 +33,6 @@ def test_where_all_is_well_nothing_is_said(look: Look) -> None:
 
 
 @pytest.mark.usefixtures("well")
-@pytest.mark.parametrize(("url", "missed"), [("file:///srv/uploads", 1), ("", 0)])
-def test_uploads_are_missed_though_no_worker_has_made_entries_for_them(
-    look: Look, execute: Execute, monkeypatch: pytest.MonkeyPatch, url: str, missed: int
-) -> None:
-    """Where uploads are scanned at all."""
-    for number, (scanned, age) in enumerate([(0, 600), (1, 600), (0, 10 * 86_400)], 1):
-        execute(
-            "INSERT INTO message_attachments"
-            " (id, message_id, file_name, file_url, uploaded_by_id, scanned_for_virus, created_at)"
-            " VALUES (%(id)s, 1, 'a', '/a', 1, %(scanned)s, NOW() - INTERVAL %(age)s SECOND)",
-            id=number, scanned=scanned, age=age,
-        )  # fmt: skip
-    monkeypatch.setenv("ATTACHMENTS_URL", url)
-    get_settings.cache_clear()
-    found = look()
-    get_settings.cache_clear()
-    assert [t.sentence for t in found.troubles() if t.alert == "ChatWorkersScansOverdue"] == [
-        "Uploads have waited for their scan for 10 min and are not served meanwhile; 1 waiting."
-    ] * missed
-    assert value(samples(exposition(found).decode()), "attachments_due", lane="uploads") == missed
-
-
-@pytest.mark.usefixtures("well")
 def test_a_backup_that_was_never_made_is_a_warning_until_the_first_night_has_passed(
     look: Look, backups_are_set_up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
