@@ -9,7 +9,6 @@ from sqlalchemy import URL, Connection, Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
-from db.identity import IS_ANOTHERS
 from db.models import CHAT_TABLES
 from db.rows import quoted
 from tasks.backups import dump
@@ -55,13 +54,6 @@ MAKE_PROGRESS = text(
 NOTE = f"\nREPLACE INTO {PROGRESS} (sha256, name) VALUES ('{{}}', '{{}}');\nCOMMIT;"
 FORGET = f"\nDELETE FROM {PROGRESS} WHERE name = '{{}}';"
 RESTORED = text(f"SELECT name FROM {PROGRESS} WHERE sha256 = :sha256 ORDER BY at")  # noqa: S608 - ours
-
-# What is known to be bad of the rows that came back; by the index on the verdict. The sweep comes round to them much later.
-BLOCK_BAD = text(f"""
-    UPDATE message_attachments a JOIN worker_scans s ON s.attachment_id = a.id AND NOT {IS_ANOTHERS}
-    SET a.scanned_for_virus = (s.verdict = 'infected'), a.is_safe = 0
-    WHERE s.verdict IN ('infected', 'unscannable', 'unverified')
-""")  # noqa: S608 - a constant of this project
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +138,6 @@ def unchecked(target: Engine) -> Iterator[Connection]:
         connection.execute(text("SET SESSION foreign_key_checks = 0"))
         yield connection
         connection.commit()
-
-
-def block_bad(target: Engine) -> None:
-    """Block the attachments that the target's own records know to be infected, or not to be told safe."""
-    with unchecked(target) as connection:
-        connection.execute(BLOCK_BAD)
 
 
 def _restored(target: Engine, sha256: str) -> list[str]:

@@ -260,7 +260,6 @@ class Backups:
 
                     if has_tables(target):
                         migrate(target, anew=True)  # the dump may be of a version that knew less of them
-                        restore.block_bad(target)
                     if "chat_notifications" in tables and (suppressed := results.bring_back(target, push=push)):
                         run.ignored.append(f"{suppressed:,} unsettled notifications of the dump are suppressed; see --push")
                     restore.finish(target)

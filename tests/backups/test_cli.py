@@ -190,7 +190,7 @@ def test_a_restore_that_is_stopped_says_how_to_go_on_and_what_stays_paused(run: 
         connection.execute(text("RENAME TABLE message_reads_away TO message_reads"))
     again = run("restore", name, "--yes", "--push")
     assert "it went on where an earlier one stopped" in again.stderr
-    assert "- Look whether all is well: chat-workers doctor. Then start the API and beat." in again.stdout
+    assert "- Look whether all is well: chat-workers doctor. Then start beat, and half a minute later the API." in again.stdout
     assert checksums(backups.engine) == before
 
 

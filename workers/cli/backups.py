@@ -239,7 +239,7 @@ def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, r
     if not ready:
         yield "- Make the workers' tables: chat-workers db migrate"
     if live:
-        yield "- Look whether all is well: chat-workers doctor. Then start the API and beat."
+        yield "- Look whether all is well: chat-workers doctor. Then start beat, and half a minute later the API."
         yield "- Make a dump of this: chat-workers backups create daily"
     else:
         yield "- Look at it; without --into the same command restores the live schema."
