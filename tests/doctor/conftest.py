@@ -21,12 +21,10 @@ Ask = Callable[..., Said]
 def ask(environment: dict[str, str]) -> Ask:
     """Return the answers to one question, with some settings changed."""
 
-    def of(
-        what: str, *, only: tuple[str, ...] = PROCESSES, offline: bool = False, seconds: float = 60, **changes: object
-    ) -> Said:
+    def of(what: str, *, only: tuple[str, ...] = PROCESSES, offline: bool = False, **changes: object) -> Said:
         host = Host(get_settings().model_copy(update=changes), frozenset(only), offline)
         asked = [question for question in QUESTIONS if question.what == what]
-        return [(finding.state, finding.sentence) for finding in examine(host, asked, seconds=seconds)]
+        return [(finding.state, finding.sentence) for finding in examine(host, asked)]
 
     return of
 

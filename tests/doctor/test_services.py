@@ -42,10 +42,10 @@ def test_a_database_that_cannot_be_used(ask: Ask, changes: dict[str, object], wo
     assert "wr0ng-secret" not in sentence
 
 
-def test_a_database_that_hangs_gets_a_line_of_its_own(ask: Ask, stack: Stack) -> None:
+def test_a_database_that_hangs(ask: Ask, stack: Stack) -> None:
     stack.mariadb.pause()
     try:
-        assert "hangs" in fault(ask("database", seconds=1))
+        assert "it hangs, or a proxy in between gave up" in fault(ask("database"))
     finally:
         stack.mariadb.resume()
 
@@ -105,7 +105,7 @@ def test_a_redis_that_is_away(ask: Ask, stack: Stack) -> None:
 def test_a_redis_that_hangs(ask: Ask, stack: Stack) -> None:
     stack.redis.pause()
     try:
-        assert "hangs" in fault(ask("redis", seconds=1))
+        assert "Timeout" in fault(ask("redis"))
     finally:
         stack.redis.resume()
 

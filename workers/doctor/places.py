@@ -10,7 +10,6 @@ from pathlib import Path
 from settings import ConfigurationError
 from tasks.s3 import S3Error, asking, make_client
 from workers.doctor.report import Answer, Host, ok, wrong
-from workers.exits import misspelt_variables
 
 READ, WRITE = os.R_OK | os.X_OK, os.R_OK | os.W_OK | os.X_OK
 MEANINGS = {
@@ -47,14 +46,7 @@ def environment(_host: Host) -> Iterator[Answer]:
     for path in (Path.cwd() / ".env", FOLDER / "env", *sorted(FOLDER.glob("*.env"))):
         if path.exists() and path.stat().st_mode & OTHERS:
             yield wrong(f"{path} holds passwords and is open to other users; run: chmod g-w,o-rwx {path}")
-    if misspelt := misspelt_variables(os.environ):
-        yield wrong(f"nobody reads {', '.join(misspelt)}; mend the names, or take the variables out")
     yield ok("its files are closed to other users")
-    if os.geteuid() == 0:
-        yield (
-            "not tried",
-            "whether the workers' user may read and write all this: this is root; deploy/as asks as a process would",
-        )
 
 
 def place(variable: str, url: str, rights: int = WRITE, *, shared: bool = False) -> Answer:

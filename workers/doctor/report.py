@@ -1,9 +1,9 @@
-"""Ask the questions beside each other, each with a deadline: one that hangs or fails hides no other's answer."""
+"""Ask the questions beside each other: one that fails hides no other's answer."""
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from settings import ConfigurationError, Settings
@@ -11,8 +11,6 @@ from tasks.jobs import QUEUES
 
 PROCESSES = (*QUEUES, "beat", "gateway", "flower")
 """The Procfile's."""
-# The slowest question gives clamd its largest file, after a few others.
-DEADLINE_SECONDS = 60.0
 
 State = Literal["OK", "WRONG", "not configured", "not tried"]
 Answer = tuple[State, str]
@@ -59,37 +57,25 @@ def wrong(sentence: str) -> Answer:
     return "WRONG", sentence
 
 
-def examine(host: Host, questions: Iterable[Question], *, seconds: float = DEADLINE_SECONDS) -> Iterator[Finding]:
+def examine(host: Host, questions: Iterable[Question]) -> Iterator[Finding]:
     """Yield the answers that concern the host's processes, in order; of a dependency at fault, its faults alone."""
-    asked = [_begin(question, host) for question in questions if host.processes.intersection(question.processes)]
-    deadline = time.monotonic() + seconds
-    for what, answers, thread in asked:
-        thread.join(max(0.0, deadline - time.monotonic()))
-        hangs = thread.is_alive()
-        found = list(answers)
-        if hangs:
-            found.append(wrong(f"no answer within {seconds:g} s: it can be reached, but hangs; look at its log, restart it"))
-        faults = [answer for answer in found if answer[0] == "WRONG"]
-        yield from (Finding(what, *answer) for answer in faults or found)
+    asked = [question for question in questions if host.processes.intersection(question.processes)]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        for question, found in zip(asked, threads.map(partial(_ask, host), asked), strict=True):
+            faults = [answer for answer in found if answer[0] == "WRONG"]
+            yield from (Finding(question.what, *answer) for answer in faults or found)
 
 
-def _begin(question: Question, host: Host) -> tuple[str, list[Answer], threading.Thread]:
-    """Ask in a thread of the question's own: if it hangs it is left behind, and ends with the process."""
+def _ask(host: Host, question: Question) -> list[Answer]:
+    if getattr(host.settings, question.needs) is None:
+        return [("not configured", f"{question.needs.upper()} is not set: {question.unset}")]
     answers: list[Answer] = []
-
-    def work() -> None:
-        try:
-            if getattr(host.settings, question.needs) is None:
-                answers.append(("not configured", f"{question.needs.upper()} is not set: {question.unset}"))
-            else:
-                for answer in question.ask(host):
-                    answers.append(answer)
-        except ConfigurationError as error:
-            answers.append(wrong(str(error)))
-        except Exception as error:  # noqa: BLE001 - what no question foresaw must not hide the answers to others
-            first = (str(error).splitlines() or [""])[0][:200]
-            answers.append(wrong(f"the doctor itself failed, with {type(error).__name__}: {first}; please report it"))
-
-    thread = threading.Thread(target=work, name=f"doctor-{question.what}", daemon=True)
-    thread.start()
-    return question.what, answers, thread
+    try:
+        for answer in question.ask(host):
+            answers.append(answer)
+    except ConfigurationError as error:
+        answers.append(wrong(str(error)))
+    except Exception as error:  # noqa: BLE001 - what no question foresaw must not hide the answers to others
+        first = (str(error).splitlines() or [""])[0][:200]
+        answers.append(wrong(f"the doctor itself failed, with {type(error).__name__}: {first}; please report it"))
+    return answers
