@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.rows import quoted
 from db.transactions import error_code
-from tasks.backups import dump, restore
+from tasks.backups import dump, restore, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 
@@ -30,22 +30,21 @@ NEWEST_ROW = text("""
 def drill(scratch: URL, backup: Backup, passphrases: list[bytes], tick: Tick) -> tuple[float, datetime | None]:
     """Restore a dump into the schema `scratch` and compare.
 
-    The rows are dumped again: the text of each table's must have the digest that it had when the backup was made. Raise
+    The rows are dumped again: the text of each table's must have the digest that it has in the backup. Raise
     BackupError where anything differs. Return when, by time.monotonic(), the rows were there, and when the newest was made.
     """
-    expected = backup.signed.manifest.tables
+    tables = backup.signed.manifest.tables
     with scratch_schema(scratch) as target:
         # Triggers need rights that a drill has not.
-        restore.check(target, backup, passphrases, tick, expected, triggers=False)
-        restore.load(target, backup, tick, expected, triggers=False)
+        restore.check(target, backup, passphrases, tick, tables, triggers=False)
+        restore.load(target, backup, tick, tables, triggers=False)
         loaded = time.monotonic()
+        expected = verify.contents(backup, tick, digests=True)
         found, client = dump.tables_in(target, tick, expected)
         for name, table in expected.items():
             if found[name].rows != table.rows:
-                raise BackupError(
-                    f"{backup.name} restored {found[name].rows:,} rows of {name} where its manifest says {table.rows:,}"
-                )
-        if differing := [name for name, table in expected.items() if found[name] != table]:
+                raise BackupError(f"{backup.name} restored {found[name].rows:,} rows of {name}, of {table.rows:,} in it")
+        if differing := [name for name, table in expected.items() if not found[name].equals(table)]:
             made_by = backup.signed.manifest.client
             hint = "" if client == made_by else f"; it was made by another client ({made_by})"
             raise BackupError(f"{backup.name} restored other values than were dumped in {', '.join(differing)}{hint}")

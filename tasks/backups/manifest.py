@@ -37,10 +37,10 @@ class _Strict(BaseModel):
 
 
 class Table(_Strict):
-    """A table of a dump: its rows, and the SHA-256 of its INSERT statements as written."""
+    """A table of a dump. The digest of its rows' text was kept by earlier versions; a drill makes it of the dump itself."""
 
     rows: Count
-    sha256: Sha256
+    sha256: Sha256 | None = None
 
 
 class Member(_Strict):

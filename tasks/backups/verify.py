@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import zstandard
 
-from tasks.backups import dump, folder, seal
+from tasks.backups import folder, seal
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
-from tasks.backups.scan import DumpScan
+from tasks.backups.scan import DumpScan, TableScan
 
 
 def check_content(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
@@ -16,13 +16,19 @@ def check_content(backup: Backup, passphrases: list[bytes], tick: Tick) -> None:
         seal.check_members(backup, passphrases, tick)
         return
     folder.check_bytes(backup, passphrases, tick)
-    scan = DumpScan()
+    contents(backup, tick)
+
+
+def contents(backup: Backup, tick: Tick, *, digests: bool = False) -> dict[str, TableScan]:
+    """Return what a dump holds by table, read to its end. Raise BackupError if that is not what its manifest says."""
+    scan = DumpScan(digests=digests)
     for chunk in plain(backup, tick):
         scan.feed(chunk)
     if not scan.complete:
         raise BackupError(f"{backup.name} lacks the closing line of a dump, so it is cut off")
-    if dump.tables_of(scan) != backup.signed.manifest.tables:
+    if {name: table.rows for name, table in backup.signed.manifest.tables.items()} != scan.rows:
         raise BackupError(f"{backup.name} holds other rows than its manifest says")
+    return scan.tables
 
 
 def plain(backup: Backup, tick: Tick) -> Iterator[bytes]:

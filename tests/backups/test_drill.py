@@ -1,5 +1,6 @@
 """A drill restores from where a restore would, compares every row, and leaves no schema and nobody's schema harmed."""
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -7,12 +8,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import zstandard
 from sqlalchemy import Engine, text
 
 from db.engine import create_engine
 from devstack.stack import Stack
 from settings import ConfigurationError
-from tasks.backups import drill, folder, manifest, restore, seal
+from tasks.backups import drill, folder, manifest, restore, seal, verify
 from tasks.backups.errors import BackupError
 from tasks.backups.ledger import last_drill
 from tasks.backups.run import Backups
@@ -24,6 +26,19 @@ SCRATCH = "test_chat_drill"
 def schemas(engine: Engine) -> set[str]:
     with engine.connect() as connection:
         return set(connection.execute(text("SHOW DATABASES")).scalars())
+
+
+def rewrite(backups: Backups, old: bytes, new: bytes) -> None:
+    """Rewrite the dump's text, and sign it as someone who has the passphrase could."""
+    made = folder.load(backups.folder, folder.names(backups.folder, "daily")[0])
+    plain = b"".join(verify.plain(made, quiet))
+    assert old in plain
+    changed = plain.replace(old, new, 1)
+    packed = zstandard.compress(changed)
+    made.path.write_bytes(packed)
+    update = {"bytes": len(packed), "plain_bytes": len(changed), "sha256": hashlib.sha256(packed).hexdigest()}
+    composed = manifest.compose(made.signed.manifest.model_copy(update=update), PASSPHRASE, FEW_ITERATIONS)
+    made.manifest_path.write_bytes(composed)
 
 
 def resign(backups: Backups, old: bytes, new: bytes) -> None:
@@ -78,18 +93,27 @@ def test_a_drill_takes_place_on_another_server_if_one_is_named(backups: Backups)
     assert there.daily(quiet, force=True).artefact
 
 
-def test_rows_that_are_missing_are_found(backups: Backups) -> None:
+def test_a_dump_of_other_rows_than_its_manifest_says_is_found(backups: Backups) -> None:
     backups.daily(quiet)
     resign(backups, b'"message_reactions":{"rows":100', b'"message_reactions":{"rows":101')
-    with pytest.raises(BackupError, match="restored 100 rows of message_reactions where its manifest says 101"):
+    with pytest.raises(BackupError, match="holds other rows than its manifest says"):
+        backups.drill(quiet)
+    assert SCRATCH not in schemas(backups.engine)
+
+
+def test_rows_that_are_missing_are_found(backups: Backups) -> None:
+    backups.daily(quiet)
+    fewer = b"\nDELETE FROM `message_reactions` LIMIT 1;\nCOMMIT;\n-- Dump completed"
+    rewrite(backups, b"\n-- Dump completed", fewer)
+    with pytest.raises(BackupError, match="restored 99 rows of message_reactions, of 100 in it"):
         backups.drill(quiet)
     assert SCRATCH not in schemas(backups.engine)
 
 
 def test_values_that_differ_are_found(backups: Backups) -> None:
     backups.daily(quiet)
-    digest = folder.load(backups.folder, folder.names(backups.folder, "daily")[0]).signed.manifest.tables["messages"].sha256
-    resign(backups, digest.encode(), b"0" * 64)
+    other = b"\nUPDATE `messages` SET message_text = 'other' LIMIT 1;\nCOMMIT;\n-- Dump completed"
+    rewrite(backups, b"\n-- Dump completed", other)
     with pytest.raises(BackupError, match="restored other values than were dumped in messages"):
         backups.drill(quiet)
 

@@ -56,7 +56,7 @@ def chunks(text: bytes, size: int) -> list[bytes]:
 
 
 def scanned(text: bytes, size: int) -> DumpScan:
-    scan = DumpScan()
+    scan = DumpScan(digests=True)
     for chunk in chunks(text, size):
         scan.feed(chunk)
     return scan
