@@ -25,8 +25,7 @@ from settings import ConfigurationError, Settings, parse_broker
 from tasks import s3
 from tasks.attachments import archives
 from tasks.attachments.clamd import ClamdUnavailableError, Version, read_version
-from tasks.attachments.storage.address import segments, url_segments
-from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError
+from tasks.attachments.storage.base import MissingError, RefusedError, StorageUnavailableError, segments, url_segments
 from tasks.attachments.storage.http import HttpStorage
 from tasks.attachments.storage.s3 import S3Storage
 from tasks.attachments.verdicts import FaultError, Kind, read_reply

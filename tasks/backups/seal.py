@@ -5,11 +5,12 @@ mode alone notices neither a flipped bit nor, in time, a missing end, so nothing
 the SHA-256 it names have been checked. https://docs.openssl.org/3.0/man1/openssl-enc/
 """
 
+import base64
 import hashlib
 import os
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import IO, BinaryIO, cast
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from tasks.backups import folder, manifest, parts
+from tasks.backups import folder, manifest
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Encryption, Manifest, Member
@@ -28,6 +29,11 @@ MAGIC = b"Salted__"
 SALT_BYTES = 8
 BLOCK_BITS = 128
 WEEK = timedelta(days=7)
+
+# An archive is uploaded in parts, and S3 keeps the SHA-256 of their SHA-256s, which the manifest signs: S3 knows none of a
+# whole multipart object. https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000  # S3's limits: this many parts, 5 MiB at least for all but the last
 
 
 def week(into: Path, today: date) -> list[Backup]:
@@ -65,7 +71,7 @@ def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Ti
             writer = _Encrypting(file, passphrase, iterations)
             members = _write_tar(writer, dumps, tick)
             writer.finish()
-        sha256, parts_sha256 = parts.digests(folder.chunks_of_disk(partial, lambda _: tick(0)), writer.bytes)
+        sha256, parts_sha256 = digests(folder.chunks_of_disk(partial, lambda _: tick(0)), writer.bytes)
         if sha256 != writer.digest.hexdigest():
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
         made = Manifest(
@@ -91,6 +97,32 @@ def name_of(backup: Backup) -> str:
         return backup.name
     (start, end), (start_of_day, end_of_day) = folder.FORMS["daily"], folder.FORMS["day"]
     return start_of_day + backup.name.removeprefix(start).removesuffix(end) + end_of_day
+
+
+def part_bytes(size: int) -> int:
+    """Return the length of each part but the last of an archive of `size` bytes."""
+    return max(PART_BYTES, -(-size // MOST_PARTS))
+
+
+def encoded(digest: bytes) -> str:
+    """Return a SHA-256 as S3 writes it."""
+    return base64.b64encode(digest).decode()
+
+
+def digests(chunks: Iterable[bytes], size: int) -> tuple[str, str]:
+    """Return the SHA-256 of the `size` bytes in these chunks, in hex, and what S3 will call its checksum: BASE64-COUNT."""
+    whole, parts, left = hashlib.sha256(), [hashlib.sha256()], part_bytes(size)
+    for chunk in chunks:
+        whole.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            if not left:
+                parts.append(hashlib.sha256())
+                left = part_bytes(size)
+            parts[-1].update(rest[:left])
+            rest, left = rest[left:], max(0, left - len(rest))
+    composite = hashlib.sha256(b"".join(part.digest() for part in parts)).digest()
+    return whole.hexdigest(), encoded(composite)
 
 
 def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[Member, ...]:

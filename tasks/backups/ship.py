@@ -2,7 +2,7 @@
 never over another object.
 
 The manifest is uploaded last, as the mark that the archive is whole. Each part carries its SHA-256, which S3 checks on
-arrival; of all of them it keeps one checksum (`parts`). The whole file's is in the object's metadata.
+arrival; of all of them it keeps one checksum (`seal.digests`). The whole file's is in the object's metadata.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from settings import Settings
 from tasks import files, s3
-from tasks.backups import folder, manifest, parts
+from tasks.backups import folder, manifest, seal
 from tasks.backups.errors import BackupError, StoppedError, TakenError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Signed
@@ -111,9 +111,9 @@ class Bucket:
 
     def _sum(self, data: bytes) -> dict[str, str]:
         """Return what the server is to compare with what arrives; what is locked is not taken without."""
-        known = self._known(ChecksumSHA256=parts.encoded(hashlib.sha256(data).digest()))
+        known = self._known(ChecksumSHA256=seal.encoded(hashlib.sha256(data).digest()))
         if self._plain or self._lock_days:
-            known["ContentMD5"] = parts.encoded(hashlib.md5(data, usedforsecurity=False).digest())
+            known["ContentMD5"] = seal.encoded(hashlib.md5(data, usedforsecurity=False).digest())
         return known
 
     def ship(self, backup: Backup, month: str, tick: Tick) -> Shipped:
@@ -263,10 +263,10 @@ class Bucket:
         arrived = self._arrived(key, upload) if upload else None
         if upload is None or arrived is None:
             upload, arrived = self._begin(state, key, backup), {}
-        size, sent = parts.part_bytes(backup.signed.manifest.bytes), []
+        size, sent = seal.part_bytes(backup.signed.manifest.bytes), []
         with backup.path.open("rb") as file:
             for number, data in enumerate(iter(lambda: file.read(size), b""), 1):
-                checksum = parts.encoded(hashlib.sha256(data).digest())
+                checksum = seal.encoded(hashlib.sha256(data).digest())
                 etag = _same(arrived.get(number), data, checksum)
                 if etag is None:
                     with self._asking(f"uploading part {number} of {backup.name}; the next run goes on from there", len(data)):
@@ -307,7 +307,7 @@ class Bucket:
         """Return the parts of an upload that S3 has, None if it does not know the upload any more or lists no parts at all."""
         with self._asking(f"looking for the parts of {key}", but={"NoSuchUpload", *UNKNOWN}):
             pages = self._s3.get_paginator("list_parts").paginate(
-                Bucket=self.bucket, Key=key, UploadId=upload, PaginationConfig={"MaxItems": parts.MOST_PARTS}
+                Bucket=self.bucket, Key=key, UploadId=upload, PaginationConfig={"MaxItems": seal.MOST_PARTS}
             )
             return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return None
@@ -324,7 +324,7 @@ class Bucket:
                     Bucket=self.bucket, Key=key, **self._version(key), **self._known(ChecksumMode="ENABLED")
                 )
                 told = head.get("ChecksumSHA256", "").partition("-")[0]  # S3 adds the number of parts, others do not
-                known = {made.parts_sha256, parts.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
+                known = {made.parts_sha256, seal.encoded(bytes.fromhex(made.sha256))}  # by one PUT if someone has moved it
                 same = head["ContentLength"] == made.bytes and head["Metadata"].get("sha256") == made.sha256
                 if same and (told in known or not (told and made.parts_sha256)):
                     self._genuine[key] = head.get("VersionId", "")

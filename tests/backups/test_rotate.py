@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from settings import Settings, get_settings
-from tasks.backups import folder, manifest, parts, rotate
+from tasks.backups import folder, manifest, rotate, seal
 from tasks.backups.errors import BackupError
 from tasks.backups.manifest import Manifest
 from tasks.backups.ship import Bucket, Shipped
@@ -29,7 +29,7 @@ def put(into: Path, name: str, *, signed: bool = False, made_at: str = "2026-01-
         created_at=made_at,
         bytes=len(name),
         sha256=hashlib.sha256(name.encode()).hexdigest(),
-        parts_sha256=parts.digests([name.encode()], len(name))[1],
+        parts_sha256=seal.digests([name.encode()], len(name))[1],
         plain_bytes=0,
         milliseconds=0,
     )

@@ -20,11 +20,11 @@ from sqlalchemy import Engine, text
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
 from tasks import shutdown
-from tasks.backups import dump, folder, manifest, parts
+from tasks.backups import dump, folder, manifest, seal
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup
-from tasks.backups.parts import PART_BYTES
 from tasks.backups.run import Backups
+from tasks.backups.seal import PART_BYTES
 from tasks.backups.ship import Bucket
 from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, checksums, quiet
 from tests.trickle import trickling
@@ -128,7 +128,7 @@ def archive_of(backups: Backups, day: date, content: bytes) -> Backup:
     """Put an archive of that day into the folder, signed."""
     name = f"backup_chat_week_{day:%Y%m%d}.tar.enc"
     (backups.folder / name).write_bytes(content)
-    sha256, parts_sha256 = parts.digests([content], len(content))
+    sha256, parts_sha256 = seal.digests([content], len(content))
     made = manifest.Manifest(
         kind="weekly",
         name=name,

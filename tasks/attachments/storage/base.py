@@ -1,12 +1,16 @@
-"""The interface of a storage: content in chunks, the identity of a version, and whether it is still the same."""
+"""The interface of a storage: content in chunks, the identity of a version, and where below the root a file_url leads."""
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 CHUNK = 1 << 20
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # Any other word, or none, leaves the bytes as they are for all clients.
 COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"}
@@ -79,3 +83,37 @@ def sha256_of(content: Content, take: Callable[[bytes], object] = len) -> str:
 def is_compressed(content_encoding: str) -> bool:
     """Return whether a Content-Encoding, which may list several, has clients expand the bytes: they see others than these."""
     return any(coding.strip().lower() in COMPRESSIONS for coding in content_encoding.split(","))
+
+
+def segments(file_url: str, root_url: str) -> tuple[str, ...]:
+    """Return the path of file_url below the root, a segment each, none of them empty, '.' or '..'.
+
+    A file_url is a path (`/files/abc`), or a URL that starts with the root's; nothing in it is trusted. Raise RefusedError for
+    all else.
+    """
+    path = file_url
+    root = root_url.rstrip("/") + "/"
+    if path.startswith(root):
+        path = path[len(root) :]
+    elif SCHEME.match(path) or path.startswith("//"):
+        raise RefusedError("file_url names a place outside ATTACHMENTS_URL")
+    if "\\" in path or "\0" in path:
+        # Some parsers take a backslash for a slash: what is checked here must be what is opened there.
+        raise RefusedError("file_url holds a backslash or a NUL")
+    parts = tuple(path.removeprefix("/").split("/"))
+    if any(part in {"", ".", ".."} for part in parts):
+        raise RefusedError("file_url has an empty segment, '.' or '..'")
+    return parts
+
+
+def url_segments(file_url: str, root_url: str) -> tuple[str, ...]:
+    """Return the segments as `segments` does, for a server that will decode %xx in them once more."""
+    parts = segments(file_url, root_url)
+    for part in parts:
+        decoded = unquote(part)
+        if decoded.partition(";")[0] in {".", ".."} or any(sign in decoded for sign in "/\\\0"):
+            raise RefusedError("file_url hides a '..', a slash or a NUL behind %xx")
+        if "?" in part or "#" in part:
+            # A query can make the server transform the file, so that something else is scanned than is served.
+            raise RefusedError("file_url has a query or a fragment")
+    return parts

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import files
-from tasks.attachments.storage.address import segments
 from tasks.attachments.storage.base import (
     CHUNK,
     ChangedError,
@@ -18,6 +17,7 @@ from tasks.attachments.storage.base import (
     RefusedError,
     Storage,
     StorageUnavailableError,
+    segments,
     sha256_of,
 )
 

@@ -8,7 +8,6 @@ from urllib.parse import quote, urlsplit
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from tasks.attachments.storage.address import url_segments
 from tasks.attachments.storage.base import (
     CHUNK,
     Content,
@@ -18,6 +17,7 @@ from tasks.attachments.storage.base import (
     StorageUnavailableError,
     is_compressed,
     sha256_of,
+    url_segments,
 )
 from tasks.deadline import Deadline, OverdueError
 from tasks.http import NoAnswerError, Server, said

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tasks import s3
-from tasks.attachments.storage.address import segments
 from tasks.attachments.storage.base import (
     CHUNK,
     ChangedError,
@@ -17,6 +16,7 @@ from tasks.attachments.storage.base import (
     Storage,
     StorageUnavailableError,
     is_compressed,
+    segments,
     sha256_of,
 )
 from tasks.deadline import Deadline, OverdueError
