@@ -15,8 +15,6 @@ BURY = text("""
     UPDATE worker_retention_runs SET ended_at = touched_at, ended_because = 'died'
     WHERE policy = :policy AND ended_at IS NULL
 """)
-# No other run has the lock, and those that were killed are buried: one still open is our own, whose commit's answer was lost.
-FORGET = text("DELETE FROM worker_retention_runs WHERE policy = :policy AND ended_at IS NULL")
 # `rule` and two more columns are those of an earlier version, which went on from a place in the table.
 OPEN = text("INSERT INTO worker_retention_runs (policy, started_by, cutoff, rule) VALUES (:policy, :by, :cutoff, '')")
 RECORD = text("""
@@ -59,11 +57,10 @@ def bury(connection: Connection, policy: Policy) -> None:
 
 
 class Entry:
-    """The ledger's entry of one run; its counts are written with the batches that they count. Made again, it is still one."""
+    """The ledger's entry of one run; its counts are written with their batches. The next run buries one that was made twice."""
 
     def __init__(self, connection: Connection, policy: Policy, by: str, age: timedelta) -> None:
         self.policy, self.cutoff = policy.name, cutoff(connection, age)
-        connection.execute(FORGET, {"policy": policy.name})
         self.run = int(connection.execute(OPEN, {"policy": policy.name, "by": by, "cutoff": self.cutoff}).lastrowid)
 
     def record(self, connection: Connection, rows: int) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -131,15 +130,6 @@ def test_a_row_that_the_api_holds_waits_for_the_next_run_which_says_so(full: Eng
     assert (report.rows, report.skipped, report.finished) == (1999, 1, True)
     assert latest(full)["ended_because"] == report.why == "finished; locked or referred to, left for the next run: 1"
     assert run_policy(full, POLICY, by="t").rows == 1
-
-
-def test_an_entry_whose_commits_answer_was_lost_is_made_once(full: Engine) -> None:
-    with hold(full, ledger.lock_of(POLICY.name)):
-        for _ in range(2):
-            with full.begin() as connection:
-                ledger.Entry(connection, POLICY, "t", timedelta(days=90))
-    with full.connect() as connection:
-        assert len(ledger.history(connection, POLICY.name, 10)) == 1
 
 
 def test_a_run_that_fails_still_says_how_long_it_was_held_back(full: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
