@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import cycle
 from mmap import mmap
 from typing import Any, cast
 from urllib.parse import quote_from_bytes
@@ -498,8 +497,8 @@ def test_each_sample_is_of_a_type_in_the_table() -> None:
 class Answering:
     """A clamd that gives these answers in turn, whatever it is sent."""
 
-    def __init__(self, *answers: bytes) -> None:
-        self._answers = cycle(answers)
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
 
     @contextmanager
     def stream(self, **_: Any) -> Iterator[Any]:
@@ -509,19 +508,17 @@ class Answering:
         pass
 
     def finish(self) -> bytes:
-        return next(self._answers)
+        return self._answer
 
 
-FOUND, OK = b"stream: Eicar FOUND\0", b"stream: OK\0"
+OK = b"stream: OK\0"
 OUT_OF_MEMORY, OUT_OF_TIME = b"Can't allocate memory ERROR\0", b"stream: Heuristics.Limits.Exceeded.MaxScanTime FOUND\0"
 CANNOT_PARSE, TOO_DEEP = b"stream: Can't parse data ERROR\0", b"stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND\0"
 
 
 @pytest.mark.parametrize("trouble", [b"", OUT_OF_MEMORY, OUT_OF_TIME])
 def test_a_clamd_in_trouble_over_a_sample_blocks_no_format(trouble: bytes) -> None:
-    opened = scannable.opened(cast(Clamd, Answering(trouble, FOUND)))
-    assert {name for name, found in opened.items() if found} == {*PROBES}
-    with pytest.raises(ClamdUnavailableError, match="twice"):
+    with pytest.raises(ClamdUnavailableError, match="to a sample with EICAR"):
         scannable.opened(cast(Clamd, Answering(trouble)))
 
 
