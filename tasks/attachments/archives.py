@@ -93,6 +93,8 @@ class _Inside:
                 found.add(name)
             elif whole and name not in found and not found & formats.STORING:
                 _refuse(name, data, at)
+        if whole and not found & {"mail", *formats.STORING}:
+            _refuse_mail(data)
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
         text = pages.is_text(data)
@@ -117,6 +119,7 @@ class _Inside:
             for name, at in formats.behind(between):
                 if name in WALKED and name != kind:
                     _refuse(name, between, at)
+            _refuse_mail(between)
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
         """Look at a file in another, unless the same was looked at; have it scanned `alone` where clamd may not unpack it."""
@@ -243,6 +246,12 @@ def _refuse(name: str, data: Data, at: int) -> None:
     """Raise FaultError if one of WALKED does begin where it seems to."""
     if _begins(name, data, at):
         raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
+
+
+def _refuse_mail(data: Data) -> None:
+    """Raise FaultError if Word may take this for a web archive, which is a mail."""
+    if formats.holds_mail(data):
+        raise FaultError(Kind.BROKEN, "a mail behind other bytes")
 
 
 def _begins(name: str, data: Data, at: int) -> bool:

@@ -124,6 +124,9 @@ MAIL_HEADER = re.compile(
     rb"|\nfrom" + MBOX_DATE
 )
 
+MIME, MULTIPART = re.compile(rb"mime-version[ \t]{0,9}:"), re.compile(rb"content-type[ \t]*:\s*multipart/")
+LONGEST_MIME, NEAR = 22, 1 << 12
+
 # What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far
 # these are from its beginning, its type and expression. No byte has two places among these few: one search finds them all.
 BEHIND = {
@@ -192,6 +195,16 @@ def is_mail(data: Data) -> bool:
         return True
     headers = data[begin : blank.start() if blank else begin + MOST_HEADERS]
     return bool(MAIL_HEADER.search(b"\n" + headers.replace(b"\r", b"\n").lower()))
+
+
+def holds_mail(data: Data) -> bool:
+    """Return whether a mail of several parts begins somewhere in content: Word opens such a web archive behind a PDF, too."""
+    for start in range(0, len(data), PIECE):
+        for found in MIME.finditer(data[start : start + PIECE + LONGEST_MIME].lower()):
+            at = start + found.start()
+            if MULTIPART.search(data[max(0, at - NEAR) : at + NEAR].lower()):
+                return True
+    return False
 
 
 def starts(text: Data) -> int:

@@ -270,6 +270,44 @@ def test_a_zip_that_programs_find_from_the_end_of_another_file_is_looked_into(pu
     assert scanned[0] == (hidden if put == "in a tar" else EICAR)
 
 
+ARCHIVE = b"MIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n--x\nContent-Type: text/html\n\nhello\n--x--\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%PDF-1.7\n1 0 obj\n<</Type /Catalog>>\nendobj\n%%EOF\n\n" + ARCHIVE,
+        PNG
+        + b"\n\n"
+        + bytes(70_000)
+        + ARCHIVE.replace(b"MIME-Version: 1.0\n", b"").replace(b"=x\n", b"=x\nmime-version:1.0\n", 1),
+        b"hello\n\n" + ARCHIVE,
+        zipped(b"hello") + b"\n" + ARCHIVE,
+        bytes((1 << 16) - 7) + b"\n\n" + ARCHIVE,
+    ],
+    ids=["a PDF", "a picture", "a line of text", "a zip", "many bytes"],
+)
+def test_a_web_archive_behind_other_bytes_is_a_fault(content: bytes) -> None:
+    """https://blogs.jpcert.or.jp/en/2023/08/maldocinpdf.html"""
+    found = fault(content)
+    assert found is not None
+    assert "a mail behind other bytes" in str(found)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARCHIVE,
+        PNG + b'msgid ""\nmsgstr ""\n\nMIME-Version: 1.0\nContent-Type: text/plain; charset=UTF-8\n',
+        tarred(ARCHIVE),
+        b"From: a\nTo: b\n\n" + ARCHIVE,
+    ],
+    ids=["a web archive", "a catalogue of translations", "an archive of mails", "a forwarded mail"],
+)
+def test_what_only_looks_like_a_mail_or_is_one_is_no_fault(content: bytes) -> None:
+    assert fault(content) is None
+
+
 def test_a_pdf_that_viewers_find_in_or_behind_an_office_document_is_looked_into() -> None:
     for content in (OFFICE + pdf(EICAR), ole2({"WordDocument": b"hello " * 999 + pdf(EICAR)})):
         scanned = list[bytes]()
