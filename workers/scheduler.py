@@ -32,7 +32,10 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
     def tick(self, *arguments: Any, **options: Any) -> float:
         """Send what is due. The first time, write the entries before: beat has its lock by then."""
         if not self._written:
+            if self.lock is None:  # Celery has swallowed and logged what RedBeat met
+                raise RedisError("its lock could not be taken")
             self.lock.extend(int(self.lock_timeout))  # raises LockError if this process was paused and lost it
+            log.info("this beat holds the lock and sends; others stand by")
             if not get_redis(self.app).exists(self.app.redbeat_conf.statics_key):
                 log.warning(
                     "Redis knows of no earlier beat: the first start, or Redis has lost its data; what fell due before now is"
@@ -51,6 +54,13 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
     def _refresh(self) -> None:
         with suppress(SQLAlchemyError, RedisError):
             paused_entries.refresh(engine(), get_redis(self.app))
+
+    def close(self) -> None:
+        """Free the lock. While Redis is away it ends by itself: a signal must end beat then, too."""
+        try:
+            super().close()
+        except RedisError:
+            self.lock = None
 
     def maybe_due(self, entry: Any, **options: Any) -> float:
         """Send an entry that is due, unless an operator has paused it: then it stays due."""

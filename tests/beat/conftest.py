@@ -31,7 +31,7 @@ workers.celery_config.BEAT_LOCK_SECONDS = 5
 
 @pytest.fixture
 def start_beat(start: Start, redis: Redis, tmp_path: Path) -> Callable[..., Process]:
-    """Start beats, each a supervisor and its child, that are gone after the test."""
+    """Start beats that are gone after the test."""
 
     def start_one(name: str = "beat", **variables: str) -> Process:
         short = tmp_path / f"{name}.d"
