@@ -27,7 +27,7 @@ from .samples import ENDLESS, mail, ole2, pdf, zipped
 
 CORES = len(os.sched_getaffinity(0))
 # Decoded as a whole; to clamd its first header makes it no mail.
-LARGE = zipped(b"A: 1\nTo: b\nContent-Transfer-Encoding: quoted-printable\n\n" + b"hello world\n" * 2_000_000)
+LARGE = zipped(b"A: 1\nTo: b\nContent-Transfer-Encoding: quoted-printable\n\n" + b"hello world\n" * 2_000_000, level=1)
 
 
 def end_helpers() -> None:
