@@ -100,6 +100,8 @@ class _Inside:
         text = pages.is_text(data)
         if (text or "rtf" in found) and pages.EMBEDDED.search(data):
             found.add("embedded object")
+        if text and not found and depth == 0 and pages.TAG.search(data):
+            found.add("html")  # by its name a browser may take it for a page, whatever it begins with
         self.types |= found
         for name in found & WALKED | ({"html"} if text or pages.HREF.search(data) else set()):
             if name in STREAMS:
