@@ -1,4 +1,4 @@
-"""The least rights of each database account, with the job that needs them: as data, as SQL and as probes."""
+"""The least rights of each database account, with the job that needs them: as data and as probes."""
 
 import re
 from collections.abc import Iterator
@@ -17,14 +17,9 @@ from db.rows import quoted
 from db.transactions import error_code
 from settings import ConfigurationError
 
-Account = Literal["workers", "backup", "deploy"]
-Right = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES", "TRIGGER"]
+Account = Literal["workers", "backup"]
+Right = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "TRIGGER"]
 
-PURPOSES: dict[Account, str] = {
-    "workers": "notifications, attachments, housekeeping, events, gateway and beat",
-    "backup": "the backups queue: dumps, and drills in a schema of their own",
-    "deploy": "chat-workers db migrate",
-}
 # Refused for want of a right: on the database, the table, the column, or at large.
 DENIED = {1044, 1142, 1143, 1227}
 
@@ -65,7 +60,6 @@ ON_OWN: tuple[Right, ...] = ("SELECT", "INSERT", "UPDATE", "DELETE")
 TO_DUMP: tuple[Right, ...] = ("SELECT", "TRIGGER")
 TO_RECORD: tuple[Right, ...] = ("SELECT", "INSERT", "DELETE")
 TO_AUDIT: tuple[Right, ...] = ("SELECT", "INSERT", "UPDATE")
-TO_MIGRATE: tuple[Right, ...] = (*ON_OWN, "CREATE", "ALTER", "DROP", "INDEX", "REFERENCES")
 
 
 def worker_tables() -> list[str]:
@@ -79,8 +73,6 @@ def worker_tables() -> list[str]:
 def needs(account: Account) -> list[Need]:
     """Return all that an account needs on tables of the chat's schema."""
     own = worker_tables()
-    if account == "deploy":
-        return [Need(right, table, "db migrate") for table in (VERSION_TABLE, *own) for right in TO_MIGRATE]
     if account == "backup":
         chat = [Need(right, table, "backups") for table in DUMPED_TABLES for right in TO_DUMP]
         audit = [Need(right, "worker_audit", "backups") for right in TO_AUDIT]
@@ -108,43 +100,11 @@ def require(url: str) -> None:
         )
 
 
-def grants(database: str, host: str, drill: str, prefix: str) -> str:
-    """Return the SQL that gives the accounts `prefix`workers, … at `host` what they need in `database` and `drill`."""
-    names = {account: f"'{prefix}{account}'@'{host}'" for account in PURPOSES}
-    made = "\n".join(f"--   CREATE USER {name} IDENTIFIED BY '…' REQUIRE SSL;" for name in names.values())
-    lines = [HEAD.format(accounts=made)]
-    for account, purpose in PURPOSES.items():
-        lines.append(f"-- {prefix}{account}: {purpose}")
-        wanted: dict[str, list[str]] = {}
-        for need in needs(account):
-            wanted.setdefault(need.table, []).append(need.words)
-        for table, words in wanted.items():
-            # Only with CREATE does a server let a right be granted on a table that is yet to be made.
-            more = ["CREATE"] if table.startswith("worker_") and "CREATE" not in words else []
-            lines.append(f"GRANT {', '.join(words + more)} ON `{database}`.`{table}` TO {names[account]};")
-        if account == "backup":
-            # In the name of a database '_' stands for any character unless it is escaped.
-            lines.append(f"GRANT ALL PRIVILEGES ON `{drill.replace('_', chr(92) + '_')}`.* TO {names[account]};")
-        lines.append("")
-    return "\n".join(lines)
-
-
-HEAD = """\
--- The least that the workers' accounts need, made by `chat-workers db grants`; --help has other names and hosts.
--- As an administrator, before the first `chat-workers db migrate` and again with each release that brings new tables:
---   mysql < deploy/mysql/grants.sql
--- The accounts themselves are made once, with passwords of your own:
-{accounts}
--- CREATE on worker_ tables only lets this file be run before `db migrate` makes them.
--- TRIGGER: without it a dump would leave out the triggers of the chat's tables, without a word.
-"""
-
-
 def missing(connection: Connection, account: Account) -> Iterator[Need]:
     """Yield what this connection's account lacks of another's needs, found by trying: EXPLAIN needs the right and does nothing.
 
-    Tables and columns that are not there are left out, for the schema's own check names them; TRIGGER and the rights of a
-    migration cannot be tried without using them, and are left out too.
+    Tables and columns that are not there are left out, for the schema's own check names them; TRIGGER cannot be tried
+    without using it, and is left out too.
     """
     columns = {str(row[0]): str(row[1]) for row in connection.execute(FIRST_COLUMNS)}
     for need in needs(account):

@@ -1,4 +1,5 @@
--- The least that the workers' accounts need, made by `chat-workers db grants`; --help has other names and hosts.
+-- The least that the workers' accounts need. For a database, a drills' schema, accounts or hosts of other names replace
+-- truck2_db, truck2\_db\_drill, 'chat_ or '%' in a copy: a _ in the name of a whole schema has a \ before it.
 -- As an administrator, before the first `chat-workers db migrate` and again with each release that brings new tables:
 --   mysql < deploy/mysql/grants.sql
 -- The accounts themselves are made once, with passwords of your own:

@@ -23,7 +23,7 @@ from workers.cli.group import Command
 # Those that only look, or make what the audit is kept in.
 LOOK = {
     "alerts", "attachments check", "attachments list", "attachments show", "attachments status", "audit list", "backups list",
-    "backups show", "backups verify", "db check", "db create", "db grants", "db migrate", "doctor", "gateway tokens",
+    "backups show", "backups verify", "db check", "db create", "db migrate", "doctor", "gateway tokens",
     "messages list", "notifications preview", "notifications show", "notifications status", "ping", "retention history",
     "retention plan", "retention policy list", "schedule list", "status",
 }  # fmt: skip

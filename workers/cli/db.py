@@ -1,4 +1,4 @@
-"""`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check and grant."""
+"""`chat-workers db`: make the shared schema for development, migrate the worker-owned tables, check."""
 
 import click
 
@@ -6,14 +6,13 @@ from db.check import INDEX_BY_TYPE, RECOMMENDED, check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
 from db.migrate import MigrationBusyError, migrate, revision_fault
-from db.privileges import grants
 from workers.cli.group import Group
 from workers.cli.output import emit, say
 
 
 @click.group("db", cls=Group, errors=(SchemaExistsError, MigrationBusyError))
 def group() -> None:
-    """The database: create (development), migrate, check, grants."""
+    """The database: create (development), migrate, check."""
 
 
 @group.command(reports=False)
@@ -39,13 +38,3 @@ def check() -> None:
         if connection.execute(INDEX_BY_TYPE).scalar() is None:
             say(RECOMMENDED, err=True)
     emit(differences, differences or ["the schema has everything the workers need"], wrong=differences)
-
-
-@group.command("grants", reports=False)
-@click.option("--database", default="truck2_db", show_default=True)
-@click.option("--host", default="%", show_default=True, help="Where the accounts come from, as MySQL writes it.")
-@click.option("--drill", default=None, help="The drills' schema; default: the database's name with _drill.")
-@click.option("--prefix", default="chat_", show_default=True, help="What the accounts' names begin with.")
-def grants_command(database: str, host: str, drill: str | None, prefix: str) -> None:
-    """Print the SQL that gives each account the least it needs; for an administrator to run."""
-    click.echo(grants(database, host, drill or f"{database}_drill", prefix), nl=False)

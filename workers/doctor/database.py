@@ -19,7 +19,7 @@ TLS = "add ?ssl_ca=/etc/ssl/certs/ca-certificates.crt, or the server's own autho
 
 # By the error's number; 3159: the server takes no connection without TLS.
 REMEDIES = {
-    1044: "as an administrator run: chat-workers db grants | mysql",
+    1044: "as an administrator run deploy/mysql/grants.sql",
     1045: f"mend user and password, or the host that the account is for; if it has REQUIRE SSL, {TLS}",
     1049: "mend the database's name",
     2003: "see that it runs, and its address and firewall",
