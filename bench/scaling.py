@@ -36,7 +36,6 @@ before = used()
 while run.drain().more:
     pass
 print(used() - before)
-run.forget_process()
 """
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -59,16 +59,6 @@ def _connect() -> None:
         get_engine().connect().close()
 
 
-def forget_process() -> None:
-    """Drop the event loop and the connections; the next drain makes them anew from the environment."""
-    if _process.cache_info().currsize:
-        runner, providers = _process()
-        for provider in providers.values():
-            runner.run(provider.close())
-        runner.close()
-        _process.cache_clear()
-
-
 def drain(on_backlog: Callable[[], None] = lambda: None) -> Summary:
     """Send PENDING rows, oldest first, and those due for another attempt between them, until there are none left.
 

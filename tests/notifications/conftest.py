@@ -84,10 +84,20 @@ class Chat:
 _numbers = count(1)
 
 
+def forget_process() -> None:
+    """End the drains' event loop and connections; the next drain makes them anew from the environment."""
+    if run._process.cache_info().currsize:
+        runner, providers = run._process()
+        for provider in providers.values():
+            runner.run(provider.close())
+        runner.close()
+        run._process.cache_clear()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_process() -> None:
     """No token of an earlier file's emulator, which this one's may not know."""
-    run.forget_process()
+    forget_process()
 
 
 @pytest.fixture

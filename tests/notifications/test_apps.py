@@ -14,7 +14,7 @@ from settings import ConfigurationError, get_settings
 from tasks.notifications import run
 from tasks.notifications.facts import TABLES
 from tasks.notifications.providers import configured_providers
-from tests.notifications.conftest import Accepted, Chat
+from tests.notifications.conftest import Accepted, Chat, forget_process
 from workers.cli import cli
 
 IPHONE = "ab" * 32
@@ -37,7 +37,7 @@ def apps(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         path.write_text(re.sub(r"<(\w+)>", lambda found: keys[found[1]], text))
         monkeypatch.setenv("PUSH_APPS_FILE", str(path))
         get_settings.cache_clear()
-        run.forget_process()
+        forget_process()
         return path
 
     monkeypatch.setenv("APNS_BASE_URL", emulator.base_url)
@@ -45,7 +45,7 @@ def apps(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     yield write
     monkeypatch.undo()
     get_settings.cache_clear()
-    run.forget_process()
+    forget_process()
 
 
 def of_app(app: str, token: str, provider: str = "fcm", **more: str) -> dict[str, str]:

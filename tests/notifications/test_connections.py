@@ -10,7 +10,7 @@ from devstack.stack import Stack
 from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken
-from tests.notifications.conftest import Accepted, Chat
+from tests.notifications.conftest import Accepted, Chat, forget_process
 
 
 def worker_with(name: str, value: str) -> Iterator[None]:
@@ -18,10 +18,10 @@ def worker_with(name: str, value: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(name, value)
         get_settings.cache_clear()
-        run.forget_process()
+        forget_process()
         yield
     get_settings.cache_clear()
-    run.forget_process()
+    forget_process()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_provider_that_goes_silent_costs_a_deadline_and_the_rows_are_sent_late
 
 
 def test_however_many_messages_one_token_is_asked_for(api: Chat, emulator: Emulator) -> None:
-    run.forget_process()
+    forget_process()
     api.notify(*(f"phone-{number}" for number in range(300)))
     run.drain()
     assert emulator.stats().requests("oauth") == 1

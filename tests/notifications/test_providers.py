@@ -13,7 +13,7 @@ from devstack.folder import PROJECT
 from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import google_token
-from tests.notifications.conftest import Accepted, Chat
+from tests.notifications.conftest import Accepted, Chat, forget_process
 from tests.trickle import trickling
 
 IPHONE = "ab" * 32
@@ -27,11 +27,11 @@ def all_providers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name, value in emulator.environment.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    run.forget_process()
+    forget_process()
     yield
     monkeypatch.undo()
     get_settings.cache_clear()
-    run.forget_process()
+    forget_process()
 
 
 def iphone(token: str = IPHONE) -> dict[str, str]:
@@ -150,7 +150,7 @@ def test_a_token_of_another_app_waits_until_the_provider_accepted_something_and_
     api.notify(iphone(), "phone", browser(emulator, 2))
     run.drain()
     emulator.inject(Fault(provider="webpush", kind="vapid_mismatch"))
-    run.forget_process()  # another process knows it too
+    forget_process()  # another process knows it too
     rows = [api.notify(device) for device in foreign]
     run.drain()
     assert {api.status(row)[0] for row in rows} == {"BOUNCED"}

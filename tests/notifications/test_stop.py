@@ -9,16 +9,16 @@ from redis import Redis
 
 from devstack.emulators.client import Emulator, Fault
 from tasks import shutdown
-from tasks.notifications import nudges, run, task
+from tasks.notifications import nudges, task
 from tests.messages import samples
-from tests.notifications.conftest import Chat
+from tests.notifications.conftest import Chat, forget_process
 
 
 @pytest.fixture(autouse=True)
 def asked_to_stop() -> Iterator[None]:
     yield
     shutdown.forget()
-    run.forget_process()
+    forget_process()
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import expire
 from tests.attachments.conftest import reread
 from tests.backups.conftest import FEW_ITERATIONS, quiet
+from tests.notifications.conftest import forget_process
 from tests.processes import Start
 from workers.cli import cli
 from workers.operations import reader
@@ -103,14 +104,14 @@ def as_worker(
     for name, value in {**scanners.environment, **own}.items():
         monkeypatch.setenv(name, value)
     get_engine.cache_clear()
-    notifications.forget_process()
+    forget_process()
     reread()
     reader.engine.cache_clear()
     yield get_engine()
     get_engine().dispose()
     monkeypatch.undo()
     get_engine.cache_clear()
-    notifications.forget_process()
+    forget_process()
     reread()
     reader.engine.cache_clear()
 
