@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Engine, bindparam, text
+from sqlalchemy import BindParameter, Connection, Engine, Row, bindparam, text
 
 from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed
 
@@ -16,7 +16,8 @@ TABLE_ENGINES = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(NAMES)
 TABLE_COLUMNS = text(
-    "SELECT table_name, column_name, data_type, column_type, character_maximum_length, character_set_name, is_nullable"
+    "SELECT table_name, column_name, data_type AS data_type, column_type AS column_type, is_nullable AS is_nullable,"
+    " character_maximum_length AS length, character_set_name AS charset"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(NAMES)
 # An index that the optimizer must not use helps no one; the two servers flag it differently.
@@ -63,16 +64,6 @@ STATEMENTS = "binlog_format is STATEMENT, with which no write at READ COMMITTED 
 PURGING = dict.fromkeys(("RESTRICT", "NO ACTION"), "leaves the rows that {} refers to")
 
 
-class LiveColumn(NamedTuple):
-    """A column as information_schema describes it."""
-
-    data_type: str
-    column_type: str
-    length: int | None
-    charset: str | None
-    is_nullable: str
-
-
 def check_shared_schema(engine: Engine) -> list[str]:
     """Return a sentence for each difference between the shared schema and the needs of the workers."""
     names = {"names": list(COLUMNS)}
@@ -85,7 +76,7 @@ def check_shared_schema(engine: Engine) -> list[str]:
         for table, index, column in connection.execute(TABLE_INDEXES[_server(version)], names):
             indexes.setdefault((table, index), []).append(column)
         engines = {row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)}
-        columns = {(row[0], row[1]): LiveColumn(*row[2:]) for row in connection.execute(TABLE_COLUMNS, names)}
+        columns = {(row[0], row[1]): row for row in connection.execute(TABLE_COLUMNS, names)}
         children = foreign_keys(connection, DELETED_FROM)
         logs = {str(row[0]): str(row[1]) for row in connection.execute(LOGS)}
         differences = {}
@@ -142,9 +133,7 @@ def _server(version: str) -> str:
     return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
-def _table_differences(
-    table: str, engine: str | None, columns: dict[str, LiveColumn], leading: list[list[str]]
-) -> Iterator[str]:
+def _table_differences(table: str, engine: str | None, columns: dict[str, Row[Any]], leading: list[list[str]]) -> Iterator[str]:
     """Given a table's engine, its columns and those of each of its indexes in their order, yield what it lacks."""
     if engine is None:
         yield f"{table} is a view; the workers need a table, of InnoDB"
@@ -161,7 +150,7 @@ def _table_differences(
             yield f"{table} has no index that leads with ({', '.join(index.columns)}): {index.without}"
 
 
-def _column_differences(where: str, need: ColumnNeed, live: LiveColumn | None) -> Iterator[str]:
+def _column_differences(where: str, need: ColumnNeed, live: Row[Any] | None) -> Iterator[str]:
     if live is None:
         yield f"column {where} is missing"
         return

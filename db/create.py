@@ -1,6 +1,6 @@
 """Create the shared schema in an empty database, for development; in production it is the API's."""
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Engine, inspect
 
 from db.models import SHARED
 
@@ -22,14 +22,4 @@ def create_shared_schema(engine: Engine) -> None:
                 f"the database {engine.url.database} already has {', '.join(existing)};"
                 " the shared schema is only ever created in an empty database"
             )
-        _declare_timestamps_as_written(connection)
         SHARED.create_all(connection, checkfirst=False)
-
-
-def _declare_timestamps_as_written(connection: Connection) -> None:
-    """Switch off MariaDB's old rule, its default before 10.10: a bare TIMESTAMP NOT NULL renews itself at each UPDATE.
-
-    https://mariadb.com/kb/en/server-system-variables/#explicit_defaults_for_timestamp
-    """
-    if not connection.execute(text("SELECT @@explicit_defaults_for_timestamp")).scalar():
-        connection.execute(text("SET SESSION explicit_defaults_for_timestamp = 1"))

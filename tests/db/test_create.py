@@ -1,9 +1,6 @@
 """`create_shared_schema` fills an empty database and leaves any other as it is."""
 
-from collections.abc import Iterator
-
 import pytest
-import sqlalchemy
 from sqlalchemy import Engine, text
 
 from db.create import SchemaExistsError, create_shared_schema
@@ -19,16 +16,6 @@ CHAT_TABLES = {
     "conversation_settings",
     "chat_notifications",
 }
-
-
-@pytest.fixture
-def old_timestamps_engine(database_url: str) -> Iterator[Engine]:
-    """Sessions as MariaDB 10.6 starts them."""
-    engine = sqlalchemy.create_engine(
-        database_url, connect_args={"init_command": "SET SESSION explicit_defaults_for_timestamp = 0"}
-    )
-    yield engine
-    engine.dispose()
 
 
 def table_names(engine: Engine) -> set[str]:
@@ -66,17 +53,3 @@ def test_it_leaves_tables_of_other_names_alone(engine: Engine) -> None:
         connection.execute(text("CREATE TABLE directus_settings (id INT)"))
     create_shared_schema(engine)
     assert "directus_settings" in table_names(engine)
-
-
-def test_an_expiry_does_not_renew_itself_where_the_server_still_has_the_old_timestamp_rule(
-    old_timestamps_engine: Engine,
-) -> None:
-    create_shared_schema(old_timestamps_engine)
-    with old_timestamps_engine.connect() as connection:
-        expiry = connection.execute(
-            text(
-                "SELECT is_nullable, column_default, extra FROM information_schema.columns"
-                " WHERE table_schema = DATABASE() AND column_name = 'expires_at'"
-            )
-        ).one()
-    assert expiry == ("NO", None, "")
