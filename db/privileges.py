@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine
 from db.models import DUMPED_TABLES
 from db.needs import COLUMNS, VERSION_TABLE
-from db.rows import quoted
 from db.transactions import error_code
 from settings import ConfigurationError
 
@@ -104,14 +103,12 @@ def missing(connection: Connection, account: Account) -> Iterator[Need]:
     """Yield what this connection's account lacks of another's needs, found by trying: EXPLAIN needs the right and does nothing.
 
     Tables and columns that are not there are left out, for the schema's own check names them; TRIGGER cannot be tried
-    without using it, and is left out too.
+    without using it and UPDATE not without a column, and both are left out too.
     """
-    columns = {str(row[0]): str(row[1]) for row in connection.execute(FIRST_COLUMNS)}
     for need in needs(account):
-        if need.right not in PROBES:
+        if need.right not in PROBES or (need.right == "UPDATE" and not need.columns):
             continue
-        changed = map(quoted, need.columns or (columns.get(need.table, "id"),))
-        same = ", ".join(f"{column} = {column}" for column in changed)
+        same = ", ".join(f"{column} = {column}" for column in need.columns)
         try:
             connection.exec_driver_sql(
                 PROBES[need.right].format(table=need.table, same=same, read=", ".join(need.columns) or "*")
@@ -123,10 +120,6 @@ def missing(connection: Connection, account: Account) -> Iterator[Need]:
                 raise
 
 
-# What has no right on it does not show.
-FIRST_COLUMNS = text(
-    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND ordinal_position = 1"
-)
 # No such column, no such table.
 NOT_THERE = {1054, 1146}
 PROBES: dict[Right, str] = {
