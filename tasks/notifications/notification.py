@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 NotificationType = Literal["MESSAGE", "MENTION", "SYSTEM"]
 LIFETIME_SECONDS = 24 * 3600
-# Of a row `n`. Ids come back (a restore, TRUNCATE): what is kept beside a row carries this; nothing, if it is from before 0009.
+# Of a row `n`. Ids come back (a restore, TRUNCATE): what is kept beside a row carries this; nothing, if 0.1.0 wrote it.
 # To the second, whatever the column's precision, which the API may raise.
 IDENTITY = "CONCAT_WS(' ', n.recipient_id, n.message_id, LEFT(n.created_at, 19))"
 ENTRIES = f"""

@@ -30,11 +30,7 @@ START_SECONDS = 20
 # Fresh rows: those without an entry, or with one that waits though the API has set them back to PENDING. The index on
 # delivery_status ends in the primary key, so this reads in id order from `after` and stops at the limit; the primary key itself
 # is barred, for it would walk all the SENT rows. SKIP LOCKED passes over what another worker or the API holds; the locks live
-# until the leases are in, milliseconds.
-#
-# The entries are looked up in a subquery and not in a join: SKIP LOCKED would take an entry that is just being written for
-# one that is not there; and not by NOT EXISTS, which MariaDB turns into a join over all entries. What the subquery sees may
-# still be a moment old, so it is the lease's primary key that decides.
+# until the leases are in, milliseconds. Why the entries are looked up in a subquery, not in a join: docs/decisions.md.
 SET_BY_HAND = f"d.lease IS NULL AND d.reason NOT LIKE '{results.PARKED}%'"
 FRESH = f"""
     SELECT n.id FROM chat_notifications n IGNORE INDEX (PRIMARY)

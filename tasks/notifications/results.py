@@ -3,9 +3,7 @@
 A push that is out must not go out again because its row could not be written. A result that the shared table does not take
 (the API holds the row locked, someone alters the table, a value does not fit) is parked: the row's ledger goes into
 `worker_deliveries`, its lease ends, and the next claim settles it from there without sending.
-
-Every write names the primary key as its index: on a small table the optimizer would rather scan, and wait for rows that are
-none of its business.
+Why every write names its index: queue.py.
 """
 
 import time
