@@ -63,11 +63,6 @@ REASONS = text(f"""
            TIMESTAMPDIFF(SECOND, MIN(created_at), NOW()) AS oldest_seconds
     FROM (SELECT * FROM worker_deliveries LIMIT {MOST}) AS entries GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 50
 """)  # noqa: S608 - a number of ours
-# Rows that were not simply sent, by idx_settled_at.
-ENDED = text("""
-    SELECT status, reason, COUNT(*) AS notifications FROM worker_delivery_history
-    WHERE settled_at >= NOW(3) - INTERVAL 1 HOUR GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 50
-""")
 
 
 def _backlog(connection: Connection) -> list[Row]:
@@ -144,7 +139,6 @@ TABLES = (
         REASON,
     ), on_demand=True),
     Table("last_hour", "Messages of the last hour", ("provider", "outcome"), LAST_HOUR, (DEVICES, REASON), on_demand=True),
-    Table("ended", "Not simply sent in the last hour", ("status",), ENDED, (ROWS, REASON), on_demand=True),
 )  # fmt: skip
 
 DELIVERIES = Counter(

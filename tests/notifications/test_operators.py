@@ -34,7 +34,6 @@ def test_status_counts_rows_outcomes_and_shows_an_open_breaker(api: Chat, emulat
     found = as_json("notifications", "status")
     assert [(row["status"], row["notifications"]) for row in found["backlog"]] == [("PENDING", 0), ("FAILED", 1)]
     assert {(row["outcome"], row["devices"]) for row in found["last_hour"]} == {("sent", 1), ("credentials", 1)}
-    assert found["ended"] == [{"status": "BOUNCED", "reason": "no devices", "notifications": 1}]
     [provider] = found["providers"]
     assert provider["provider_breaker_open"] == 1
     assert "PERMISSION_DENIED" in provider["reason"]
