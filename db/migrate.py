@@ -68,8 +68,8 @@ def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
             before = current_revision(connection)
             config = _config()
             config.attributes["connection"] = connection
-            if anew:
-                command.stamp(config, "base")
+            if anew or (before and before < "0005"):  # which makes all that those before it did, where it is missing
+                command.stamp(config, "base", purge=True)
             command.upgrade(config, "head")
             after = current_revision(connection)
             connection.commit()  # before the lock is free: who waits for it must see this revision
