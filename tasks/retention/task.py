@@ -20,9 +20,6 @@ log = structlog.get_logger(__name__)
 RUNS_SECONDS = 2 * 3600
 TIME_LIMIT_SECONDS = RUNS_SECONDS + 600
 
-# Who is in the ledger for a message that names nobody.
-SOMEBODY = "a message"
-
 
 @shared_task(name="tasks.retention.purge_notifications", time_limit=TIME_LIMIT_SECONDS)
 def purge_notifications() -> str:
@@ -61,7 +58,8 @@ def _run(*names: str, daily: bool = False) -> str:
     Each has its share of the time that is left, so that one with much to do leaves some to those behind it.
     """
     failure: Exception | None = None
-    said, by = list[str](), _by()
+    headers = (current_task.request.headers if current_task else None) or {}
+    said, by = list[str](), str(headers.get(STARTED_BY) or "a message")  # the ledger's word for who names nobody
     deadline = time.monotonic() + RUNS_SECONDS
     for nth, name in enumerate(names):
         share = (deadline - time.monotonic()) / (len(names) - nth)
@@ -83,9 +81,3 @@ def _run(*names: str, daily: bool = False) -> str:
     if failure:
         raise failure
     return "; ".join(said)
-
-
-def _by() -> str:
-    """Return who sent the message, for the ledger: beat, who gave the order by `schedule run`, or somebody."""
-    headers = (current_task.request.headers if current_task else None) or {}
-    return str(headers.get(STARTED_BY) or SOMEBODY)
