@@ -219,22 +219,22 @@ def commit(partial: Path, final: Path, text: bytes) -> None:
     files.sync(final.parent)
 
 
-def chunks(path: Path, tick: Tick) -> Iterator[bytes]:
-    """Return a file's bytes, piece by piece."""
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
+def chunks(path: Path, tick: Tick, size: int = CHUNK) -> Iterator[bytes]:
+    """Return a file's bytes in pieces of this size, the last may be shorter."""
+    with path.open("rb") as file:
+        while chunk := file.read(size):
             tick(len(chunk))
             yield chunk
 
 
-def chunks_of_disk(path: Path, tick: Tick) -> Iterator[bytes]:
+def chunks_of_disk(path: Path, tick: Tick, size: int = CHUNK) -> Iterator[bytes]:
     """Return a file's bytes as the disk has them, not as they may still be in memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
-    return chunks(path, tick)
+    return chunks(path, tick, size)
 
 
 def file_sha256(path: Path, tick: Tick) -> str:

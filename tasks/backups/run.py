@@ -150,10 +150,12 @@ class Backups:
                 try:
                     made = self._made(into, name, names[name])
                     bucket.check_free(tier, name, made)
-                    archive = made or self._sealed(into, name, names[name], known, tick)
-                    folder.check_bytes(archive, known, tick)
-                    bucket.ship(archive, tier, tick)
-                    _enter(run, archive)
+                    if made is None:
+                        manifest.check_signature(names[name].signed, known)
+                        made = seal.seal(into, name, [names[name]], known[0], tick, self.iterations)
+                    folder.check_bytes(made, known, tick)
+                    bucket.ship(made, tier, tick)
+                    _enter(run, made)
                 except TakenError as error:
                     taken.append(str(error))
                 folder.remove(into, folder.names(into, "day"))  # this one, and one that was never finished
@@ -168,10 +170,6 @@ class Backups:
         with suppress(BackupError):
             return backup if name == backup.name else folder.load(into, name)
         return None
-
-    def _sealed(self, into: Path, name: str, dump: Backup, known: list[bytes], tick: Tick) -> Backup:
-        manifest.check_signature(dump.signed, known)
-        return seal.seal(into, name, [dump], known[0], tick, self.iterations)
 
     def drill(self, tick: Tick, *, tier: str | None = None, if_due: bool = False) -> Run:
         """Restore a tier's newest backup into the scratch schema and compare. Without a tier: the one not tried for longest.

@@ -71,7 +71,7 @@ def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Ti
             writer = _Encrypting(file, passphrase, iterations)
             members = _write_tar(writer, dumps, tick)
             writer.finish()
-        sha256, parts_sha256 = digests(folder.chunks_of_disk(partial, lambda _: tick(0)), writer.bytes)
+        sha256, parts_sha256 = digests(folder.chunks_of_disk(partial, lambda _: tick(0), part_bytes(writer.bytes)))
         if sha256 != writer.digest.hexdigest():
             raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
         made = Manifest(
@@ -109,20 +109,13 @@ def encoded(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
-def digests(chunks: Iterable[bytes], size: int) -> tuple[str, str]:
-    """Return the SHA-256 of the `size` bytes in these chunks, in hex, and what S3 will call its checksum: BASE64-COUNT."""
-    whole, parts, left = hashlib.sha256(), [hashlib.sha256()], part_bytes(size)
-    for chunk in chunks:
-        whole.update(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            if not left:
-                parts.append(hashlib.sha256())
-                left = part_bytes(size)
-            parts[-1].update(rest[:left])
-            rest, left = rest[left:], max(0, left - len(rest))
-    composite = hashlib.sha256(b"".join(part.digest() for part in parts)).digest()
-    return whole.hexdigest(), encoded(composite)
+def digests(parts: Iterable[bytes]) -> tuple[str, str]:
+    """Return the SHA-256 of an archive that comes in its parts, in hex, and S3's checksum of it, without their number."""
+    whole, composite = hashlib.sha256(), hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+        composite.update(hashlib.sha256(part).digest())
+    return whole.hexdigest(), encoded(composite.digest())
 
 
 def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[Member, ...]:

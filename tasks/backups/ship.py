@@ -259,9 +259,10 @@ class Bucket:
 
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
         state = backup.path.with_name(backup.name + folder.UPLOAD)
-        upload = self._begun(state, key, backup)
-        arrived = self._arrived(key, upload) if upload else None
-        if upload is None or arrived is None:
+        begun, _, upload = (state.read_text() if state.exists() else "").partition("\n")
+        # By an earlier run, and for these same bytes.
+        arrived = self._arrived(key, upload) if begun == f"{backup.signed.manifest.sha256} {self._uri(key)}" else None
+        if arrived is None:
             upload, arrived = self._begin(state, key, backup), {}
         size, sent = seal.part_bytes(backup.signed.manifest.bytes), []
         with backup.path.open("rb") as file:
@@ -287,11 +288,6 @@ class Bucket:
             )
             self._versions[key] = [(made.get("VersionId", ""), backup.signed.manifest.bytes)]
         state.unlink(missing_ok=True)
-
-    def _begun(self, state: Path, key: str, backup: Backup) -> str | None:
-        """Return the upload that an earlier run began for these same bytes."""
-        begun, _, upload = (state.read_text() if state.exists() else "").partition("\n")
-        return upload if begun == f"{backup.signed.manifest.sha256} {self._uri(key)}" else None
 
     def _begin(self, state: Path, key: str, backup: Backup) -> str:
         sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage, **self._locked}

@@ -29,7 +29,7 @@ def put(into: Path, name: str, *, signed: bool = False, made_at: str = "2026-01-
         created_at=made_at,
         bytes=len(name),
         sha256=hashlib.sha256(name.encode()).hexdigest(),
-        parts_sha256=seal.digests([name.encode()], len(name))[1],
+        parts_sha256=seal.digests([name.encode()])[1],
         plain_bytes=0,
         milliseconds=0,
     )

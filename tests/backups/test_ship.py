@@ -128,7 +128,7 @@ def archive_of(backups: Backups, day: date, content: bytes) -> Backup:
     """Put an archive of that day into the folder, signed."""
     name = f"backup_chat_week_{day:%Y%m%d}.tar.enc"
     (backups.folder / name).write_bytes(content)
-    sha256, parts_sha256 = seal.digests([content], len(content))
+    sha256, parts_sha256 = seal.digests(content[at : at + PART_BYTES] for at in range(0, len(content), PART_BYTES))
     made = manifest.Manifest(
         kind="weekly",
         name=name,
