@@ -94,7 +94,8 @@ def cancel(engine: Engine, chosen: Chosen, why: str | None, stop: Callable[[], b
     sweep would bring them in later.
     """
     if why is not None:
-        enter_queue(engine)
+        while not stop() and enter_queue(engine):
+            pass
         adopt_strays(engine)
     done = Cancelled()
     for status in QUEUES:
