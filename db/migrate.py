@@ -15,8 +15,8 @@ LOCK = "chat-workers:migrate"
 LOCK_SECONDS = 30
 
 
-class MigrationBusyError(Exception):
-    """Another `db migrate` holds the lock."""
+class MigrationError(Exception):
+    """Another `db migrate` holds the lock, or a newer version has migrated already."""
 
 
 def _config() -> Config:
@@ -41,11 +41,14 @@ def newest_revision() -> str:
 def revision_fault(connection: Connection) -> str | None:
     """Return what is wrong if the worker-owned tables are not at the newest revision, and what to run."""
     revision, newest = current_revision(connection), newest_revision()
-    return (
-        None
-        if revision == newest
-        else f"worker tables are at {revision or 'nothing'}, not {newest}; run: chat-workers db migrate"
+    if revision == newest:
+        return None
+    remedy = (
+        "a newer version made them, and this one does not know it"
+        if (revision or "") > newest
+        else "run: chat-workers db migrate"
     )
+    return f"worker tables are at {revision or 'nothing'}, not {newest}; {remedy}"
 
 
 def has_tables(engine: Engine) -> bool:
@@ -57,15 +60,18 @@ def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
     """Bring the worker-owned tables to the newest revision; return the revisions before and after.
 
     With `anew` all migrations are run once more: a table may have come back as it was at an earlier one.
-    Two at once wait for each other on a named lock; raise MigrationBusyError after LOCK_SECONDS. MySQL commits each DDL
-    statement by itself, so every migration is written to be run again after a kill in its middle.
+    Two at once wait for each other on a named lock, for LOCK_SECONDS. Raise MigrationError after that, and tables of a newer
+    version. MySQL commits each DDL statement by itself, so every migration is written to be run again after a kill
+    in its middle.
     """
     with engine.connect() as connection:
         taken = connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": LOCK, "seconds": LOCK_SECONDS}).scalar()
         if taken != 1:
-            raise MigrationBusyError(f"another migration has been running for {LOCK_SECONDS} s; try again when it is done")
+            raise MigrationError(f"another migration has been running for {LOCK_SECONDS} s; try again when it is done")
         try:
             before = current_revision(connection)
+            if (before or "") > newest_revision():
+                raise MigrationError(revision_fault(connection))
             config = _config()
             config.attributes["connection"] = connection
             if anew or (before and before < "0005"):  # which makes all that those before it did, where it is missing

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.create import create_shared_schema
 from db.engine import READ_SECONDS, create_engine
-from db.migrate import LOCK, LOCK_SECONDS, MigrationBusyError, current_revision, migrate, newest_revision
+from db.migrate import LOCK, LOCK_SECONDS, MigrationError, current_revision, migrate, newest_revision
 from db.models import SHARED
 from db.needs import VERSION_TABLE
 from devstack.stack import Stack
@@ -73,6 +73,15 @@ def test_a_fresh_database_gets_the_worker_tables_and_their_revision(engine: Engi
 def test_a_database_that_was_never_migrated_has_no_revision(engine: Engine) -> None:
     assert revision(engine) is None
     assert tables(engine) == {}
+
+
+def test_a_database_of_a_newer_version_is_left_alone_with_a_sentence(engine: Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(MigrationError, match=f"at 9999, not {HEAD}; a newer version made them, and this one does not know it"):
+        migrate(engine)
+    assert revision(engine) == "9999"
 
 
 def test_a_second_run_changes_nothing(engine: Engine) -> None:
@@ -173,7 +182,7 @@ def test_one_waits_for_the_other(engine: Engine, held_lock: Connection) -> None:
 @pytest.mark.usefixtures("held_lock")
 def test_who_waits_too_long_is_told_so_in_a_sentence(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.migrate.LOCK_SECONDS", 1)
-    with pytest.raises(MigrationBusyError, match=r"^another migration has been running for 1 s; try again when it is done$"):
+    with pytest.raises(MigrationError, match=r"^another migration has been running for 1 s; try again when it is done$"):
         migrate(engine)
     assert tables(engine) == {}
 

@@ -5,12 +5,12 @@ import click
 from db.check import INDEX_BY_TYPE, RECOMMENDED, check_shared_schema
 from db.create import SchemaExistsError, create_shared_schema
 from db.engine import get_engine
-from db.migrate import MigrationBusyError, migrate, revision_fault
+from db.migrate import MigrationError, migrate, revision_fault
 from workers.cli.group import Group
 from workers.cli.output import emit, say
 
 
-@click.group("db", cls=Group, errors=(SchemaExistsError, MigrationBusyError))
+@click.group("db", cls=Group, errors=(SchemaExistsError, MigrationError))
 def group() -> None:
     """The database: create (development), migrate, check."""
 
