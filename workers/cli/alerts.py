@@ -3,12 +3,11 @@
 import click
 
 from workers.cli.group import Command
-from workers.operations.alerts import RUNBOOK, rules
+from workers.operations.alerts import rules
 from workers.operations.snapshot import FACTS
 
 
 @click.command("alerts", cls=Command, reports=False)
-@click.option("--runbook", default=RUNBOOK, show_default=True, help="The address where you publish that page.")
-def group(runbook: str) -> None:
+def group() -> None:
     """Print Prometheus's alert rules, as in deploy/prometheus/alerts.yml."""
-    click.echo(rules(FACTS, runbook), nl=False)
+    click.echo(rules(FACTS), nl=False)

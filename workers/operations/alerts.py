@@ -47,18 +47,18 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def rules(facts: Iterable[AnyFact], runbook: str = RUNBOOK) -> str:
-    """Return deploy/prometheus/alerts.yml; `runbook` is where that page is published."""
+def rules(facts: Iterable[AnyFact]) -> str:
+    """Return deploy/prometheus/alerts.yml."""
     absent = f"absent({PREFIX}collector_up)"
-    made = [_rule(GATEWAY_DOWN, absent, "It is down, unreachable, or refuses Prometheus.", {}, runbook)]
+    made = [_rule(GATEWAY_DOWN, absent, "It is down, unreachable, or refuses Prometheus.", {})]
     for fact in facts:
         if alert := fact.alert:
-            made.append(_rule(alert, _expression(fact, alert), fact.help, _templates(fact, alert), runbook))
+            made.append(_rule(alert, _expression(fact, alert), fact.help, _templates(fact, alert)))
     return HEAD + "\n".join(made)
 
 
 HEAD = """\
-# Prometheus's rules for the chat workers, made by `chat-workers alerts`; --help says how to name your own runbook's address.
+# Prometheus's rules for the chat workers, made by `chat-workers alerts`.
 # What each means and what to do: docs/runbook.md, a section by the alert's name.
 groups:
   - name: chat-workers
@@ -66,7 +66,7 @@ groups:
 """
 
 
-def _rule(alert: Alert, expression: str, description: str, templates: dict[str, str], runbook: str) -> str:
+def _rule(alert: Alert, expression: str, description: str, templates: dict[str, str]) -> str:
     lasting = f"        for: {alert.minutes}m\n" if alert.minutes else ""
     return f"""\
       - alert: {alert.name}
@@ -75,7 +75,7 @@ def _rule(alert: Alert, expression: str, description: str, templates: dict[str, 
         annotations:
           summary: {json.dumps(alert.says.format(**templates))}
           description: {json.dumps(description)}
-          runbook_url: {runbook}#{alert.name.lower()}
+          runbook_url: {RUNBOOK}#{alert.name.lower()}
 """
 
 
