@@ -1,7 +1,6 @@
 """Counters and histograms that the processes keep, summed over all hosts in one Redis hash, with a copy of it for each minute.
 
-A process gathers increments in memory and hands them on in one round trip, at most once in FLUSH_SECONDS and at the end of each
-task; the gateway shows the sums (workers/operations). Reasons: docs/decisions/operations.md.
+The gateway shows the sums (workers/operations). Reasons: docs/decisions/operations.md.
 """
 
 import os

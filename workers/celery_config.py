@@ -75,8 +75,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Late-ack tasks are given back on a lost connection and would run beside their own second delivery.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        # SIGTERM is a warm shutdown: tasks see tasks.shutdown.stop_requested() and return. SIGQUIT, or SIGTERM with
-        # REMAP_SIGTERM=SIGQUIT, is the soft one: this long, then what still runs is cancelled and its message put back.
+        # SIGQUIT, or SIGTERM with REMAP_SIGTERM=SIGQUIT: this long, then what still runs is cancelled and its message put back.
         "worker_soft_shutdown_timeout": 10.0,
         # Children are replaced before a slow leak matters.
         "worker_max_tasks_per_child": 1000,

@@ -1,8 +1,4 @@
-"""Print what a command has found: JSON for programs; lines and tables for people, in which no data reaches the terminal raw.
-
-Data comes from rows, providers, workers, files and messages, so anybody may have written it. It is never markup, and signs
-that a terminal obeys are shown as escapes.
-"""
+"""Print what a command has found: JSON for programs; lines and tables for people, in which no data reaches the terminal raw."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

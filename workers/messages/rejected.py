@@ -1,8 +1,4 @@
-"""The messages that no worker can run: the newest are kept in Redis, whole, and all are counted.
-
-A stream, and a hash of counts by queue and defect. They are in Redis, not in MySQL: a worker's event loop depends on Redis
-alone, and a flood of bad messages must not become a flood of rows. At most MOST_KEPT x MOST_BYTES are held (16 MB).
-"""
+"""The messages that no worker can run: the newest are kept in Redis, whole, and all are counted by queue and defect."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +10,7 @@ from workers.messages.read import MOST_BYTES, RefusedError
 
 KEPT = "chat-workers:messages:rejected"
 COUNTS = "chat-workers:messages:rejected-counts"
-MOST_KEPT = 500
+MOST_KEPT = 500  # of MOST_BYTES at most: 16 MB
 # Of a message that is longer than any can be; enough to see whose it is.
 SHOWN_BYTES = 1024
 

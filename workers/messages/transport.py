@@ -1,7 +1,6 @@
 """kombu's Redis transport with the reader in it: each element is read and written anew between Redis and Celery.
 
-Everything else is kombu's: BRPOP, priorities, `unacked`, the visibility timeout. For kombu, a refused element is a BRPOP that
-timed out. Only workers.app uses it; producers need nothing of it. Read against kombu 5.7, see docs/decisions/messages.md.
+Read against kombu 5.7, see docs/decisions/messages.md.
 """
 
 from collections.abc import Iterator
