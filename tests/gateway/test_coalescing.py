@@ -8,8 +8,7 @@ from threading import Event
 
 import pytest
 
-from workers.gateway.broker import NotPublishedError, Published
-from workers.gateway.nudges import WINDOW_SECONDS, Nudges
+from workers.gateway.broker import WINDOW_SECONDS, NotPublishedError, Nudges, Published
 
 from .conftest import Gateway, Queue
 
