@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
@@ -19,7 +19,6 @@ from tasks import pause as pausing
 from tasks.audit import who
 from tasks.backups import folder, ledger, restore, rotate, verify
 from tasks.backups.errors import BackupError
-from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Manifest
 from tasks.backups.run import TIERS, Backups
@@ -173,20 +172,10 @@ def restore_command(
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
         click.confirm("Replace them?", abort=True, err=True)
-    made: list[Manifest] = []
     try:
-        with ExitStack() as bars:
-
-            def loading(manifest: Manifest) -> Tick:
-                made.append(manifest)
-                bars.close()
-                return bars.enter_context(bytes_done(f"restoring into {schema}", manifest.bytes))
-
-            tick = bars.enter_context(bytes_done("reading the backup", None))
+        with bytes_done(f"restoring into {schema}", None) as tick:
             pause = pausing.held(target, who(), f"the restore of {name}") if live else None
-            run = backups.restore(
-                found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause, loading=loading
-            )
+            run, made = backups.restore(found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause)
     except (BackupError, KeyboardInterrupt):
         with suppress(DBAPIError):
             if live and pausing.RESTORE in pausing.paused(target):
@@ -198,7 +187,7 @@ def restore_command(
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
-    emit(result, [done, "Left to do:", *_left_to_do(made[0], orphans, live=live, ready=ready)])
+    emit(result, [done, "Left to do:", *_left_to_do(made, orphans, live=live, ready=ready)])
     _warn(run.ignored)
 
 
