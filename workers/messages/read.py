@@ -98,7 +98,7 @@ def read(message: Mapping[str, Any], queue: str, app: Celery[Any]) -> Call:
     asked = {**body, **headers} if isinstance(body, dict) else headers
     task = _task(asked.get("task"), queue, app)
     args, kwargs = _arguments(task, body)
-    eta, restored, retries = _moment(asked.get("eta")), _count(headers.get(RESTORED)), _count(asked.get("retries"))
+    eta, restored, retries = _moment(asked.get("eta")), count(headers.get(RESTORED)), count(asked.get("retries"))
     if eta and eta > datetime.now(UTC):
         raise RefusedError("eta")
     if restored > MOST_RESTORED:
@@ -212,5 +212,6 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
+    """Return a number of times; 0 for anything else."""
     return value if type(value) is int and value > 0 else 0

@@ -5,11 +5,9 @@ Read against kombu 5.7, see docs/decisions/messages.md.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
-import orjson
 import structlog
 from celery import current_app
 from celery.app.amqp import AMQP
@@ -17,12 +15,12 @@ from celery.app.utils import filter_hidden_settings
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from tasks.jobs import QUEUES
 from workers.limits import Buckets
 from workers.messages import control, rejected
-from workers.messages.read import RESTORED, RefusedError, load, part, read, write
+from workers.messages.read import RESTORED, RefusedError, count, load, part, read, write
 
 log = structlog.get_logger(__name__)
 
@@ -44,44 +42,13 @@ class QoS(kombu_redis.QoS):
     """How messages of dead workers, which lie in `unacked`, are put back."""
 
     def restore_by_tag(self: Any, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put one message back on its queue, as kombu does; one that none can run is kept aside, in the same transaction."""
-        refusals: list[tuple[str, RefusedError, int]] = []
-
-        def restore(pipeline: Any) -> None:
-            refusals.clear()
-            raw = pipeline.hget(self.unacked_key, tag)
-            pipeline.multi()
-            self._remove_from_indices(tag, pipeline)
-            if raw is None:
-                return
-            queue = BROKER
-            try:
-                message, exchange, queue = _entry(raw)
-                if queue in QUEUES or RESTORED in part(message, "headers"):
-                    call = read(message, queue, current_app)
-                    again = write(replace(call, restored=call.restored + 1), queue, current_app)
-                    (pipeline.lpush if leftmost else pipeline.rpush)(queue, again)
-                else:  # another app's messages are its own business
-                    self.channel._do_restore_message(message, exchange, queue, pipeline, leftmost)
-            except RefusedError as refused:
-                rejected.keep(pipeline, queue, raw, refused)
-                refusals.append((queue, refused, len(raw)))
-
-        with self.channel.conn_or_acquire(client) as connected:
-            connected.transaction(restore, self.unacked_key)
-        for refusal in refusals:
-            log_refusal(*refusal, "a message in `unacked` was refused and is kept aside")
-
-
-def _entry(raw: bytes) -> tuple[dict[str, Any], str, str]:
-    """Return message, exchange and routing key of an entry of `unacked`. Raise RefusedError if it is none."""
-    try:
-        message, exchange, queue = orjson.loads(raw)
-    except (TypeError, ValueError):
-        message, exchange, queue = None, None, None
-    if not (isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str) and (exchange or queue)):
-        raise RefusedError("json", "what lay in `unacked` is not [message, exchange, routing key]")
-    return message, exchange, queue
+        """Put one message back as kombu does. What is none is kept aside: kombu would come no further than that."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except (AttributeError, TypeError, ValueError, DataError):
+            refused = RefusedError("json", "what lay in `unacked` is not [message, exchange, routing key]")
+            self.channel._refuse(BROKER, self.channel._asking.hget(self.unacked_key, tag) or b"", refused)
+            self._remove_from_indices(tag).execute()
 
 
 class _Reading:
@@ -96,6 +63,13 @@ class _Reading:
         """
         options: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         return {**options, "retry_on_timeout": options["retry_on_timeout"] and not asynchronous}
+
+    def _do_restore_message(self: Any, message: Any, exchange: Any, queue: Any, *options: Any) -> None:
+        """Put a message back as kombu does, and count that in its header: the reader refuses one that came back too often."""
+        headers = part(message, "headers")
+        if queue in QUEUES or RESTORED in headers:  # another app's messages are its own business
+            message["headers"] = {**headers, RESTORED: count(headers.get(RESTORED)) + 1}
+        super()._do_restore_message(message, exchange, queue, *options)  # type: ignore[misc]
 
     @cached_property
     def client(self: Any) -> Redis:
