@@ -125,6 +125,16 @@ def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *,
     return done
 
 
+def check_finished(target: Engine) -> None:
+    """Raise BackupError if a restore into the target has begun and is not done: what it holds is no backup."""
+    with target.connect() as connection:
+        if PROGRESS in connection.execute(PRESENT).scalars().all():
+            raise BackupError(
+                f"{target.url.database} is in the middle of an unfinished restore: run that again, and then this. Or if it is"
+                f" given up and the tables are whole: DROP TABLE {PROGRESS}"
+            )
+
+
 def finish(target: Engine) -> None:
     """Forget how far a restore has come, for it is done."""
     with target.begin() as connection:

@@ -75,6 +75,7 @@ class Backups:
             last = max((at for at in made if at <= now), default=None)  # one that is dated later decides nothing
             if force or last is None or last < self._due(parse_age(self.settings.backup_every)):
                 ping(self.settings, run.job, "/start")
+                restore.check_finished(self.engine)
                 backup = dump.dump(self.engine, into, known[0] if known else None, tick, self.iterations)
                 _enter(run, backup)
         return self._shipped("daily", run, tick)

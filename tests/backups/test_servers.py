@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from db.engine import create_engine
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from devstack.stack import Stack
-from tasks.backups import dump, folder, restore, verify
+from tasks.backups import dump, folder, ledger, restore, verify
 from tasks.backups.client import DUMPERS, SHELLS, find_client, running, server_family
 from tasks.backups.errors import BackupError
 from tasks.backups.run import Backups
@@ -150,23 +150,43 @@ def test_a_restored_table_that_was_written_to_meanwhile_is_restored_again(backup
     assert checksums(other) == checksums(backups.engine)
 
 
-def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: Engine, tmp_path: Path) -> None:
-    """It waits for someone who holds its note of the second table, and is killed meanwhile."""
-    made = folder.load(backups.folder, backups.daily(quiet).artefact)
-    command = [sys.executable, "-c", "from workers.cli import main; main()", "backups", "restore", made.name, "--yes", "--push"]
+@contextmanager
+def killed(backups: Backups, name: str, target: Engine, log: Path, *options: str) -> Iterator[Process]:
+    """Kill a restore behind the first table, while it waits for who holds its note of the second; it may be started again."""
+    made = folder.load(backups.folder, name)
+    command = [sys.executable, "-c", "from workers.cli import main; main()", "backups", "restore", name, "--yes", "--push"]
     own = {"BACKUP_DIR": str(backups.folder), "BACKUP_PASSPHRASE_FILE": str(backups.settings.backup_passphrase_file)}
-    restoring = Process([*command, "--into", str(other.url.database)], {**os.environ, **own}, tmp_path / "log")
-    with other.connect() as holder:
+    restoring = Process([*command, *options], {**os.environ, **own}, log)
+    with target.connect() as holder:
         holder.execute(restore.MAKE_PROGRESS)
-        note = restore.NOTE.format(made.signed.manifest.sha256, "messages").partition(";")[0]
-        holder.execute(text(note))
+        holder.execute(text(restore.NOTE.format(made.signed.manifest.sha256, "messages").partition(";")[0]))
         restoring.start()
-        restoring.wait_until(lambda: restored(other) == ["conversations"], "the first table was restored")
+        restoring.wait_until(lambda: restored(target) == ["conversations"], "the first table was restored")
         restoring.send(signal.SIGKILL)
         restoring.wait()
+        yield restoring
+
+
+def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: Engine, tmp_path: Path) -> None:
+    name = backups.daily(quiet).artefact
+    with killed(backups, name, other, tmp_path / "log", "--into", str(other.url.database)) as restoring:
+        pass
     assert restoring.start().wait(60) == 0, restoring.lines
     assert "it went on where an earlier one stopped, which had restored conversations" in restoring.lines
     assert checksums(other) == checksums(backups.engine)
+
+
+def test_a_half_restored_schema_is_not_dumped_until_the_restore_is_done(backups: Backups, tmp_path: Path) -> None:
+    name = backups.daily(quiet).artefact
+    kept = folder.names(backups.folder, "daily")
+    refused = pytest.raises(BackupError, match=r"unfinished restore: run that again.*DROP TABLE worker_restore_progress")
+    with killed(backups, name, backups.engine, tmp_path / "log") as restoring, refused:
+        backups.daily(quiet, force=True)
+    assert folder.names(backups.folder, "daily") == kept
+    run = ledger.last_runs(backups.engine)["daily", ""]
+    assert run.tried > run.done
+    assert restoring.start().wait(60) == 0, restoring.lines
+    assert backups.daily(quiet, force=True).rows == folder.load(backups.folder, name).signed.manifest.rows
 
 
 def restored(target: Engine) -> list[str]:
