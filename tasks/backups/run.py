@@ -130,7 +130,8 @@ class Backups:
     def ship(self, tier: str, tick: Tick) -> Run:
         """Ship the dumps, each sealed, or the archives that are newer than the newest in the bucket, oldest first; then rotate.
 
-        The first time it is the newest alone. One whose name is taken keeps no other from being shipped.
+        Of its day those that are not there are shipped, too, for the clock may have been ahead. The first time it is the newest
+        alone. One whose name is taken keeps no other from being shipped.
         """
         known, bucket, names = self.passphrases, self._needed_bucket(), dict[str, Backup]()
         with self._working(Run("ship", tier)) as (run, into):
@@ -139,12 +140,21 @@ class Backups:
             fitting, run.ignored = rotate.fitting(there, today)
             genuine, false = rotate.genuine(bucket, fitting, 1, known)
             run.ignored += false
-            for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
-                names[seal.name_of(backup)] = backup
             last = genuine[-1].name if genuine else ""
+            held = {archive.name: archive for archive in there if last and archive.committed and archive.name <= last}
             # Where so many are false that the last is not found, what is there by its name is passed over.
             passed = {archive.name for archive in there if rotate.gave_up(bucket, false) and not genuine}
-            if owed := sorted(name for name in names if name > last and name not in passed):
+            passed |= {name for of_tier, name in ledger.shipped(self.engine) if of_tier == tier} & {*held}
+            for backup in folder.whole(into, "daily" if tier == "daily" else "weekly", today):
+                name = seal.name_of(backup)
+                if last and backup.day < folder.day_of(last):
+                    break
+                if name in held and name not in passed and _is_anothers(bucket, held[name], backup, known):
+                    name = seal.name_of(backup, timed=True)
+                    if name in held:
+                        run.ignored.append(f"{held[name]} is another than this host's, which is not shipped")
+                names[name] = backup
+            if owed := sorted(name for name in names if name not in held and name not in passed):
                 ping(self.settings, run.job, "/start")
             taken = []
             for name in owed if there else owed[-1:]:
@@ -318,6 +328,14 @@ class Backups:
             into = self.folder
             with folder.locked(into):
                 yield run, into
+
+
+def _is_anothers(bucket: Bucket, there: Shipped, backup: Backup, known: list[bytes]) -> bool:
+    """Return whether what is `there` under a backup's name is genuine, and not of it: of a host that was lost that day."""
+    with suppress(BackupError):
+        made = bucket.manifest(there, known)[0].manifest
+        return backup.signed.manifest.sha256 not in {made.sha256, *(member.sha256 for member in made.members)}
+    return False
 
 
 def _enter(run: Run, backup: Backup) -> None:

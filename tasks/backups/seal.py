@@ -91,12 +91,15 @@ def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Ti
     return folder.load(into, name)
 
 
-def name_of(backup: Backup) -> str:
-    """Return the name under which a backup leaves the host: an archive's own, or that of the archive of a dump."""
+def name_of(backup: Backup, *, timed: bool = False) -> str:
+    """Return the name under which a backup leaves the host: an archive's own, or that of the archive of a dump, maybe with its
+    time.
+    """
     if backup.signed.manifest.kind != "daily":
         return backup.name
     (start, end), (start_of_day, end_of_day) = folder.FORMS["daily"], folder.FORMS["day"]
-    return start_of_day + backup.name.removeprefix(start).removesuffix(end) + end_of_day
+    moment = backup.name.removeprefix(start).removesuffix(end)
+    return start_of_day + (f"{backup.signed.manifest.created_at:%Y%m%d_%H%M%S}" if timed else moment) + end_of_day
 
 
 def part_bytes(size: int) -> int:

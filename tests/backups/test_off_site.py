@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -77,6 +78,46 @@ def test_the_first_time_the_newest_alone_is_shipped(shipping: Backups) -> None:
     names = [older(shipping, days) for days in (3, 2, 1)]
     shipping.ship("daily", quiet)
     assert shipped(shipping) == names[-1:]
+
+
+def test_the_dumps_of_hours_before_one_that_a_wrong_clock_made_are_shipped(shipping: Backups) -> None:
+    day = dump.today(shipping.engine) - timedelta(days=1)
+    for hours in ((10,), (10, 22), (10, 22, 12), (10, 22, 12, 13)):  # the clock was ten hours ahead once
+        put(shipping.folder, f"backup_chat_{day:%Y%m%d}_{hours[-1]}0000.sql.zst", signed=True)
+        shipping.ship("daily", quiet)
+        assert shipped(shipping) == [f"daily/backup_chat_day_{day:%Y%m%d}_{hour}0000.tar.enc" for hour in sorted(hours)]
+
+
+def test_the_first_dump_after_a_host_was_lost_is_shipped_beside_that_of_the_same_day(shipping: Backups, other: Engine) -> None:
+    shipping.daily(quiet)
+    first = shipped(shipping)
+    for path in shipping.folder.iterdir():
+        path.unlink()
+    with shipping.engine.begin() as connection:
+        connection.execute(text("DELETE FROM worker_backup_runs"))
+        connection.execute(text("UPDATE messages SET message_text = 'since then'"))
+    made = shipping.daily(quiet)
+    assert made.artefact.count("_") == 2, "it has the name of the first"
+    beside = shipped(shipping)
+    assert beside[0] == first[0]
+    assert re.fullmatch(rf"{first[0].removesuffix('.tar.enc')}_\d{{6}}\.tar\.enc", beside[1])
+    shipping.ship("daily", quiet)
+    assert shipped(shipping) == beside, "it is shipped once"
+    shipping.restore(shipping.find(beside[1]), other, CHAT_TABLES, quiet)
+    assert checksums(other)["messages"] == checksums(shipping.engine)["messages"]
+
+
+def test_an_archive_of_a_week_that_another_host_has_shipped_under_its_name_is_said_to_stay(shipping: Backups) -> None:
+    shipping.daily(quiet)
+    shipping.weekly(quiet)
+    there = shipped(shipping)
+    for path in shipping.folder.glob("backup_chat_week_*"):
+        path.unlink()
+    with shipping.engine.begin() as connection:
+        connection.execute(text("DELETE FROM worker_backup_runs"))
+    run = shipping.weekly(quiet, force=True)
+    assert f"weekly/{run.artefact} is another than this host's, which is not shipped" in run.ignored
+    assert shipped(shipping) == there
 
 
 def test_what_is_not_genuine_in_the_bucket_keeps_no_dump_from_being_shipped(shipping: Backups, stack: Stack) -> None:
