@@ -113,7 +113,7 @@ def load(target: Engine, backup: Backup, tick: Tick, tables: Collection[str], *,
     if done:  # and perhaps written to since
         found, _ = dump.tables_in(target, lambda _: tick(0), done)
         held = contents(backup, lambda _: tick(0), digests=True)
-        done = [name for name in done if found[name].equals(held[name])]
+        done = [name for name in done if found[name].equals(held[name], triggers=triggers)]
     text = only_tables(plain(backup, tick), {*tables} - {*done}, triggers=triggers)
     try:
         load_text(target, client, _noting(text, sha256), backup.name)

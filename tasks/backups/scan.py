@@ -6,7 +6,7 @@ https://mariadb.com/kb/en/mariadb-dump/, https://dev.mysql.com/doc/refman/8.4/en
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from typing import Any, Self
@@ -70,14 +70,19 @@ FOOTER = b"\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */"
 
 @dataclass(slots=True)
 class TableScan:
-    """What was seen of one table. The digest is over its INSERT statements as written, if digests are asked for."""
+    """What was seen of one table. The digests, if asked for, are over its INSERT statements and the heads of its triggers.
+
+    As written; of a trigger's body a client that restores it leaves out the comments.
+    """
 
     rows: int = 0
-    digest: Any = field(default_factory=sha256)
+    digest: Any = None
+    triggers: Any = None
 
-    def equals(self, other: Self) -> bool:
-        """Return whether both tables have the same text, by their digests."""
-        return bool(self.digest.digest() == other.digest.digest())
+    def equals(self, other: Self, *, triggers: bool = False) -> bool:
+        """Return whether both tables have the same rows, and perhaps triggers, by their digests."""
+        same = bool(self.digest.digest() == other.digest.digest())
+        return same and (not triggers or bool(self.triggers.digest() == other.triggers.digest()))
 
 
 LONGEST_STATEMENT = 256 << 20
@@ -145,6 +150,7 @@ class DumpScan:
 
     def __init__(self, *, digests: bool = False) -> None:
         self._digests = digests
+        self._last = TableScan()
         self.tables: dict[str, TableScan] = {}
         self.bytes = 0
         self.place: tuple[str, int] | None = None
@@ -171,9 +177,12 @@ class DumpScan:
             insert = INSERT.match(statement)
             named = insert or CREATE.match(statement)
             if named and (name := named["table"].decode(errors="replace")) in DUMPED_TABLES:
-                table = self.tables.setdefault(name, TableScan())
+                new = TableScan(0, sha256(), sha256()) if self._digests else TableScan()
+                self._last = self.tables.setdefault(name, new)
                 if insert:
-                    self._count(statement, *insert.span("values"), table)
+                    self._count(statement, *insert.span("values"), self._last)
+            elif self._last.triggers and statement.startswith(DELIMITER + b";\n"):
+                self._last.triggers.update(statement.partition(b"FOR EACH ROW")[0])
             elif place := PLACE.search(statement):
                 self.place = self.place or (place[1].decode(errors="replace"), int(place[2]))
             elif gtid := GTID.search(statement):

@@ -76,6 +76,13 @@ def test_the_digest_does_not_depend_on_how_the_stream_was_cut(text: bytes) -> No
     assert len({scanned(text, size).tables["messages"].digest.digest() for size in SIZES}) == 1
 
 
+def test_tables_that_were_read_without_digests_equal_none() -> None:
+    scan = DumpScan()
+    scan.feed(MARIADB)
+    with pytest.raises(AttributeError):
+        scan.tables["messages"].equals(scan.tables["messages"])
+
+
 def test_a_changed_value_changes_the_digest() -> None:
     changed = MARIADB.replace(b"it\\'s", b"it\\'z")
     assert scanned(changed, 64).tables["messages"].digest.digest() != scanned(MARIADB, 64).tables["messages"].digest.digest()

@@ -115,12 +115,12 @@ def definition(engine: Engine) -> str:
         return str(connection.execute(text("SHOW CREATE TABLE conversations")).one()[1])
 
 
-def stopped(backups: Backups, name: str, other: Engine) -> None:
+def stopped(backups: Backups, name: str, other: Engine, *, triggers: bool = True) -> None:
     """Begin a restore that stops behind the messages."""
     with other.begin() as connection:
         connection.execute(text("CREATE VIEW message_reads AS SELECT 1 AS id"))
     with pytest.raises(BackupError, match="restored: conversations, messages"):
-        backups.restore(backups.find(name), other, CHAT_TABLES, quiet)
+        backups.restore(backups.find(name), other, CHAT_TABLES, quiet, triggers=triggers)
     with other.begin() as connection:
         connection.execute(text("DROP VIEW message_reads"))
 
@@ -165,6 +165,25 @@ def killed(backups: Backups, name: str, target: Engine, log: Path, *options: str
         restoring.send(signal.SIGKILL)
         restoring.wait()
         yield restoring
+
+
+@pytest.mark.parametrize("triggers", ["left out", "dropped since", "there"])
+def test_a_restore_goes_on_behind_a_table_only_if_its_triggers_are_there(
+    backups: Backups, other: Engine, triggers: str
+) -> None:
+    with backups.engine.connect() as connection:
+        connection.exec_driver_sql(TRIGGER)
+        try:
+            name = backups.daily(quiet).artefact
+        finally:
+            connection.exec_driver_sql("DROP TRIGGER shout")
+    stopped(backups, name, other, triggers=triggers != "left out")
+    with other.connect() as connection:
+        connection.execute(text("DROP TRIGGER IF EXISTS shout" if triggers == "dropped since" else "SELECT 1"))
+        run, _ = backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True)
+        assert ("conversations, messages" in run.ignored[0]) == (triggers == "there")
+        assert [row[0] for row in connection.execute(text("SHOW TRIGGERS"))] == ["shout"]
+    assert checksums(other) == checksums(backups.engine)
 
 
 def test_a_restore_that_was_killed_goes_on_by_itself(backups: Backups, other: Engine, tmp_path: Path) -> None:
