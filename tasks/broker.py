@@ -3,7 +3,10 @@
 from functools import cache
 from typing import Any
 
+import redis
 from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from settings import Settings, get_settings, parse_broker
@@ -35,6 +38,8 @@ def client(settings: Settings, *, seconds: float = CLIENT_SECONDS, decode: bool 
         "db": broker.database,
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
+        # As redis-py's own, which would also ask a Redis that hangs ten times over.
+        "retry": Retry(ExponentialWithJitterBackoff(cap=1, base=0.01), 10, (redis.ConnectionError,)),
         "decode_responses": decode,
     }
     if broker.scheme != "sentinel":

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from tasks import broker
 from workers.doctor.report import Answer, Host, ok, wrong
@@ -22,7 +20,6 @@ def redis(host: Host) -> Iterator[Answer]:
     """Look at CELERY_BROKER_URL, by INFO: CONFIG is often forbidden."""
     try:
         with broker.client(host.settings, decode=False) as client:
-            client.set_retry(Retry(NoBackoff(), 0))  # its own ten times over would let one that hangs take a minute
             info: dict[str, Any] = client.info()
             if tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) < OLDEST:
                 yield wrong(f"it is {server(info)}; upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer")
