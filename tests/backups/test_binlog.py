@@ -4,19 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from db.create import create_shared_schema
 from db.engine import create_engine
 from db.migrate import migrate
 from db.models import CHAT_TABLES
 from devstack.chat import load_chat
+from devstack.mysql import MySQL
 from devstack.stack import Stack
 from tasks.backups import folder
 from tasks.backups.client import server_family
 from tasks.backups.run import Backups
 from tests.backups.conftest import checksums, logging, quiet, replay
 from tests.processes import wait_until
+
+FOREVER = "2038-01-01 00:00:00"
 
 
 @pytest.fixture(scope="module")
@@ -75,54 +78,83 @@ def place(stack: Stack, *, mysql: bool) -> tuple[str, int]:
 def test_the_printed_blocks_go_on_from_a_restored_dump_to_a_given_second(
     logged: Stack, backups: Backups, tmp_path: Path
 ) -> None:
+    made, name = dumped(logged, backups)
+    execute(
+        made.engine,
+        "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 1, 'said since')",
+        "INSERT INTO message_reads (message_id, conversation_id, reader_id) SELECT MAX(id), 1, 2 FROM messages",
+        "UPDATE chat_notifications SET delivery_status = 'SENT', is_sent = 1 ORDER BY id LIMIT 10",
+        "DELETE FROM chat_notifications ORDER BY id DESC LIMIT 5",
+    )
+    wanted, stop = checksums(made.engine), next_second(made.engine)
+    execute(made.engine, "DELETE FROM message_reads", "DELETE FROM chat_notifications")
+
+    assert gone_on(logged, made, name, "test_target", tmp_path, stop) == wanted
+
+
+def test_a_rehearsal_leaves_the_binary_log_fit_for_the_next(logged: Stack, backups: Backups, tmp_path: Path) -> None:
+    """On the server that keeps the log: it has the rehearsal too, and what an administrator logged with a GTID of before."""
+    made, name = dumped(logged, backups)
+    change = "DELETE FROM chat_notifications ORDER BY id DESC LIMIT 5"
+    execute(made.engine, change)
+    wanted, stop = checksums(made.engine), next_second(made.engine)
+    assert gone_on(logged, made, name, "test_first", tmp_path, stop) == wanted
+    if not is_mysql(logged):
+        with logged.mariadb.root() as cursor:
+            cursor.execute("SET SESSION gtid_seq_no = 1")
+            cursor.execute("CREATE TABLE test_source.elsewhere (id INT)")
+            cursor.execute("SET GLOBAL gtid_strict_mode = 1")
+    execute(made.engine, change)
+    assert gone_on(logged, made, name, "test_second", tmp_path, FOREVER) == checksums(made.engine)
+
+
+def dumped(logged: Stack, backups: Backups) -> tuple[Backups, str]:
+    """Return the backups of a small chat on the server that keeps a log, and the name of its dump."""
     source = create_engine(logged.mariadb.create_database("test_source"))
-    mysql = server_family(source) == "MySQL"
     create_shared_schema(source)
     migrate(source)
     with logged.mariadb.root() as cursor:
-        if mysql:
+        if is_mysql(logged):
             cursor.execute("GRANT REPLICATION CLIENT ON *.* TO chat_workers@'127.0.0.1'")
+        else:
+            cursor.execute("SET GLOBAL gtid_strict_mode = 0")
     with source.begin() as connection:
         load_chat(connection, users=20, conversations=20, notifications=50)
     made = Backups(source, backups.settings, backups.iterations)
-    name = made.daily(quiet, force=True).artefact
-    binlog = folder.load(made.folder, name).signed.manifest.binlog
-    assert binlog
-    with source.begin() as connection:
-        for statement in (
-            "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 1, 'said since')",
-            "INSERT INTO message_reads (message_id, conversation_id, reader_id) SELECT MAX(id), 1, 2 FROM messages",
-            "UPDATE chat_notifications SET delivery_status = 'SENT', is_sent = 1 ORDER BY id LIMIT 10",
-            "DELETE FROM chat_notifications ORDER BY id DESC LIMIT 5",
-        ):
+    return made, made.daily(quiet, force=True).artefact
+
+
+def execute(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
             connection.execute(text(statement))
-    wanted = checksums(source)
-    with source.connect() as connection:
+
+
+def next_second(engine: Engine) -> str:
+    """Return the second after the next, in UTC, when it is over."""
+    with engine.connect() as connection:
         stop = connection.execute(text("SELECT UTC_TIMESTAMP() + INTERVAL 1 SECOND")).scalar_one()
         wait_until(
             lambda: connection.execute(text("SELECT UTC_TIMESTAMP() > :stop"), {"stop": stop}).scalar() == 1, "it is later"
         )
-    with source.begin() as connection:
-        connection.execute(text("DELETE FROM message_reads"))
-        connection.execute(text("DELETE FROM chat_notifications"))
+    return str(stop)
 
-    target = create_engine(logged.mariadb.create_database("test_target"))
+
+def gone_on(logged: Stack, made: Backups, name: str, database: str, work: Path, stop: str) -> dict[str, int]:
+    """Restore a dump beside its parents, go on from it with the printed block, and return what is there then."""
+    target = create_engine(logged.mariadb.create_database(database))
     create_shared_schema(target)
     migrate(target)
-    with target.begin() as connection:  # their owner's backup
-        for parent in ("users", "shipments", "bids"):
-            connection.execute(text(f"INSERT INTO {parent} SELECT * FROM test_source.{parent}"))
+    execute(target, *(f"INSERT INTO {table} SELECT * FROM test_source.{table}" for table in ("shipments", "users", "bids")))
     made.restore(made.find(name), target, CHAT_TABLES, quiet, push=True)
-    assert checksums(target) != wanted
-    replay(
-        logged,
-        [logged.mariadb._tables / binlog.file],
-        binlog,
-        tmp_path,
-        FROM="test_source",
-        DATABASE="test_target",
-        STOP=str(stop),
-    )
-    assert checksums(target) == wanted
-    source.dispose()
+    binlog = folder.load(made.folder, name).signed.manifest.binlog
+    assert binlog
+    logs = [logged.mariadb._tables / binlog.file]
+    replay(logged, logs, binlog, work, FROM="test_source", DATABASE=database, STOP=stop)
+    found = checksums(target)
     target.dispose()
+    return found
+
+
+def is_mysql(logged: Stack) -> bool:
+    return isinstance(logged.mariadb, MySQL)
