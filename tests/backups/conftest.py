@@ -99,6 +99,7 @@ def replay(target: Stack, logs: list[Path], place: Binlog, work: Path, **variabl
     (work / "my.cnf").write_text(f"[client]\nuser=root\npassword={server._root_password}\nsocket={server.socket}\n")
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text().partition("## To the second")[2], re.DOTALL)
     mysql = isinstance(server, MySQL)
+    variables = {"PARENTS": "users shipments bids"} | variables
     variables |= {
         "BINLOGS": " ".join(map(str, logs)),
         "POSITION": str(place.position),

@@ -19,6 +19,8 @@ from tasks.backups.run import Backups
 from tests.backups.conftest import checksums, logging, quiet, replay
 from tests.processes import wait_until
 
+PARENTS = ("users", "shipments", "bids")
+HEARD = "CREATE TABLE heard (what TEXT)"  # by a trigger
 FOREVER = "2038-01-01 00:00:00"
 
 
@@ -79,6 +81,11 @@ def test_the_printed_blocks_go_on_from_a_restored_dump_to_a_given_second(
     logged: Stack, backups: Backups, tmp_path: Path
 ) -> None:
     made, name = dumped(logged, backups)
+    with logged.mariadb.root() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER test_source.hears AFTER INSERT ON test_source.messages FOR EACH ROW"
+            " INSERT INTO test_source.heard VALUES (NEW.message_id)"
+        )
     execute(
         made.engine,
         "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 1, 'said since')",
@@ -108,6 +115,32 @@ def test_a_rehearsal_leaves_the_binary_log_fit_for_the_next(logged: Stack, backu
     assert gone_on(logged, made, name, "test_second", tmp_path, FOREVER) == checksums(made.engine)
 
 
+def test_who_signed_up_since_the_dump_comes_back_by_the_log_or_with_the_parents(
+    logged: Stack, backups: Backups, tmp_path: Path
+) -> None:
+    made, name = dumped(logged, backups)
+    logged.mariadb.create_database("test_parents")
+    with logged.mariadb.root() as cursor:
+        for table in PARENTS:
+            cursor.execute(f"CREATE TABLE test_parents.{table} AS SELECT * FROM test_source.{table}")
+    execute(
+        made.engine,
+        "INSERT INTO users (id, first_name) VALUES (900, 'new')",
+        "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 900, 'I am new')",
+        "UPDATE users SET first_name = 'newer' WHERE id = 900",
+    )
+    wanted, stop = checksums(made.engine), next_second(made.engine)
+    owner = {"test_parents": " ".join(PARENTS), "test_source": ""}
+    if not is_mysql(logged):
+        with pytest.raises(AssertionError, match="ERROR 1452"):
+            gone_on(logged, made, name, "test_target", tmp_path, stop, "test_parents", PARENTS="")
+    for parents_of, parents in owner.items():
+        assert gone_on(logged, made, name, "test_target", tmp_path, stop, parents_of, PARENTS=parents) == wanted
+        with logged.mariadb.root() as cursor:
+            cursor.execute("SELECT first_name FROM test_target.users WHERE id = 900")
+            assert cursor.fetchall() == (("newer",),)
+
+
 def dumped(logged: Stack, backups: Backups) -> tuple[Backups, str]:
     """Return the backups of a small chat on the server that keeps a log, and the name of its dump."""
     source = create_engine(logged.mariadb.create_database("test_source"))
@@ -118,6 +151,7 @@ def dumped(logged: Stack, backups: Backups) -> tuple[Backups, str]:
             cursor.execute("GRANT REPLICATION CLIENT ON *.* TO chat_workers@'127.0.0.1'")
         else:
             cursor.execute("SET GLOBAL gtid_strict_mode = 0")
+    execute(source, HEARD)
     with source.begin() as connection:
         load_chat(connection, users=20, conversations=20, notifications=50)
     made = Backups(source, backups.settings, backups.iterations)
@@ -140,17 +174,19 @@ def next_second(engine: Engine) -> str:
     return str(stop)
 
 
-def gone_on(logged: Stack, made: Backups, name: str, database: str, work: Path, stop: str) -> dict[str, int]:
+def gone_on(
+    logged: Stack, made: Backups, name: str, database: str, work: Path, stop: str, parents_of: str = "test_source", **more: str
+) -> dict[str, int]:
     """Restore a dump beside its parents, go on from it with the printed block, and return what is there then."""
     target = create_engine(logged.mariadb.create_database(database))
     create_shared_schema(target)
     migrate(target)
-    execute(target, *(f"INSERT INTO {table} SELECT * FROM test_source.{table}" for table in ("shipments", "users", "bids")))
+    execute(target, HEARD, *(f"INSERT INTO {table} SELECT * FROM {parents_of}.{table}" for table in PARENTS))
     made.restore(made.find(name), target, CHAT_TABLES, quiet, push=True)
     binlog = folder.load(made.folder, name).signed.manifest.binlog
     assert binlog
     logs = [logged.mariadb._tables / binlog.file]
-    replay(logged, logs, binlog, work, FROM="test_source", DATABASE=database, STOP=stop)
+    replay(logged, logs, binlog, work, FROM="test_source", DATABASE=database, STOP=stop, **more)
     found = checksums(target)
     target.dispose()
     return found
