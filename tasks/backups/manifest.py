@@ -84,6 +84,7 @@ class Manifest(_Strict):
     client: str = ""
     tables: dict[str, Table] = {}
     binlog: Binlog | None = None
+    """Of an archive, that of its newest dump, as the server is."""
     members: tuple[Member, ...] = ()
     parts_sha256: str = ""
     """S3's checksum of an archive that is uploaded in parts (`parts`); empty in those made before it was kept."""

@@ -84,6 +84,8 @@ def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Ti
             plain_bytes=writer.plain_bytes,
             milliseconds=round((time.monotonic() - started) * 1000),
             database=dumps[-1].signed.manifest.database,
+            server=dumps[-1].signed.manifest.server,
+            binlog=dumps[-1].signed.manifest.binlog,
             members=members,
             encryption=Encryption(iterations=iterations),
         )

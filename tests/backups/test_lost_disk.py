@@ -150,11 +150,13 @@ def test_what_comes_back_when_the_disk_is_lost_under_live_traffic(
         host = {**environment, "DATABASE_URL": fresh.mariadb.url(), "BACKUP_S3_URI": bucket, "BACKUP_DIR": str(into)}
         host["BACKUP_PASSPHRASE_FILE"] = str(passphrase_file)
         (name,) = [entry["name"] for entry in json.loads(run("list", "--json", **host))["backups"]]
-        said = run("restore", name, **host)
+        said = run("show", name, **host)
+        restored = run("restore", name, **host)
+        for variable in ("BINLOGS=", "POSITION="):
+            assert said.partition(variable)[2].split()[0] == restored.partition(variable)[2].split()[0]
         assert traffic.audit(target, before, after) > 20
 
-        _, _, place = said.partition("BINLOGS='")
-        file, position = place.partition(" ")[0], int(place.partition("POSITION=")[2].partition(" ")[0])
+        file, position = said.partition("BINLOGS=")[2].split()[0], int(said.partition("POSITION=")[2].split()[0])
         logs = [path for path in sorted(elsewhere.glob("binlog.0*")) if path.name >= file]
         replay(
             fresh,

@@ -18,6 +18,7 @@ from settings import get_settings
 from tasks import pause as pausing
 from tasks.audit import who
 from tasks.backups import folder, ledger, restore, rotate, verify
+from tasks.backups.client import SHELLS, family_of
 from tasks.backups.errors import BackupError
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Manifest
@@ -112,7 +113,9 @@ def show(name: str) -> None:
 def _shown(made: Manifest) -> Iterator[Line]:
     yield f"{made.name}: {size(made.bytes)}, made at {moment(made.created_at)} of {made.database} by {made.client or 'us'}"
     yield Table(("table", "rows"), [(table, f"{seen.rows:,}") for table, seen in made.tables.items()])
-    yield from [member.name for member in made.members] or [_goes_on(made)]
+    yield from [member.name for member in made.members]
+    if made.binlog or not made.members:  # of an archive, its newest dump's; those of earlier versions do not say
+        yield from _goes_on(made, datetime.now(UTC), f"{made.database}_restored")
 
 
 @group.command("verify")
@@ -155,7 +158,7 @@ def restore_command(
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else DUMPED_TABLES
     if unknown := [table for table in chosen if table not in DUMPED_TABLES]:
         raise click.UsageError(f"no backup has a table {', '.join(unknown)}; there are {', '.join(DUMPED_TABLES)}")
-    backups = _backups()
+    backups, began = _backups(), datetime.now(UTC)
     found = backups.find(name)
     schema = into or str(backups.engine.url.database)
     live = schema == backups.engine.url.database
@@ -187,7 +190,7 @@ def restore_command(
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
-    emit(result, [done, "Left to do:", *_left_to_do(made, orphans, live=live, ready=ready)])
+    emit(result, [done, "Left to do:", *_left_to_do(made, orphans, began, schema, live=live, ready=ready)])
     _warn(run.ignored)
 
 
@@ -216,17 +219,21 @@ def _proved(drill: Run) -> str:
     return f"{drill.artefact} ({drill.tier}) restores: {drill.rows:,} rows came back as they were, {drill.pace}; {newest}"
 
 
-def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, ready: bool) -> Iterator[str]:
-    yield f"- Its rows are those of {moment(made.created_at)}. {_goes_on(made)}"
+def _left_to_do(
+    made: Manifest, orphans: list[restore.Orphans], began: datetime, schema: str, *, live: bool, ready: bool
+) -> Iterator[str]:
     if orphans:
         parents = ", ".join(sorted({key.parent for key in orphans}))
         keys = ", ".join(f"{key.column} ({'all' if key.count is None else f'{key.count:,} rows'})" for key in orphans)
         yield (
-            f"- Bring back {parents} from their owner's backup of the same moment. Until then rows that name a missing one can"
-            f" be read, but a write to them fails with error 1452: {keys}"
+            f"- Bring back {parents} from their owner's backup of the dump's moment. Until then rows that name a missing one"
+            f" can be read, but a write to them fails with error 1452: {keys}"
         )
     if not ready:
         yield "- Make the workers' tables: chat-workers db migrate"
+    place, *variables = _goes_on(made, began, schema)
+    yield f"- Its rows are those of {moment(made.created_at)}. {place}"
+    yield from variables
     if live:
         yield "- Look whether all is well: chat-workers doctor. Then start beat, and half a minute later the API."
         yield "- Make a dump of this: chat-workers backups create daily"
@@ -234,13 +241,19 @@ def _left_to_do(made: Manifest, orphans: list[restore.Orphans], *, live: bool, r
         yield "- Look at it; without --into the same command restores the live schema."
 
 
-def _goes_on(made: Manifest) -> str:
+def _goes_on(made: Manifest, stop: datetime, database: str) -> Iterator[str]:
+    """Return the variables of docs/backups.md, to be pasted into a shell, whoever wrote them: no signature is checked."""
     if made.binlog is None or not re.fullmatch(r"[\w.][\w.-]*", made.binlog.file):  # options would stand among the files
-        return "It notes no place in the server's binary log, from which to go on."
-    # To be pasted into a shell, and as anybody may have written it: the signature was not looked at.
-    logs, database = quote(f"{made.binlog.file} …"), quote(made.database)
-    place = f"BINLOGS={logs} POSITION={made.binlog.position} FROM={database}"
-    return f"To go on to a given second see docs/backups.md, To the second: {place}"
+        yield "It notes no place in the server's binary log, from which to go on."
+        return
+    yield "To go on from it to a given second see docs/backups.md, To the second:"
+    yield f"BINLOGS={made.binlog.file}  # and those behind it, in quotes"
+    yield f"POSITION={made.binlog.position}"
+    yield f"STOP='{stop:%Y-%m-%d %H:%M:%S}'  # UTC; or an earlier one"
+    yield "PARENTS='users shipments bids'  # if they are there as they were at the dump, else ''"
+    yield f"FROM={quote(made.database)}"
+    yield f"DATABASE={quote(database)}"
+    yield f"CLIENT='{SHELLS[family_of(made.server)][0]} --defaults-extra-file=my.cnf'  # an administrator's"
 
 
 @group.command(changes=if_told)
