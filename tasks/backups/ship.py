@@ -33,6 +33,9 @@ versions of its size. Who restores looks at all of them."""
 
 UNKNOWN = {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "501", "405"}
 """What servers of other makers say to what they do not know."""
+HINTS = dict.fromkeys(UNKNOWN, "; if it knows no If-None-Match or checksums, set BACKUP_S3_PLAIN=true") | {
+    "ObjectLockConfigurationNotFoundError": "; take a bucket that was made with object lock, or unset BACKUP_S3_LOCK_DAYS"
+}
 FOLDERS: dict[str, manifest.Kind] = {"daily": "day", "weekly": "weekly"}
 """Beside the months, for what BACKUP_S3_SHIP has shipped as soon as it is made, with the kind that counts there."""
 ABSENT = {"404", "NoSuchKey", "NotFound"}
@@ -91,6 +94,7 @@ class Bucket:
 
     def try_upload(self) -> None:
         """Begin an upload, send and list a part, and abort it: nothing stays. Raise BackupError with what the server lacks."""
+        self._check_lock()
         key, part = self._key("doctor", "upload"), b"part"
         with self._asking("beginning an upload"):
             known = self._known(ChecksumAlgorithm="SHA256")
@@ -104,6 +108,12 @@ class Bucket:
         finally:
             with self._asking("aborting an upload (s3:AbortMultipartUpload)"):
                 self._s3.abort_multipart_upload(**where)
+
+    def _check_lock(self) -> None:
+        """Raise BackupError if what is to be locked cannot be, as far as this server and account can tell."""
+        if self._lock_days:
+            with self._asking("looking for its object lock", but={"AccessDenied", *UNKNOWN}):
+                self._s3.get_object_lock_configuration(Bucket=self.bucket)
 
     def _known(self, **parameters: str) -> dict[str, str]:
         """Return the parameters that this server knows."""
@@ -124,6 +134,7 @@ class Bucket:
         """
         key = self._key(month, backup.name)
         if self._holds(key, backup.signed) is None:
+            self._check_lock()
             self._upload(key, backup, tick)
             if self._holds(key, backup.signed) is None:
                 raise BackupError(f"{self._uri(key)} is not there after its upload")
@@ -386,8 +397,7 @@ class Bucket:
                 return
             if stop_requested():
                 raise StoppedError(f"the worker is stopping while {doing}") from error
-            hint = "; if it knows no If-None-Match or checksums, set BACKUP_S3_PLAIN=true" if error.code in UNKNOWN else ""
-            raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}{hint}") from error
+            raise BackupError(f"S3 ({self.uri}) failed while {doing}: {error}{HINTS.get(error.code, '')}") from error
 
 
 def _same(arrived: dict[str, Any] | None, data: bytes, checksum: str) -> str | None:

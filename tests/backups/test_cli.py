@@ -5,7 +5,9 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import boto3
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
@@ -56,6 +58,22 @@ def test_list_shows_them_and_fails_if_one_is_not_whole(run: Command, backups: Ba
     result = run("list")
     assert result.exit_code == 1
     assert f"{name} has 0 bytes where its manifest says" in result.stderr
+
+
+@pytest.mark.parametrize("days", ["0", "30"])
+def test_an_empty_list_says_what_shows_archives_behind_delete_markers(
+    run: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch, days: str
+) -> None:
+    name = f"stolen-{days}-{uuid4().hex[:12]}"
+    bucket = boto3.resource("s3", endpoint_url=stack.s3.url).create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    monkeypatch.setenv("BACKUP_S3_URI", f"s3://{name}")
+    monkeypatch.setenv("BACKUP_S3_LOCK_DAYS", days)
+    for suffix in ("", SUFFIX):
+        bucket.put_object(Key=f"daily/backup_chat_day_20260101.tar.enc{suffix}", Body=b"x")
+    bucket.objects.delete()
+    listed = run("list").stdout
+    assert ("seen only with BACKUP_S3_LOCK_DAYS" in listed) == (days == "0")
+    assert ("daily/backup_chat_day_20260101.tar.enc" in listed) == (days == "30")
 
 
 def test_runs_that_are_dated_after_now_count_as_none_and_are_named(run: Command, backups: Backups) -> None:

@@ -259,6 +259,17 @@ def test_a_bucket_whose_credentials_were_stolen_keeps_its_archives(
     assert locked.drill(quiet, tier="monthly").rows
 
 
+def test_a_bucket_that_cannot_lock_is_said_before_anything_is_put_there(locked: Backups, stack: Stack) -> None:
+    name = f"unlocked-{uuid4().hex[:12]}"
+    boto3.client("s3", endpoint_url=stack.s3.url).create_bucket(Bucket=name)
+    unlocked = replace(locked, settings=locked.settings.model_copy(update={"backup_s3_uri": f"s3://{name}/chat"}))
+    for attempt in (lambda: Bucket(unlocked.settings).try_upload(), lambda: unlocked.daily(quiet)):
+        with pytest.raises(BackupError, match="made with object lock, or unset BACKUP_S3_LOCK_DAYS"):
+            attempt()
+    assert not [*thief(unlocked, stack).object_versions.all()]
+    Bucket(locked.settings).try_upload()
+
+
 def test_what_lay_under_a_name_before_keeps_no_archive_from_being_shipped_and_restored(
     locked: Backups, other: Engine, stack: Stack, into: Path
 ) -> None:
