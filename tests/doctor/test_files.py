@@ -95,7 +95,8 @@ def test_a_bucket_that_is_not_there(ask: Ask, passphrase: Path, stack: Stack) ->
     assert sentence.endswith("run: aws s3 mb s3://no-such-bucket")
     client = boto3.client("s3")  # the program `aws` is not among those of the tests
     client.create_bucket(Bucket="no-such-bucket")
-    assert is_well(ask("bucket", **changes))
+    assert is_well(ask("bucket", **changes, backup_s3_ship="daily"))
+    assert [state for state, _ in ask("bucket", **changes)] == ["OK", "OK", "RISK"]
     client.delete_bucket(Bucket="no-such-bucket")
 
 

@@ -11,7 +11,7 @@ from workers.cli.output import as_json, emit, say
 from workers.doctor import QUESTIONS
 from workers.doctor.report import PROCESSES, Finding, Host, examine
 
-MARKS = {"OK": ("ok", "green"), "WRONG": ("WRONG", "red")}
+MARKS = {"OK": ("ok", "green"), "RISK": ("risk", "yellow"), "WRONG": ("WRONG", "red")}
 INDENT = 20
 
 

@@ -86,8 +86,9 @@ def bucket(host: Host) -> Iterator[Answer]:
             Bucket(host.settings).try_upload()
             yield ok("an upload may be begun, listed and aborted; nothing was left there")
             if host.settings.backup_s3_ship == "monthly":
-                yield ok(
+                sentence = (
                     "one archive a month is shipped: a lost host costs the dumps since. BACKUP_S3_SHIP=daily ships each at once"
                 )
+                yield "RISK", sentence
         except BackupError as error:
             yield wrong(str(error))

@@ -12,7 +12,7 @@ from tasks.jobs import QUEUES
 PROCESSES = (*QUEUES, "beat", "gateway", "flower")
 """The Procfile's."""
 
-State = Literal["OK", "WRONG", "not configured", "not tried"]
+State = Literal["OK", "RISK", "WRONG", "not configured", "not tried"]
 Answer = tuple[State, str]
 """A sentence about a dependency; for WRONG it says how to mend it."""
 
