@@ -130,7 +130,7 @@ def rotate_shipped(
 
 
 def missing(recorded: Iterable[tuple[str, str]], there: list[Shipped], keep: Mapping[str, int]) -> list[str]:
-    """Return which of the `recorded` archives, tier and name, are not `there`, though no rotation has deleted them.
+    """Return which of the `recorded` archives, by tier and name, are not `there`, though no rotation has deleted them.
 
     `keep` has the months, or days, of each tier that is looked at, 0 for all.
     """
@@ -143,7 +143,7 @@ def missing(recorded: Iterable[tuple[str, str]], there: list[Shipped], keep: Map
         # Its month is that of its name, or the next one.
         gone = [Shipped(tier if tier in FOLDERS else f"{folder.day_of(name):%Y-%m}", name, 0, committed=True) for name in names]
         first = min(sorted({archive.period for archive in own + gone})[-most:], default="")
-        lacking += sorted(archive.name for archive in gone if archive.period >= first)
+        lacking += sorted(f"{tier} {archive.name}" for archive in gone if archive.period >= first)
     return lacking
 
 

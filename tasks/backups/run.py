@@ -119,11 +119,15 @@ class Backups:
 
     def _shipped(self, tier: str, run: Run, tick: Tick) -> Run:
         """Rotate what a run has added to, and ship what of it is owed; return `run`, or the shipment's if that did nothing."""
-        if run.artefact:
-            run.ignored += self._rotate(tier, tick).ignored
-        if tier not in self._shipped_tiers:
-            return run
-        shipment = self.ship(tier, tick)
+        try:
+            if run.artefact:
+                run.ignored += self._rotate(tier, tick).ignored
+            if tier not in self._shipped_tiers:
+                return run
+            shipment = self.ship(tier, tick)
+        except BackupError as error:
+            made = f"{ledger.DID[run.job]} {run.artefact}, which is whole, but " if run.artefact else ""
+            raise type(error)(f"{made}{error}") from error
         run.ignored += shipment.ignored
         return run if run.artefact else shipment
 

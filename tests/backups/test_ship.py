@@ -321,7 +321,9 @@ def test_a_drill_says_which_archives_are_gone_from_the_bucket_though_they_should
     for entry in objects(kept, bucket):
         if name_of_archive(kept) not in entry.key and folder.names(kept.folder, "weekly")[-1] not in entry.key:
             entry.delete()
-    with pytest.raises(BackupError, match=f"^not in {kept.settings.backup_s3_uri} as.*: {', '.join(old[1:])}$"):
+    with pytest.raises(
+        BackupError, match=f"^not in {kept.settings.backup_s3_uri} as.*: {', '.join(f'monthly {name}' for name in old[1:])}$"
+    ):
         kept.drill(quiet, tier="monthly")
     with kept.engine.begin() as connection:
         connection.execute(text(f"DELETE FROM worker_backup_runs WHERE job = 'monthly' AND artefact <= '{old[-1]}'"))
@@ -342,7 +344,7 @@ def test_a_drill_of_the_bucket_proves_the_newest_that_is_genuine_and_misses_one_
     assert [sentence.partition(" counts")[0] for sentence in run.ignored] == [junk]
     name = name_of_archive(whole)
     bucket.put_object(Key=f"{prefix(whole)}weekly/{name}{manifest.SUFFIX}", Body=b"junk")
-    with pytest.raises(BackupError, match=f"^not in {whole.settings.backup_s3_uri} as shipped.*: {name}$"):
+    with pytest.raises(BackupError, match=f"^not in {whole.settings.backup_s3_uri} as shipped.*: weekly {name}$"):
         shipping.drill(quiet, tier="monthly")
     bucket.put_object(Key=f"{prefix(whole)}{month(whole)}/{name}{manifest.SUFFIX}", Body=b"junk")
     with pytest.raises(BackupError, match=r"^there is no monthly backup in s3://.* to drill; weekly/.* counts as nothing: "):

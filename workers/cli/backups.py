@@ -184,7 +184,10 @@ def restore_command(
     except (BackupError, KeyboardInterrupt):
         with suppress(DBAPIError):
             if live and pausing.RESTORE in pausing.paused(target):
-                say("Pushes and scans stay paused until it is done, or until: chat-workers notifications resume", err=True)
+                say(
+                    "Pushes and scans stay paused until it is run again and done, or until: chat-workers notifications resume",
+                    err=True,
+                )
         raise
     from db.migrate import has_tables  # with Alembic, which takes a while to load
 
