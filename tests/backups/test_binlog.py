@@ -119,10 +119,7 @@ def test_who_signed_up_since_the_dump_comes_back_by_the_log_or_with_the_parents(
     logged: Stack, backups: Backups, tmp_path: Path
 ) -> None:
     made, name = dumped(logged, backups)
-    logged.mariadb.create_database("test_parents")
-    with logged.mariadb.root() as cursor:
-        for table in PARENTS:
-            cursor.execute(f"CREATE TABLE test_parents.{table} AS SELECT * FROM test_source.{table}")
+    keep_parents(logged)
     execute(
         made.engine,
         "INSERT INTO users (id, first_name) VALUES (900, 'new')",
@@ -139,6 +136,33 @@ def test_who_signed_up_since_the_dump_comes_back_by_the_log_or_with_the_parents(
         with logged.mariadb.root() as cursor:
             cursor.execute("SELECT first_name FROM test_target.users WHERE id = 900")
             assert cursor.fetchall() == (("newer",),)
+
+
+def test_what_names_a_missing_parent_stops_mariadb_and_is_left_out_by_mysql(
+    logged: Stack, backups: Backups, tmp_path: Path
+) -> None:
+    made, name = dumped(logged, backups)
+    keep_parents(logged)
+    with logged.mariadb.root() as cursor:
+        cursor.execute("DELETE FROM test_parents.users WHERE id = 20")
+    before = checksums(made.engine)
+    execute(
+        made.engine,
+        "INSERT INTO messages (message_id, conversation_id, sender_id, message_text) VALUES ('late', 1, 20, 'Who am I?')",
+    )
+    if is_mysql(logged):
+        assert gone_on(logged, made, name, "test_target", tmp_path, FOREVER, "test_parents") == before
+    else:
+        with pytest.raises(AssertionError, match="ERROR 1452"):
+            gone_on(logged, made, name, "test_target", tmp_path, FOREVER, "test_parents")
+
+
+def keep_parents(logged: Stack) -> None:
+    """Be the parents' owner, who backs them up."""
+    logged.mariadb.create_database("test_parents")
+    with logged.mariadb.root() as cursor:
+        for table in PARENTS:
+            cursor.execute(f"CREATE TABLE test_parents.{table} AS SELECT * FROM test_source.{table}")
 
 
 def dumped(logged: Stack, backups: Backups) -> tuple[Backups, str]:
