@@ -66,6 +66,7 @@ def test_garbage_in_unacked_is_kept_aside_and_what_can_be_read_beside_it_runs(wo
     worker.wait_for(healed["headers"]["id"])
     worker.wait_until(lambda: worker.redis.hlen("unacked") == 0, "nothing was left in unacked")
     assert worker.redis.zcard("unacked_index") == 0
+    worker.wait_until(lambda: len(kept(worker.redis)) == len(poison), "what went back to its queue was read there and refused")
     assert sorted(k["defect"] for k in kept(worker.redis)) == ["json"] * 5 + ["restored", "task", "task"]
 
 
