@@ -10,9 +10,9 @@ from tasks.attachments.verdicts import Finding, Kind
 from tasks.notifications import breaker, run
 from tasks.notifications.breaker import RAMP_SECONDS, Breaker, Tally, advance, news
 from tests.events.conftest import rows
-from tests.notifications.conftest import Chat, api
+from tests.notifications.conftest import Chat, api, own_process
 
-__all__ = ["api"]
+__all__ = ["api", "own_process"]  # the latter is used by all
 
 
 def test_a_breaker_that_flaps_all_day_has_opened_once() -> None:

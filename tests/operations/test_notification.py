@@ -6,10 +6,10 @@ from fastapi.testclient import TestClient
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
-from tests.notifications.conftest import Chat, api
+from tests.notifications.conftest import Chat, api, own_process
 from tests.processes import wait_until
 
-__all__ = ["api"]
+__all__ = ["api", "own_process"]  # the latter is used by all
 
 
 def test_it_tells_what_happened_to_each_device_without_tokens_or_content(
