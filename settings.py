@@ -164,6 +164,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_AGE = timedelta(days=50 * 365)  # a TIMESTAMP reaches back to 1970
 
 
 def parse_age(value: str) -> timedelta:
@@ -171,7 +172,10 @@ def parse_age(value: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,9})([smhd])", value)
     if not found:
         raise ValueError(f"{value!r} is no age; expected a number and s, m, h or d, as in 90d")
-    return timedelta(seconds=int(found[1]) * AGE_UNITS[found[2]])
+    age = timedelta(seconds=int(found[1]) * AGE_UNITS[found[2]])
+    if age > LONGEST_AGE:
+        raise ValueError(f"{value!r} is longer than fifty years")
+    return age
 
 
 def parse_hours(value: str) -> tuple[int, int] | None:

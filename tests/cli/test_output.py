@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ def in_a_process(*arguments: str, **environment: str) -> "subprocess.CompletedPr
 def test_json_has_one_form_for_each_kind_of_value() -> None:
     noon = datetime(2026, 2, 1, 12, 0, 0, 500, UTC)
     value = {
-        "times": [noon.replace(tzinfo=None), noon, date(2026, 2, 1)],
+        "times": [noon.replace(tzinfo=None), noon.astimezone(timezone(timedelta(hours=2))), date(2026, 2, 1)],
         "numbers": [Decimal("3"), Decimal("2.5"), float("inf"), Decimal("NaN"), 7, True, None],
         "others": [Path("/srv"), frozenset({"b", "a"}), Trouble("BeatDown", "critical", "No beat.")],
         "drill": "ü\x7f\x9b\u202e",

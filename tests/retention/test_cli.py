@@ -129,6 +129,7 @@ def test_policies_are_set_and_taken_back() -> None:
     [
         (("policy", "set", "read_notifications", "--age", "1s"), "is taken for a mistake"),
         (("policy", "set", "read_notifications", "--age", "soon"), "is no age"),
+        (("policy", "set", "read_notifications", "--age", "999999999d"), "is longer than fifty years"),
         (("policy", "set", "closed_conversations", "--archive"), "deletes nothing that could be archived"),
         (("policy", "set", "read_notifications", "--archive"), "RETENTION_ARCHIVE_DIR is not set"),
         (("policy", "set", "read_notifications"), "nothing to set"),
