@@ -60,9 +60,9 @@ def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
     """Bring the worker-owned tables to the newest revision; return the revisions before and after.
 
     With `anew` all migrations are run once more: a table may have come back as it was at an earlier one.
-    Two at once wait for each other on a named lock, for LOCK_SECONDS. Raise MigrationError after that, and tables of a newer
-    version. MySQL commits each DDL statement by itself, so every migration is written to be run again after a kill
-    in its middle.
+    Two at once wait for each other on a named lock. Raise MigrationError after LOCK_SECONDS of that, and where a newer version
+    has migrated. MySQL commits each DDL statement by itself, so every migration is written to be run again after a kill in its
+    middle.
     """
     with engine.connect() as connection:
         taken = connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": LOCK, "seconds": LOCK_SECONDS}).scalar()
