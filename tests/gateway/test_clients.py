@@ -21,7 +21,7 @@ from devstack.folder import PROJECT
 from devstack.ports import free_port
 from devstack.programs import ensure, find
 from devstack.stack import Stack
-from workers.gateway.broker import WINDOW_SECONDS
+from workers.gateway.nudges import WINDOW_SECONDS
 
 from .conftest import Gateway, Queue
 

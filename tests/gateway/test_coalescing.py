@@ -8,7 +8,8 @@ from threading import Event
 
 import pytest
 
-from workers.gateway.broker import WINDOW_SECONDS, NotPublishedError, Nudges, Published
+from workers.gateway.broker import NotPublishedError, Published
+from workers.gateway.nudges import WINDOW_SECONDS, Nudges
 
 from .conftest import Gateway, Queue
 

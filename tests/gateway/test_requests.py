@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from tests.processes import PLAIN
 from workers.gateway import problems
+from workers.gateway.body import LARGEST_BYTES
 from workers.gateway.catalogue import CATALOGUE, MOST_AT_ONCE
-from workers.gateway.jobs import LARGEST_BYTES
 
 from .conftest import Gateway, Queue
 

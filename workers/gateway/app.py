@@ -18,7 +18,8 @@ from workers.gateway.admission import Operators, Readers
 from workers.json_text import json_text
 from workers.operations import reader
 from workers.operations.exposition import CONTENT_TYPE, exposition
-from workers.operations.page import POLICY, page, runbook
+from workers.operations.page import POLICY, page
+from workers.operations.runbook import runbook
 from workers.operations.snapshot import read_all, read_ready
 
 health = APIRouter(tags=["health"])

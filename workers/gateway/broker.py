@@ -1,10 +1,9 @@
-"""Publish messages to Redis as Celery writes them: no more than a queue may hold, within a deadline; nudges coalesced."""
+"""Publish messages to Redis as Celery writes them: no more than a queue may hold, within a deadline."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -25,8 +24,6 @@ DEADLINE_SECONDS = 1.0
 SOCKET_SECONDS = 0.4
 # A queue this long is not made longer: nobody reads it, or the sweep will be there first.
 LONGEST_QUEUE = 10_000
-# Nudges that come within it go as one message.
-WINDOW_SECONDS = 0.05
 
 
 class NotPublishedError(Exception):
@@ -84,31 +81,3 @@ class Broker:
 
 def _down(why: str) -> NotPublishedError:
     return NotPublishedError("Redis does not take the message", why)
-
-
-class Nudges:
-    """The nudges of one job: the first is sent at once, those that follow within WINDOW_SECONDS are sent as one at its end.
-
-    A request is answered after its message was sent: if this process dies, its clients see that, and no answer was untrue.
-    """
-
-    def __init__(self, publish: Callable[[], Awaitable[Published]]) -> None:
-        self._publish = publish
-        self._next: asyncio.Task[Published] | None = None
-        self._quiet_from = 0.0
-
-    async def nudge(self) -> Published:
-        """Return the task of the message that this nudge is in. Raise what publishing raises."""
-        joined = self._next is not None
-        if self._next is None:
-            self._next = asyncio.create_task(self._send())
-        published = await asyncio.shield(self._next)
-        return replace(published, coalesced=True) if joined else published
-
-    async def _send(self) -> Published:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0, self._quiet_from - loop.time()))
-        self._quiet_from = loop.time() + WINDOW_SECONDS
-        # Whoever comes from here on may have committed after this message was taken, and is in the next one.
-        self._next = None
-        return await self._publish()

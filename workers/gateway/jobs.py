@@ -1,6 +1,5 @@
-"""`POST /v1/jobs/{job}`: admit the caller, read the body, publish the message, answer."""
+"""`POST /v1/jobs/{job}`: admit the caller, publish the message, answer."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,28 +7,22 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-import orjson
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
 from settings import get_settings
 from tasks.jobs import missing
+from workers.gateway import body
 from workers.gateway.admission import admit
-from workers.gateway.broker import Broker, NotPublishedError, Nudges
+from workers.gateway.broker import Broker, NotPublishedError
 from workers.gateway.catalogue import CATALOGUE, BodyError
+from workers.gateway.nudges import Nudges
 from workers.gateway.problems import refused
 
 log = structlog.get_logger(__name__)
-
-# A Directus Flow may send its whole trigger, with the row's texts (TEXT: 64 KiB, more when escaped).
-LARGEST_BYTES = 256 * 1024
-BODY_SECONDS = 5
-# The rest of a body that was not read would be taken for the next request.
-CLOSE = {"Connection": "close"}
 
 
 class Accepted(BaseModel):
@@ -57,7 +50,7 @@ async def start(name: str, request: Request) -> Response:
             f"No worker does {name} here: {variables[0]} is not set for the gateway. Set it as for the workers, or send none.",
         )
     try:
-        arguments = job.arguments(await read_body(request))
+        arguments = job.arguments(await body.read(request))
         nudges = request.state.nudges.get(name)
         published = await (nudges.nudge() if nudges else request.state.broker.publish(job, arguments))
     except BodyError as error:
@@ -76,39 +69,6 @@ async def start(name: str, request: Request) -> Response:
     log.info("nudged", job=name, token=token.name, task_ids=published.task_ids, coalesced=published.coalesced)
     answer = {"task_id": published.task_ids[0], "task_ids": published.task_ids, "job": name, "coalesced": published.coalesced}
     return JSONResponse(answer, HTTPStatus.ACCEPTED, {"Cache-Control": "no-store"})
-
-
-async def read_body(request: Request) -> dict[str, Any]:
-    """Return the object that is sent; {} if nothing is. Raise HTTPException."""
-    content = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > LARGEST_BYTES:
-                    raise HTTPException(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {LARGEST_BYTES} bytes.", CLOSE
-                    )
-    except TimeoutError:
-        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_SECONDS} s.", CLOSE) from None
-    except ClientDisconnect:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body ended before it was whole.") from None
-    return _parsed(bytes(content), request.headers.get("content-type", "")) if content.strip() else {}
-
-
-def _parsed(content: bytes, content_type: str) -> dict[str, Any]:
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise HTTPException(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON; send it with the header Content-Type: application/json."
-        )
-    try:
-        found = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"The body is not JSON: {error.msg} (byte {error.pos}).") from None
-    if not isinstance(found, dict):
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, 'The body must be a JSON object, as in {"attachment_id": 12}.')
-    return found
 
 
 @asynccontextmanager

@@ -1,14 +1,8 @@
-"""Snapshot and runbook as web pages: one answer, no script, nothing from elsewhere, readable on a phone and in the dark."""
+"""The snapshot as a web page: one answer, no script, nothing from elsewhere, readable on a phone and in the dark."""
 
-import re
 from base64 import b64encode
-from functools import cache
 from hashlib import sha256
 from html import escape
-from itertools import pairwise
-from pathlib import Path
-
-from markdown_it import MarkdownIt
 
 from tasks.facts import Row, Table, in_words
 from tasks.words import moment
@@ -24,11 +18,6 @@ SHORT = 20
 # Of the last hour, with a bar a minute.
 PLOTS = {"pushes": "Pushes a minute", "waiting": "Rows that wait", "within_seconds": "95 % accepted within"}
 BAR, HEIGHT = 5, 60
-
-# In the package: docs/runbook.md.
-RUNBOOK = Path(__file__).with_name("runbook.md")
-# The gateway has no other page of docs/: a link to one becomes its name.
-ELSEWHERE = re.compile(r"\[[^]]+]\((?!https://)([^)#]+)[^)]*\)")
 
 # Contrast at least 4.5 : 1 in both schemes; what is wrong is also said in words, never by colour alone.
 STYLE = """
@@ -114,17 +103,6 @@ def page(snapshot: Snapshot, *, refresh: bool = True) -> str:
 <p class="none">{"<br>".join(empty)}</p>
 </main>"""
     return document(f"{worst}Chat workers: status", body, again)
-
-
-@cache
-def runbook() -> str:
-    """Return docs/runbook.md as a page; each alert's section has the alert's name, in lower case, as its id."""
-    markdown = MarkdownIt("commonmark", {"html": False})
-    tokens = markdown.parse(ELSEWHERE.sub(r"`docs/\1`", RUNBOOK.read_text()))
-    for heading, words in pairwise(tokens):
-        if heading.type == "heading_open":
-            heading.attrSet("id", words.content.lower())
-    return document("Runbook", f'<main class="text">{markdown.renderer.render(tokens, markdown.options, {})}</main>')
 
 
 def _verdict(troubles: list[Trouble]) -> str:
