@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -248,11 +248,12 @@ class Backups:
         triggers: bool = True,
         push: bool = False,
         pause: AbstractContextManager[None] | None = None,
-    ) -> tuple[Run, Manifest]:
+        loading: Callable[[Manifest], Tick] | None = None,
+    ) -> Run:
         """Restore tables of a backup into the target's schema; `name` says which dump of an archive, else its newest.
 
         Notifications keep their live results; those that have none and are unsettled are not sent, unless `push`. Tables are
-        replaced within `pause`.
+        replaced within `pause`; `loading` is told what will be, and returns what is told of each step of that.
         """
         with self._working(Run("restore")) as (run, into):
             known = self.known_passphrases
@@ -265,7 +266,8 @@ class Backups:
                 with pause or nullcontext():
                     if "chat_notifications" in tables:
                         results.set_aside(target, backup.signed.manifest.created_at)
-                    if done := restore.load(target, backup, tick, tables, triggers=triggers):
+                    load_tick = loading(backup.signed.manifest) if loading else tick
+                    if done := restore.load(target, backup, load_tick, tables, triggers=triggers):
                         run.ignored.append(f"it went on where an earlier one stopped, which had restored {', '.join(done)}")
                     from db.migrate import has_tables, migrate  # with Alembic, which takes a while to load
 
@@ -276,7 +278,7 @@ class Backups:
                     restore.finish(target)
                 _enter(run, backup)
                 run.rows = sum(backup.signed.manifest.tables[table].rows for table in tables)
-        return run, backup.signed.manifest
+        return run
 
     def prune(self, tick: Tick, *, delete: bool = True) -> dict[str, Selected]:
         """Return what is past its keep, by tier, and `delete` it."""

@@ -101,11 +101,11 @@ def test_a_restore_that_stops_says_where_and_goes_on_from_there(backups: Backups
     with other.begin() as connection:
         connection.execute(text("DROP VIEW message_reads"))
         connection.execute(text("ALTER TABLE conversations COMMENT = 'kept'"))  # until it is restored again
-    run, _ = backups.restore(made, other, CHAT_TABLES, quiet, push=True)
+    run = backups.restore(made, other, CHAT_TABLES, quiet, push=True)
     assert "it went on where an earlier one stopped, which had restored conversations" in run.ignored[0]
     assert checksums(other) == checksums(backups.engine)
     assert "kept" in definition(other)
-    assert not backups.restore(made, other, CHAT_TABLES, quiet, push=True)[0].ignored
+    assert not backups.restore(made, other, CHAT_TABLES, quiet, push=True).ignored
     assert checksums(other) == checksums(backups.engine)
     assert "kept" not in definition(other)
 
@@ -146,7 +146,7 @@ def test_a_restored_table_that_was_written_to_meanwhile_is_restored_again(backup
     with other.begin() as connection:
         connection.execute(text("SET foreign_key_checks = 0"))
         connection.execute(text(change))
-    assert "which had restored" in backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True)[0].ignored[0]
+    assert "which had restored" in backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True).ignored[0]
     assert checksums(other) == checksums(backups.engine)
 
 
@@ -180,7 +180,7 @@ def test_a_restore_goes_on_behind_a_table_only_if_its_triggers_are_there(
     stopped(backups, name, other, triggers=triggers != "left out")
     with other.connect() as connection:
         connection.execute(text("DROP TRIGGER IF EXISTS shout" if triggers == "dropped since" else "SELECT 1"))
-        run, _ = backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True)
+        run = backups.restore(backups.find(name), other, CHAT_TABLES, quiet, push=True)
         assert ("conversations, messages" in run.ignored[0]) == (triggers == "there")
         assert [row[0] for row in connection.execute(text("SHOW TRIGGERS"))] == ["shout"]
     assert checksums(other) == checksums(backups.engine)

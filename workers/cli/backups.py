@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
@@ -20,6 +20,7 @@ from tasks.audit import who
 from tasks.backups import folder, ledger, restore, rotate, verify
 from tasks.backups.client import SHELLS, family_of
 from tasks.backups.errors import BackupError
+from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
 from tasks.backups.manifest import Manifest
 from tasks.backups.run import TIERS, Backups
@@ -177,10 +178,20 @@ def restore_command(
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
         click.confirm("Replace them?", abort=True, err=True)
+    made: list[Manifest] = []
     try:
-        with bytes_done(f"restoring into {schema}", None) as tick:
+        with ExitStack() as bars:
+
+            def loading(manifest: Manifest) -> Tick:
+                made.append(manifest)
+                bars.close()
+                return bars.enter_context(bytes_done(f"restoring into {schema}", manifest.bytes))
+
+            tick = bars.enter_context(bytes_done("reading the backup", None))
             pause = pausing.held(target, who(), f"the restore of {name}") if live else None
-            run, made = backups.restore(found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause)
+            run = backups.restore(
+                found, target, chosen, tick, name=dump_name, triggers=triggers, push=push, pause=pause, loading=loading
+            )
     except (BackupError, KeyboardInterrupt):
         with suppress(DBAPIError):
             if live and pausing.RESTORE in pausing.paused(target):
@@ -195,7 +206,7 @@ def restore_command(
     target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
-    emit(result, [done, "Left to do:", *_left_to_do(made, orphans, began, schema, live=live, ready=ready)])
+    emit(result, [done, "Left to do:", *_left_to_do(made[0], orphans, began, schema, live=live, ready=ready)])
     _warn(run.ignored)
 
 
