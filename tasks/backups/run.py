@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, make_url
@@ -100,13 +100,14 @@ class Backups:
         known, bucket = self.passphrases, self._needed_bucket()
         with self._working(Run("monthly")) as (run, into):
             today = dump.today(self.engine)
-            month = f"{today if force else self._due():%Y-%m}"
+            archive = folder.newest(into, "weekly", today)
+            # On a month's first day it is due at BACKUP_HOUR, or before if there is an archive that counts for no other.
+            month = max(f"{day:%Y-%m}" for day in (today if force else self._due(), archive.day if archive else date.min))
             fitting, run.ignored = rotate.fitting(bucket.shipped(), today)
             there, false = rotate.genuine(bucket, [archive for archive in fitting if archive.month == month], 1, known)
             run.ignored += false
             if force or not there:
                 ping(self.settings, run.job, "/start")
-                archive = folder.newest(into, "weekly", today)
                 if archive is None or rotate.misfit(Shipped(month, archive.name, 0, committed=False), today):
                     found = f"is of {archive.day}, too old to count for {month}" if archive else "is not there"
                     raise BackupError(f"the archive to ship from {into} {found}; first run: chat-workers backups create weekly")

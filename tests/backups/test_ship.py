@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
+from db.engine import create_engine
 from db.models import CHAT_TABLES
 from devstack.stack import Stack
 from tasks import shutdown
@@ -254,6 +255,25 @@ def test_an_archive_too_old_for_the_month_is_not_shipped(backups: Backups, bucke
     with pytest.raises(BackupError, match=r"too old to count for .*; first run: chat-workers backups create weekly"):
         backups.monthly(quiet)
     assert keys(backups, bucket) == []
+
+
+@pytest.mark.parametrize(("archive_days_ago", "month"), [(0, "2027-01"), (6, "2026-12")])
+def test_on_the_first_before_the_hour_an_archive_counts_for_the_month_that_it_can_count_for(
+    backups: Backups, bucket: Any, archive_days_ago: int, month: str
+) -> None:
+    """A host that is set up in that night has an archive of that day alone: it was called too old for the month before."""
+
+    def set_clock(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET timestamp = {int(datetime(2027, 1, 1, 0, 30, tzinfo=UTC).timestamp())}")
+
+    engine = create_engine(backups.engine.url.render_as_string(hide_password=False))
+    event.listen(engine, "connect", set_clock)
+    that_night = replace(backups, engine=engine)
+    archive_of(that_night, dump.today(engine) - timedelta(days=archive_days_ago), b"new")
+    that_night.monthly(quiet)
+    engine.dispose()
+    assert {key.partition("/")[0] for key in keys(backups, bucket)} == {month}
 
 
 @pytest.mark.parametrize("attack", ["junk", "a genuine one of long ago"])
