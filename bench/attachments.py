@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def cpu_seconds(*pids: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            total += cpu_seconds(*map(int, (thread / "children").read_text().split()))
+            with suppress(FileNotFoundError, ProcessLookupError):  # it, or its child, has just ended
+                total += cpu_seconds(*map(int, (thread / "children").read_text().split()))
     return total
 
 

@@ -103,7 +103,7 @@ class _Inside:
         if text and not found and depth == 0 and pages.TAG.search(data):
             found.add("html")  # by its name a browser may take it for a page, whatever it begins with
         self.types |= found
-        for name in found & WALKED | ({"html"} if text or pages.HREF.search(data) else set()):
+        for name in found & WALKED | ({"html"} if text or next(formats.find_any_case(data, b"href"), -1) >= 0 else set()):
             if name in STREAMS:
                 self._member(self._streams(name, data), depth, alone=name != "gz")
             else:

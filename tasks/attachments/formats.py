@@ -124,8 +124,8 @@ MAIL_HEADER = re.compile(
     rb"|\nfrom" + MBOX_DATE
 )
 
-MIME, MULTIPART = re.compile(rb"mime-version[ \t]{0,9}:"), re.compile(rb"content-type[ \t]*:\s*multipart/")
-LONGEST_MIME, NEAR = 22, 1 << 12
+MIME, COLON, MULTIPART = b"mime-version", re.compile(rb"[ \t]{0,9}:"), re.compile(rb"content-type[ \t]*:\s*multipart/")
+NEAR = 1 << 12
 
 # What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far
 # these are from its beginning, its type and expression. No byte has two places among these few: one search finds them all.
@@ -197,14 +197,22 @@ def is_mail(data: Data) -> bool:
     return bool(MAIL_HEADER.search(b"\n" + headers.replace(b"\r", b"\n").lower()))
 
 
+def find_any_case(data: Data, few: bytes) -> Iterator[int]:
+    """Yield where these bytes, in lower case, begin in content of any case: a quarter of the time of an expression."""
+    for start in range(0, len(data), PIECE):
+        piece = data[start : start + PIECE + len(few) - 1].lower()
+        at = piece.find(few)
+        while at >= 0:
+            yield start + at
+            at = piece.find(few, at + 1)
+
+
 def holds_mail(data: Data) -> bool:
     """Return whether a mail of several parts begins somewhere in content: Word opens such a web archive behind a PDF, too."""
-    for start in range(0, len(data), PIECE):
-        for found in MIME.finditer(data[start : start + PIECE + LONGEST_MIME].lower()):
-            at = start + found.start()
-            if MULTIPART.search(data[max(0, at - NEAR) : at + NEAR].lower()):
-                return True
-    return False
+    return any(
+        COLON.match(data, at + len(MIME)) and MULTIPART.search(data[max(0, at - NEAR) : at + NEAR].lower())
+        for at in find_any_case(data, MIME)
+    )
 
 
 def starts(text: Data) -> int:

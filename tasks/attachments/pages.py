@@ -14,7 +14,7 @@ GAP = rb"[\t\r\n]*"
 BASE64 = re.compile(GAP.join((b"b", b"a", b"s", b"e", b"6", b"4")) + rb"\s*,([\w+/%=\s]++)", re.IGNORECASE)
 DATA_URI = re.compile(GAP.join((b"d", b"a", b"t", b"a", b":")) + rb"([^,]{0,4096}+),", re.IGNORECASE)
 TAG = re.compile(rb"<[A-Za-z]")
-HREF, QUOTE = re.compile(rb"[hH][rR][eE][fF]"), re.compile(rb"[\"'<>]")
+QUOTE = re.compile(rb"[\"'<>]")
 ENTITY = re.compile(rb"<!ENTITY\s+([^\s\"'%;]+)\s+(?:\"([^\"]*)\"|'([^']*)')")
 BLANKS, MOST_BLANKS = bytes(range(33)), 1000
 MOST_ROUNDS, MOST_GROWTH = 9, 1 << 20
