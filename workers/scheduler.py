@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from contextlib import suppress
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
@@ -23,6 +24,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
     """RedBeat's own would write them at its start: a standby's file, or an older host's, would replace the holder's."""
 
     _written = False
+    _ticked_at = datetime.min.replace(tzinfo=UTC)
     _paused: Collection[str] = ()
     _refreshing = Thread()
 
@@ -30,8 +32,9 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
         """Write nothing yet."""
 
     def tick(self, *arguments: Any, **options: Any) -> float:
-        """Send what is due. The first time, write the entries before: beat has its lock by then."""
-        if not self._written:
+        """Send what is due. The first time, and after the clock was set back, write the entries: beat has its lock by then."""
+        before, self._ticked_at = self._ticked_at, self.app.now()
+        if not self._written or self._ticked_at < before:
             if self.lock is None:  # Celery has swallowed and logged what RedBeat met
                 raise RedisError("its lock could not be taken")
             self.lock.extend(int(self.lock_timeout))  # raises LockError if this process was paused and lost it
@@ -42,6 +45,10 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
                     " not sent, each entry begins with its next time (chat-workers schedule run sends one at once)"
                 )
             super().setup_schedule()
+            for key in get_redis(self.app).zrange(self.app.redbeat_conf.schedule_key, 0, -1):
+                entry = self.Entry.from_key(key, app=self.app)
+                if entry.last_run_at > self._ticked_at:  # by a clock that was ahead: it would be silent until then
+                    entry.next(only_update_last_run_at=True)
             self._written = True
         # What beat knew of them holds while MySQL is away, or takes longer than a tick can wait: a byte at a time, for ever.
         if not self._refreshing.is_alive():

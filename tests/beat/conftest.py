@@ -12,9 +12,13 @@ from devstack.folder import PROJECT
 from tests.acceptance.conftest import load, start_worker
 from tests.processes import Process, Start
 
-# Put in the place of sitecustomize: an entry that ticks twice a second, one of each day, and shorter times.
+# Put in the place of sitecustomize: an entry that ticks twice a second, one of each day, shorter times, and a clock that is an
+# hour ahead while a file is there.
 SHORT = """
 import os
+from datetime import timedelta
+
+import celery
 
 import workers.celery_config
 from beat_schedule import entry, every
@@ -26,6 +30,8 @@ if os.environ.get("BEAT_TEST_SCHEDULE") != "real":
     }
 workers.celery_config.BEAT_LOOP_SECONDS = 0.5
 workers.celery_config.BEAT_LOCK_SECONDS = 5
+now, ahead = celery.Celery.now, os.environ.get("BEAT_TEST_AHEAD", "")
+celery.Celery.now = lambda app: now(app) + timedelta(hours=os.path.exists(ahead))
 """
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -155,6 +156,23 @@ def test_what_fell_due_while_no_beat_ran_is_sent_once(
     wait_until(lambda: dailies() > 0, "the missed run was sent")
     goes_on(ticks)
     assert dailies() == 1
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["while it runs", "before another starts"])
+def test_a_clock_that_was_ahead_and_is_set_back_holds_no_entry_up(
+    start_beat: StartBeat, ticks: Count, dailies: Count, tmp_path: Path, stopped: bool
+) -> None:
+    ahead = tmp_path / "ahead"
+    ahead.touch()
+    beat = start_beat(BEAT_TEST_AHEAD=str(ahead))
+    wait_until(lambda: ticks() > 0, "beat sent its entry")
+    if stopped:
+        beat.stop()
+    ahead.unlink()
+    if stopped:
+        start_beat("next")
+    goes_on(ticks)
+    assert dailies() == 0
 
 
 def test_a_redis_that_lost_its_data_gets_the_schedule_back_and_beat_says_what_that_means(
