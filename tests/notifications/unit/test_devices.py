@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.notifications.devices import LONGEST_TOKEN, MOST_DEVICES, Devices, device_key, read_devices, read_together
+from tasks.notifications.devices import (
+    LONGEST_OF_APNS,
+    LONGEST_TOKEN,
+    MOST_DEVICES,
+    Devices,
+    device_key,
+    read_devices,
+    read_together,
+)
 
 from .made import json_values
 
@@ -179,6 +187,10 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
     "an object without a token": ({"provider": "fcm"}, "an entry without a token"),
     "a token that is no text": ({"provider": "fcm", "token": 5}, "an entry without a token"),
     "an empty token in an object": ({"provider": "fcm", "token": ""}, "an entry without a token"),
+    "an APNs token that no peer takes as a header": (
+        {"provider": "apns", "token": "a" * (LONGEST_OF_APNS + 1)},
+        f"a token longer than {LONGEST_OF_APNS} characters",
+    ),
     "a token without end": ("x" * (LONGEST_TOKEN + 1), f"a token longer than {LONGEST_TOKEN} characters"),
     "a line break": ("a\r\nb", "a token with characters no provider uses"),
     "a NUL": ("a\x00b", "a token with characters no provider uses"),
