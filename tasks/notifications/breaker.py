@@ -169,6 +169,9 @@ def advance(breaker: Breaker, tally: Tally, now: float, rate: float, *, held: bo
 
     `held`: an operator has paused the provider, so nothing passes, not even a probe.
     """
+    if (ahead := breaker.tokens_at - now) > 0:  # the database's clock was set back: all its times go with it
+        for name in MOMENTS:
+            setattr(breaker, name, max(getattr(breaker, name) - ahead, 0))
     _refill(breaker, tally, now, rate)
     _count(breaker, tally, now)
     if pause := max(tally.pause, _agreed_pause(breaker, tally)):

@@ -414,6 +414,17 @@ def test_a_breaker_is_never_stuck(history: list[tuple[float, Tally]], later: flo
     assert shared.tell(after=later) in {CLOSED, HALF_OPEN}
 
 
+@given(histories, st.floats(60, 100_000), st.floats(60, 1000))
+def test_a_clock_that_was_ahead_and_is_set_back_holds_nothing_up(
+    history: list[tuple[float, Tally]], ahead: float, later: float
+) -> None:
+    shared = Shared()
+    for after, tally in history:
+        shared.tell(tally, after=after)
+    shared.tell(after=-ahead)
+    assert shared.tell(after=later) in {CLOSED, HALF_OPEN}
+
+
 @given(histories)
 def test_no_number_runs_away(history: list[tuple[float, Tally]]) -> None:
     for shared, _, _ in told(history):
