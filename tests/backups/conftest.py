@@ -20,6 +20,7 @@ from devstack.mariadb import MariaDB
 from devstack.mysql import MySQL
 from devstack.stack import SERVICES, Stack
 from settings import get_settings
+from tasks.backups import dump
 from tasks.backups.manifest import Binlog
 from tasks.backups.run import Backups
 
@@ -166,14 +167,16 @@ def backups(awkward: Engine, into: Path, passphrase_file: Path) -> Backups:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to copy from; `whole` fills it once."""
+    """A folder to copy from; `whole` fills it once a day."""
     return tmp_path_factory.mktemp("made")
 
 
 @pytest.fixture
 def whole(backups: Backups, made: Path) -> Backups:
     """Backups with two dumps and an archive of them in the folder, all whole."""
-    if not any(made.iterdir()):
+    made /= str(dump.today(backups.engine))  # a run that passes midnight makes them anew
+    if not made.exists():
+        made.mkdir()
         backups.daily(quiet)
         backups.daily(quiet, force=True)
         backups.weekly(quiet)
