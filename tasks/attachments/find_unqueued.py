@@ -29,7 +29,7 @@ RESCAN_PAGE = 500
 HISTORIC = """a.id BETWEEN 1 AND :boundary AND COALESCE(a.created_at <= :since, TRUE)
           AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
-    SELECT a.id, COALESCE(a.created_at > NOW() - INTERVAL 1 HOUR, TRUE) AS young, CASE
+    SELECT a.id, COALESCE(a.created_at BETWEEN NOW() - INTERVAL 1 HOUR AND NOW() + INTERVAL 1 MINUTE, FALSE) AS young, CASE
       WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(LEFT(a.file_url, 500) USING utf8mb4) AS BINARY)) THEN 'block'
       WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
         WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block', 'forged')
@@ -123,7 +123,8 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
     while True:
         with engine.connect() as connection:
             rows = connection.execute(NEWEST, {"before": before, "rows": page, **past._mapping}).all()
-        # The newest ids are new, whatever time a client has written into them.
+        # The newest ids are new, whatever time a client has written into them; were older ones young that have none, or one
+        # to come, each look would go through the whole table.
         new = [row for row in rows if row.young or before == ABOVE_ALL]
         found += transact(engine, partial(_enqueue, new, UPLOADS))
         if len(rows) < page or not any(row.young for row in rows):

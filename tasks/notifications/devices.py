@@ -10,11 +10,9 @@ import orjson
 
 # More devices than any person owns: a row beyond it is an API fault, and would hold its neighbours up.
 MOST_DEVICES = 1000
-# Apple's stand in a header, of 64 signs as a rule: a server ends the connection for one that it finds too long, and with it the
-# pushes of others.
-LONGEST_TOKEN, LONGEST_OF_APNS = 4096, 1000
-# Of a column, in bytes: a thousand tokens of FCM's. Hundreds of rows are claimed together, and an API that sets no limit lets
-# one user fill a worker's memory.
+# Those that stand in a request's headers are shorter: a server that finds these too long (Apple's, past 8,000 bytes) ends the
+# connection, and with it the pushes of others.
+LONGEST_TOKEN = {"fcm": 4096, "apns": 1000, "webpush": 2000}
 LONGEST_COLUMN = 250_000
 COLUMN = f"""
     IF(LENGTH(device_tokens) >= {LONGEST_COLUMN}, REPEAT('.', {LONGEST_COLUMN}),
@@ -121,7 +119,7 @@ def _device(entry: Any) -> Device | str:
     token = CANONICAL.get(provider, str)(written)
     if not token:
         return "an empty token"
-    if len(token) > (most := LONGEST_OF_APNS if provider == "apns" else LONGEST_TOKEN):
+    if len(token) > (most := LONGEST_TOKEN.get(provider, LONGEST_TOKEN[DEFAULT_PROVIDER])):
         return f"a token longer than {most} characters"
     if not token.isascii() or not token.isprintable() or not FORBIDDEN.isdisjoint(token):
         return "a token with characters no provider uses"

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
 from sqlalchemy import Connection, Engine, text
 
 from db.batches.target import Target, Value
@@ -22,6 +23,8 @@ from db.rows import quoted
 from settings import ConfigurationError, get_settings
 from tasks import files, s3
 from tasks.retention.policies import Policy
+
+log = structlog.get_logger(__name__)
 
 SUFFIX = ".sql.gz"
 
@@ -73,7 +76,7 @@ class Archive:
         self._folder = folder / self._name
         self._s3_uri = s3_uri
         self._batch = 0
-        self._rows: dict[Value, set[bytes]] = {}
+        self._rows: dict[Value, set[bytes | None]] = {}
         with engine.connect() as connection:
             columns = {quoted(name): kind for name, kind in connection.execute(COLUMNS, {"table": self._target.table})}
         self._insert = f"INSERT INTO `{self._target.table}` ({', '.join(columns)}) VALUES"
@@ -101,21 +104,25 @@ class Archive:
     def unchanged(self, connection: Connection, keys: Sequence[Value]) -> list[Value]:
         """Lock the rows that no one else holds; return the keys whose rows are all there as they were archived."""
         now = self._read(connection, keys, lock=" FOR UPDATE SKIP LOCKED")
-        return [key for key, rows in now.items() if rows == self._rows.get(key)]
+        return [key for key, rows in now.items() if rows == self._rows.get(key) and None not in rows]
 
     def _read(
         self, connection: Connection, keys: Sequence[Value], take: Callable[[str], object] = len, lock: str = ""
-    ) -> dict[Value, set[bytes]]:
-        """Return the rows' SHA-256 by key. They come one by one, for a batch may not fit into memory; `take` is given each."""
+    ) -> dict[Value, set[bytes | None]]:
+        """Return the rows' SHA-256 by key, None of one that is too long to be archived and stays. They come one by one, for a
+        batch may not fit into memory; `take` is given each.
+        """
         key, table = self._target.key.column, self._target.table
-        rows: defaultdict[Value, set[bytes]] = defaultdict(set)
+        rows: defaultdict[Value, set[bytes | None]] = defaultdict(set)
         for value, row in connection.exec_driver_sql(
             f"SELECT {key}, CONCAT({self._values}) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
             f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}",
             execution_options={"yield_per": 1},
         ):
             if row is None:
-                raise ArchiveError(f"row {value} of {table} is longer, as SQL, than the server's max_allowed_packet")
+                log.warning("row not archived, for it is longer as SQL than max_allowed_packet", table=table, row=value)
+                rows[value].add(None)
+                continue
             rows[value].add(hashlib.sha256(row.encode()).digest())
             take(row)
         return rows

@@ -66,6 +66,19 @@ def test_uploads_go_before_old_rows(uploads: Uploads) -> None:
     assert (uploads.record(old).lane, uploads.record(new).lane) == (1, 0)
 
 
+@pytest.mark.parametrize("created_at", [None, "2037-01-01 00:00:00"])
+def test_old_rows_without_a_true_time_do_not_have_each_sweep_read_the_whole_table(
+    uploads: Uploads, created_at: str | None
+) -> None:
+    old = uploads.add(PNG, created_at="2026-01-01 00:00:00")
+    uploads.add(PNG, created_at=created_at)
+    uploads.add(PNG, created_at="2026-01-01 00:00:00")
+
+    assert find_unqueued.find_recent(uploads.engine, page=1) == 1
+    assert find_unqueued.find_older(uploads.engine) == 2
+    assert uploads.record(old).verdict == "waiting"
+
+
 @pytest.mark.parametrize("content", [PNG, EICAR])
 def test_flags_that_the_api_resets_ask_for_another_scan(uploads: Uploads, content: bytes) -> None:
     attachment = uploads.add(content)

@@ -1,5 +1,6 @@
 """Archive before delete: no row goes that no file holds, and the stock client puts back what a file holds, as it was."""
 
+import gzip
 import re
 import subprocess
 import tracemalloc
@@ -19,7 +20,7 @@ from db.batches.walk import Limits, walk
 from db.locks import hold
 from settings import ConfigurationError, get_settings
 from tasks.retention import rules
-from tasks.retention.archive import SUFFIX, Archive, ArchiveError
+from tasks.retention.archive import SUFFIX, Archive
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import RunFailedError, run_policy
 from tests.retention.rows import ids, notifications, parents
@@ -177,14 +178,20 @@ def test_every_type_of_column_comes_back_to_the_bit(scratch: Engine, folder: Pat
 
 
 @pytest.mark.parametrize(("kind", "character"), [("LONGBLOB", "x"), ("LONGTEXT", "''")], ids=["bytes", "text"])
-def test_a_value_too_long_to_be_written_as_sql_is_an_error_and_no_null(
+def test_a_row_too_long_to_be_written_as_sql_stays_and_holds_no_other_up(
     scratch: Engine, folder: Path, kind: str, character: str
 ) -> None:
+    """It is no NULL in the archive either."""
     with scratch.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE worker_test (id INT PRIMARY KEY, what {kind})")
-        connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (1, REPEAT('{character}', @@max_allowed_packet * 0.6))")
-    with pytest.raises(ArchiveError, match=r"^row 1 of worker_test is longer, as SQL, than the server's max_allowed_packet"):
-        Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([1])
+        connection.exec_driver_sql("INSERT INTO worker_test VALUES (1, 'a'), (3, 'b')")
+        connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (2, REPEAT('{character}', @@max_allowed_packet * 0.6))")
+    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None)
+    archive.keep([1, 2, 3])
+    with scratch.begin() as connection:
+        assert archive.unchanged(connection, [1, 2, 3]) == [1, 3]
+    [file] = folder.rglob("*.gz")
+    assert gzip.decompress(file.read_bytes()).count(b"INSERT") == 2
 
 
 def test_a_file_belongs_to_its_owner_alone_and_leaves_nothing_half_written(archived: Engine, folder: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.notifications.devices import (
-    LONGEST_OF_APNS,
     LONGEST_TOKEN,
     MOST_DEVICES,
     Devices,
@@ -187,11 +186,15 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
     "an object without a token": ({"provider": "fcm"}, "an entry without a token"),
     "a token that is no text": ({"provider": "fcm", "token": 5}, "an entry without a token"),
     "an empty token in an object": ({"provider": "fcm", "token": ""}, "an entry without a token"),
-    "an APNs token that no peer takes as a header": (
-        {"provider": "apns", "token": "a" * (LONGEST_OF_APNS + 1)},
-        f"a token longer than {LONGEST_OF_APNS} characters",
+    "an APNs token that no server takes as a header": (
+        {"provider": "apns", "token": "a" * 1001},
+        "a token longer than 1000 characters",
     ),
-    "a token without end": ("x" * (LONGEST_TOKEN + 1), f"a token longer than {LONGEST_TOKEN} characters"),
+    "an endpoint that no server takes as a header": (
+        {"provider": "webpush", "token": f"https://push.example/{'a' * 2000}"},
+        "a token longer than 2000 characters",
+    ),
+    "a token without end": ("x" * (LONGEST_TOKEN["fcm"] + 1), "a token longer than 4096 characters"),
     "a line break": ("a\r\nb", "a token with characters no provider uses"),
     "a NUL": ("a\x00b", "a token with characters no provider uses"),
     "an emoji": ("token🚚", "a token with characters no provider uses"),
@@ -209,7 +212,7 @@ def test_a_bad_entry_is_named_and_hides_no_good_one(what: str) -> None:
 
 
 def test_a_token_of_the_greatest_length_is_read() -> None:
-    assert len(read(["x" * LONGEST_TOKEN]).usable) == 1
+    assert len(read(["x" * LONGEST_TOKEN["fcm"]]).usable) == 1
 
 
 def test_a_hundred_bad_entries_of_a_kind_make_one_sentence() -> None:
@@ -218,7 +221,7 @@ def test_a_hundred_bad_entries_of_a_kind_make_one_sentence() -> None:
 
 def test_of_columns_without_end_the_longest_wait() -> None:
     many = json.dumps([f"{number:03}" for number in range(MOST_DEVICES)])
-    long = json.dumps(["phone", *["0" * LONGEST_TOKEN] * 59])
+    long = json.dumps(["phone", *["0" * LONGEST_TOKEN["fcm"]] * 59])
     columns = [long] * 50 + [many] * 20 + ['["phone"]']
     read = read_together(columns)
     assert read[50:] == [read_devices(column) for column in columns[50:]]
