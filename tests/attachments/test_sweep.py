@@ -70,13 +70,13 @@ def test_uploads_go_before_old_rows(uploads: Uploads) -> None:
 def test_old_rows_without_a_true_time_do_not_have_each_sweep_read_the_whole_table(
     uploads: Uploads, created_at: str | None
 ) -> None:
-    old = uploads.add(PNG, created_at="2026-01-01 00:00:00")
-    uploads.add(PNG, created_at=created_at)
-    uploads.add(PNG, created_at="2026-01-01 00:00:00")
+    odd = uploads.add(PNG, created_at=created_at)
+    new = uploads.add(PNG)
 
     assert find_unqueued.find_recent(uploads.engine, page=1) == 1
-    assert find_unqueued.find_older(uploads.engine) == 2
-    assert uploads.record(old).verdict == "waiting"
+    assert uploads.record(new).lane == 0
+    assert find_unqueued.find_older(uploads.engine) == 1
+    assert uploads.record(odd).lane == 1
 
 
 @pytest.mark.parametrize("content", [PNG, EICAR])
