@@ -62,6 +62,7 @@ def goals(found: Results) -> list[Goal]:
             ("  of those, vs. fcm-django", 4, found.best(c.DJANGO)),
             ("  of those, vs. Node with a job a row", 4, found.best(c.NODE_ROWS)),
             ("  of those, vs. Node with sendEach x500", 4, found.best(c.NODE)),
+            ("  the same, sending what we send", 1, found.best(c.NODE_OURS)),
             ("vs. our HTTP client alone", 0.6, found.best(limits.CLIENT)),
         ):
             if other:

@@ -8,7 +8,7 @@ from statistics import median
 import click
 
 from bench.notifications import limits
-from bench.notifications.contestants import NODE, OURS, contestants
+from bench.notifications.contestants import NODE, NODE_OURS, OURS, contestants
 from bench.notifications.field import Field, Run
 
 ROUNDS = 3
@@ -17,7 +17,7 @@ ROUNDS = 3
 def measure(field: Field, rows: int, most_seconds: float) -> list[list[Run]]:
     """Return each round's runs: ours and Node's with as many processes, one after the other; then our parts alone."""
     by_turns = sorted(
-        (contestant for contestant in contestants(rows) if contestant.name in {OURS, NODE} and contestant.processes < 3),
+        (each for each in contestants(rows) if each.name in {OURS, NODE, NODE_OURS} and each.processes < 3),
         key=lambda contestant: contestant.processes,
     )
     rounds = []
@@ -38,12 +38,13 @@ def write(rounds: list[list[Run]], place: str, results: Path) -> str:
             figures = f"{run.rate:>9,.0f}{run.cpu_ms * 1000:>6.0f}{run.database_cpu_ms * 1000:>9.0f}{endpoint:>10.0f}"
             lines.append(f"{number:<6}{run.name:<34}{run.processes:>9}{figures}")
     lines.append("")
-    for processes in sorted({run.processes for run in rounds[0] if run.name == NODE}):
-        pairs = [{run.name: run for run in runs if run.processes == processes} for runs in rounds]
-        rates = [pair[OURS].rate / pair[NODE].rate for pair in pairs]
-        costs = [pair[OURS].cpu_ms / pair[NODE].cpu_ms for pair in pairs]
-        each = f"rows/s {', '.join(f'{rate:.2f}' for rate in rates)}, median {median(rates):.2f}"
-        lines.append(f"{processes} processes, ours against Node's: {each}; own CPU, median {median(costs):.2f}")
+    for peer in (NODE, NODE_OURS):
+        for processes in sorted({run.processes for run in rounds[0] if run.name == peer}):
+            pairs = [{run.name: run for run in runs if run.processes == processes} for runs in rounds]
+            rates = [pair[OURS].rate / pair[peer].rate for pair in pairs]
+            costs = [pair[OURS].cpu_ms / pair[peer].cpu_ms for pair in pairs]
+            each = f"rows/s {', '.join(f'{rate:.2f}' for rate in rates)}, median {median(rates):.2f}"
+            lines.append(f"{processes} processes, ours against {peer}: {each}; own CPU, median {median(costs):.2f}")
     shown = "\n".join(lines) + "\n"
     (results / "rounds.txt").write_text(shown)
     data = {"place": place, "rounds": [[asdict(run) for run in runs] for runs in rounds]}

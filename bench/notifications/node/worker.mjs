@@ -1,4 +1,5 @@
-// firebase-admin, BullMQ and mysql2: a job for each 500 rows, `sendEach`, one UPDATE; or (PER_ROW=1) a job a row with `send`.
+// firebase-admin, BullMQ and mysql2: a job for each 500 rows, `sendEach`, one UPDATE; or (PER_ROW=1) a job a row with `send`; OUR_MESSAGE=1
+// sends what this project sends.
 import { createSign } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -32,7 +33,7 @@ const messaging = getMessaging(app)
 
 const redis = new URL(process.env.CELERY_BROKER_URL)
 const connection = { host: redis.hostname, port: Number(redis.port), db: Number(redis.pathname.slice(1) || 0) }
-const perRow = process.env.PER_ROW === '1'
+const perRow = process.env.PER_ROW === '1', ourMessage = process.env.OUR_MESSAGE === '1'
 
 if (process.argv[2] === 'queue') {
   const rows = Number(process.argv[3]), step = perRow ? 1 : 500
@@ -57,13 +58,32 @@ const pool = mysql.createPool({
 
 function message (row, token) {
   const data = { notification_id: String(row.id), conversation_id: String(row.conversation_id) }
-  return { token, notification: { title: row.title, body: row.body }, data }
+  const least = { token, notification: { title: row.title, body: row.body }, data }
+  return ourMessage ? { ...least, ...forPhones(row, data) } : least
+}
+
+// What this project's message has besides: it replaces itself on the phone, ends with its time to live, and rings.
+function forPhones (row, data) {
+  const key = `notification-${row.id}`, seconds = 86400
+  data.message_id = String(row.message_id)
+  data.type = row.notification_type
+  return {
+    android: { priority: 'high', ttl: seconds * 1000, collapseKey: key, notification: { tag: key, sound: 'default' } },
+    apns: {
+      headers: {
+        'apns-collapse-id': key, 'apns-expiration': String(Math.floor(Date.now() / 1000) + seconds), 'apns-priority': '10'
+      },
+      payload: { aps: { threadId: `conversation-${row.conversation_id}`, sound: 'default', badge: 1 } }
+    },
+    webpush: { headers: { TTL: String(seconds), Urgency: 'high', Topic: key }, notification: { tag: key } }
+  }
 }
 
 async function send ({ data: { first, last } }) {
   const range = [first, last]
   const [rows] = await pool.query(
-    'SELECT id, conversation_id, title, body, device_tokens FROM chat_notifications WHERE id BETWEEN ? AND ?', range)
+    'SELECT id, conversation_id, message_id, notification_type, title, body, device_tokens FROM chat_notifications' +
+    ' WHERE id BETWEEN ? AND ?', range)
   const messages = rows.flatMap((row) => devices(row).map((token) => message(row, token)))
   if (perRow) {
     for (const one of messages) await messaging.send(one)
