@@ -11,14 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import reduce
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import zstandard
 from sqlalchemy import Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import READ_WRITE
+from db.engine import READ_WRITE, create_engine
 from db.models import CHAT_TABLES, DUMPED_TABLES
+from db.rows import quoted
 from tasks.backups import folder, manifest
 from tasks.backups.client import (
     DUMP_FLAGS,
@@ -61,6 +64,13 @@ SIZES = text(
 SERVER = text(
     "SELECT VERSION() AS version, UTC_TIMESTAMP() AS now, @@GLOBAL.read_only AS read_only, @@GLOBAL.log_bin AS log_bin"
 )
+JSON_COLUMNS = text(
+    "SELECT table_name, column_name FROM information_schema.columns"
+    " WHERE table_schema = DATABASE() AND table_name IN :names AND data_type = 'json' ORDER BY table_name"
+).bindparams(bindparam("names", expanding=True))
+# A value takes at most so many times its bytes as text (a control character six), and none has an empty one.
+UNSHOWN = "(JSON_STORAGE_SIZE({0}) * 7 > @@max_allowed_packet AND COALESCE(LENGTH({0}), 0) = 0)"
+UNSHOWN_SECONDS = 1800.0
 # MySQL's place in its binary log, by its newer and its older name; both need REPLICATION CLIENT.
 PLACES = ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS")
 
@@ -95,6 +105,8 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
         _check_not_empty(before, _lowest_ids(engine), scan.rows)
         if reduce(_crc32, folder.chunks_of_disk(partial, lambda _: tick(0)), 0) != checksum:
             raise BackupError(f"the disk of {into} returns other bytes than were written; the dump was removed")
+        if mysql:
+            _check_json(engine)
         if signing:
             signing.result()  # which `compose` takes
         made = Manifest(
@@ -134,6 +146,25 @@ def _place(engine: Engine) -> Binlog | None:
             row = connection.execute(text(question)).one()
             return Binlog(file=row[0], position=row[1], gtid=row[4].replace("\n", ""))
     return None
+
+
+def _check_json(engine: Engine) -> None:
+    """Raise BackupError if a JSON's text is longer than max_allowed_packet: MySQL gives an empty one instead, which is dumped
+    without a word, and refused by whoever restores it. It takes a pass over each table that has such columns.
+    """
+    patient = create_engine(engine.url.render_as_string(hide_password=False), read_seconds=UNSHOWN_SECONDS)
+    with patient.connect() as connection:
+        connection.execute(text("SET SESSION max_execution_time = 0"))
+        columns = connection.execute(JSON_COLUMNS, {"names": DUMPED_TABLES}).all()
+        for table, of_table in groupby(columns, key=itemgetter(0)):
+            unshown = " OR ".join(UNSHOWN.format(quoted(column).replace(":", r"\:")) for _, column in of_table)
+            row = connection.execute(text(f"SELECT MIN(id) FROM {quoted(table)} WHERE {unshown}")).scalar()  # noqa: S608 - names, quoted
+            if row is not None:
+                raise BackupError(
+                    f"row {row} of {table} holds a JSON whose text is longer than the server's max_allowed_packet, so that"
+                    " no dump has it; raise that, or shorten it"
+                )
+    patient.dispose()
 
 
 def write_dump(

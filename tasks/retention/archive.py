@@ -41,6 +41,7 @@ BYTES = "IF({0} IS NULL, 'NULL', CONCAT('X''', HEX({0}), ''''))"
 FLOAT = "QUOTE({0} * 1e0)"  # all its digits, where a FLOAT alone is rounded to six
 TEXT = r"REPLACE(REPLACE(QUOTE(CONVERT({0} USING utf8mb4)), '\n', '\\n'), '\r', '\\r')"  # on one line; also numbers and times
 FORMS = {
+    "json": f"IF(COALESCE(LENGTH({{0}}), 1), {TEXT}, NULL)",  # MySQL's, which becomes an empty text instead, as no JSON is
     "bit": "IF({0} IS NULL, 'NULL', CONCAT('b''', BIN({0} + 0), ''''))",
     "float": FLOAT,
     "double": FLOAT,

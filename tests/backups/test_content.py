@@ -88,6 +88,20 @@ def test_a_refused_restore_and_drill_leave_nobodys_words_anywhere(
     assert not [key for key in redis.scan_iter() if MARKER.encode() in (redis.dump(key) or b"")]
 
 
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") != "mysql", reason="MySQL's alone: MariaDB keeps a JSON as text")
+def test_a_json_that_mysql_shows_as_an_empty_text_is_named_and_is_in_no_dump(backups: Backups) -> None:
+    """A control character has one byte there, and six in its text."""
+    with backups.engine.begin() as connection:
+        row = connection.execute(text("SELECT MAX(id) FROM messages")).scalar_one()
+        value = "JSON_ARRAY(REPEAT(_utf8mb4 0x01, @@max_allowed_packet DIV 2))"
+        connection.execute(text(f"UPDATE messages SET metadata = {value} WHERE id = {row}"))
+    with pytest.raises(
+        BackupError, match=f"^row {row} of messages holds a JSON whose text is longer than .*max_allowed_packet"
+    ):
+        backups.daily(quiet)
+    assert folder.names(backups.folder, "daily") == []
+
+
 # A dump's rows meet what the table has become since, or a trigger of the API's that says what it was given.
 REFUSALS = {
     "1062": "INSERT INTO kept VALUES (1, '{0}'), (2, '{0}');",

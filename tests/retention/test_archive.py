@@ -177,15 +177,23 @@ def test_every_type_of_column_comes_back_to_the_bit(scratch: Engine, folder: Pat
         assert [connection.exec_driver_sql(each).all() for each in state] == before
 
 
-@pytest.mark.parametrize(("kind", "character"), [("LONGBLOB", "x"), ("LONGTEXT", "''")], ids=["bytes", "text"])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("LONGBLOB", "REPEAT('x', @@max_allowed_packet * 0.6)"),
+        ("LONGTEXT", "REPEAT('''', @@max_allowed_packet * 0.6)"),
+        ("JSON", "JSON_ARRAY(REPEAT(_utf8mb4 0x01, @@max_allowed_packet DIV 6))"),
+    ],
+    ids=["bytes", "text", "json"],
+)
 def test_a_row_too_long_to_be_written_as_sql_stays_and_holds_no_other_up(
-    scratch: Engine, folder: Path, kind: str, character: str
+    scratch: Engine, folder: Path, kind: str, value: str
 ) -> None:
-    """It is no NULL in the archive either."""
+    """It is no NULL in the archive either, nor the empty text that MySQL gives for a JSON."""
     with scratch.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE worker_test (id INT PRIMARY KEY, what {kind})")
-        connection.exec_driver_sql("INSERT INTO worker_test VALUES (1, 'a'), (3, 'b')")
-        connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (2, REPEAT('{character}', @@max_allowed_packet * 0.6))")
+        connection.exec_driver_sql("INSERT INTO worker_test VALUES (1, '[1]'), (3, NULL)")
+        connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (2, {value})")
     archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None)
     archive.keep([1, 2, 3])
     with scratch.begin() as connection:
