@@ -69,9 +69,12 @@ def checksums(engine: Engine) -> dict[str, int]:
 
 
 def wait_for_midnight_if_it_is_near(engine: Engine) -> None:
-    """Have the test end on the day, and in the month, of its beginning: what is made today is due again tomorrow."""
+    """Have the test end on the day, and in the month, of its beginning: what is made today is due again tomorrow, by name or by
+    BACKUP_HOUR.
+    """
     with engine.connect() as connection:
-        left = int(connection.execute(text("SELECT 86400 - TIME_TO_SEC(UTC_TIME())")).scalar_one())
+        second = int(connection.execute(text("SELECT TIME_TO_SEC(UTC_TIME())")).scalar_one())
+    left = min((hour * 3600 - second) % 86400 for hour in (0, get_settings().backup_hour))
     if left <= 45:
         time.sleep(left + 1)
 
