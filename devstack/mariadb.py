@@ -22,6 +22,7 @@ INSTALL_SECONDS = 120.0
 STORAGE = ["--innodb-log-file-size=48M"]
 
 SERVER = [
+    "--default-time-zone=+00:00",  # whatever this machine's is
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
     "--character-set-server=utf8mb4",

@@ -27,6 +27,7 @@ PACKAGES = {
 FETCH_SECONDS = 900
 
 OPTIONS = [
+    "--default-time-zone=+00:00",
     "--bind-address=127.0.0.1",
     "--skip-name-resolve",
     "--skip-log-bin",

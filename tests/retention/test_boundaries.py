@@ -224,7 +224,7 @@ def elsewhere(families: Engine, stack: Stack) -> Iterator[Engine]:
         engine = create_engine(families.url.render_as_string(hide_password=False))
         yield engine
         engine.dispose()
-        cursor.execute("SET GLOBAL time_zone = 'SYSTEM'")
+        cursor.execute("SET GLOBAL time_zone = DEFAULT")
 
 
 @EACH
