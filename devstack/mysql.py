@@ -109,7 +109,8 @@ def fetch(root: Path = ROOT) -> None:
     print(f"Fetching {packages} with debootstrap, about a minute …", file=sys.stderr, flush=True)
     aside = root.with_name(f"{root.name}-{os.getpid()}")
     aside.mkdir(mode=0o755, parents=True)
-    command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(aside)]
+    # With mounts of its own: where it is killed, no /proc stays mounted in a folder that somebody removes.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={packages}", suite, str(aside)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
