@@ -43,7 +43,7 @@ class AnsweredEarlyError(Exception):
 
 
 class Version(NamedTuple):
-    """`database` is the version of the signatures, made at a time in UTC; 0 where clamd tells of no daily database."""
+    """`database` is the version of the signatures, made at a time of its host's zone; 0 where it tells of no daily database."""
 
     engine: str
     database: int

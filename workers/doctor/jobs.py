@@ -40,7 +40,7 @@ def _signatures(made: datetime | None) -> Answer:
     age = datetime.now(UTC) - made
     if age > timedelta(days=OLDEST_DAYS):
         return wrong(f"signatures are {age.days} days old; see that freshclam runs (systemctl status clamav-freshclam)")
-    return ok(f"signatures of {made:%Y-%m-%d %H:%M} UTC")
+    return ok(f"signatures of {made:%Y-%m-%d %H:%M}, by the time of clamd's host")
 
 
 def uploads(host: Host) -> Iterator[Answer]:
