@@ -22,7 +22,7 @@ import sqlalchemy
 from pymysql.optionfile import Parser
 from sqlalchemy import URL, Engine, text
 
-from db.engine import CONNECT_SECONDS, READ_SECONDS, Connection
+from db.engine import CONNECT_SECONDS, READ_SECONDS, Connection, create_engine
 from tasks.backups.errors import BackupError
 
 Family = Literal["MariaDB", "MySQL"]
@@ -32,6 +32,9 @@ DUMPERS: Mapping[Family, tuple[str, ...]] = {
     "MySQL": ("mysqldump", "mariadb-dump"),
 }
 SHELLS: Mapping[Family, tuple[str, ...]] = {"MariaDB": ("mariadb", "mysql"), "MySQL": ("mysql", "mariadb")}
+
+TABLE_SECONDS = 1800.0
+"""How long one table may take to be counted, its keys to be compared, or its values to be looked at."""
 
 DUMP_FLAGS = (
     "--single-transaction",  # one REPEATABLE READ snapshot of all tables; no locks that the API would wait for
@@ -127,6 +130,16 @@ def server_family(engine: Engine) -> Family:
     """Return whose the engine's server is."""
     with engine.connect() as connection:
         return family_of(connection.execute(text("SELECT VERSION()")).scalar_one())
+
+
+@contextmanager
+def schema_engine(url: URL, name: str) -> Iterator[Engine]:
+    """Yield an engine for a schema of the URL's server and account, patient enough to count big tables."""
+    engine = create_engine(url.set(database=name).render_as_string(hide_password=False), read_seconds=TABLE_SECONDS)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from db.rows import quoted
 from db.transactions import error_code
 from tasks.backups import dump, restore, verify
+from tasks.backups.client import schema_engine
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Backup, Tick
 
@@ -58,26 +59,27 @@ def scratch_schema(scratch: URL) -> Iterator[Engine]:
 
     Raise BackupError if a schema of that name has tables that no drill made.
     """
-    name, server = str(scratch.database), restore.schema_engine(scratch, "information_schema")
-    try:
-        _drop(server, name)
-        restore.create_schema(scratch, name)
-    except DBAPIError as error:
-        if error_code(error) not in DENIED:
-            raise BackupError(f"the drills' server {scratch.host} failed: {error.orig}") from None
-        raise BackupError(
-            f"the account {scratch.username} may not make the drills' schema; as an administrator run:"
-            f" GRANT ALL PRIVILEGES ON `{name.replace('_', chr(92) + '_')}`.* TO {scratch.username}@…"
-        ) from None
-    target = restore.schema_engine(scratch, name)
-    try:
-        with target.connect() as connection:
-            connection.execute(text(f"CREATE TABLE {MARK} (made_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP PRIMARY KEY)"))
-        yield target
-    finally:
-        target.dispose()
-        _drop(server, name)
-        server.dispose()
+    name = str(scratch.database)
+    with schema_engine(scratch, "information_schema") as server:
+        try:
+            _drop(server, name)
+            restore.create_schema(scratch, name)
+        except DBAPIError as error:
+            if error_code(error) not in DENIED:
+                raise BackupError(f"the drills' server {scratch.host} failed: {error.orig}") from None
+            raise BackupError(
+                f"the account {scratch.username} may not make the drills' schema; as an administrator run:"
+                f" GRANT ALL PRIVILEGES ON `{name.replace('_', chr(92) + '_')}`.* TO {scratch.username}@…"
+            ) from None
+        try:
+            with schema_engine(scratch, name) as target:
+                with target.connect() as connection:
+                    connection.execute(
+                        text(f"CREATE TABLE {MARK} (made_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP PRIMARY KEY)")
+                    )
+                yield target
+        finally:
+            _drop(server, name)
 
 
 def _drop(server: Engine, name: str) -> None:

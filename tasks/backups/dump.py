@@ -19,7 +19,7 @@ import zstandard
 from sqlalchemy import Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import READ_WRITE, create_engine
+from db.engine import READ_WRITE
 from db.models import CHAT_TABLES, DUMPED_TABLES
 from db.rows import quoted
 from tasks.backups import folder, manifest
@@ -32,6 +32,7 @@ from tasks.backups.client import (
     family_of,
     find_client,
     running,
+    schema_engine,
     server_family,
 )
 from tasks.backups.errors import BackupError
@@ -70,7 +71,6 @@ JSON_COLUMNS = text(
 ).bindparams(bindparam("names", expanding=True))
 # A value takes at most so many times its bytes as text (a control character six), and none has an empty one.
 UNSHOWN = "(JSON_STORAGE_SIZE({0}) * 7 > @@max_allowed_packet AND COALESCE(LENGTH({0}), 0) = 0)"
-UNSHOWN_SECONDS = 1800.0
 # MySQL's place in its binary log, by its newer and its older name; both need REPLICATION CLIENT.
 PLACES = ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS")
 
@@ -152,8 +152,7 @@ def _check_json(engine: Engine) -> None:
     """Raise BackupError if a JSON's text is longer than max_allowed_packet: MySQL gives an empty one instead, which is dumped
     without a word, and refused by whoever restores it. It takes a pass over each table that has such columns.
     """
-    patient = create_engine(engine.url.render_as_string(hide_password=False), read_seconds=UNSHOWN_SECONDS)
-    with patient.connect() as connection:
+    with schema_engine(engine.url, str(engine.url.database)) as patient, patient.connect() as connection:
         connection.execute(text("SET SESSION max_execution_time = 0"))
         columns = connection.execute(JSON_COLUMNS, {"names": DUMPED_TABLES}).all()
         for table, of_table in groupby(columns, key=itemgetter(0)):
@@ -164,7 +163,6 @@ def _check_json(engine: Engine) -> None:
                     f"row {row} of {table} holds a JSON whose text is longer than the server's max_allowed_packet, so that"
                     " no dump has it; raise that, or shorten it"
                 )
-    patient.dispose()
 
 
 def write_dump(

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import URL, Connection, Engine, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import create_engine
 from db.models import CHAT_TABLES
 from db.rows import quoted
 from tasks.backups import dump
-from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, server_family
+from tasks.backups.client import SHELL_FLAGS, SHELLS, Client, find_client, running, schema_engine, server_family
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup, Tick, check_bytes
 from tasks.backups.scan import DELIMITER, FOOTER, SECTION, only_tables
@@ -21,9 +20,6 @@ from tasks.backups.verify import contents, plain
 # The first line of newer MariaDB dumps, which no MySQL client can read (CVE-2024-21096); it stays in the artefact.
 # https://mariadb.org/mariadb-dump-file-compatibility-change/
 SANDBOX = (b"/*!999999\\- enable the sandbox mode */", b"/*M!999999\\- enable the sandbox mode */")
-
-COUNT_SECONDS = 1800.0
-"""How long one table may take to be counted or its keys to be compared."""
 
 PRESENT = text("SHOW TABLES")
 KEYS = text(
@@ -75,16 +71,9 @@ def filled_tables(target: Engine, tables: Collection[str] = CHAT_TABLES) -> list
 
 def create_schema(url: URL, name: str) -> None:
     """Make the schema `name` on the URL's server unless it is there. The URL's own may be the one that is gone."""
-    server = schema_engine(url, "information_schema")
-    with server.connect() as connection:
+    with schema_engine(url, "information_schema") as server, server.connect() as connection:
         if name not in connection.execute(text("SHOW DATABASES")).scalars().all():
             connection.execute(text(f"CREATE DATABASE {quoted(name)} CHARACTER SET utf8mb4"))
-    server.dispose()
-
-
-def schema_engine(url: URL, name: str) -> Engine:
-    """Return an engine for a schema of the URL's server and account, patient enough to count big tables."""
-    return create_engine(url.set(database=name).render_as_string(hide_password=False), read_seconds=COUNT_SECONDS)
 
 
 def check(

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from db.engine import create_engine
 from devstack.stack import Stack
 from settings import ConfigurationError
-from tasks.backups import drill, folder, manifest, restore, seal, verify
+from tasks.backups import drill, folder, manifest, seal, verify
+from tasks.backups.client import schema_engine
 from tasks.backups.errors import BackupError
 from tasks.backups.ledger import last_drill
 from tasks.backups.run import Backups
@@ -129,24 +130,21 @@ def test_a_failed_drill_does_not_keep_the_other_tiers_from_theirs(backups: Backu
 
 def test_a_schema_that_no_drill_made_is_left_alone(backups: Backups, stack: Stack) -> None:
     backups.daily(quiet)
-    engine = restore.schema_engine(backups.engine.url, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
-    with engine.connect() as connection:
+    name = stack.mariadb.create_database(SCRATCH).rpartition("/")[2]
+    with schema_engine(backups.engine.url, name) as engine, engine.connect() as connection:
         connection.execute(text("CREATE TABLE messages (id INT)"))
-    with pytest.raises(BackupError, match=f"the schema {SCRATCH} has tables that no drill made"):
-        backups.drill(quiet)
-    with engine.connect() as connection:
+        with pytest.raises(BackupError, match=f"the schema {SCRATCH} has tables that no drill made"):
+            backups.drill(quiet)
         assert connection.execute(text("SHOW TABLES")).scalars().all() == ["messages"]
-    engine.dispose()
     stack.mariadb.drop_database(SCRATCH)
 
 
 def test_what_a_killed_drill_left_is_cleared_away(backups: Backups, stack: Stack) -> None:
     backups.daily(quiet)
-    engine = restore.schema_engine(backups.engine.url, stack.mariadb.create_database(SCRATCH).rpartition("/")[2])
-    with engine.connect() as connection:
+    name = stack.mariadb.create_database(SCRATCH).rpartition("/")[2]
+    with schema_engine(backups.engine.url, name) as engine, engine.connect() as connection:
         connection.execute(text(f"CREATE TABLE {drill.MARK} (id INT)"))
         connection.execute(text("CREATE TABLE messages (id INT)"))
-    engine.dispose()
     assert backups.drill(quiet).rows
     assert SCRATCH not in schemas(backups.engine)
 

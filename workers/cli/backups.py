@@ -18,7 +18,7 @@ from settings import get_settings
 from tasks import pause as pausing
 from tasks.audit import who
 from tasks.backups import folder, ledger, restore, rotate, verify
-from tasks.backups.client import SHELLS, family_of
+from tasks.backups.client import SHELLS, family_of, schema_engine
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
@@ -166,7 +166,7 @@ def restore_command(
     schema = into or str(backups.engine.url.database)
     live = schema == backups.engine.url.database
     restore.create_schema(backups.engine.url, schema)
-    target = restore.schema_engine(backups.engine.url, schema)
+    target = click.get_current_context().with_resource(schema_engine(backups.engine.url, schema))
     filled = restore.filled_tables(target, DUMPED_TABLES)
     own = [] if tables else [table for table in filled if table not in CHAT_TABLES]
     fate = {table: "is replaced" if table in filled else "is made" for table in chosen} | dict.fromkeys(own, "keeps its own")
@@ -203,7 +203,6 @@ def restore_command(
     from db.migrate import has_tables  # with Alembic, which takes a while to load
 
     orphans, ready = restore.orphans(target, chosen), has_tables(target)
-    target.dispose()
     result = {**asdict(run), "into": schema, "tables": chosen, "orphans": orphans}
     done = f"restored {run.artefact} into {schema}: {run.rows:,} rows, {_took(run)}"
     emit(result, [done, "Left to do:", *_left_to_do(made[0], orphans, began, schema, live=live, ready=ready)])
