@@ -122,6 +122,7 @@ def test_without_the_variable_nobody_is_let_in(another: Callable[..., Gateway]) 
         f"näme {'0' * 64}",
         f"name {'0' * 64} expires=soon",
         f"name {'0' * 64} expires=2027-01-01T00:00:00",
+        f"name {'0' * 64} expires=9999-12-31T23:59:59-01:00",
         f"name {'0' * 64} expires=2027-01-01T00:00:00Z expires=2028-01-01T00:00:00Z",
         f"name {'0' * 64} admin=yes",
         f"name {'0' * 64} jobs",

@@ -67,6 +67,10 @@ def parse(line: str) -> Token:
     expires = datetime.fromisoformat(found["expires"]) if found["expires"] else NEVER
     if expires.tzinfo is None:
         raise ValueError("its expires= has no time zone, as in 2027-02-01T00:00:00+00:00")
+    try:
+        expires = expires.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("its expires= is outside of all years") from None
     jobs = frozenset(found["jobs"].split(",")) if found["jobs"] else None
     return Token(found["name"], bytes.fromhex(found["digest"]), expires, jobs)
 

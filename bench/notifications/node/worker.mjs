@@ -1,5 +1,5 @@
-// firebase-admin, BullMQ and mysql2: a job for each 500 rows, `sendEach`, one UPDATE; or (PER_ROW=1) a job a row with `send`; OUR_MESSAGE=1
-// sends what this project sends.
+// firebase-admin, BullMQ and mysql2: a job for each 500 rows, `sendEach`, one UPDATE; or (PER_ROW=1) a job a row with `send`;
+// OUR_MESSAGE=1 sends what this project sends.
 import { createSign } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -59,14 +59,13 @@ const pool = mysql.createPool({
 function message (row, token) {
   const data = { notification_id: String(row.id), conversation_id: String(row.conversation_id) }
   const least = { token, notification: { title: row.title, body: row.body }, data }
-  return ourMessage ? { ...least, ...forPhones(row, data) } : least
+  if (!ourMessage) return least
+  return { ...least, data: { ...data, message_id: String(row.message_id), type: row.notification_type }, ...forPhones(row) }
 }
 
 // What this project's message has besides: it replaces itself on the phone, ends with its time to live, and rings.
-function forPhones (row, data) {
+function forPhones (row) {
   const key = `notification-${row.id}`, seconds = 86400
-  data.message_id = String(row.message_id)
-  data.type = row.notification_type
   return {
     android: { priority: 'high', ttl: seconds * 1000, collapseKey: key, notification: { tag: key, sound: 'default' } },
     apns: {

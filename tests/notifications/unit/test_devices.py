@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.notifications.devices import (
-    LONGEST_TOKEN,
-    MOST_DEVICES,
-    Devices,
-    device_key,
-    read_devices,
-    read_together,
-)
+from tasks.notifications.devices import LONGEST_TOKEN, MOST_DEVICES, Devices, device_key, read_devices, read_together
 
 from .made import json_values
 
