@@ -80,7 +80,7 @@ class Archive:
         self._rows: dict[Value, set[bytes | None]] = {}
         with engine.connect() as connection:
             columns = {quoted(name): kind for name, kind in connection.execute(COLUMNS, {"table": self._target.table})}
-        self._insert = f"INSERT INTO `{self._target.table}` ({', '.join(columns)}) VALUES"
+        self._insert = f"INSERT INTO `{self._target.table}` ({', '.join(columns)}) VALUES".encode()
         self._values = ", ',', ".join(FORMS.get(kind, TEXT).format(name) for name, kind in columns.items())
 
     def keep(self, keys: Sequence[Value]) -> None:
@@ -95,7 +95,7 @@ class Archive:
                 self._engine.connect() as connection,
             ):
                 archive.write(f"{HEAD}\n".encode())
-                self._rows = self._read(connection, keys, lambda row: archive.write(f"{self._insert} ({row});\n".encode()))
+                self._rows = self._read(connection, keys, lambda row: archive.write(b"%b (%b);\n" % (self._insert, row)))
                 archive.write(b"COMMIT;\n")
         except OSError as error:
             raise ArchiveError(f"archive {path} cannot be written: {error.strerror}") from error
@@ -108,7 +108,7 @@ class Archive:
         return [key for key, rows in now.items() if rows == self._rows.get(key) and None not in rows]
 
     def _read(
-        self, connection: Connection, keys: Sequence[Value], take: Callable[[str], object] = len, lock: str = ""
+        self, connection: Connection, keys: Sequence[Value], take: Callable[[bytes], object] = len, lock: str = ""
     ) -> dict[Value, set[bytes | None]]:
         """Return the rows' SHA-256 by key, None of one that is too long to be archived and stays. They come one by one, for a
         batch may not fit into memory; `take` is given each.
@@ -116,7 +116,7 @@ class Archive:
         key, table = self._target.key.column, self._target.table
         rows: defaultdict[Value, set[bytes | None]] = defaultdict(set)
         for value, row in connection.exec_driver_sql(
-            f"SELECT {key}, CONCAT({self._values}) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
+            f"SELECT {key}, CAST(CONCAT({self._values}) AS BINARY) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
             f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}",
             execution_options={"yield_per": 1},
         ):
@@ -124,7 +124,7 @@ class Archive:
                 log.warning("row not archived, for it is longer as SQL than max_allowed_packet", table=table, row=value)
                 rows[value].add(None)
                 continue
-            rows[value].add(hashlib.sha256(row.encode()).digest())
+            rows[value].add(hashlib.sha256(row).digest())
             take(row)
         return rows
 

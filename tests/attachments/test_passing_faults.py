@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import select
 import socket
 import threading
@@ -251,6 +252,15 @@ def test_a_corrected_file_url_is_scanned_at_the_next_sweep(uploads: Uploads) -> 
     uploads.sweep()
 
     assert uploads.flags(attachment) == (1, 1)
+
+
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="MariaDB's alone: MySQL refuses such bytes")
+def test_half_a_pair_of_surrogates_in_an_address_holds_no_other_upload_up(uploads: Uploads) -> None:
+    before, odd, behind = (uploads.add(bytes([number])) for number in range(3))
+    url = "CONVERT(X'2F66696C65732FEDA080' USING utf8mb4)"
+    uploads.execute(f"UPDATE message_attachments SET file_url = {url}, file_name = {url} WHERE id = :id", id=odd)
+    uploads.sweep()
+    assert [uploads.flags(attachment) for attachment in (before, odd, behind)] == [(1, 1), (0, 1), (1, 1)]
 
 
 def test_what_is_decided_about_a_file_holds_for_all_its_rows(uploads: Uploads, vault: Path) -> None:

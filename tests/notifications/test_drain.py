@@ -1,6 +1,7 @@
 """What becomes of a row: drained against a real MariaDB and an honest FCM."""
 
 import json
+import os
 import threading
 import time
 
@@ -286,6 +287,16 @@ def test_a_row_is_loaded_as_it_was_written(api: Chat) -> None:
     assert (odd.is_sent, odd.badge, odd.claims, odd.mobile, odd.sound) == (0, 0, 1, 1, 1)
     assert queue.peek(odd.id) == odd._replace(by_hand=False)
     assert queue.claim_fresh(2) == []
+
+
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="MariaDB's alone: MySQL refuses such bytes")
+@pytest.mark.parametrize(("column", "status"), [("title", "SENT"), ("body", "SENT"), ("device_tokens", "BOUNCED")])
+def test_half_a_pair_of_surrogates_in_a_row_holds_no_other_up(api: Chat, column: str, status: str) -> None:
+    rows = [api.notify(f"phone-{number}") for number in range(3)]
+    half = "CONVERT(X'5B2261EDA080225D' USING utf8mb4)"
+    api.execute(f"UPDATE chat_notifications SET {column} = {half} WHERE id = :id", id=rows[1])
+    run.drain()
+    assert [api.status(row)[0] for row in rows] == ["SENT", status, "SENT"]
 
 
 def test_bad_entries_do_not_hide_good_ones_and_a_repeated_token_is_sent_once(api: Chat, accepted: Accepted) -> None:

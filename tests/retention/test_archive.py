@@ -1,6 +1,7 @@
 """Archive before delete: no row goes that no file holds, and the stock client puts back what a file holds, as it was."""
 
 import gzip
+import os
 import re
 import subprocess
 import tracemalloc
@@ -86,6 +87,16 @@ def test_what_was_deleted_comes_back_as_it_was(archived: Engine, folder: Path, a
     assert (rows_of(archived), len(list(folder.rglob(f"*{SUFFIX}")))) == ([], 3)
     assert load(folder, account) == []
     assert rows_of(archived) == before
+
+
+@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="MariaDB's alone: MySQL refuses such bytes")
+def test_half_a_pair_of_surrogates_is_archived_as_it_is(archived: Engine, folder: Path, account: Path) -> None:
+    with archived.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET title = CONVERT(X'EDA080' USING utf8mb4) WHERE id = 100"))
+    assert run_policy(archived, POLICY, by="t").rows == 300
+    assert load(folder, account) == []
+    with archived.connect() as connection:
+        assert connection.execute(text("SELECT HEX(title) FROM chat_notifications WHERE id = 100")).scalar() == "EDA080"
 
 
 @pytest.mark.parametrize(
