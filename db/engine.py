@@ -5,11 +5,14 @@ import os
 import select
 import socket
 import ssl
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import pymysql
 import sqlalchemy
+from pymysql import converters
+from pymysql.constants import FIELD_TYPE
 from sqlalchemy import Engine, event
 
 from settings import get_settings
@@ -39,6 +42,12 @@ SESSION = (
 FORGIVING = "utf8_of_mariadb"
 _FORGIVING = codecs.CodecInfo(codecs.utf_8_encode, lambda data, _errors="": codecs.utf_8_decode(data, "replace", True))
 codecs.register(lambda name: _FORGIVING if name == FORGIVING else None)
+
+
+def _moment(text: str) -> datetime | None:
+    """Return None for what is no time, a date of zeros, of which PyMySQL makes a text."""
+    moment = converters.convert_datetime(text)
+    return moment if isinstance(moment, datetime) else None
 
 
 class Connection(pymysql.Connection):
@@ -101,6 +110,7 @@ def create_engine(url: str, *, read_seconds: float = READ_SECONDS) -> Engine:
             "read_timeout": read_seconds,
             "write_timeout": READ_SECONDS,
             "init_command": SESSION,
+            "conv": {**converters.conversions, FIELD_TYPE.DATETIME: _moment, FIELD_TYPE.TIMESTAMP: _moment},
         },
     )
     event.listen(engine, "do_connect", lambda _dialect, _record, arguments, options: Connection(*arguments, **options))

@@ -43,7 +43,7 @@ def count(
             parameters = {"cutoff": place.cutoff, "after": place.after, "until": end.after}
             found, *span = connection.execute(statement, parameters).one()
             rows += found
-            ages += span if found else ()
+            ages += filter(None, span)
             place = end if found else skip_gap(connection, target, end)
             progress(rows)
     return Count(rows, min(ages, default=None), max(ages, default=None), place.finished)

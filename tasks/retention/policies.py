@@ -45,11 +45,13 @@ def _older(
     name: str, does: str, table: str, age: str, least: timedelta, kept: str, *also: str, key: Key = ID, enabled: bool = True
 ) -> Policy:
     """Return a policy that deletes the rows whose column `age` is older, and for which the conditions `also` hold."""
-    target = Target(table, " AND ".join((f"{age} < :cutoff", *also)), key=key)
+    target = Target(table, " AND ".join((f"{age} < :cutoff", KNOWN.format(age), *also)), key=key)
     return Policy(name, does, target, age, least, _defaults(kept, enabled=enabled))
 
 
 DAY = timedelta(days=1)
+# A date of zeros, as of a client without NO_ZERO_DATE, is no age.
+KNOWN = "{0} > 0"
 ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
 DIED_AT = Key("died_at", timedelta(milliseconds=1), 86_400_000, unique=False, index="idx_died_at")
 
@@ -86,7 +88,7 @@ POLICIES = {
             Target(
                 "conversations",
                 # The reference's statement, but for one that was reopened: it keeps its closed_at, and people write in it.
-                "closed_at < :cutoff AND COALESCE(is_active, 1) = 1"
+                f"closed_at < :cutoff AND {KNOWN.format('closed_at')} AND COALESCE(is_active, 1) = 1"
                 " AND (is_closed = 1 OR last_message_at IS NULL OR last_message_at <= closed_at)",
                 change="is_active = 0",
             ),
@@ -98,7 +100,7 @@ POLICIES = {
                 "conversations",
                 # Reopening updates the row: without the second condition it would be closed again the next night.
                 "COALESCE(last_message_at, created_at) < :cutoff AND COALESCE(updated_at, created_at) < :cutoff"
-                " AND COALESCE(is_closed, 0) = 0",
+                f" AND COALESCE(is_closed, 0) = 0 AND {KNOWN.format('COALESCE(last_message_at, created_at)')}",
                 change="is_closed = 1, closed_at = NOW(), closed_reason = 'INACTIVE_30_DAYS'",
             ),
             "COALESCE(last_message_at, created_at)", 7 * DAY, _defaults("30d", enabled=False),

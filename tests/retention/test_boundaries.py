@@ -184,6 +184,15 @@ def test_a_row_whose_age_is_unknown_stays(families: Engine, name: str) -> None:
     assert written(name, families, datetime.fromisoformat("2038-01-01")) == 0
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shared and name != "typing_indicators"])
+def test_a_row_whose_age_is_a_date_of_zeros_stays(families: Engine, name: str) -> None:
+    insert(families, name, CUTOFF - MINUTE)
+    column = POLICIES[name].age_column.removeprefix("COALESCE(").partition(",")[0]
+    with families.begin() as connection:
+        connection.execute(text(f"UPDATE {TARGETS[name].table} SET {column} = 0"))
+    assert written(name, families, CUTOFF) == 0
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.changed])
 @pytest.mark.parametrize("by", ["keys", "range"])
 def test_a_row_that_was_found_and_then_unread_reopened_renewed_or_claimed_stays(families: Engine, name: str, by: str) -> None:

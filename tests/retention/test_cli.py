@@ -69,6 +69,18 @@ def test_plan_says_how_many_how_old_how_long_and_by_which_index(full: Engine) ->
 
 
 @pytest.mark.usefixtures("full")
+def test_a_date_of_zeros_hides_no_plan(full: Engine) -> None:
+    with full.begin() as connection:
+        connection.execute(text("UPDATE chat_notifications SET created_at = 0 WHERE id = 7"))
+        connection.execute(
+            text("INSERT INTO typing_indicators (conversation_id, user_id, expires_at) VALUES (1, 1, 0), (1, 2, :old)"),
+            {"old": "2020-01-01"},
+        )
+    plans = {plan["policy"]: plan["count"] for plan in answer("retention", "plan")}
+    assert plans["read_notifications"]["rows"] == 2499
+    assert (plans["typing_indicators"]["rows"], plans["typing_indicators"]["oldest"]) == (2, "2020-01-01T00:00:00Z")
+
+
 def test_plan_says_how_many_runs_the_limits_make_of_it() -> None:
     call("retention", "policy", "set", "read_notifications", "--rows-per-run", "1000")
     assert answer("retention", "plan", "--policy", "read_notifications")[0]["runs"] == 3
