@@ -21,11 +21,13 @@ LONGEST_TRAILER = 200
 
 # None of these looks twice at a byte or remembers a repetition (`*+`): a dump of a stranger's making may be verified. A group
 # that is repeated so must not fail in its middle: Debian 12's Python takes it for found, cpython's issue 106052.
-# The next row of MySQL's format, which has a statement on one line: parentheses and quotes inside of quotes do not count.
-ROW = re.compile(rb"[ ,]\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
+# The next row of MySQL's format, which has a statement on one line, and of MariaDB's behind a list of columns: parentheses and
+# quotes inside of quotes do not count.
+ROW = re.compile(rb"(?: |,\n?)\((?:[^'()]++|'(?:[^'\\]++|\\.)*+')*+\)", re.DOTALL)
 
-# Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated.
-INSERT = re.compile(rb"(?:\n(?:--[^\n]*+)?+)++INSERT INTO (?P<values>`(?P<table>[^`\n]+)`(?: \([^)\n]*\))? VALUES)")
+# Comments and blank lines may stand before a statement; a list of columns stands in it where some are generated, or invisible.
+COLUMNS = rb"(?: \((?:`(?:[^`\n]++|``)*+`,? ?)++\))?"
+INSERT = re.compile(rb"(?:\n(?:--[^\n]*+)?+)++INSERT INTO (?P<values>`(?P<table>[^`\n]+)`%s VALUES)" % COLUMNS)
 CREATE = re.compile(rb"(?:\n(?:--[^\n]*+)?+)++CREATE TABLE `(?P<table>[^`\n]+)`")
 SECTION = re.compile(rb"(?:\n|--[^\n]*+\n)*?--\n-- Table structure for table `([^`\n]+)`\n")
 # As mariadb-dump notes where its snapshot stands in the binary log: first the place, and behind the tables the GTID. In values

@@ -71,6 +71,14 @@ def test_rows_are_counted(text: bytes, rows: int, size: int) -> None:
     assert scan.bytes == len(text)
 
 
+@pytest.mark.parametrize("columns", [b"(`id`, `words`)", b"(`id`,`b`)", b"(`id`, `a) VALUES (b`, `c``)`)"])
+@pytest.mark.parametrize(("text", "rows"), [(MARIADB, 3), (MYSQL, 4)], ids=["mariadb", "mysql"])
+def test_rows_behind_a_list_of_columns_are_counted(text: bytes, rows: int, columns: bytes) -> None:
+    # As both clients write one where a column is generated or invisible: MariaDB's rows then begin on the same line.
+    listed = text.replace(b"`messages` VALUES", b"`messages` %b VALUES" % columns).replace(b"VALUES\n", b"VALUES ")
+    assert {name: table.rows for name, table in scanned(listed, 7).tables.items()} == {"messages": rows, "message_reads": 0}
+
+
 @pytest.mark.parametrize("text", [MARIADB, MYSQL], ids=["mariadb", "mysql"])
 def test_the_digest_does_not_depend_on_how_the_stream_was_cut(text: bytes) -> None:
     assert len({scanned(text, size).tables["messages"].digest.digest() for size in SIZES}) == 1
