@@ -6,6 +6,7 @@ Flower reads `flowerconfig.py`, which asks here.
 import os
 import re
 import secrets
+from functools import partialmethod
 from hmac import compare_digest
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 import structlog
 from flower import views
 from flower.views.monitor import Metrics
+from tornado.httpserver import HTTPServer
 from tornado.web import authenticated
 
 from settings import ConfigurationError, Settings, get_settings
@@ -28,6 +30,8 @@ SAVE_MILLISECONDS = 60_000
 MOST_TASKS = 20_000
 FORGET_WORKERS_SECONDS = 24 * 3600
 USER = "operator"
+# Tornado keeps 100 MB of a body, for as long as its sender likes, before Flower asks who that is.
+LIMITS = {"max_body_size": 64 * 1024, "body_timeout": 10.0, "idle_connection_timeout": 60.0}
 # Of other letters each browser sends its own bytes.
 LOGIN = re.compile(r"[!-9;-~]+:[ -~]{12,}")
 
@@ -36,6 +40,7 @@ def options() -> dict[str, Any]:
     """Return Flower's options for the environment; stop the process with one sentence and exit code 2 if it is unusable."""
     Metrics.get = authenticated(Metrics.get)  # Flower itself shows it to anyone
     views.hmac = SimpleNamespace(compare_digest=_same)
+    HTTPServer.initialize = partialmethod(HTTPServer.initialize, **LIMITS)  # Flower has no option for it
     with exit_if_misconfigured():
         settings = get_settings()
         configure(settings)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -245,6 +246,12 @@ def test_flower_lets_nobody_in_without_its_password(deployment: Deployment) -> N
 
 
 @pytest.mark.usefixtures("drained")
+def test_flower_takes_no_long_body_of_a_stranger(deployment: Deployment) -> None:
+    with socket.create_connection(("127.0.0.1", int(deployment.flower.rpartition(":")[2])), timeout=30) as stranger:
+        stranger.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 104857600\r\n\r\n")
+        assert stranger.makefile("rb").read().startswith(b"HTTP/1.1 400")  # to its end: nothing waits for the body
+
+
 def test_flower_shows_our_workers_tasks_and_queues(flower: str, browser: Chrome) -> None:
     assert CliRunner().invoke(cli, ["schedule", "run", "notifications-drain"]).exit_code == 0  # beat's own ticks are quiet
 
@@ -299,10 +306,11 @@ def test_flower_starts_as_a_user_without_a_home_in_the_folder_that_systemd_gives
     port = str(free_port())
     for name in ("FLOWER_DIR", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": port}
+    own = {"HOME": "/proc/nonexistent", "STATE_DIRECTORY": str(tmp_path), "FLOWER_PORT": port, "LOG_LEVEL": "DEBUG"}
     flower = start("celery -A workers.app flower", "flower", **own)
     flower.wait_until(lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), "Flower answered")
     assert (tmp_path / "flower-password").exists()
+    assert not flower.said("cookie_secret")  # it writes all its settings, secrets too, where it may
 
 
 @pytest.mark.parametrize(
