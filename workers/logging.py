@@ -15,8 +15,8 @@ from tasks.words import LONGEST_LINE, printable
 # Celery logs three lines of INFO for each beat tick, several ticks a second over all jobs. The tasks themselves log what they
 # did, if anything; failures are louder than INFO.
 _TICKING = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
-# Alembic logs each step of a migration, botocore where each new client found its endpoint and credentials, hpack each token, and
-# Flower all its settings, the key of its logins and the secret of its OAuth client among them.
+# Alembic logs each step of a migration, botocore where each client found its credentials, hpack each token, and Flower all its
+# settings, the key of its logins and the secret of its OAuth client among them.
 _TALKATIVE = ("alembic", "botocore", "flower.command", "hpack")
 _LONGEST_BYTES = 4 * LONGEST_LINE
 _LONGEST_VALUE = 300
