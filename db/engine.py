@@ -54,6 +54,15 @@ class Connection(pymysql.Connection):
     """PyMySQL's connection; where no certificate is checked, it does not load the system's authorities (25 to 55 ms of CPU)."""
 
     _sock: socket.socket | None
+    _read_timeout: float | None
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect, with CONNECT_SECONDS for each answer until the session is there: PyMySQL has them for TCP's alone."""
+        patience, self._read_timeout = self._read_timeout, min(CONNECT_SECONDS, self._read_timeout or CONNECT_SECONDS)
+        try:
+            super().connect(sock)
+        finally:
+            self._read_timeout = patience
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         super().set_character_set(charset, collation)

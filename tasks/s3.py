@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,10 +14,14 @@ from tasks.deadline import Deadline, OverdueError, Watched
 
 REQUEST_SECONDS = 60.0
 """For one answer without its body, second tries included."""
+CREDENTIALS_SECONDS = 60.0
+"""For those that a client begins with, where others than the AWS_* variables have them."""
 LOWEST_RATE = 64 * 1024
 """Bytes per second: a transfer that is slower on the whole is given up."""
 MOST_ANSWER_BYTES = 8 << 20
 """Of an answer that is no object's content: a page of a thousand keys has 4 MB at most."""
+MOST_TAGS = 100_000
+"""In such an answer: that page has 30,000. Each costs 300 bytes once it is read."""
 LONGEST_COMPLAINT = 500
 """Signs of an error: S3 may put megabytes into it."""
 
@@ -57,16 +61,16 @@ class _Bounded(Watched):
 
 
 def _pieces(answer: Any) -> Iterator[bytes]:
-    size, before = 0, b""
+    size, tags, before = 0, 0, b""
     while piece := answer.read(1 << 16):
-        size += len(piece)
+        size, tags = size + len(piece), tags + piece.count(b"<")
         before = before[-len(DOCTYPE) :] + piece
         if DOCTYPE in before:
             answer.close()
             raise HTTPError("the answer defines a document type, and so perhaps entities that swell: S3's never do")
-        if size > MOST_ANSWER_BYTES:
+        if size > MOST_ANSWER_BYTES or tags > MOST_TAGS:
             answer.close()
-            raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes")
+            raise HTTPError(f"the answer has more than {MOST_ANSWER_BYTES:,} bytes, or {MOST_TAGS:,} tags")
         yield piece
 
 
@@ -74,22 +78,42 @@ def _bounded(pool: Any, connection: Any) -> type:
     return type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Bounded, connection), {})})
 
 
+@cache
+def _bound_sessions() -> None:
+    """Bound all that botocore asks: S3, and whoever hands out credentials, at the client's making and each hour.
+
+    It has no option for it; that it works is what tests/test_deadline.py shows.
+    """
+    from botocore import awsrequest as aws
+    from botocore.httpsession import URLLib3Session
+
+    pools = {
+        "http": _bounded(aws.AWSHTTPConnectionPool, aws.AWSHTTPConnection),
+        "https": _bounded(aws.AWSHTTPSConnectionPool, aws.AWSHTTPSConnection),
+    }
+    begin = URLLib3Session.__init__
+
+    def begin_bounded(session: Any, *arguments: Any, **options: Any) -> None:
+        begin(session, *arguments, **options)
+        session._pool_classes_by_scheme.update(pools)
+
+    URLLib3Session.__init__ = begin_bounded
+
+
 def make_client(*, connections: int = 10) -> Any:
-    """Return a boto3 client that sends under a deadline only. Raise ConfigurationError if the AWS_* variables are unusable."""
+    """Return a boto3 client that sends under a deadline only. Raise ConfigurationError if the AWS_* variables are unusable,
+    S3Error if whoever hands out the credentials gives none in time.
+    """
     # Every process imports this module; these take a while to load, and few ask for anything.
     import boto3
-    from botocore import awsrequest as aws
     from botocore.config import Config
 
-    try:
-        client = boto3.client("s3", config=Config(**CONFIG, max_pool_connections=connections))
-    except (BotoCoreError, ValueError) as error:
-        raise ConfigurationError(f"the AWS_* variables are unusable: {error}") from error
-    # botocore has no option for it; that it works is what tests/test_deadline.py shows.
-    client._endpoint.http_session._pool_classes_by_scheme.update(
-        http=_bounded(aws.AWSHTTPConnectionPool, aws.AWSHTTPConnection),
-        https=_bounded(aws.AWSHTTPSConnectionPool, aws.AWSHTTPSConnection),
-    )
+    _bound_sessions()
+    with failing(), Deadline(CREDENTIALS_SECONDS):
+        try:
+            client = boto3.client("s3", config=Config(**CONFIG, max_pool_connections=connections))
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError(f"the AWS_* variables are unusable: {error}") from error
     client.meta.events.register("before-send.s3", _refuse_late)
     return client
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
+import boto3
 import pytest
 
 from tasks import s3, shutdown
@@ -68,6 +69,31 @@ def test_an_answer_of_s3_is_given_up(what: str, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(s3.S3Error, match="no whole answer from S3: it took longer than 1 s"), s3.asking():
             client.list_objects_v2(Bucket="backups")
         assert server.left.wait(30)
+
+
+@pytest.mark.parametrize("what", ["status line", "body"])
+def test_whoever_hands_out_credentials_is_given_up(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the metadata address of an instance and the agent of a container do."""
+    monkeypatch.setattr(s3, "CREDENTIALS_SECONDS", 1.0)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps those that it found
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with trickling(what) as server:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.address[1]}/credentials")
+        with pytest.raises(s3.S3Error, match="no whole answer from S3: it took longer than 1 s"):
+            s3.make_client()
+        assert server.left.wait(30)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_of_s3_that_would_swell_when_it_is_read_is_refused(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        server.answers["/backups?list-type=2&encoding-type=url"] = Answer(
+            b"<ListBucketResult>" + b"<a>" * s3.MOST_TAGS, status=status
+        )
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        client = s3.make_client()
+        with pytest.raises(s3.S3Error, match="or 100,000 tags"), s3.asking():
+            client.list_objects_v2(Bucket="backups")
 
 
 def test_a_body_that_s3_lets_wait_for_its_100_continue_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def start(settings: Settings) -> None:
         def _request(self, method: str, endpoint_type: Any, body: Any, headers: Any) -> Any:
             with Deadline(REPORT_SECONDS):
                 url = self._auth.get_api_url(endpoint_type)
-                answer = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
+                answer = self._pool.request(method, url, body=body, headers=headers, preload_content=False, redirect=False)
                 answer.read(MOST_ANSWER_BYTES)
                 answer.close()
             return answer

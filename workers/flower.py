@@ -30,7 +30,7 @@ SAVE_MILLISECONDS = 60_000
 MOST_TASKS = 20_000
 FORGET_WORKERS_SECONDS = 24 * 3600
 USER = "operator"
-# Tornado keeps 100 MB of a body, for as long as its sender likes, before Flower asks who that is.
+# Tornado keeps 100 MB of a body, as long as its sender likes, before Flower asks who that is; and Flower has no option for it.
 LIMITS = {"max_body_size": 64 * 1024, "body_timeout": 10.0, "idle_connection_timeout": 60.0}
 # Of other letters each browser sends its own bytes.
 LOGIN = re.compile(r"[!-9;-~]+:[ -~]{12,}")
@@ -40,7 +40,7 @@ def options() -> dict[str, Any]:
     """Return Flower's options for the environment; stop the process with one sentence and exit code 2 if it is unusable."""
     Metrics.get = authenticated(Metrics.get)  # Flower itself shows it to anyone
     views.hmac = SimpleNamespace(compare_digest=_same)
-    HTTPServer.initialize = partialmethod(HTTPServer.initialize, **LIMITS)  # Flower has no option for it
+    HTTPServer.initialize = partialmethod(HTTPServer.initialize, **LIMITS)  # type: ignore[assignment,method-assign]
     with exit_if_misconfigured():
         settings = get_settings()
         configure(settings)

@@ -72,6 +72,7 @@ def _bounded_session() -> Any:
             with Deadline(EXPORT_SECONDS):
                 answer = super().send(*arguments, **options)
                 answer._content = answer.raw.read(MOST_ANSWER_BYTES)
+                answer.headers.pop("location", None)  # which would be followed, to any host
                 answer.close()
             return answer
 

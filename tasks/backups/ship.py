@@ -90,7 +90,8 @@ class Bucket:
         """Keys under which an archive or its manifest, genuine or not, was seen to lie."""
         self.refused = 0
         """Versions of manifests that were looked at and are not genuine."""
-        self._s3 = s3.make_client()
+        with self._asking("looking for credentials"):
+            self._s3 = s3.make_client()
 
     def try_upload(self) -> None:
         """Begin an upload, send and list a part, and abort it: nothing stays. Raise BackupError with what the server lacks."""

@@ -431,9 +431,10 @@ def test_a_worker_that_stops_leaves_a_bucket_that_trickles(backups: Backups, mon
     monkeypatch.setattr("tasks.deadline.STOP_SECONDS", 0.0)
     with trickling("body") as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.address[1]}")
+        bucket = Bucket(backups.settings)
         shutdown.request_stop()
         try:
             with pytest.raises(StoppedError, match="the worker is stopping while listing it"):
-                Bucket(backups.settings).shipped()
+                bucket.shipped()
         finally:
             shutdown.forget()

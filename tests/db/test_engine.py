@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from db.engine import LOCK_WAIT_SECONDS, SILENT_SECONDS, create_engine, get_engine
 from devstack.stack import Stack
 from tests.processes import fork
+from tests.trickle import trickling
 
 CONNECTION_ID = text("SELECT CONNECTION_ID()")
 
@@ -127,6 +128,14 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(database_url: str) -> 
     with pytest.raises(OperationalError), impatient.connect() as connection:
         connection.execute(text("SELECT SLEEP(30)"))
     assert time.monotonic() - began < 5
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.engine.CONNECT_SECONDS", 0.5)
+    with trickling((b"", b"")) as silent:
+        engine = create_engine(f"mysql+pymysql://a:b@127.0.0.1:{silent.address[1]}/c", read_seconds=3600)
+        with pytest.raises(OperationalError, match="timed out"):
+            engine.connect()
 
 
 def test_a_connection_that_died_in_the_pool_is_replaced_unseen(stack: Stack, engine: Engine) -> None:

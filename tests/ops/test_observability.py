@@ -238,6 +238,25 @@ def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(enviro
         assert server.asked >= 2
 
 
+def test_what_is_told_goes_to_no_other_host(environment: dict[str, str], receiver: Sink) -> None:
+    elsewhere = f"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:{receiver.port}/latest\r\nContent-Length: 0\r\n\r\n"
+    code = (
+        "import workers.app, sentry_sdk\n"
+        "from settings import get_settings\n"
+        "from workers import error_reports, tracing\n"
+        "tracing.check(get_settings()); tracing.start(get_settings()); error_reports.start(get_settings())\n"
+        "tracing._provider[0].get_tracer('test').start_span('a span').end(); sentry_sdk.capture_message('a report')\n"
+        "tracing.flush(); error_reports.flush()\n"
+    )
+    with trickling((elsewhere.encode(), b"")) as server:
+        base = f"127.0.0.1:{server.address[1]}"
+        own = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}", "SENTRY_DSN": f"http://key@{base}/42"}
+        variables = {**os.environ, **environment, **own}
+        subprocess.run([sys.executable, "-c", code], env=variables, cwd=PROJECT, check=True, timeout=60)
+        assert server.asked >= 2
+    assert receiver.arrived == []
+
+
 def test_who_is_asked_over_http_is_not_told_where_errors_are_reported(environment: dict[str, str], receiver: Sink) -> None:
     code = (
         "from settings import get_settings\n"

@@ -34,7 +34,8 @@ class S3Storage(Storage):
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
         self._seconds = transfer_seconds
-        self._client = s3.make_client(connections=max(10, 2 * connections))
+        with _sentences("for credentials"):
+            self._client = s3.make_client(connections=max(10, 2 * connections))
 
     @contextmanager
     def open(self, file_url: str) -> Iterator[Content]:

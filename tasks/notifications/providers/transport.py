@@ -13,6 +13,7 @@ import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
+from pyreqwest.response import Response
 
 from settings import Settings
 from tasks.http import retry_after
@@ -114,8 +115,8 @@ class Transport:
             request = self._client.request(method, url).headers(headers).body_bytes(body).build_streamed()
             async with request as response:
                 content = await response.body_reader.read(MOST_ANSWER_BYTES)
-                name = response.get_header("apns-id") or response.get_header("location") or ""
-                return Answer(response.status, bytes(content or b""), response.get_header("retry-after"), name)
+                name = _header(response, "apns-id") or _header(response, "location") or ""
+                return Answer(response.status, bytes(content or b""), _header(response, "retry-after"), name)
         except (BuilderError, ValueError):
             raise UnusableUrlError("the URL cannot be used") from None
         except RequestTimeoutError:
@@ -153,3 +154,10 @@ class Transport:
             .user_agent("chat-workers")
             .build()
         )
+
+
+def _header(response: Response, name: str) -> str | None:
+    """Return a header of an answer, None where there is none or its bytes are no ASCII."""
+    with suppress(ValueError):
+        return response.get_header(name)
+    return None

@@ -490,7 +490,7 @@ def serving_http_1(folder: Path) -> Iterator[Proxy]:
     def answer(taken: socket.socket) -> None:
         with suppress(OSError), context.wrap_socket(taken, server_side=True) as connection:
             while connection.recv(65536):
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 3\r\n\r\n{}")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 3\r\nLocation: \xff\r\n\r\n{}")
 
     threading.Thread(target=serve, daemon=True).start()
     yield Proxy(listener.getsockname()[1])
