@@ -32,8 +32,8 @@ from tasks.shutdown import stop_requested
 MOST_CLAIMS = 5
 # How soon a clamd that broke off over one file must be done with a harmless one.
 CONTROL_SECONDS = 30.0
-# A file that is shorter than its row says may still be on its way; later it is scanned as it is.
-SHORT_TRIES = 2
+# A file of another length than its row's may still be on its way, or a page stands for it; later it is scanned as it is.
+UNLIKE_TRIES = 2
 
 
 class Scanner(NamedTuple):
@@ -100,9 +100,8 @@ def _vouched(finding: Finding, scanner: Scanner) -> Finding:
 
 def _scan(attachment: Attachment, scanner: Scanner) -> Finding:
     with scanner.storage.open(attachment.file_url) as content:
+        _check_is_whole(attachment, content.size)
         _check_size(content.size or 0, scanner)
-        if content.size is not None and attachment.attempts < SHORT_TRIES and content.size < (attachment.file_size or 0):
-            raise MissingError(f"the file has only {content.size} of the {attachment.file_size} bytes of its row's file_size")
         version = scanner.clamd.version()
         try:
             finding = _through(attachment, content, scanner, version)
@@ -114,7 +113,17 @@ def _scan(attachment: Attachment, scanner: Scanner) -> Finding:
             raise StorageUnavailableError(f"the temporary folder takes no more: {error.strerror}") from None
         if not scanner.storage.still_is(attachment.file_url, content, finding.sha256 or ""):
             return Finding(Kind.CHANGED, "the content changed while it was scanned")
+    if finding.kind is Kind.CLEAN:
+        _check_is_whole(attachment, finding.size)
     return _vouched(finding, scanner)
+
+
+def _check_is_whole(attachment: Attachment, size: int | None) -> None:
+    """Raise MissingError, in the first tries, for another size than the row's: of what is on its way, or a page."""
+    if size is None or not attachment.file_size or size == attachment.file_size:
+        return
+    if attachment.attempts < UNLIKE_TRIES or not size:
+        raise MissingError(f"the file has {size} bytes, and {attachment.file_size} by its row's file_size")
 
 
 def _check_size(size: int, scanner: Scanner) -> None:

@@ -52,7 +52,8 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Server]:
                 answer = Answer(status=304)
             self.send_response(answer.status)
             for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
-                self.send_header(name, value)
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
             body = answer.body[: answer.sent]
             for at in range(0, len(body), answer.piece):

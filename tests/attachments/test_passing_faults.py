@@ -336,14 +336,31 @@ def test_a_lone_percent_sign_is_a_letter_of_the_name(uploads: Uploads, server: S
     assert uploads.flags(attachment) == (1, 1)
 
 
-def test_a_file_that_is_shorter_than_its_row_says_has_time_to_arrive(uploads: Uploads) -> None:
-    attachment = uploads.add(PNG, file_size=len(PNG) + 1)
+CHUNKED = {"Transfer-Encoding": "chunked", "Content-Length": ""}
+
+
+@pytest.mark.parametrize("more", [1, -1])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_file_of_another_length_than_its_row_s_has_time_to_arrive(
+    uploads: Uploads, server: Server, more: int, chunked: bool
+) -> None:
+    in_chunks = Answer(b"%x\r\n%b\r\n0\r\n\r\n" % (len(PNG), PNG), headers=CHUNKED)
+    server.answers["/assets/1"] = in_chunks if chunked else Answer(PNG)
+    attachment = uploads.add(None, file_url="/assets/1", file_size=len(PNG) + more)
     for _ in range(2):
         uploads.scan(attachment)
         assert (uploads.flags(attachment), uploads.record(attachment).verdict) == ((0, 1), "waiting")
-        assert f"only {len(PNG)} of the {len(PNG) + 1} bytes" in uploads.record(attachment).reason
+        assert f"has {len(PNG)} bytes, and {len(PNG) + more} by" in uploads.record(attachment).reason
     uploads.scan(attachment)
     assert uploads.flags(attachment) == (1, 1)
+
+
+def test_an_empty_answer_is_no_file_that_has_a_length(uploads: Uploads, server: Server) -> None:
+    server.answers["/assets/1"] = Answer(b"")
+    attachment = uploads.add(None, file_url="/assets/1", file_size=len(PNG))
+    for _ in range(4):
+        uploads.scan(attachment)
+    assert (uploads.flags(attachment), uploads.record(attachment).verdict) == ((0, 1), "waiting")
 
 
 @pytest.mark.parametrize(
