@@ -21,7 +21,7 @@ from settings import get_settings
 from tasks.notifications.journal import DEAD_DEVICES, MOST_EVENTS
 from tasks.notifications.withdrawal import HELD, WITHDRAWN
 from tasks.retention import rules
-from tasks.retention.policies import ATTACHMENT_ID, DIED_AT, POLICIES
+from tasks.retention.policies import ATTACHMENT_ID, OF_RECIPIENT, POLICIES
 
 # An entry from before there were identities is his whose row it is, while the row is there.
 RECIPIENT = """(SUBSTRING_INDEX(identity, ' ', 1) = '{id}' OR identity = '' AND EXISTS (
@@ -33,7 +33,7 @@ SETTLED = """NOT EXISTS (SELECT 1 FROM chat_notifications n
     WHERE n.id = notification_id AND n.delivery_status IN ('PENDING', 'FAILED'))"""
 GONE = "NOT EXISTS (SELECT 1 FROM message_attachments a WHERE a.id = attachment_id)"
 TABLES = {
-    "worker_dead_devices": ("recipient_id = {id}", DIED_AT),
+    "worker_dead_devices": ("recipient_id = {id}", OF_RECIPIENT),
     "worker_delivery_history": (RECIPIENT, ID),
     "worker_deliveries": (f"{RECIPIENT} AND {SETTLED}", Key("notification_id", 1, 20_000)),
     "worker_scan_events": (f"{UPLOADER} AND {GONE}", ID),

@@ -53,7 +53,8 @@ DAY = timedelta(days=1)
 # A date of zeros, as of a client without NO_ZERO_DATE, is no age.
 KNOWN = "{0} > 0"
 ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
-DIED_AT = Key("died_at", timedelta(milliseconds=1), 86_400_000, unique=False, index="idx_died_at")
+# Not by died_at: the API writes rows of worker_dead_devices too, and a column of times holds what is none.
+OF_RECIPIENT = Key("recipient_id", 1, 20_000, unique=False, index="idx_recipient")
 
 # By idx_sha256; names of earlier versions had the attachment's id in front.
 COPY_IS_GONE = """
@@ -123,7 +124,7 @@ POLICIES = {
         ),
         _older(
             "dead_devices", "forgets dead devices; FCM itself ends a token that was silent for 270 days",
-            "worker_dead_devices", "died_at", 30 * DAY, "270d", key=DIED_AT, enabled=False,
+            "worker_dead_devices", "died_at", 30 * DAY, "270d", key=OF_RECIPIENT, enabled=False,
         ),
         _older("scan_events", "deletes the events of virus scans", "worker_scan_events", "happened_at", 30 * DAY, "400d"),
         _older(

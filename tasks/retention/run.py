@@ -122,6 +122,9 @@ class _Run:
             reason = f"failed: {_reason(error)}"
             self._close(entry, reason, failed=True)
             raise RunFailedError(f"{self.policy.name} {reason}") from error
+        except Exception as error:
+            self._close(entry, f"failed: {type(error).__name__}; the log says where", failed=True)
+            raise
         why = walked.why
         if walked.skipped:
             why += f"; locked or referred to, left for the next run: {walked.skipped:,}"

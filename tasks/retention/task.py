@@ -67,8 +67,8 @@ def _run(*names: str, daily: bool = False) -> str:
             report = run_policy(
                 get_engine(), POLICIES[name], by=by, if_due=daily and by == BEAT, seconds=share, stop=stop_requested
             )
-        except FAILURES as error:
-            log.error("retention failed", policy=name, why=str(error))
+        except Exception as error:  # raised below, once the others have run
+            log.error("retention failed", policy=name, why=str(error), exc_info=not isinstance(error, FAILURES))
             failure = error
             continue
         if report.why == DISABLED:

@@ -15,6 +15,7 @@ from db.engine import create_engine
 from db.locks import hold
 from devstack.stack import Stack
 from tasks.retention import ledger
+from tasks.retention.plan import plan
 from tasks.retention.policies import POLICIES
 from tests.retention.rows import conversation, notification, parents
 
@@ -191,6 +192,20 @@ def test_a_row_whose_age_is_a_date_of_zeros_stays(families: Engine, name: str) -
     with families.begin() as connection:
         connection.execute(text(f"UPDATE {TARGETS[name].table} SET {column} = 0"))
     assert written(name, families, CUTOFF) == 0
+
+
+def test_devices_of_which_the_api_says_that_they_died_at_no_time_at_all_keep_no_other(families: Engine) -> None:
+    insert(families, "dead_devices", *(CUTOFF - MINUTE,) * 7)
+    with families.begin() as connection:
+        connection.execute(text("SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"))
+        for id_, died_at in enumerate(("0000-00-00", "2025-02-30", "0001-01-01", "9999-12-31 23:59:59.999"), 8):
+            connection.execute(text(f"UPDATE worker_dead_devices SET died_at = '{died_at}' WHERE device_key = 'fcm:{id_}'"))
+        connection.execute(text("SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"))
+    assert plan(families, POLICIES["dead_devices"], seconds=9).count.rows == 5
+    assert written("dead_devices", families) == 5
+    with families.connect() as connection:
+        left = connection.execute(text("SELECT device_key FROM worker_dead_devices ORDER BY 1")).scalars().all()
+    assert left == ["fcm:11", "fcm:8"]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.changed])

@@ -85,6 +85,25 @@ def test_it_is_shown_first_and_then_all_of_him_is_gone_and_nothing_of_others(kep
     assert [entry["arguments"]["recipient"] for entry in newest(kept, "retention forget", 9)] == [2, 2]
 
 
+def test_devices_of_which_the_api_says_that_they_died_at_no_time_at_all_go_too(kept: Engine) -> None:
+    with kept.begin() as connection:
+        connection.execute(text("SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"))
+        for person in (2, 22):
+            for died_at in ("0000-00-00", "2026-02-00", "2026-02-30", "0001-01-01", "9999-12-31 23:59:59.999"):
+                connection.execute(
+                    text(
+                        "INSERT INTO worker_dead_devices"
+                        " (device_key, provider, token, recipient_id, notification_id, reason, died_at) VALUES"
+                        f" ('fcm:{person} {died_at}', 'fcm', 't', {person}, 0, 'logged out', '{died_at}')"
+                    )
+                )
+        connection.execute(text("SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"))
+    assert call("2")[1]["found"]["worker_dead_devices"] == 6
+    assert call("2", "--yes")[0] == 0
+    assert rows(kept, "SELECT DISTINCT recipient_id FROM worker_dead_devices ORDER BY 1") == [1, 22]
+    assert rows(kept, "SELECT COUNT(*) FROM worker_dead_devices") == [7]
+
+
 def test_what_is_still_to_be_sent_or_served_keeps_its_record(kept: Engine) -> None:
     call("2", "--yes")
     assert rows(kept, "SELECT notification_id FROM worker_deliveries ORDER BY 1") == [2, 3, 50]

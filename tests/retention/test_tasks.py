@@ -80,6 +80,22 @@ def test_a_policy_that_has_no_place_for_its_archive_does_not_either(chat: Engine
         assert connection.execute(text("SELECT COUNT(*) FROM worker_delivery_counts")).scalar() == 0
 
 
+def test_a_policy_that_meets_what_nobody_foresaw_does_not_either_and_the_ledger_has_its_end(chat: Engine) -> None:
+    """A minute of which no earlier one can be named, as only a person could write it there."""
+    with chat.begin() as connection:
+        connection.execute(text("INSERT INTO worker_delivery_counts VALUES ('0001-01-01', 'fcm', 'default', 'sent', '', 1)"))
+        connection.execute(
+            text("INSERT INTO worker_scan_events (attachment_id, happened_at, event) VALUES (1, NOW() - INTERVAL 2 YEAR, 'x')")
+        )
+    with pytest.raises(OverflowError):
+        retention.purge_worker_tables()
+    with chat.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_scan_events")).scalar() == 0
+        (run,) = ledger.history(connection, "delivery_counts", 9)
+        assert run["ended_because"] == "failed: OverflowError; the log says where"
+        assert connection.execute(text("SELECT COUNT(*) FROM worker_events WHERE type = 'retention.failed'")).scalar() == 1
+
+
 def test_a_run_ends_with_the_time_that_its_task_has_left(chat: Engine) -> None:
     with chat.begin() as connection:
         connection.execute(
