@@ -1,6 +1,7 @@
 """clamd, MariaDB and workers that die, hang and come back: every attachment ends with a true verdict all the same."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from sqlalchemy import text
 
 from devstack.stack import Stack
 from tasks.attachments import run, scannable
-from tasks.attachments.clamd import Clamd
+from tasks.attachments.clamd import Clamd, ClamdUnavailableError
 from tasks.attachments.scannable import EICAR
 from tests.processes import wait_until
 
@@ -55,6 +56,22 @@ def test_with_clamd_gone_rows_wait_and_are_blocked_in_the_end_and_heal_when_it_i
 
     assert settle_all(uploads, [attachment]) == [(1, 1)]
     assert uploads.events(attachment) == ["unverified", "clean"]
+
+
+def test_an_ok_to_a_part_of_what_lies_inside_of_a_file_is_none(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("clamd") / "clamd.ctl"
+
+    def answer_early() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(b"stream: OK\0")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=answer_early, daemon=True).start()
+        with pytest.raises(ClamdUnavailableError, match="OK to a part"):
+            scannable.ask(Clamd(f"unix://{path}", scan_seconds=30), [bytes(2**20)] * 64)
 
 
 def test_a_clamd_that_is_away_costs_one_try_each_not_a_queue_of_them(uploads: Uploads, clamd: Any) -> None:
