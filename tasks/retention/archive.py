@@ -118,7 +118,7 @@ class Archive:
         for value, row in connection.exec_driver_sql(
             f"SELECT {key}, CAST(CONCAT({self._values}) AS BINARY) FROM {table} FORCE INDEX ({self._target.key.index})"  # noqa: S608 - names of the schema
             f" WHERE {self._target.among(keys)} ORDER BY {key}{lock}",
-            execution_options={"yield_per": 1},
+            execution_options={"yield_per": 1, "no_parameters": True},  # a % in a name is one
         ):
             if row is None:
                 log.warning("row not archived, for it is longer as SQL than max_allowed_packet", table=table, row=value)

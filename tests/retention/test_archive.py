@@ -146,6 +146,20 @@ def test_rows_come_back_though_the_table_has_a_new_column_and_a_check(scratch: E
         assert list(map(tuple, connection.execute(text("SELECT * FROM worker_test")))) == [(1, "a", 0), (3, "c", 0)]
 
 
+def test_a_column_may_have_any_name(scratch: Engine, folder: Path, account: Path) -> None:
+    with scratch.begin() as connection:
+        connection.execute(text(r"CREATE TABLE worker_test (id INT PRIMARY KEY, `100%s %(x)s \:x {0} ``% é` INT)"))
+        connection.execute(text("INSERT INTO worker_test VALUES (1, 5), (2, NULL)"))
+    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None)
+    archive.keep([1, 2])
+    with scratch.begin() as connection:
+        assert archive.unchanged(connection, [1, 2]) == [1, 2]
+        connection.execute(text("DELETE FROM worker_test"))
+    assert load(folder, account) == []
+    with scratch.begin() as connection:
+        assert list(map(tuple, connection.execute(text("SELECT * FROM worker_test")))) == [(1, 5), (2, None)]
+
+
 # A type of column, and values that Python, a client or a rounding might change.
 TYPES = {
     "TINYINT": "-128", "BIGINT UNSIGNED": "18446744073709551615", "INT(6) ZEROFILL": "42", "BOOLEAN": "TRUE",
