@@ -15,15 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from db.batches.place import Place
 from db.batches.target import Target, Value
 from db.locks import Lock
-from db.transactions import error_code
+from db.transactions import REFUSED, error_code
 
 # A batch is written in statements of so many rows, some 15 ms each. A batch whose time is up ends between two of them, however
 # many rows it was meant to take.
 STATEMENT_ROWS = 1000
-
-# A row of another table refers to one of the statement's; the second where this account may not see that table. Only the
-# statement is undone.
-REFERENCED = {1451, 1217}
 
 # Called in the transaction of a batch with its number of rows.
 Record = Callable[[Connection, int], None]
@@ -43,7 +39,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of a batch: of `tried` keys others had locked, or refer to, `skipped`; it ended at `place`."""
+    """The result of a batch: of `tried` keys others had locked, or the schema refused, `skipped`; it ended at `place`."""
 
     rows: int
     skipped: int
@@ -66,7 +62,7 @@ class Batch:
     record: Record | None
     keeper: Keeper | None
     retried: bool = False
-    referenced: bool = False
+    refused: bool = False
 
     def write(self, connection: Connection) -> Written:
         """Write statement by statement until all is done or the time is up; there is always time for the first."""
@@ -84,20 +80,20 @@ class Batch:
             where = target.between(place.after, until) if keys is None else target.among(keys)
             rows += self._write(connection, where, at_once)
             place = replace(place, after=until)
-        looked = not at_once or self.keeper is not None or self.referenced
+        looked = not at_once or self.keeper is not None or self.refused
         skipped = target.still_there(connection, self.before.after, place.after, place.cutoff) if looked and rows < tried else 0
         if self.record:
             self.record(connection, rows)
         return Written(rows, skipped, tried, place)
 
     def _write(self, connection: Connection, where: str, at_once: bool) -> int:
-        """Write rows in one statement, or in ever smaller ones where some are referred to: those stay, the rest goes."""
+        """Write rows in one statement, or in ever smaller ones where the schema refuses some: those stay, the rest goes."""
         try:
             return self.target.write(connection, where, self.before.cutoff, at_once=at_once)
         except DBAPIError as error:
-            if error_code(error) not in REFERENCED:
+            if error_code(error) not in REFUSED:
                 raise
-        self.referenced = True
+        self.refused = True
         keys = self.target.matching(connection, where, self.before.cutoff)
         half = len(keys) // 2
         parts = (keys[:half], keys[half:]) if half else ()

@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from db.identity import BELOW_ALL
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks.notifications.devices import COLUMN, Device, of_lane, read_devices
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.queue import LOCK
@@ -119,7 +119,8 @@ def _batch(
         held = {entry.id for entry in connection.execute(ENTRIES, {"ids": free}) if entry.held}
         free = [each for each in free if each not in held]
     if free and why is not None:
-        connection.execute(SETTLE, {"ids": free, "why": f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE]})
+        free = write_rows(connection, SETTLE, free, why=f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE])
+    if free and why is not None:
         connection.execute(RECORD, {"ids": free})
         connection.execute(FORGET, {"ids": free})
     return free, len(meant) - len(free), page[-1] if len(page) == BATCH else None

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, Engine, text
 
 from db.identity import ABOVE_ALL
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks.notifications.notification import IDENTITY
 from tasks.notifications.settlement import GAVE_UP
 
@@ -47,7 +47,7 @@ def enter_queue(engine: Engine) -> int:
 
     def enter(connection: Connection) -> int:
         ids = connection.execute(WITHOUT_STATUS).scalars().all()
-        return connection.execute(ENTER, {"ids": ids}).rowcount if ids else 0
+        return len(write_rows(connection, ENTER, ids)) if ids else 0
 
     return transact(engine, enter)
 
