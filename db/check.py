@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Engine, Row, bindparam, text
 
+from db.identity import HIGHEST_ID
 from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed
 
 # A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
@@ -62,6 +63,9 @@ LOGS = text("SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')"
 REFUSING = {"log_bin": "ON", "binlog_format": "STATEMENT"}
 STATEMENTS = "binlog_format is STATEMENT, with which no write at READ COMMITTED is possible (error 1665); make it ROW or MIXED"
 PURGING = dict.fromkeys(("RESTRICT", "NO ACTION"), "leaves the rows that {} refers to")
+
+# Ids of which the worker-owned tables have a copy, in a BIGINT.
+KEPT = ("chat_notifications.id", "message_attachments.id")
 
 
 def check_shared_schema(engine: Engine) -> list[str]:
@@ -165,5 +169,7 @@ def _column_differences(where: str, need: ColumnNeed, live: Row[Any] | None) -> 
         yield f"{where} is {live.column_type}; the workers need {need.room} characters"
     if need.emoji and live.charset != "utf8mb4":
         yield f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused"
+    if where in KEPT and live.data_type == "bigint" and "unsigned" in live.column_type:
+        yield f"{where} is {live.column_type}; rows above {HIGHEST_ID} are neither sent nor scanned: make it BIGINT, signed"
     if need.null and live.is_nullable == "NO":
         yield f"{where} is NOT NULL; the workers clear it with NULL"

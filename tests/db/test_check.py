@@ -1,5 +1,7 @@
 """`check_shared_schema` names each thing that the workers would miss, and nothing else."""
 
+import re
+
 import pytest
 from sqlalchemy import Engine, event, text
 
@@ -73,7 +75,8 @@ DAMAGE = {
 
 # Other choices that an API can make; the workers run on them as well.
 USABLE = {
-    "wider ids": "ALTER TABLE chat_notifications MODIFY id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT",
+    "wider ids": "ALTER TABLE chat_notifications MODIFY id BIGINT NOT NULL AUTO_INCREMENT",
+    "ids without a sign": "ALTER TABLE message_attachments MODIFY id INTEGER UNSIGNED NOT NULL AUTO_INCREMENT",
     "VARCHAR for ENUM": "ALTER TABLE chat_notifications MODIFY delivery_status VARCHAR(20)",
     "more words": "ALTER TABLE message_reads MODIFY status ENUM('QUEUED', 'SENT', 'DELIVERED', 'READ', 'it''s')",
     "DATETIME for TIMESTAMP": "ALTER TABLE chat_notifications MODIFY sent_at DATETIME(6), MODIFY created_at DATETIME",
@@ -139,6 +142,13 @@ def test_a_view_in_a_tables_place_is_named(shared: Engine) -> None:
     alter(shared, "RENAME TABLE typing_indicators TO typing_rows")
     alter(shared, "CREATE VIEW typing_indicators AS SELECT * FROM typing_rows")
     assert check_shared_schema(shared) == ["typing_indicators is a view; the workers need a table, of InnoDB"]
+
+
+@pytest.mark.parametrize("table", ["chat_notifications", "message_attachments"])
+def test_ids_that_the_workers_own_tables_cannot_hold_are_named(shared: Engine, table: str) -> None:
+    alter(shared, f"ALTER TABLE {table} MODIFY id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT")
+    (found,) = check_shared_schema(shared)
+    assert re.match(rf"{table}\.id is bigint\S* unsigned; rows above 9223372036854775807 are neither sent nor scanned: ", found)
 
 
 @pytest.mark.parametrize(
