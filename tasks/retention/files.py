@@ -61,23 +61,31 @@ def delete(
 ) -> Progress:
     """Delete the files, and the run's folders of which nothing is left; return how it ended.
 
-    A file is recorded as deleted first: one that a killed run has left is found by the next.
+    A file is recorded as deleted first: one that a killed run has left is found by the next. One that cannot be deleted is
+    passed over; the OSError of the last is raised in the end.
     """
+    failure: OSError | None = None
     began, state = time.monotonic(), Progress(0, 0, Place(cutoff, None, None))
 
     def write(connection: Connection, path: Path) -> None:
         if files.record:
             connection.execute(text(files.record), {"name": path.name, "stem": path.stem})
-        record(connection, 1)
 
     for path, _ in files.older(cutoff):
         if why := halt() or limits.reached(state.rows, time.monotonic() - began):
             return replace(state, why=why)
         transact(engine, partial(write, path=path))
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            failure = error
+            continue
+        transact(engine, lambda connection: record(connection, 1))
         if path.parent != files.folder:
             with suppress(OSError):
                 path.parent.rmdir()
         state = replace(state, rows=state.rows + 1, batches=state.batches + 1)
         progress(state)
+    if failure:
+        raise failure
     return replace(state, why="finished")

@@ -118,7 +118,7 @@ class _Run:
         entry = transact(self.engine, lambda c: ledger.Entry(c, self.policy, self.by, self.rules.age))
         try:
             walked = self._walk(entry)
-        except (SQLAlchemyError, LockLostError, ArchiveError, RuleError) as error:
+        except (SQLAlchemyError, LockLostError, ArchiveError, RuleError, OSError) as error:
             reason = f"failed: {_reason(error)}"
             self._close(entry, reason, failed=True)
             raise RunFailedError(f"{self.policy.name} {reason}") from error

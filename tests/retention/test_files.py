@@ -13,7 +13,7 @@ from settings import ConfigurationError, get_settings
 from tasks.retention import ledger, rules
 from tasks.retention.plan import plan
 from tasks.retention.policies import POLICIES
-from tasks.retention.run import run_policy
+from tasks.retention.run import RunFailedError, run_policy
 from workers.cli import cli
 
 QUARANTINE, ARCHIVES = POLICIES["quarantine"], POLICIES["archives"]
@@ -83,6 +83,17 @@ def test_old_files_are_planned_and_then_deleted_and_new_ones_and_others_stay(cha
             "quarantine": 2,
             "archives": 1,
         }
+
+
+def test_what_cannot_be_deleted_is_named_and_holds_no_other_up(chat: Engine, folders: Path) -> None:
+    for name in ("0", "x"):
+        (folder := folders / "quarantine" / f"{name}.infected").mkdir()
+        os.utime(folder, (0, 0))
+    with pytest.raises(RunFailedError, match=r"quarantine failed: .* Is a directory: '.*/[0x]\.infected'"):
+        run_policy(chat, QUARANTINE, by="t")
+    assert left(folders / "quarantine") == [f"{SHARED}.infected", "notes"]
+    with chat.connect() as connection:
+        assert ledger.history(connection, "quarantine", 1)[0]["rows_done"] == 2
 
 
 def test_a_run_ends_between_two_files_and_the_next_does_the_rest(chat: Engine, folders: Path) -> None:
