@@ -11,7 +11,7 @@ from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
 from tasks.attachments.quarantine import Quarantine
-from tasks.attachments.queue import DROP_OTHERS, RESCANS, UPLOADS
+from tasks.attachments.queue import RESCANS, UPLOADS, drop_others
 from tasks.attachments.storage.base import Storage
 
 LIST = text("""
@@ -97,7 +97,7 @@ def rescan(engine: Engine, ids: list[int]) -> int:
     """Have these attachments scanned now, known or not; return how many exist."""
 
     def write(connection: Connection) -> int:
-        connection.execute(DROP_OTHERS, {"ids": ids})
+        drop_others(connection, ids)
         connection.execute(FORCE, {"ids": ids, "lane": UPLOADS if len(ids) == 1 else RESCANS})
         return int(connection.execute(EXISTING, {"ids": ids}).scalar_one())
 

@@ -27,11 +27,15 @@ SETTLE_PATIENCE_SECONDS = 25
 # Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
 UPLOADS, RESCANS = 0, 1
 
+# A shared row that the API holds must not hold the others up: only those that are free are locked, to be written. What is read
+# of them to write elsewhere is read in a subquery, for an UPDATE or DELETE would wait for the locks of what it joins.
+FREE = text("SELECT id FROM message_attachments FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED")
 # By primary keys: records of rows that are gone, whose ids have come back, and what an earlier version wrote.
-DROP_OTHERS = text(f"""
-    DELETE s FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE s.attachment_id IN :ids AND {IS_ANOTHERS}
-""")
+OTHERS = text(f"""
+    SELECT s.attachment_id FROM worker_scans s WHERE s.attachment_id IN :ids
+      AND (SELECT {IS_ANOTHERS} FROM message_attachments a WHERE a.id = s.attachment_id) FOR UPDATE
+""")  # noqa: S608 - a constant of this project
+DROP = text("DELETE FROM worker_scans WHERE attachment_id IN :ids")
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
 # again for what has had a verdict for a minute, so not by a doubled call, has the bytes scanned, even if they are known.
 ENTER = text(f"""
@@ -42,10 +46,12 @@ ENTER = text(f"""
 """)  # noqa: S608 - a constant of this project
 # What has a verdict, and is not reset by the API, is scanned by the sweep, behind the uploads: however often it is asked for.
 LEAVE = text(f"""
-    UPDATE worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
+    UPDATE worker_scans s
     SET s.forced = TRUE, s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = COALESCE(s.due_at, NOW(3))
     WHERE s.attachment_id = :id AND s.verdict <> 'waiting' AND s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE
-      AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1)) AND CAST(a.file_url AS BINARY) = CAST(s.file_url AS BINARY)
+      AND (SELECT NOT {IS_ANOTHERS} AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1))
+                  AND CAST(a.file_url AS BINARY) = CAST(s.file_url AS BINARY)
+           FROM message_attachments a WHERE a.id = s.attachment_id)
 """)  # noqa: S608 - constants of this project
 CLAIM_ONE = text("""
     SELECT attachment_id AS id, claims FROM worker_scans
@@ -80,9 +86,9 @@ LOAD = text(f"""
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text(f"""
-    SELECT s.attachment_id, LEFT(a.file_url, 500), {OF_ROW}
-    FROM worker_scans s LEFT JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
+    SELECT s.attachment_id, (SELECT LEFT(a.file_url, 500) FROM message_attachments a WHERE a.id = s.attachment_id),
+           (SELECT {OF_ROW} FROM message_attachments a WHERE a.id = s.attachment_id)
+    FROM worker_scans s WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """)  # noqa: S608 - a constant of this project
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
 RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
@@ -97,7 +103,7 @@ RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       signature VARCHAR(255) PATH '$.finding.signature', sha256 CHAR(64) PATH '$.finding.sha256',
       size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity')) AS r"""
 WRITE_FLAGS = text(f"""
-    UPDATE {RESULTS} STRAIGHT_JOIN message_attachments a ON a.id = r.id
+    UPDATE {RESULTS} STRAIGHT_JOIN message_attachments a FORCE INDEX (PRIMARY) ON a.id = r.id
     SET a.scanned_for_virus = r.scanned, a.is_safe = r.safe
 """)  # noqa: S608 - a constant of this project
 SETTLED = f"""
@@ -161,7 +167,7 @@ class Queue:
         """Lease this attachment, whatever its record says; return an empty list if it is gone or another run has it."""
 
         def enter(connection: Connection) -> Sequence[Row[Any]]:
-            connection.execute(DROP_OTHERS, {"ids": [attachment_id]})
+            drop_others(connection, [attachment_id])
             connection.execute(ENTER, {"id": attachment_id})
             return connection.execute(CLAIM_ONE, {"id": attachment_id}).all()
 
@@ -212,13 +218,20 @@ class Queue:
     def settle(self, settlements: list[Settlement]) -> list[Settlement]:
         """Write results in one transaction; return those that were written. Safe to run twice.
 
-        A row whose lease has passed to another run is left to that run; one that names another file by now is scanned again.
+        A row whose lease has passed to another run is left to that run; one that names another file by now is scanned again,
+        and so is, after a while, one whose flags cannot be written because someone else holds it.
         """
+        flagged = [settlement.attachment.id for settlement in settlements if settlement.flags]
         parameters = {"ids": [settlement.attachment.id for settlement in settlements], "lease": self._lease}
 
         def write(connection: Connection) -> list[Settlement]:
+            free = lock_free(connection, flagged)
             held = {tuple(row) for row in connection.execute(HELD, parameters)}
-            true = [each for each in settlements if each.attachment.names in held]
+            true = [
+                each.later if each.flags and each.attachment.id not in free else each
+                for each in settlements
+                if each.attachment.names in held
+            ]
             if changed := {row[0] for row in held} - {each.attachment.id for each in true}:
                 connection.execute(RELEASE, {"ids": sorted(changed), "lease": self._lease})
             _write(connection, true)
@@ -242,6 +255,17 @@ def _write(connection: Connection, settlements: list[Settlement]) -> None:
             told = {"attachment_id": attachment.id, "of_row": attachment.of_row, "verdict": settlement.verdict}
             told |= {"reason": settlement.reason, "signature": found.signature, "sha256": found.sha256}
             outbox.emit(connection, event, told)
+
+
+def lock_free(connection: Connection, ids: list[int]) -> set[int]:
+    """Lock those of the shared rows that no one else holds; return their ids."""
+    return {*connection.execute(FREE, {"ids": ids}).scalars()} if ids else set()
+
+
+def drop_others(connection: Connection, ids: list[int]) -> None:
+    """Forget what is recorded of other rows that had these ids."""
+    if others := connection.execute(OTHERS, {"ids": ids}).scalars().all():
+        connection.execute(DROP, {"ids": others})
 
 
 def is_unscanned(engine: Engine, attachment_id: int) -> bool:

@@ -9,6 +9,8 @@ from tasks.attachments.verdicts import BLOCKED, FLAGS, SERVED_NAMES, VERDICTS, F
 from tasks.words import printable
 
 PENDING = "pending"
+# Until a row that someone else holds is tried again, for each of its tries so far; five minutes at most.
+LOCKED_SECONDS, MOST_LOCKED = 5.0, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,20 @@ class Settlement:
             return "attachment.blocked"
         was_served = self.attachment.historic or self.attachment.verdict in SERVED_NAMES
         return None if was_served else "attachment.freed"
+
+    @property
+    def later(self) -> "Settlement":
+        """What is recorded while someone else holds the row: no verdict but that it is bad, and another scan, ever later."""
+        known, tries = self.attachment, self.attachment.attempts + 1
+        return Settlement(
+            known,
+            known.verdict if self.verdict in SERVED_NAMES else "unverified",
+            known.reason or "its row is locked",
+            attempts=tries,
+            claims=min(self.claims, known.claims - bool(self.finding)),
+            wait=LOCKED_SECONDS * min(tries, MOST_LOCKED),
+            quarantine=known.quarantine,
+        )
 
 
 # Up to a half above the ladder's step: files that failed together must not come back together.

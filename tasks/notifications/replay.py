@@ -1,11 +1,13 @@
 """Play failed notifications again: which rows would go, and making them PENDING."""
 
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from db.rows import dicts
 from db.transactions import transact
+from tasks.notifications.queue import LOCK
 from tasks.notifications.sweep import YOUNG
 
 # Rows to play again: settled without success, young enough to be sent, and with no entry that would bring them back anyway.
@@ -20,8 +22,8 @@ REPLAYABLE = text(f"""
     ORDER BY n.id DESC LIMIT :rows
 """)  # noqa: S608 - a constant of this project
 REPLAY = text("""
-    UPDATE chat_notifications SET delivery_status = 'PENDING', error_message = NULL
-    WHERE id IN :ids AND delivery_status = :status
+    UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = 'PENDING', error_message = NULL
+    WHERE id IN :ids
       AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = chat_notifications.id)
 """)
 REPLAY_BATCH = 500
@@ -37,9 +39,13 @@ def replayable(engine: Engine, *, status: str, reason: str, limit: int) -> list[
 
 
 def replay(engine: Engine, ids: list[int], status: str) -> int:
-    """Make these rows PENDING again if they still have that status; return how many were."""
+    """Make these rows PENDING again if they still have that status and no one holds them; return how many were."""
+
+    def write(connection: Connection, batch: list[int]) -> int:
+        free = connection.execute(LOCK, {"ids": batch, "status": status}).scalars().all()
+        return connection.execute(REPLAY, {"ids": free}).rowcount if free else 0
+
     changed = 0
     for start in range(0, len(ids), REPLAY_BATCH):
-        batch = {"ids": ids[start : start + REPLAY_BATCH], "status": status}
-        changed += transact(engine, lambda connection, batch=batch: connection.execute(REPLAY, batch).rowcount)  # type: ignore[misc]
+        changed += transact(engine, partial(write, batch=ids[start : start + REPLAY_BATCH]))
     return changed

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from click.testing import CliRunner
 from redis import Redis
+from sqlalchemy import text
 
 from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
@@ -69,6 +70,16 @@ def test_replay_shows_first_and_changes_only_when_told(api: Chat, emulator: Emul
     assert api.status(old)[0] == "BOUNCED"
     run.drain()
     assert accepted() == [(str(row), "phone")]
+
+
+def test_replay_leaves_a_row_that_someone_else_holds(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="message_too_big"))
+    held, row = api.notify("phone"), api.notify("tablet")
+    run.drain()
+    with api.engine.connect() as connection:
+        connection.execute(text("SELECT id FROM chat_notifications WHERE id = :id FOR UPDATE"), {"id": held})
+        assert as_json("notifications", "replay", "--status", "BOUNCED", "--yes")["replayed"] == 1
+    assert (api.status(held)[0], api.status(row)[0]) == ("BOUNCED", "PENDING")
 
 
 @pytest.mark.parametrize(
