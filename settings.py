@@ -254,7 +254,7 @@ class Settings(BaseSettings):
     """Authorities that every HTTPS client trusts beside the system's, PEM; OpenSSL's own variable, which would replace them."""
     notifications_batch_rows: int = Field(default=500, ge=1, le=2000)
     notifications_in_flight: int = Field(default=100, ge=1, le=1000)
-    """Requests under way at once, per worker process."""
+    """Requests under way at once to each provider, per worker process."""
     notifications_per_minute: int = Field(default=600_000, ge=60)
     """Messages to each provider, over all workers; FCM's default quota."""
     notifications_request_seconds: float = Field(default=10, ge=1, le=15)

@@ -24,6 +24,8 @@ Claim = Callable[[int, tuple[str, ...]], tuple[Sequence[Job | int], bool]]
 
 # A run that finds work for longer than this ends and nudges the next one, so that no task nears its time limit.
 RUN_SECONDS = 30
+# What was sent before is waited for this long, then others' rows are looked for beside it.
+PATIENCE_SECONDS = 1.0
 # While more rows are under way, results gather for so long before they are written; no longer than until the last is in.
 GATHER_SECONDS = 0.02
 
@@ -100,15 +102,20 @@ class Drain:
                 else:
                     self._enter(job)
             if not jobs or not more:
-                return
+                if await self._room(0, PATIENCE_SECONDS):
+                    return
+                continue
             if most == 1 or any(isinstance(job, Job) and job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone
 
-    async def _room(self, rows: int) -> None:
-        """Wait until no more than `rows` rows are under way."""
-        while self._under_way > rows:
-            self._progress.clear()
-            await self._progress.wait()
+    async def _room(self, rows: int, seconds: float | None = None) -> bool:
+        """Wait until no more than `rows` rows are under way, or `seconds` have passed; return whether they are."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._under_way > rows:
+                    self._progress.clear()
+                    await self._progress.wait()
+        return self._under_way <= rows
 
     def _in_time(self, start_by: float) -> bool:
         return time.monotonic() < start_by and not self.stop()

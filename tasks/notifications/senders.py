@@ -1,4 +1,4 @@
-"""The senders: a bounded number of tasks, each sending one message at a time for as long as there are messages."""
+"""The senders: for each provider a bounded number of tasks, each sending one message at a time while there are messages."""
 
 import asyncio
 import time
@@ -28,40 +28,54 @@ COUNTED_AT_ONCE = 100
 
 
 @dataclass(slots=True)
+class Line:
+    """The messages that wait for a provider, and how many more may be sent at once."""
+
+    free: int
+    chat: deque[Message] = field(default_factory=deque)
+    others: deque[Message] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
 class Senders:
-    """Sends deliveries in order, the chat's first. A sender's task ends when nothing waits: an idle run has none."""
+    """Sends deliveries in order, the chat's first. A sender's task ends when nothing waits: an idle run has none.
+
+    Each provider has a line of its own, so that one that is silent holds no other up.
+    """
 
     providers: Mapping[str, Provider]
     gate: Gate
     tasks: asyncio.TaskGroup
-    free: int
-    """How many more may be sent at once."""
+    in_flight: int
+    """How many may be sent at once, to each provider."""
     done: Callable[[Delivery], None]
     """Is told of a delivery when its last answer is in."""
-    _chat: deque[Message] = field(default_factory=deque)
-    _others: deque[Message] = field(default_factory=deque)
+    _lines: dict[str, Line] = field(default_factory=dict)
     _answers: list[journal.Answered] = field(default_factory=list)
 
     def put(self, delivery: Delivery, in_time: Callable[[], bool]) -> None:
         """Have the devices of a delivery tried. A message that `in_time` forbids to begin is entered as None."""
-        messages = self._others if delivery.notification.notification_type == "SYSTEM" else self._chat
         for device in delivery.due:
+            name = device.provider if device.lane in self.providers else ""  # of the names that strangers write one is enough
+            if (line := self._lines.get(name)) is None:
+                line = self._lines[name] = Line(self.in_flight)
+            messages = line.others if delivery.notification.notification_type == "SYSTEM" else line.chat
             with suppress(Exception):  # an absent provider, or a fault that `_send` meets again and answers for
                 delivery.push_for(device.lane, self.providers[device.lane], self.gate.now())
             messages.append((delivery, device, in_time))
-            if self.free:
-                self.free -= 1
-                self.tasks.create_task(self._send_all())
+            if line.free:
+                line.free -= 1
+                self.tasks.create_task(self._send_all(line))
 
-    async def _send_all(self) -> None:
-        while messages := self._chat or self._others:
+    async def _send_all(self, line: Line) -> None:
+        while messages := line.chat or line.others:
             delivery, device, in_time = messages.popleft()
             outcome = await self._send(delivery, device) if in_time() else None
             if delivery.enter(device, outcome):
                 self.done(delivery)
             if len(self._answers) >= COUNTED_AT_ONCE or not messages:
                 journal.count(self._answers)
-        self.free += 1
+        line.free += 1
 
     async def _send(self, delivery: Delivery, device: Device) -> Outcome:
         """Return the outcome for one device."""

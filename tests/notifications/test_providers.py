@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import google_token
 from tests.notifications.conftest import Accepted, Chat, forget_process
+from tests.processes import wait_until
 from tests.trickle import trickling
 
 IPHONE = "ab" * 32
@@ -55,6 +57,22 @@ def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Em
     assert set(messages) == {"fcm", "apns", "webpush"}
     assert {message.notification_id for message in messages.values()} == {str(row)}
     assert {message.collapse for message in messages.values()} == {f"notification-{row}"}
+
+
+def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFICATIONS_IN_FLIGHT", "2")
+    monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "4")
+    get_settings.cache_clear()
+    forget_process()
+    emulator.inject(Fault(provider="webpush", kind="slow", latency=60))
+    api.notify(browser(emulator, 1), browser(emulator, 2), "beside")
+    drain = threading.Thread(target=run.drain)
+    drain.start()
+    wait_until(lambda: emulator.accepted() and emulator.stats().in_flight == 2, "the browsers were asked")
+    row = api.notify("behind")
+    wait_until(lambda: api.status(row)[0] == "SENT", "the phone's row was sent")
+    assert emulator.stats().in_flight == 2
+    drain.join()
 
 
 def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:
