@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import Connection, Engine, Row, text
 
 from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks.attachments.clamd import Version
-from tasks.attachments.queue import RESCANS, UPLOADS, drop_others, lock_free
+from tasks.attachments.queue import RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free
 from tasks.attachments.verdicts import SERVED_NAMES
 
 log = structlog.get_logger(__name__)
@@ -67,9 +67,6 @@ ENTER = text(f"""
       forced = forced OR (lease IS NULL AND worker_scans.file_url <> ''),
       due_at = IF(lease IS NULL, NOW(3), worker_scans.due_at)
 """)  # noqa: S608 - a constant of this project
-BLOCK = text("""
-    UPDATE message_attachments FORCE INDEX (PRIMARY) SET scanned_for_virus = FALSE, is_safe = FALSE WHERE id IN :ids
-""")
 # So that flags written once more, or not to be written now, are not taken for those of a row that waits and is from before the
 # workers: `find_served` blocks it.
 FORGED = text("UPDATE worker_scans SET verdict = 'unverified' WHERE attachment_id IN :ids AND verdict = 'waiting'")
@@ -204,12 +201,12 @@ def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> i
     ask, block, scan, forged = ([row.id for row in rows if row.todo == todo] for todo in ("ask", "block", "scan", "forged"))
     if ask:
         log.warning(f"{len(ask)} attachments or more are served unscanned: choose by chat-workers attachments history")
-    if free := lock_free(connection, block + forged):
-        connection.execute(BLOCK, {"ids": [*free]})
+    if blocked := lock_free(connection, block + forged):
+        blocked = {*write_rows(connection, WRITE_FLAGS, [*blocked], scanned=False, safe=False)}
     if due := scan + block + forged:
         drop_others(connection, due)
         connection.execute(ENTER, {"ids": due, "lane": lane})
-    if forged := forged + [each for each in block if each not in free]:
+    if forged := forged + [each for each in block if each not in blocked]:
         connection.execute(FORGED, {"ids": forged})
     return len(due)
 

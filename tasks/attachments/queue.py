@@ -4,6 +4,7 @@ A claim is a lease in `worker_scans`. `due_at` is when a worker may claim: the e
 is nothing to do. Times are the database's. The shared row is written only when a result is settled.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from db.identity import IS_ANOTHERS, OF_ROW
 from db.rows import dicts
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks import outbox
 from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Attachment, Settlement
-from tasks.attachments.verdicts import Finding, Kind
+from tasks.attachments.verdicts import Finding, Flags, Kind
 
 # A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS, four times as
 # many with each worker that died of one: five in a row block a file for good, and workers may die for another reason.
@@ -95,17 +96,15 @@ RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       id BIGINT PATH '$.attachment.id', file_url VARCHAR(500) PATH '$.attachment.file_url',
       of_row VARCHAR(64) PATH '$.attachment.of_row', was_signature VARCHAR(255) PATH '$.attachment.signature',
       was_sha256 CHAR(64) PATH '$.attachment.sha256',
-      scanned TINYINT PATH '$.flags[0]', safe TINYINT PATH '$.flags[1]',
       verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason', event VARCHAR(16) PATH '$.event',
       attempts SMALLINT PATH '$.attempts', claims SMALLINT PATH '$.claims', wait DECIMAL(12, 3) PATH '$.wait',
       quarantine VARCHAR(500) PATH '$.quarantine',
       engine VARCHAR(32) PATH '$.finding.engine', database_version BIGINT PATH '$.finding.database_version',
       signature VARCHAR(255) PATH '$.finding.signature', sha256 CHAR(64) PATH '$.finding.sha256',
       size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity')) AS r"""
-WRITE_FLAGS = text(f"""
-    UPDATE {RESULTS} STRAIGHT_JOIN message_attachments a FORCE INDEX (PRIMARY) ON a.id = r.id
-    SET a.scanned_for_virus = r.scanned, a.is_safe = r.safe
-""")  # noqa: S608 - a constant of this project
+WRITE_FLAGS = text("""
+    UPDATE message_attachments FORCE INDEX (PRIMARY) SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
+""")
 SETTLED = f"""
     UPDATE {RESULTS} STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
     SET s.lease = NULL, s.claims = r.claims, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
@@ -219,19 +218,25 @@ class Queue:
         """Write results in one transaction; return those that were written. Safe to run twice.
 
         A row whose lease has passed to another run is left to that run; one that names another file by now is scanned again,
-        and so is, after a while, one whose flags cannot be written because someone else holds it.
+        and so is, after a while, one whose flags cannot be written: someone else holds it, or the schema refuses them.
         """
-        flagged = [settlement.attachment.id for settlement in settlements if settlement.flags]
+        to_flag = [settlement.attachment.id for settlement in settlements if settlement.flags]
         parameters = {"ids": [settlement.attachment.id for settlement in settlements], "lease": self._lease}
 
         def write(connection: Connection) -> list[Settlement]:
-            free = lock_free(connection, flagged)
+            free = lock_free(connection, to_flag)
             held = {tuple(row) for row in connection.execute(HELD, parameters)}
-            true = [
-                each.later if each.flags and each.attachment.id not in free else each
-                for each in settlements
-                if each.attachment.names in held
-            ]
+            ours = [each for each in settlements if each.attachment.names in held]
+            by_flags: defaultdict[Flags, list[int]] = defaultdict(list)
+            for each in ours:
+                if each.flags and each.attachment.id in free:
+                    by_flags[each.flags].append(each.attachment.id)
+            flagged = {
+                written
+                for (scanned, safe), ids in by_flags.items()
+                for written in write_rows(connection, WRITE_FLAGS, ids, scanned=scanned, safe=safe)
+            }
+            true = [each.later if each.flags and each.attachment.id not in flagged else each for each in ours]
             if changed := {row[0] for row in held} - {each.attachment.id for each in true}:
                 connection.execute(RELEASE, {"ids": sorted(changed), "lease": self._lease})
             _write(connection, true)
@@ -242,7 +247,6 @@ class Queue:
 
 def _write(connection: Connection, settlements: list[Settlement]) -> None:
     for statement, chosen in (
-        (WRITE_FLAGS, [settlement for settlement in settlements if settlement.flags]),
         (WRITE_FINDINGS, [settlement for settlement in settlements if settlement.finding]),
         (WRITE_TRIES, [settlement for settlement in settlements if not settlement.finding]),
         (EVENTS, [settlement for settlement in settlements if settlement.event]),

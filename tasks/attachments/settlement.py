@@ -69,12 +69,12 @@ class Settlement:
 
     @property
     def later(self) -> "Settlement":
-        """What is recorded while someone else holds the row: no verdict but that it is bad, and another scan, ever later."""
+        """What is recorded while the row cannot be written: no verdict but that it is bad, and another scan, ever later."""
         known, tries = self.attachment, self.attachment.attempts + 1
         return Settlement(
             known,
             known.verdict if self.verdict in SERVED_NAMES else "unverified",
-            known.reason or "its row is locked",
+            known.reason or "its row cannot be written",
             attempts=tries,
             claims=min(self.claims, known.claims - bool(self.finding)),
             wait=LOCKED_SECONDS * min(tries, MOST_LOCKED),

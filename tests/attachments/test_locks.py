@@ -1,4 +1,4 @@
-"""Rows that someone else holds locked hold no other up: they are blocked, scanned and settled when they are free."""
+"""Rows that someone holds locked, or the schema refuses, hold no other up: they are blocked and settled when they can be."""
 
 from collections.abc import Callable, Iterator
 
@@ -99,6 +99,26 @@ def test_calls_and_orders_wait_for_no_locked_row(uploads: Uploads, hold: Hold) -
     assert uploads.scan(locked).verdicts == {"left to the sweep": 1}
     assert operations.rescan(uploads.engine, [locked]) == 1
     assert uploads.record(locked).forced
+
+
+def test_rows_whose_flags_a_trigger_refuses_hold_no_other_up(uploads: Uploads) -> None:
+    uploads.add(PNG)
+    uploads.sweep()
+    waiting, forged = uploads.add(PNG), uploads.add(EICAR, scanned_for_virus=1, is_safe=1)
+    uploads.execute(f"""
+        CREATE TRIGGER refuse BEFORE UPDATE ON message_attachments FOR EACH ROW
+        IF NEW.id IN ({waiting}, {forged}) THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'on hold'; END IF
+    """)
+    try:
+        others = [uploads.add(content) for content in (PNG, EICAR, b"text")]
+        uploads.sweep()
+        assert [uploads.flags(attachment) for attachment in others] == [(1, 1), (1, 0), (1, 1)]
+        assert uploads.record(forged).verdict == "unverified"
+    finally:
+        uploads.execute("DROP TRIGGER refuse")
+    uploads.make_due()
+    uploads.sweep()
+    assert (uploads.flags(waiting), uploads.flags(forged)) == ((1, 1), (1, 0))
 
 
 def test_what_keeps_a_look_for_rows_from_its_work_keeps_no_other_from_it(uploads: Uploads) -> None:
