@@ -353,7 +353,7 @@ class Settings(BaseSettings):
     gateway_tokens_file: Path | None = None
     """Who may start jobs; made by `chat-workers gateway token`. Not set: nobody may."""
     gateway_requests_per_minute: int = Field(default=6000, ge=1)
-    """Of one token, also in one burst."""
+    """Of one token, also in one burst; each id that a request names counts."""
     gateway_refusals_per_minute: int = Field(default=60, ge=1)
     """Answers 401 to one address, also in one burst; then it gets 429."""
     gateway_operations_token_file: Path | None = None

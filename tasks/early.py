@@ -26,7 +26,7 @@ def is_direct(task: "Task[..., str]") -> bool:
     return not task.request.called_directly and STARTED_BY not in (task.request.headers or {})
 
 
-def look_again(task: "Task[..., str]", come: Callable[[], bool], *arguments: int, each: float = EACH_SECONDS) -> None:
+def look_again(task: "Task[..., str]", come: Callable[[], object], *arguments: int, each: float = EACH_SECONDS) -> None:
     """Send the task anew once `come`, asked `each` so many seconds, returns True. This process's other tasks wait for it no
     longer than for a query.
     """
@@ -43,7 +43,7 @@ def look_again(task: "Task[..., str]", come: Callable[[], bool], *arguments: int
                 del _until[key]
 
 
-def _look(task: "Task[..., str]", come: Callable[[], bool], arguments: tuple[int, ...], each: float) -> None:
+def _look(task: "Task[..., str]", come: Callable[[], object], arguments: tuple[int, ...], each: float) -> None:
     key, until = (task.name, *arguments), 0.0
     try:
         with suppress(SQLAlchemyError, RedisError, OperationalError):  # the sweep does it

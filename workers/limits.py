@@ -31,6 +31,11 @@ class Buckets:
             self._levels.popitem(last=False)
         return 0.0 if taken else (1 - level) / self._per_second
 
+    def owe(self, key: str, more: int) -> None:
+        """Take `more`, there or not, of a key that was let through: its next one waits for them."""
+        level, at = self._levels[key]
+        self._levels[key] = (level - more, at)
+
 
 def neighbourhood(address: str) -> str:
     """Return what one party holds: an IPv4 address, or the /64 of an IPv6 one, in which addresses cost nothing."""

@@ -48,8 +48,9 @@ ENTER = text(f"""
 # What has a verdict, and is not reset by the API, is scanned by the sweep, behind the uploads: however often it is asked for.
 LEAVE = text(f"""
     UPDATE worker_scans s
-    SET s.forced = TRUE, s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = COALESCE(s.due_at, NOW(3))
-    WHERE s.attachment_id = :id AND s.verdict <> 'waiting' AND s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE
+    SET s.forced = s.forced OR COALESCE(s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE),
+        s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = IF(s.lease IS NULL, NOW(3), s.due_at)
+    WHERE s.attachment_id = :id AND s.verdict <> 'waiting'
       AND (SELECT NOT {IS_ANOTHERS} AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1))
                   AND CAST(a.file_url AS BINARY) = CAST(s.file_url AS BINARY)
            FROM message_attachments a WHERE a.id = s.attachment_id)
@@ -144,8 +145,8 @@ MOVED = text(f"""
     WHERE s.verdict = 'infected' AND s.file_url = :file_url AND s.quarantine LIKE '%://%' ORDER BY s.attachment_id DESC LIMIT 1
 """)  # noqa: S608 - a constant of this project
 UNSCANNED = text("""
-    SELECT 1 FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
-    WHERE a.id = :id AND s.attachment_id IS NULL
+    SELECT s.attachment_id IS NULL FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id
+    WHERE a.id = :id
 """)
 RELEASED = text("SELECT 1 FROM worker_scan_releases WHERE sha256 = :sha256")
 
@@ -272,9 +273,9 @@ def drop_others(connection: Connection, ids: list[int]) -> None:
         connection.execute(DROP, {"ids": others})
 
 
-def is_unscanned(engine: Engine, attachment_id: int) -> bool:
-    """Return whether the row is there and was never looked at."""
-    return _one(engine, UNSCANNED, {"id": attachment_id}) is not None
+def is_unscanned(engine: Engine, attachment_id: int) -> int | None:
+    """Return whether the row was never looked at; None if it is not there."""
+    return transact(engine, lambda connection: connection.execute(UNSCANNED, {"id": attachment_id}).scalar())
 
 
 def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:

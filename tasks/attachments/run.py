@@ -20,7 +20,7 @@ from tasks.attachments.clamd import Clamd, ClamdUnavailableError, Version
 from tasks.attachments.facts import SCANS
 from tasks.attachments.looks import StoppedError
 from tasks.attachments.quarantine import open_quarantine
-from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue
+from tasks.attachments.queue import HEARTBEAT_SECONDS, Queue, is_unscanned
 from tasks.attachments.scan import Scanner, scan
 from tasks.attachments.scannable import UnfitError
 from tasks.attachments.settlement import PENDING, Attachment, Settlement, settle
@@ -40,11 +40,12 @@ AHEAD = 8
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did: attachments by the verdict they were settled with, and whether there is more to do now."""
+    """What a run did: attachments by the verdict they were settled with, and whether there is more to do now, or no row."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     given_back: int = 0
     more: bool = False
+    absent: bool = False
 
 
 @cache
@@ -63,8 +64,11 @@ def scan_one(attachment_id: int) -> Summary:
     """Scan this attachment now, unless another worker is at it. The sweep tries again if this ends without a verdict, and what
     has had one is left to it at once.
     """
+    unscanned = is_unscanned(get_engine(), attachment_id)
+    if unscanned is None:
+        return Summary(absent=True)
     run = _Run(connections=1)
-    if run.queue.leave(attachment_id):
+    if not unscanned and run.queue.leave(attachment_id):
         run.summary.verdicts["left to the sweep"] += 1
     elif run.may_scan():
         run.work(lambda _room, _idle: run.queue.claim_one(attachment_id), once=True)

@@ -20,8 +20,8 @@ TIME_LIMIT_SECONDS = 1800
 def scan(attachment_id: int) -> str:
     """Scan one attachment. Called by the API after its commit; a message that is lost is made good by the sweep."""
     summary = run.scan_one(attachment_id)
-    if early.is_direct(scan) and not summary.verdicts and not summary.given_back:
-        early.look_again(scan, lambda: is_unscanned(get_engine(), attachment_id), attachment_id)
+    if early.is_direct(scan) and summary.absent:
+        early.look_again(scan, lambda: is_unscanned(get_engine(), attachment_id), attachment_id, each=0.5)
     return _log("scanned", summary, attachment_id=attachment_id)
 
 

@@ -17,8 +17,9 @@ import boto3
 import pytest
 from click.testing import CliRunner
 from redis import Redis
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from db.engine import get_engine
 from devstack.s3 import BUCKET
 from settings import get_settings
 from tasks import counters
@@ -31,6 +32,7 @@ from tasks.attachments.scannable import EICAR
 from tasks.attachments.settlement import Attachment, delay, settle
 from tasks.attachments.storage import open_storage
 from tasks.attachments.verdicts import Finding, Kind
+from tests.trickle import trickling
 from workers.cli import cli
 
 from .conftest import Uploads, reread
@@ -442,7 +444,8 @@ def test_a_doubled_call_scans_once(uploads: Uploads, scanners: Any) -> None:
     uploads.scan(attachment)
     try:
         scanners.clamd.publish(27_000, b"Local:0:0:" + b"attention please".hex().encode())
-        uploads.scan(attachment)
+        assert uploads.scan(attachment).verdicts == {"left to the sweep": 1}  # or each of a hundred calls would read the file
+        uploads.sweep()
         assert uploads.flags(attachment) == (1, 1)
     finally:
         scanners.clamd.publish(27_000)
@@ -462,6 +465,23 @@ def test_calls_for_what_has_a_verdict_hold_no_upload_up(uploads: Uploads) -> Non
     uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL 2 MINUTE")
     uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 1 WHERE id = :id", id=attachment)
     assert uploads.scan(attachment).verdicts == {"clean": 1}  # the API asks for it by its flags
+
+    uploads.execute("UPDATE worker_scans SET verdict = 'unverified', scanned_at = NULL, due_at = NOW(3) + INTERVAL 1 DAY")
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 0 WHERE id = :id", id=attachment)
+    assert uploads.scan(attachment).verdicts == {"left to the sweep": 1}  # its storage may have been away for all of an hour
+    uploads.sweep()
+    assert uploads.flags(attachment) == (1, 1)
+
+
+def test_a_call_for_no_row_costs_one_question(uploads: Uploads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever may call for scans could have a worker ask MySQL, clamd and again MySQL for each id of none."""
+    asked: list[str] = []
+    with trickling("body", path=str(tmp_path / "c")) as nobodys_clamd:
+        monkeypatch.setenv("CLAMD_URL", f"unix://{tmp_path}/c")
+        reread(another_clamd=True)
+        event.listen(get_engine(), "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+        summary = uploads.scan(2**40)
+    assert (summary.absent, len(asked), nobodys_clamd.asked) == (True, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from workers.gateway.broker import NotPublishedError, Published
+from workers.gateway.broker import LONGEST_QUEUE, NotPublishedError, Published
 from workers.gateway.nudges import WINDOW_SECONDS, Nudges
 
 from .conftest import Gateway, Queue
@@ -38,12 +38,12 @@ def test_a_burst_costs_one_message_for_each_window_however_soon_workers_take_the
 
 
 def test_a_queue_that_nobody_reads_does_not_grow_without_end(gateway: Gateway, token: str, attachments: Queue) -> None:
-    attachments.redis.lpush("attachments", *["{}"] * 9_999)
+    attachments.redis.lpush("attachments", *["{}"] * (LONGEST_QUEUE - 1))
     assert gateway.post("attachments", token, {"attachment_ids": [1, 2]}).status_code == 503
     assert gateway.post("attachments", token, {"attachment_ids": [1]}).status_code == 202
     refused = gateway.post("attachments", token, {"attachment_ids": [1]})
     assert refused.status_code == 503
-    assert "no worker takes its messages" in refused.json()["detail"]
+    assert "The queue is full" in refused.json()["detail"]
 
 
 def test_one_that_comes_while_a_message_is_on_its_way_is_in_the_next() -> None:

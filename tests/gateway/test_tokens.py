@@ -201,3 +201,10 @@ def test_strangers_who_try_tokens_are_slowed_down_and_lock_nobody_out(another: C
     assert answers[-1].json()["detail"].startswith("This token has made too many requests.")
     assert "WWW-Authenticate" not in answers[-1].headers
     assert gateway.post("notifications", gateway.token()).status_code == 202  # each token has a limit of its own
+
+
+def test_each_id_of_a_body_counts_as_a_request(another: Callable[..., Gateway]) -> None:
+    gateway = another(GATEWAY_REQUESTS_PER_MINUTE="60")
+    token = gateway.token()
+    assert gateway.post("attachments", token, {"attachment_ids": [*range(1, 101)]}).status_code == 202  # or none ever were
+    assert gateway.post("attachments", token, {"attachment_id": 101}).status_code == 429

@@ -86,6 +86,11 @@ def admit(request: Request) -> Token:
     return token
 
 
+def charge(token: Token, more: int) -> None:
+    """Count `more` requests beside one that was admitted: an id in a body costs what a request costs."""
+    _buckets("requests", get_settings().gateway_requests_per_minute).owe(token.name, more)
+
+
 def is_loopback(address: str) -> bool:
     """Return whether only this machine reaches what listens on an address; a name that is no address counts as open."""
     try:

@@ -22,8 +22,8 @@ THREADS = 4
 DEADLINE_SECONDS = 1.0
 # Two of them fit into the deadline: to connect, and to be answered.
 SOCKET_SECONDS = 0.4
-# A queue this long is not made longer: nobody reads it, or the sweep will be there first.
-LONGEST_QUEUE = 10_000
+# A queue this long is not made longer: sweeps wait behind the nudges, and find the rows of what is not there.
+LONGEST_QUEUE = 500
 
 
 class NotPublishedError(Exception):
@@ -73,7 +73,7 @@ class Broker:
     def _push(self, queue: str, calls: list[Call]) -> None:
         try:
             if int(self._redis.llen(queue)) + len(calls) > LONGEST_QUEUE:
-                raise NotPublishedError("The queue is full: no worker takes its messages")
+                raise NotPublishedError("The queue is full: the workers have not kept up")
             self._redis.lpush(queue, *(write(call, queue, self._celery) for call in calls))
         except (RedisError, OSError) as error:
             raise _down(str(error)) from error

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from settings import get_settings
 from tasks.jobs import missing
 from workers.gateway import body
-from workers.gateway.admission import admit
+from workers.gateway.admission import admit, charge
 from workers.gateway.broker import Broker, NotPublishedError
 from workers.gateway.catalogue import CATALOGUE, BodyError
 from workers.gateway.nudges import Nudges
@@ -51,6 +51,7 @@ async def start(name: str, request: Request) -> Response:
         )
     try:
         arguments = job.arguments(await body.read(request))
+        charge(token, len(arguments) - 1)
         nudges = request.state.nudges.get(name)
         published = await (nudges.nudge() if nudges else request.state.broker.publish(job, arguments))
     except BodyError as error:
