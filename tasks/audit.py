@@ -12,9 +12,11 @@ from sqlalchemy import Engine, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.rows import dicts
+from tasks.deadline import within
 
 log = structlog.get_logger(__name__)
 
+SECONDS = 5.0
 BEGIN = text("INSERT INTO worker_audit (who, what, arguments) VALUES (:who, :what, :arguments)")
 END = text("UPDATE worker_audit SET outcome = :outcome WHERE id = :id")
 # By the primary key, newest first.
@@ -41,12 +43,17 @@ def end(engine: Engine, entry: int, outcome: str) -> None:
 
 
 def _write(engine: Engine, statement: TextClause, values: Mapping[str, Any]) -> int | None:
-    try:
-        with engine.begin() as connection:
-            return int(connection.execute(statement, values).lastrowid)
-    except SQLAlchemyError as error:
-        log.warning("not in the audit", **values, reason=str(getattr(error, "orig", error)))
-        return None
+    def write() -> int | str:
+        try:
+            with engine.begin() as connection:
+                return int(connection.execute(statement, values).lastrowid)
+        except SQLAlchemyError as error:
+            return str(getattr(error, "orig", error))
+
+    found = within(SECONDS, write, f"no answer within {SECONDS:g} s")
+    if isinstance(found, str):
+        log.warning("not in the audit", **values, reason=found)
+    return found if isinstance(found, int) else None
 
 
 def newest(engine: Engine, what: str, limit: int) -> list[dict[str, Any]]:

@@ -8,12 +8,16 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.shutdown import stop_requested
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 TICK_SECONDS = 0.25
 STOP_SECONDS = 5.0
@@ -22,6 +26,15 @@ STOP_SECONDS = 5.0
 
 class OverdueError(TimeoutError):
     """A deadline has passed, or the worker is stopping; what was read before is not the whole of anything."""
+
+
+def within(seconds: float, work: Callable[[], T], otherwise: U) -> T | U:
+    """Return what `work` returns within `seconds`, else `otherwise`: then it goes on in a thread, until this process ends."""
+    found: list[T | U] = [otherwise]
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[-1]
 
 
 class Deadline:

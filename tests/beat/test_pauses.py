@@ -1,10 +1,7 @@
 """Entries that an operator has paused: no beat sends them, whatever restarts, and a resumed one is sent once."""
 
 import json
-import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +14,7 @@ from beat_schedule import BEAT_SCHEDULE
 from devstack.stack import Stack
 from tasks import pause
 from tests.processes import Process, wait_until
+from tests.trickle import GREETING, trickling
 from workers import paused_entries
 from workers.cli import cli
 
@@ -97,22 +95,6 @@ def test_the_command_line_pauses_lists_and_resumes() -> None:
 
 def test_the_clock_goes_on_while_mysql_answers_a_byte_at_a_time(start_beat: StartBeat, ticks: Count) -> None:
     """Each byte comes before a client's timeout."""
-
-    def serve(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.sendall((1_000_000).to_bytes(3, "little") + b"\0\x0a")  # a greeting, as long as one may be
-            while not ended.wait(0.2):
-                connection.sendall(b"x")
-
-    def run() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
-
-    ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=run, daemon=True).start()
-        start_beat(DATABASE_URL=f"mysql+pymysql://a:b@127.0.0.1:{listener.getsockname()[1]}/x")
+    with trickling(GREETING) as server:
+        start_beat(DATABASE_URL=f"mysql+pymysql://a:b@127.0.0.1:{server.address[1]}/x")
         wait_until(lambda: ticks() >= 3, "it ticks", 60)
-        ended.set()
-        listener.shutdown(socket.SHUT_RDWR)

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from devstack.folder import PROJECT
 from tasks.audit import who
 from tests.processes import Process
+from tests.trickle import GREETING, trickling
 from workers.cli import cli
 from workers.cli.group import Command
 
@@ -129,17 +130,21 @@ def test_an_order_whose_process_was_killed_stands_there_without_an_outcome(chat:
     assert "runs, or was killed" in CliRunner().invoke(cli, ["audit", "list"]).stdout
 
 
+@pytest.mark.parametrize("way", ["gone", "a byte at a time"])
 def test_a_database_that_is_away_stops_no_order_that_does_not_need_it(
-    chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chat: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     from db.engine import get_engine
     from settings import get_settings
 
-    monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(tmp_path / "tokens"))
-    monkeypatch.setenv("DATABASE_URL", "mysql+pymysql://a:b@127.0.0.1:1/x")
-    for cache in (get_settings, get_engine):
-        cache.cache_clear()
-    done = CliRunner().invoke(cli, ["gateway", "token", "directus"])
+    monkeypatch.setattr("tasks.audit.SECONDS", 0.5)
+    with trickling(GREETING) as server:
+        port = 1 if way == "gone" else server.address[1]
+        monkeypatch.setenv("GATEWAY_TOKENS_FILE", str(tmp_path / "tokens"))
+        monkeypatch.setenv("DATABASE_URL", f"mysql+pymysql://a:b@127.0.0.1:{port}/x")
+        for cache in (get_settings, get_engine):
+            cache.cache_clear()
+        done = CliRunner().invoke(cli, ["gateway", "token", "directus"])
     monkeypatch.undo()
     for cache in (get_settings, get_engine):
         cache.cache_clear()

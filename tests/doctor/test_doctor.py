@@ -18,7 +18,9 @@ from devstack.stack import Stack
 from settings import get_settings
 from tests.doctor.conftest import Ask, do_as_told
 from tests.terminal import open_terminal
+from tests.trickle import GREETING, trickling
 from workers.doctor import QUESTIONS, places
+from workers.doctor.database import database
 from workers.doctor.report import PROCESSES, Answer, Host, Question, examine, ok
 
 
@@ -78,6 +80,18 @@ def test_a_question_that_fails_hides_no_other(environment: dict[str, str]) -> No
     found = list(examine(Host(get_settings()), questions))
     assert [finding[:2] for finding in found] == [("fails", "WRONG"), ("works", "OK")]
     assert "RuntimeError: unforeseen" in found[0].sentence
+
+
+def test_a_question_without_an_end_hides_no_other_and_holds_the_doctor_up_no_longer_than_a_minute(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.doctor.report.SECONDS", 0.5)
+    with trickling(GREETING) as server:
+        settings = get_settings().model_copy(update={"database_url": f"mysql+pymysql://a:b@127.0.0.1:{server.address[1]}/x"})
+        questions = [Question("database", database), Question("works", lambda _: [ok("it does")])]
+        found = list(examine(Host(settings), questions))
+    assert [finding[:2] for finding in found] == [("database", "WRONG"), ("works", "OK")]
+    assert "no answer to the end" in found[0].sentence
 
 
 def test_the_processes_are_those_of_the_procfile() -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from settings import ConfigurationError, Settings
+from tasks.deadline import within
 from tasks.jobs import QUEUES
 
 PROCESSES = (*QUEUES, "beat", "gateway", "flower")
@@ -49,6 +50,10 @@ class Finding(NamedTuple):
     sentence: str
 
 
+SECONDS = 60.0
+OVERDUE: list[Answer] = [("WRONG", "no answer to the end within a minute; see what answers there, or a proxy in between")]
+
+
 def ok(sentence: str) -> Answer:
     return "OK", sentence
 
@@ -61,7 +66,8 @@ def examine(host: Host, questions: Iterable[Question]) -> Iterator[Finding]:
     """Yield the answers that concern the host's processes, in order; of a dependency at fault, its faults alone."""
     asked = [question for question in questions if host.processes.intersection(question.processes)]
     with ThreadPoolExecutor(len(asked)) as threads:
-        for question, found in zip(asked, threads.map(partial(_ask, host), asked), strict=True):
+        answers = threads.map(lambda question: within(SECONDS, partial(_ask, host, question), OVERDUE), asked)
+        for question, found in zip(asked, answers, strict=True):
             faults = [answer for answer in found if answer[0] == "WRONG"]
             yield from (Finding(question.what, *answer) for answer in faults or found)
 
