@@ -6,6 +6,7 @@ Flower reads `flowerconfig.py`, which asks here.
 import os
 import re
 import secrets
+from collections.abc import Callable
 from functools import partialmethod
 from hmac import compare_digest
 from pathlib import Path
@@ -16,12 +17,13 @@ import structlog
 from flower import views
 from flower.views.monitor import Metrics
 from tornado.httpserver import HTTPServer
-from tornado.web import authenticated
+from tornado.web import HTTPError, authenticated
 
 from settings import ConfigurationError, Settings, get_settings
 from tasks import files
 from workers.exits import exit_if_misconfigured, listening_address, say_ready
 from workers.gateway.admission import is_loopback, read_private
+from workers.limits import Buckets, neighbourhood
 from workers.logging import configure
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ FORGET_WORKERS_SECONDS = 24 * 3600
 USER = "operator"
 # Tornado keeps 100 MB of a body, as long as its sender likes, before Flower asks who that is; and Flower has no option for it.
 LIMITS = {"max_body_size": 64 * 1024, "body_timeout": 10.0, "idle_connection_timeout": 60.0}
+_wrong = Buckets(60)
 # Of other letters each browser sends its own bytes.
 LOGIN = re.compile(r"[!-9;-~]+:[ -~]{12,}")
 
@@ -40,6 +43,7 @@ def options() -> dict[str, Any]:
     """Return Flower's options for the environment; stop the process with one sentence and exit code 2 if it is unusable."""
     Metrics.get = authenticated(Metrics.get)  # Flower itself shows it to anyone
     views.hmac = SimpleNamespace(compare_digest=_same)
+    views.BaseHandler.get_current_user = _current_user
     HTTPServer.initialize = partialmethod(HTTPServer.initialize, **LIMITS)  # type: ignore[assignment,method-assign]
     with exit_if_misconfigured():
         settings = get_settings()
@@ -65,6 +69,21 @@ def options() -> dict[str, Any]:
         "tasks_columns": "name,state,result,received,runtime,worker,args",
         **authentication,
     }
+
+
+def _current_user(handler: Any, ask: Callable[[Any], Any] = views.BaseHandler.get_current_user) -> Any:
+    """Ask Flower who that is, but not where too many wrong logins came from: who guesses is not told of a right one."""
+    if "Authorization" not in handler.request.headers:
+        return ask(handler)
+    if _wrong.take(address := neighbourhood(handler.request.remote_ip)):
+        raise HTTPError(429, "Too many wrong logins came from your address: wait some seconds")
+    try:
+        user = ask(handler)
+    except HTTPError:
+        log.warning("refused", address=address)
+        raise
+    _wrong.owe(address, -1)
+    return user
 
 
 def _same(one: str, other: str) -> bool:
