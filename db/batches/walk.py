@@ -75,7 +75,7 @@ def walk(
     """
     began = time.monotonic()
     state = Progress(0, 0, start(engine, target, cutoff))
-    size = min(FIRST_BATCH_ROWS, limits.batch_rows)
+    size = min(SMALLEST_BATCH_ROWS if keeper else FIRST_BATCH_ROWS, limits.batch_rows)  # rows to keep may be megabytes each
     dense = False
     while True:
         if state.place.finished:

@@ -84,7 +84,9 @@ def load(archive: Path, account: Path) -> list[str]:
 def test_what_was_deleted_comes_back_as_it_was(archived: Engine, folder: Path, account: Path) -> None:
     before = rows_of(archived)
     assert run_policy(archived, POLICY, by="t").rows == 300
-    assert (rows_of(archived), len(list(folder.rglob(f"*{SUFFIX}")))) == ([], 3)
+    assert rows_of(archived) == []
+    files = [gzip.decompress(file.read_bytes()).count(b"INSERT") for file in sorted(folder.rglob(f"*{SUFFIX}"))]
+    assert files == [50, 100, 120, 30]  # the first is small, for its rows may be megabytes each
     assert load(folder, account) == []
     assert rows_of(archived) == before
 
@@ -318,7 +320,7 @@ def test_of_a_file_that_was_damaged_nothing_is_loaded_and_the_others_are(archive
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     assert any(str(file) in line for line in load(folder, account))
-    assert ids(archived, "chat_notifications") == list(range(121, 301))
+    assert ids(archived, "chat_notifications") == list(range(51, 301))
 
 
 @pytest.fixture
@@ -366,4 +368,4 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
     keeper = Watching(archived, POLICY, 1, folder, None)
     with hold(archived, "t") as lock:
         walk(archived, TARGET, "2038-01-01 00:00:00", Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
-    assert seen == [3, 0, 0]
+    assert seen == [3, 0, 0, 0]
