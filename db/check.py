@@ -24,7 +24,7 @@ TABLE_COLUMNS = text(
 # An index that the optimizer must not use helps no one; the two servers flag it differently.
 TABLE_INDEXES = {
     server: text(
-        "SELECT table_name, index_name, column_name FROM information_schema.statistics"  # noqa: S608 - constants
+        "SELECT table_name, index_name, column_name, non_unique FROM information_schema.statistics"  # noqa: S608 - constants
         " WHERE table_schema = DATABASE() AND table_name IN :names AND index_type = 'BTREE'"
         f" AND {usable} ORDER BY table_name, index_name, seq_in_index"
     ).bindparams(NAMES)
@@ -71,21 +71,21 @@ KEPT = ("chat_notifications.id", "message_attachments.id")
 def check_shared_schema(engine: Engine) -> list[str]:
     """Return a sentence for each difference between the shared schema and the needs of the workers."""
     names = {"names": list(COLUMNS)}
-    indexes: dict[tuple[str, str], list[str]] = {}
+    indexes: dict[tuple[str, str, bool], list[str]] = {}
     with engine.connect() as connection:
         version, offset = connection.execute(SERVER).one()
         if too_old := server_difference(version):
             # The tables below look different there, so the rest can only be told on a newer server.
             return [too_old]
-        for table, index, column in connection.execute(TABLE_INDEXES[_server(version)], names):
-            indexes.setdefault((table, index), []).append(column)
+        for table, index, column, repeats in connection.execute(TABLE_INDEXES[_server(version)], names):
+            indexes.setdefault((table, index, not repeats), []).append(column)
         engines = {row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)}
         columns = {(row[0], row[1]): row for row in connection.execute(TABLE_COLUMNS, names)}
         children = foreign_keys(connection, DELETED_FROM)
         logs = {str(row[0]): str(row[1]) for row in connection.execute(LOGS)}
         differences = {}
         for table in COLUMNS:
-            leading = [each for (owner, _), each in indexes.items() if owner == table]
+            leading = [(each, unique) for (owner, _, unique), each in indexes.items() if owner == table]
             own = {name: column for (owner, name), column in columns.items() if owner == table}
             lacks = [f"table {table} is missing"]
             differences[table] = [*_table_differences(table, engines[table], own, leading)] if table in engines else lacks
@@ -137,7 +137,9 @@ def _server(version: str) -> str:
     return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
-def _table_differences(table: str, engine: str | None, columns: dict[str, Row[Any]], leading: list[list[str]]) -> Iterator[str]:
+def _table_differences(
+    table: str, engine: str | None, columns: dict[str, Row[Any]], leading: list[tuple[list[str], bool]]
+) -> Iterator[str]:
     """Given a table's engine, its columns and those of each of its indexes in their order, yield what it lacks."""
     if engine is None:
         yield f"{table} is a view; the workers need a table, of InnoDB"
@@ -150,8 +152,16 @@ def _table_differences(table: str, engine: str | None, columns: dict[str, Row[An
         # Without its columns, which are named above, there can be no index.
         if index.table != table or not columns.keys() >= {*index.columns}:
             continue
-        if not any(set(each[: len(index.columns)]) == set(index.columns) for each in leading):
-            yield f"{table} has no index that leads with ({', '.join(index.columns)}): {index.without}"
+        named = ", ".join(index.columns)
+        found = [
+            unique and len(each) == len(index.columns)
+            for each, unique in leading
+            if {*each[: len(index.columns)]} == {*index.columns}
+        ]
+        if not found:
+            yield f"{table} has no index that leads with ({named}): {index.without}"
+        elif index.unique and not any(found):
+            yield f"{table} has no unique key of ({named}): of two rows for one person either may decide about a push"
 
 
 def _column_differences(where: str, need: ColumnNeed, live: Row[Any] | None) -> Iterator[str]:

@@ -41,11 +41,12 @@ class ColumnNeed:
 
 @dataclass(frozen=True)
 class IndexNeed:
-    """Columns that some index must lead with, in any order, and what goes wrong without it."""
+    """Columns that some index must lead with, in any order, and what goes wrong without it. `unique`: they are to be a key."""
 
     table: str
     columns: tuple[str, ...]
     without: str
+    unique: bool = False
 
 
 def _need(table: str, column: str) -> ColumnNeed:
@@ -85,9 +86,9 @@ COLUMNS = {table: {column: _need(table, column) for column in columns.split()} f
 INDEXES = (
     *(IndexNeed(table, ("id",), "every write of the workers would lock the whole table") for table in COLUMNS),
     IndexNeed("chat_notifications", ("delivery_status",), "every claim would read the whole table"),
-    IndexNeed("chat_participants", ("conversation_id", "user_id"), "every push would search for its recipient's mutes"),
-    IndexNeed("conversation_settings", ("conversation_id", "user_id"), "every push would search for its preferences"),
-    IndexNeed("message_reads", ("message_id", "reader_id"), "every push would search for whether it was already read"),
+    IndexNeed("chat_participants", ("conversation_id", "user_id"), "every push would search for its recipient's mutes", True),
+    IndexNeed("conversation_settings", ("conversation_id", "user_id"), "every push would search for its preferences", True),
+    IndexNeed("message_reads", ("message_id", "reader_id"), "every push would search for whether it was already read", True),
     IndexNeed("typing_indicators", ("expires_at",), "the minute job would lock the rows of those who type"),
 )
 

@@ -212,7 +212,8 @@ class Queue:
             return []
         leased = {"ids": ids, "lease": self._lease}
         cells = transact(self._engine, lambda connection: connection.execute(LOAD, leased).scalars().all())
-        notifications = [Notification(*orjson.loads(cell)) for cell in cells]
+        # One of each: a schema without the unique keys of what is joined may have doubled rows.
+        notifications = [*{(row := Notification(*orjson.loads(cell))).id: row for cell in cells}.values()]
         if gone := {*ids} - {notification.id for notification in notifications}:
             forgotten = {"ids": sorted(gone), "lease": self._lease}
             transact(self._engine, lambda connection: _forget(connection, forgotten))

@@ -48,6 +48,10 @@ DAMAGE = {
         "chat_participants has no index that leads with (conversation_id, user_id):"
         " every push would search for its recipient's mutes"
     ),
+    "ALTER TABLE chat_participants ADD INDEX one (conversation_id, user_id), DROP INDEX idx_conv_user": (
+        "chat_participants has no unique key of (conversation_id, user_id):"
+        " of two rows for one person either may decide about a push"
+    ),
     "ALTER TABLE conversation_settings DROP INDEX idx_conv_user_settings": (
         "conversation_settings has no index that leads with (conversation_id, user_id):"
         " every push would search for its preferences"

@@ -8,7 +8,7 @@ from devstack.emulators.client import Emulator, Fault
 from tasks.notifications import run
 from tasks.notifications.preferences import MOST_CONVERSATIONS
 from tasks.notifications.queue import Queue
-from tests.notifications.conftest import Chat
+from tests.notifications.conftest import Accepted, Chat
 
 PARTICIPANT = "INSERT INTO chat_participants (conversation_id, user_id, {0}) VALUES (1, 2, {1})"
 SETTINGS = "INSERT INTO conversation_settings (conversation_id, user_id, {0}) VALUES (1, 2, {1})"
@@ -137,3 +137,16 @@ def test_who_is_in_any_number_of_conversations_holds_nobody_up(api: Chat) -> Non
     api.notify()
     [claimed] = Queue(api.engine, "0" * 32).claim_fresh(1)
     assert claimed.badge == MOST_CONVERSATIONS + (0 if os.environ.get("DEVSTACK_DATABASE") == "mysql" else 100)
+
+
+def test_a_doubled_row_of_preferences_doubles_no_push(api: Chat, accepted: Accepted) -> None:
+    api.execute("ALTER TABLE chat_participants ADD INDEX doubled (conversation_id, user_id), DROP INDEX idx_conv_user")
+    try:
+        for _ in range(3):
+            api.insert("chat_participants", conversation_id=1, user_id=2)
+        row = api.notify("phone")
+        run.drain()
+        assert (api.status(row)[0], accepted()) == ("SENT", [(str(row), "phone")])
+    finally:
+        api.execute("DELETE FROM chat_participants")
+        api.execute("ALTER TABLE chat_participants ADD UNIQUE idx_conv_user (conversation_id, user_id), DROP INDEX doubled")
