@@ -20,6 +20,7 @@ from tasks.attachments.verdicts import SERVED_NAMES
 log = structlog.get_logger(__name__)
 
 PAGE = 2000
+MOST_PAGES = 50
 RESCAN_PAGE = 500
 
 # A row calls for a scan if nobody has an entry for it, or its flags were reset after a verdict. It is blocked, too, if it names
@@ -116,9 +117,12 @@ MAKE_DUE = text("""
 
 
 def find_recent(engine: Engine, *, page: int = PAGE) -> int:
-    """Enqueue uploads of the last hour that nobody has enqueued; return how many. Newest first, page by page."""
+    """Enqueue uploads of the last hour that nobody has enqueued; return how many. Newest first, page by page.
+
+    Behind so many pages, as where a client writes times of this hour into old rows, they are the walk's over the table.
+    """
     found, before, past = 0, ABOVE_ALL, history(engine)
-    while True:
+    for _ in range(MOST_PAGES):
         with engine.connect() as connection:
             rows = connection.execute(NEWEST, {"before": before, "rows": page, **past._mapping}).all()
         # The newest ids are new, whatever time a client has written into them; were older ones young that have none, or one
@@ -126,8 +130,9 @@ def find_recent(engine: Engine, *, page: int = PAGE) -> int:
         new = [row for row in rows if row.young or before == ABOVE_ALL]
         found += transact(engine, partial(_enqueue, new, UPLOADS))
         if len(rows) < page or not any(row.young for row in rows):
-            return found
+            break
         before = rows[-1].id
+    return found
 
 
 def find_served(engine: Engine) -> int:

@@ -79,6 +79,18 @@ def test_old_rows_without_a_true_time_do_not_have_each_sweep_read_the_whole_tabl
     assert uploads.record(odd).lane == 1
 
 
+def test_old_rows_with_a_time_of_this_hour_do_not_have_each_sweep_read_the_whole_table(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_unqueued, "MOST_PAGES", 2)
+    old = uploads.add(PNG)
+    for _ in range(2):
+        uploads.add(PNG)
+    assert find_unqueued.find_recent(uploads.engine, page=1) == 2
+    assert find_unqueued.find_older(uploads.engine) == 1
+    assert uploads.record(old).lane == 1
+
+
 @pytest.mark.parametrize("content", [PNG, EICAR])
 def test_flags_that_the_api_resets_ask_for_another_scan(uploads: Uploads, content: bytes) -> None:
     attachment = uploads.add(content)
