@@ -1,20 +1,22 @@
 """What is kept after a row is settled: dead devices (for the API), the history of rows with problems, and counts.
 
-`record` writes tables, in the transaction that settles the rows; `announce` and `count` tell Redis afterwards.
+`record_dead` writes before the rows are settled, `record` in that transaction; `announce` and `count` tell Redis afterwards.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
 from db.rows import json_arrays
+from db.transactions import error_code, transact
 from tasks import broker, counters, outbox
 from tasks.notifications.devices import Device, of_lane
 from tasks.notifications.facts import DELIVERED_SECONDS, DELIVERIES, SEND_SECONDS
@@ -30,6 +32,7 @@ log = structlog.get_logger(__name__)
 DEAD_DEVICES = "chat-workers:dead-devices"
 MOST_EVENTS = 10_000
 ANSWER_SECONDS = 2.0
+APART_SECONDS = 5  # as one wait for a row's lock, which is not tried again; a server that comes back is
 
 LONGEST_LABEL = 48
 # Where a provider's words begin to vary: at a bracket, a colon or a quote stand field names, ports, key ids.
@@ -107,8 +110,8 @@ COUNT = text("""
 
 
 def record(connection: Connection, attempts: list[Attempt]) -> None:
-    """Write what the providers said in these attempts, and the history of rows that are done and had problems."""
-    record_outcomes(connection, attempts)
+    """Count what the providers said in these attempts, and write the history of rows that are done and had problems."""
+    record_counts(connection, attempts)
     history = [
         {
             "notification_id": attempt.settlement.notification_id,
@@ -122,21 +125,40 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
     _insert(connection, RECORD_HISTORY, history)
 
 
-def record_outcomes(connection: Connection, attempts: list[Attempt]) -> None:
-    """Write what the providers said in these attempts: dead devices, and outcomes counted by the minute."""
+def record_dead(engine: Engine, attempts: list[Attempt]) -> None:
+    """Enter the devices that these attempts found dead, with an event each, before any row is locked for its result.
+
+    The API writes this table too, and may hold it locked: then none is entered, and their next row finds them dead again.
+    """
     dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
+
+    def write(connection: Connection) -> None:
+        new = {told["device_key"]: told for attempt in attempts for _, told in attempt.dead}
+        known = known_dead(connection, [*new])
+        outbox.emit(connection, "device.dead", *(told for key, told in new.items() if key not in known))
+        _insert(connection, RECORD_DEAD, dead)
+
+    if dead:
+        apart(engine, write)
+
+
+def record_counts(connection: Connection, attempts: list[Attempt]) -> None:
+    """Count by the minute what the providers said in these attempts."""
     counted = Counter(_counted(device, outcome) for attempt in attempts for device, outcome in attempt.outcomes)
     # Sorted, so that two workers never take the same counters in opposite orders.
     counts = [
         {**of_lane(lane), "outcome": kind, "reason": reason, "devices": devices}
         for (lane, kind, reason), devices in sorted(counted.items())
     ]
-    if dead:
-        new = {device["device_key"]: {name: device[name] for name in device if name != "token"} for device in dead}
-        known = known_dead(connection, [*new])
-        outbox.emit(connection, "device.dead", *(told for key, told in new.items() if key not in known))
-    _insert(connection, RECORD_DEAD, dead)
     _insert(connection, COUNT, counts)
+
+
+def apart(engine: Engine, write: Callable[[Connection], None]) -> None:
+    """Write what no row's result may depend on, in a transaction of its own, or leave it."""
+    try:
+        transact(engine, write, patience=APART_SECONDS)
+    except DBAPIError as error:
+        log.warning("dead devices or counts not written", code=error_code(error))
 
 
 def known_dead(connection: Connection, keys: list[str]) -> frozenset[str]:

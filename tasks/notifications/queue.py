@@ -221,6 +221,7 @@ class Queue:
 
     def settle(self, attempts: list[Attempt]) -> Counter[str]:
         """Write the results of rows that this run holds the lease of (tasks.notifications.results), and tell Redis."""
+        journal.record_dead(self._engine, attempts)
         written = results.settle(self._engine, self._lease, attempts)
         journal.announce(attempts)
         counters.flush()

@@ -1,8 +1,8 @@
 """Write each row's result to chat_notifications; while that is impossible, park it in worker_deliveries.
 
-A push that is out must not go out again because its row could not be written. A result that the shared table does not take
-(the API holds the row locked, someone alters the table, a value does not fit) is parked: the row's ledger goes into
-`worker_deliveries`, its lease ends, and the next claim settles it from there without sending.
+A push that is out must not go out again because its row could not be written. A result that the database does not take (the API
+holds the row locked, someone alters the table, a value does not fit) is parked: the row's ledger goes into `worker_deliveries`,
+alone, its lease ends, and the next claim settles it from there without sending.
 Why every write names its index: queue.py.
 """
 
@@ -43,11 +43,6 @@ TRIGGER_SIGNAL = 1644
 THESE = f"FROM {ENTRIES} WHERE d.notification_id IN :ids AND d.lease = :lease FOR UPDATE SKIP LOCKED"
 ALL_OURS_AND_FREE = text(f"SELECT COUNT(*) {THESE}")
 OURS_AND_FREE = text(f"SELECT n.id {THESE}")
-# Parking: which of them this run still holds the lease of, for a result that comes too late changes nothing.
-HELD = text("""
-    SELECT notification_id AS id FROM worker_deliveries FORCE INDEX (PRIMARY)
-    WHERE notification_id IN :ids AND lease = :lease FOR UPDATE
-""")
 # The many that every device took at once need no more than their ids.
 WRITE_SENT = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY)
@@ -93,7 +88,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], pauses: tuple[fl
         if _is_of_one_row(error) and len(attempts) > 1:
             half = len(attempts) // 2
             return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
-        log.error("results parked: the shared table does not take them", notifications=len(attempts), code=error_code(error))
+        log.error("results parked: the database does not take them", notifications=len(attempts), code=error_code(error))
         why = f"{PARKED}database error {error_code(error)} at writing the result"
         written, others, pauses, seconds = Counter(), attempts, (), REFUSED_SECONDS
     else:
@@ -104,6 +99,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], pauses: tuple[fl
     elif others:
         park = partial(_park, lease=lease, attempts=others, why=why, seconds=seconds)
         transact(engine, park, patience=PARK_PATIENCE_SECONDS)
+        journal.apart(engine, partial(journal.record_counts, attempts=others))
     return written
 
 
@@ -143,15 +139,12 @@ def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:
 
 
 def _park(connection: Connection, lease: str, attempts: list[Attempt], why: str, seconds: int) -> None:
-    """Keep the ledgers in the worker-owned table, and the providers' answers in the journal."""
-    held = {*connection.execute(HELD, {"ids": [_id(a) for a in attempts], "lease": lease}).scalars()}
-    ours = [attempt for attempt in attempts if _id(attempt) in held]
+    """Keep the ledgers in the worker-owned table."""
     # A ledger that is empty is left out: a JSON null is no SQL NULL, and COALESCE would take it for one.
-    ledgers = ({"ledger": stored} if (stored := attempt.ledger.stored()) else {} for attempt in ours)
-    parked = ({"notification_id": _id(attempt), "reason": why} | ledger for attempt, ledger in zip(ours, ledgers, strict=True))
+    ledgers = ((_id(attempt), attempt.ledger.stored()) for attempt in attempts)
+    parked = ({"notification_id": id_, "reason": why} | ({"ledger": kept} if kept else {}) for id_, kept in ledgers)
     for array in json_arrays(parked):
         connection.execute(KEEP, {"kept": array, "lease": lease, "seconds": seconds})
-    journal.record_outcomes(connection, ours)
 
 
 def _id(attempt: Attempt) -> int:

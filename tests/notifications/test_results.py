@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from db.engine import get_engine
 from devstack.emulators.client import Emulator, Fault
 from devstack.stack import Stack
-from tasks.notifications import results, run
+from tasks.notifications import journal, results, run
 from tasks.notifications.devices import read_devices
 from tasks.notifications.journal import Attempt
 from tasks.notifications.ledger import Ledger
@@ -29,9 +29,10 @@ def impatient(api: Chat, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def shorten(connection: Any, *_: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET SESSION lock_wait_timeout = 1")
+            cursor.execute("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
 
     monkeypatch.setattr(results, "SETTLE_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(journal, "APART_SECONDS", 0)
     engine = get_engine()
     event.listen(engine, "checkout", shorten)
     yield
@@ -134,6 +135,40 @@ def test_a_dead_device_is_known_though_its_row_could_not_be_written(api: Chat, e
     assert [count["devices"] for count in api.rows("SELECT devices FROM worker_delivery_counts")] == [1]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_who_holds_the_dead_devices_holds_up_no_result(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
+    emulator.inject(Fault(kind="unregistered", token="dead"))
+    good, bad = api.notify("phone"), api.notify("dead")
+    with api.engine.connect() as connection:
+        hold(connection, "worker_dead_devices")
+        run.drain()
+        assert [api.status(row)[0] for row in (good, bad)] == ["SENT", "BOUNCED"]
+        connection.rollback()
+    api.notify("dead")
+    run.drain()
+    assert [dead["token"] for dead in api.rows("SELECT token FROM worker_dead_devices")] == ["dead"]
+    assert [event["type"] for event in api.rows("SELECT type FROM worker_events")] == ["device.dead"]
+    assert len(accepted()) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("table", ["worker_events", "worker_delivery_counts", "worker_delivery_history"])
+def test_who_holds_a_table_that_a_result_goes_to_has_no_push_sent_again(
+    api: Chat, emulator: Emulator, accepted: Accepted, table: str
+) -> None:
+    emulator.inject(Fault(kind="unregistered", token="dead"))
+    good, bad = api.notify("phone"), api.notify("dead")
+    with api.engine.connect() as connection:
+        hold(connection, table)
+        run.drain()
+        settle_what_is_parked(api)
+        connection.rollback()
+    settle_what_is_parked(api)
+    assert [api.status(row)[0] for row in (good, bad)] == ["SENT", "BOUNCED"]
+    assert api.rows("SELECT * FROM worker_deliveries") == []
+    assert len(accepted()) == 1
+
+
 def test_what_is_left_to_try_of_a_parked_row_keeps_its_time(api: Chat, emulator: Emulator, accepted: Accepted) -> None:
     emulator.inject(Fault(kind="unavailable", token="bad", latency=3))
     emulator.inject(Fault(kind="slow", token="good", latency=3))
@@ -193,6 +228,11 @@ def set_read_only(stack: Stack, value: int) -> None:
 
 def lock(connection: Any, row: int) -> None:
     connection.execute(text("SELECT id FROM chat_notifications WHERE id = :id FOR UPDATE"), {"id": row})
+
+
+def hold(connection: Any, table: str) -> None:
+    """Lock the table's rows and gaps, as a DELETE of the API's does that it never commits."""
+    connection.execution_options(isolation_level="REPEATABLE READ").execute(text(f"DELETE FROM {table}"))
 
 
 def lock_table(connection: Any) -> None:

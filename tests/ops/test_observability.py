@@ -51,14 +51,13 @@ def receiver() -> Iterator[Sink]:
 
 @pytest.fixture
 def broken(chat: Engine) -> Iterator[Engine]:
-    """A chat that a drain can claim and send from, but not write all of its results to."""
+    """A chat that a drain can claim and send from, but neither write results to nor park them in."""
+    refuse = "BEFORE UPDATE ON worker_deliveries FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not now'"
     with chat.begin() as connection:
-        connection.execute(text("ALTER TABLE worker_delivery_counts RENAME TO worker_delivery_counts_away"))
-        connection.execute(text("ALTER TABLE worker_delivery_history RENAME TO worker_delivery_history_away"))
+        connection.execute(text(f"CREATE TRIGGER refuse {refuse}"))
     yield chat
     with chat.begin() as connection:
-        connection.execute(text("ALTER TABLE worker_delivery_counts_away RENAME TO worker_delivery_counts"))
-        connection.execute(text("ALTER TABLE worker_delivery_history_away RENAME TO worker_delivery_history"))
+        connection.execute(text("DROP TRIGGER refuse"))
 
 
 def secrets_of(environment: dict[str, str], emulator: Emulator) -> list[str]:
@@ -169,14 +168,14 @@ def test_a_worker_that_fails_tells_what_failed_and_nothing_else(
     api.notify(*devices(emulator), title=TITLE, body=BODY)
     worker = start_worker(processes=1)
     nudge()
-    wait_until(lambda: b"worker_delivery_" in receiver.bodies("/envelope/"), "the failure was reported")
+    wait_until(lambda: b"worker_deliveries d" in receiver.bodies("/envelope/"), "the failure was reported")
     wait_until(lambda: b"run/tasks.notifications.drain" in receiver.bodies("/v1/traces"), "the task's span arrived")
     assert worker.stop() == 0
 
     log, spans, reports = worker.lines, receiver.bodies("/v1/traces"), receiver.bodies("/envelope/")
     assert observed(log, b"") == ""
     failed = [line for line in map(_parsed, log.splitlines()) if line.get("level") == "error"]
-    assert any("worker_delivery_" in json.dumps(line) for line in failed)
+    assert any("worker_deliveries d" in json.dumps(line) for line in failed)
     assert b"FOR UPDATE SKIP LOCKED" in spans
     assert b"chat-workers" in spans
     assert b"tasks.notifications.drain" in reports
