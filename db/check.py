@@ -18,7 +18,7 @@ TABLE_ENGINES = text(
 ).bindparams(NAMES)
 TABLE_COLUMNS = text(
     "SELECT table_name, column_name, data_type AS data_type, column_type AS column_type, is_nullable AS is_nullable,"
-    " character_maximum_length AS length, character_set_name AS charset"
+    " extra AS extra, character_maximum_length AS length, character_set_name AS charset"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN :names"
 ).bindparams(NAMES)
 # An index that the optimizer must not use helps no one; the two servers flag it differently.
@@ -181,5 +181,7 @@ def _column_differences(where: str, need: ColumnNeed, live: Row[Any] | None) -> 
         yield f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused"
     if where in KEPT and live.data_type == "bigint" and "unsigned" in live.column_type:
         yield f"{where} is {live.column_type}; rows above {HIGHEST_ID} are neither sent nor scanned: make it BIGINT, signed"
+    if where.endswith(".created_at") and "on update" in live.extra.lower():
+        yield f"{where} is ON UPDATE: with each result its row would be another, sent or scanned once more: MODIFY it"
     if need.null and live.is_nullable == "NO":
         yield f"{where} is NOT NULL; the workers clear it with NULL"

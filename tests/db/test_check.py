@@ -35,6 +35,10 @@ DAMAGE = {
     "ALTER TABLE chat_notifications MODIFY error_message TEXT NOT NULL": (
         "chat_notifications.error_message is NOT NULL; the workers clear it with NULL"
     ),
+    "ALTER TABLE chat_notifications MODIFY created_at TIMESTAMP NULL ON UPDATE CURRENT_TIMESTAMP": (
+        "chat_notifications.created_at is ON UPDATE: with each result its row would be another,"
+        " sent or scanned once more: MODIFY it"
+    ),
     "ALTER TABLE chat_notifications MODIFY title VARCHAR(100) CHARACTER SET latin1 NOT NULL": (
         "chat_notifications.title is latin1; without utf8mb4, emoji are lost or refused"
     ),
