@@ -9,6 +9,7 @@ from devstack.emulators.client import Emulator, Fault
 from devstack.stack import Stack
 from settings import get_settings
 from tasks.notifications import run
+from tasks.notifications.providers import google_token
 from tasks.notifications.providers.google_token import REFRESH_AHEAD_SECONDS, AccessToken
 from tests.notifications.conftest import Accepted, Chat, forget_process
 
@@ -83,9 +84,10 @@ def test_however_many_messages_one_token_is_asked_for(api: Chat, emulator: Emula
 
 
 def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_the_old_one(
-    environment: dict[str, str], emulator: Emulator
+    environment: dict[str, str], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emulator.set(token_lifetime=REFRESH_AHEAD_SECONDS)  # good, and to be renewed from the start
+    monkeypatch.setattr(google_token, "REFRESH_AHEAD_SHARE", 1)  # good, and to be renewed from the start
+    emulator.set(token_lifetime=REFRESH_AHEAD_SECONDS)
     tokens = AccessToken(emulator.service_account_file)
 
     async def ask() -> tuple[str, list[str]]:

@@ -21,7 +21,8 @@ from tasks.notifications.providers.transport import Transport
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 CALL_SECONDS = 10.0
 """For all requests that one token takes, from connecting to the last answer's last byte."""
-REFRESH_AHEAD_SECONDS = 300
+REFRESH_AHEAD_SECONDS, REFRESH_AHEAD_SHARE = 300, 0.5
+"""A token is renewed so long before its end, but not in the first half of its life."""
 # A token endpoint that fails is asked again after this long, not once per message.
 FAILURE_HOLDS_SECONDS = 5
 LONGEST_REASON = 120
@@ -72,23 +73,21 @@ class AccessToken:
             raise ConfigurationError(f"{called} names an unusable file: {error}") from None
         self._transport = Transport(in_flight=1, seconds=CALL_SECONDS)
         self._refreshing = asyncio.Lock()
-        self._token, self._good_until = "", -math.inf
+        self._token, self._renew_at, self._good_until = "", -math.inf, -math.inf
         self._failure: tuple[float, str] = (-math.inf, "")
 
     async def get(self) -> str:
         """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
-        now = time.monotonic()
-        ahead = 0 if self._refreshing.locked() else REFRESH_AHEAD_SECONDS
-        if now >= self._good_until - ahead:
+        if time.monotonic() >= (self._good_until if self._refreshing.locked() else self._renew_at):
             async with self._refreshing:
-                if time.monotonic() >= self._good_until - REFRESH_AHEAD_SECONDS:
+                if time.monotonic() >= self._renew_at:
                     await self._refresh()
         return self._token
 
     def reject(self, token: str) -> None:
         """Note that Google answered 401 to `token`: the next `get` fetches another."""
         if token == self._token:
-            self._good_until = -math.inf
+            self._renew_at = self._good_until = -math.inf
 
     async def close(self) -> None:
         """Close the connections to the token endpoints."""
@@ -99,7 +98,7 @@ class AccessToken:
         failed_at, why = self._failure
         if time.monotonic() - failed_at >= FAILURE_HOLDS_SECONDS:
             try:
-                self._token, self._good_until = await self._fetch()
+                self._token, self._renew_at, self._good_until = await self._fetch()
                 return
             except Exception as error:  # noqa: BLE001 - google-auth raises what it stumbles over
                 words = provider_words(next(iter(error.args), "no answer in time"), LONGEST_REASON)
@@ -108,8 +107,8 @@ class AccessToken:
         if time.monotonic() >= self._good_until:
             raise CredentialsError(why)
 
-    async def _fetch(self) -> tuple[str, float]:
-        """Return a new token that a header may carry, and its end by the monotonic clock. Raise Exception."""
+    async def _fetch(self) -> tuple[str, float, float]:
+        """Return a new token that a header may carry, when to renew it, and its end by the monotonic clock. Raise Exception."""
         loop, asked_at = asyncio.get_running_loop(), time.monotonic()
 
         def request(url: str, method: str = "GET", body: bytes | None = None, headers: Any = None, **_: object) -> Any:
@@ -128,4 +127,5 @@ class AccessToken:
         seconds = (end - datetime.now(UTC).replace(tzinfo=None)).total_seconds() if end else 0
         if not isinstance(token, str) or not BEARER.fullmatch(token) or seconds <= 0:
             raise CredentialsError("the token endpoint's answer holds no token that can be used, or one without an end")
-        return token, asked_at + seconds
+        end_at = asked_at + seconds
+        return token, end_at - min(REFRESH_AHEAD_SECONDS, REFRESH_AHEAD_SHARE * seconds), end_at

@@ -123,9 +123,19 @@ def test_any_answer_ends_in_a_token_or_a_credentials_fault(answered: Answers, st
     assert " " not in token
 
 
+def test_a_token_of_a_few_minutes_is_kept_for_half_of_them(answered: Answers) -> None:
+    tokens = answered(grant(expires_in=60), grant(access_token="ya29.new"))
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(tokens.get() for _ in range(100)))
+
+    assert asyncio.run(ask()) == ["ya29.good"] * 100
+
+
 def test_the_old_token_is_used_while_it_is_good_and_no_new_one_is_to_be_had(
     answered: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(google_token, "REFRESH_AHEAD_SHARE", 1)  # good, and to be renewed from the start
     tokens = answered(grant(expires_in=REFRESH_AHEAD_SECONDS), ANSWERS["a page"], grant(access_token="ya29.new"))
 
     async def ask() -> list[str]:
