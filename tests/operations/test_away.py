@@ -1,17 +1,21 @@
 """A scrape and a page come in time whatever is away, say what is missing, and never pile up."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+import httpx
 import pytest
+from anyio.to_thread import current_default_thread_limiter
 from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from devstack.stack import Stack
 from tests.operations.conftest import Look, samples, value
-from tests.processes import wait_until
+from tests.processes import PLAIN, wait_until
+from workers.gateway.app import make_app
 from workers.operations import reader, snapshot
 from workers.operations.exposition import exposition
 from workers.operations.reader import DEADLINE_SECONDS, Reading, Source, together
@@ -96,6 +100,26 @@ def test_many_scrapes_at_once_share_one_reading() -> None:
         go_on.set()
         assert {scrape.result()[0].value for scrape in scrapes} == {1}
     assert readings == [1]
+
+
+def test_strangers_who_ask_whether_all_is_ready_take_no_thread_from_operators(stack: Stack, look: Look) -> None:
+    async def ask() -> float:
+        transport = httpx.ASGITransport(make_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", verify=PLAIN) as client:
+            strangers = [asyncio.create_task(client.get("/readyz")) for _ in range(100)]
+            most, waiting = 0.0, {*strangers}
+            while waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=0.02)
+                most = max(most, current_default_thread_limiter().borrowed_tokens)
+            assert {each.result().status_code for each in strangers} == {503}
+        return most
+
+    look()
+    stack.mariadb.pause()
+    try:
+        assert asyncio.run(ask()) == 0
+    finally:
+        stack.mariadb.resume()
 
 
 def test_what_was_read_before_the_deadline_is_shown_and_the_rest_is_a_fault() -> None:

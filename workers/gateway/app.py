@@ -1,5 +1,6 @@
 """The gateway's ASGI application: the jobs' routes, those of operators (metrics, status, a notification), health and events."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
@@ -35,6 +36,7 @@ HEADERS = {
 }
 # So many threads may wait for MySQL with histories and events; the others answer /readyz and /metrics.
 _readers = BoundedSemaphore(2)
+_looks: list[asyncio.Task[tuple[reader.Reading, ...]]] = []
 
 
 @contextmanager
@@ -59,12 +61,15 @@ async def alive() -> str:
 
 @health.head("/readyz", include_in_schema=False)
 @health.get("/readyz", response_class=PlainTextResponse, responses={503: {"content": {"text/plain": {}}}})
-def ready() -> PlainTextResponse:
+async def ready() -> PlainTextResponse:
     """Answer 200 while the database and the broker answer, 503 if not, within two seconds; a line for each.
 
-    Why one does not answer is for operators (/status): this route is open.
+    Why one does not answer is for operators (/status): this route is open. All who ask share a thread, so that many keep none
+    from operators.
     """
-    readings = read_ready()
+    if not _looks or _looks[-1].done():
+        _looks[:] = [asyncio.create_task(asyncio.to_thread(read_ready))]
+    readings = await asyncio.shield(_looks[-1])
     lines = "".join(f"{reading.name}: {'ok' if reading.ok else 'away'}\n" for reading in readings)
     return PlainTextResponse(lines, 200 if all(reading.ok for reading in readings) else 503)
 
