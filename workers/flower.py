@@ -1,4 +1,4 @@
-"""Flower's set-up: never without a password, nothing of it open but /healthcheck, and it remembers what it has seen.
+"""Flower's set-up: no page without a password but /healthcheck and a logout, and it remembers what it has seen.
 
 Flower reads `flowerconfig.py`, which asks here.
 """

@@ -14,7 +14,8 @@ log = structlog.get_logger(__name__)
 QUEUE = "notifications"
 TASK = "tasks.notifications.drain"
 ANSWER_SECONDS = 2.0
-# Oldest first, up to one that is longer than any of ours: Redis does nothing else meanwhile, for some milliseconds.
+# Oldest first, up to one that is longer than any of ours: Redis does nothing else meanwhile, for some milliseconds, or a third
+# of a second where somebody else put so many and long ones there.
 LOOKED_AT, LONGEST_BYTES = 10_000, 4096
 # How Celery, the gateway and celery-node name the task. Quotation marks within a text are escaped, so this is no part of one. A
 # nudge that says it in another way costs one more drain; one that is taken has got its wish, whatever else is in it.

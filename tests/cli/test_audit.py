@@ -62,7 +62,7 @@ def test_an_operator_who_acts_as_the_workers_user_stands_there_by_his_own_name(
     called = subprocess.run(
         ["deploy/as", "backups", "true"], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    assert "SUDO_USER=ann" in called.stdout.splitlines()
+    assert {"SUDO_USER=ann", "--description", "chat-workers as backups"} <= {*called.stdout.splitlines()}
 
 
 def test_every_command_that_does_not_only_look_is_audited() -> None:
