@@ -26,7 +26,7 @@ from tests.acceptance.conftest import nudge, send, start_worker
 from tests.notifications.conftest import Chat, api
 from tests.ops.sink import Sink, sink
 from tests.processes import Process, wait_until
-from tests.trickle import trickling
+from tests.trickle import Trickler, trickling
 from workers import error_reports
 
 __all__ = ["api", "nudge", "send", "start_worker"]
@@ -219,8 +219,8 @@ def test_nothing_of_either_is_imported_unless_it_is_wanted(environment: dict[str
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("answer", ["body", "status line", "trailers"])
-def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(environment: dict[str, str], answer: str) -> None:
+def tell(environment: dict[str, str], server: Trickler) -> None:
+    """Run a process that tells the server of a span and of an error, and ends."""
     code = (
         "import workers.app, sentry_sdk\n"
         "from settings import get_settings\n"
@@ -229,29 +229,22 @@ def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(enviro
         "tracing._provider[0].get_tracer('test').start_span('a span').end(); sentry_sdk.capture_message('a report')\n"
         "tracing.flush(); error_reports.flush()\n"
     )
+    base = f"127.0.0.1:{server.address[1]}"
+    own = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}", "SENTRY_DSN": f"http://key@{base}/42"}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment, **own}, cwd=PROJECT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("answer", ["body", "status line", "trailers"])
+def test_a_process_ends_though_what_it_tells_is_never_answered_to_the_end(environment: dict[str, str], answer: str) -> None:
     with trickling(answer) as server:
-        base = f"127.0.0.1:{server.address[1]}"
-        own = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}", "SENTRY_DSN": f"http://key@{base}/42"}
-        variables = {**os.environ, **environment, **own}
-        subprocess.run([sys.executable, "-c", code], env=variables, cwd=PROJECT, check=True, timeout=60)
+        tell(environment, server)
         assert server.asked >= 2
 
 
 def test_what_is_told_goes_to_no_other_host(environment: dict[str, str], receiver: Sink) -> None:
     elsewhere = f"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:{receiver.port}/latest\r\nContent-Length: 0\r\n\r\n"
-    code = (
-        "import workers.app, sentry_sdk\n"
-        "from settings import get_settings\n"
-        "from workers import error_reports, tracing\n"
-        "tracing.check(get_settings()); tracing.start(get_settings()); error_reports.start(get_settings())\n"
-        "tracing._provider[0].get_tracer('test').start_span('a span').end(); sentry_sdk.capture_message('a report')\n"
-        "tracing.flush(); error_reports.flush()\n"
-    )
     with trickling((elsewhere.encode(), b"")) as server:
-        base = f"127.0.0.1:{server.address[1]}"
-        own = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{base}", "SENTRY_DSN": f"http://key@{base}/42"}
-        variables = {**os.environ, **environment, **own}
-        subprocess.run([sys.executable, "-c", code], env=variables, cwd=PROJECT, check=True, timeout=60)
+        tell(environment, server)
         assert server.asked >= 2
     assert receiver.arrived == []
 
