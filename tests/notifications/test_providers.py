@@ -64,7 +64,7 @@ def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator
     monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "4")
     get_settings.cache_clear()
     forget_process()
-    emulator.inject(Fault(provider="webpush", kind="slow", latency=60))
+    emulator.inject(Fault(provider="webpush", kind="slow", latency=5))
     api.notify(browser(emulator, 1), browser(emulator, 2), "beside")
     drain = threading.Thread(target=run.drain)
     drain.start()
@@ -73,6 +73,7 @@ def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator
     wait_until(lambda: api.status(row)[0] == "SENT", "the phone's row was sent")
     assert emulator.stats().in_flight == 2
     drain.join()
+    wait_until(lambda: emulator.stats().in_flight == 0, "no later test counts what is still in flight")
 
 
 def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:
