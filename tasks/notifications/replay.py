@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from db.rows import dicts
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks.notifications.queue import LOCK
 from tasks.notifications.sweep import YOUNG
 
@@ -21,10 +21,12 @@ REPLAYABLE = text(f"""
       AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
     ORDER BY n.id DESC LIMIT :rows
 """)  # noqa: S608 - a constant of this project
+WITHOUT_ENTRY = text("""
+    SELECT id FROM chat_notifications n FORCE INDEX (PRIMARY)
+    WHERE id IN :ids AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = n.id)
+""")
 REPLAY = text("""
-    UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = 'PENDING', error_message = NULL
-    WHERE id IN :ids
-      AND NOT EXISTS (SELECT 1 FROM worker_deliveries d WHERE d.notification_id = chat_notifications.id)
+    UPDATE chat_notifications FORCE INDEX (PRIMARY) SET delivery_status = 'PENDING', error_message = NULL WHERE id IN :ids
 """)
 REPLAY_BATCH = 500
 
@@ -43,7 +45,8 @@ def replay(engine: Engine, ids: list[int], status: str) -> int:
 
     def write(connection: Connection, batch: list[int]) -> int:
         free = connection.execute(LOCK, {"ids": batch, "status": status}).scalars().all()
-        return connection.execute(REPLAY, {"ids": free}).rowcount if free else 0
+        free = connection.execute(WITHOUT_ENTRY, {"ids": free}).scalars().all() if free else free
+        return len(write_rows(connection, REPLAY, free)) if free else 0
 
     changed = 0
     for start in range(0, len(ids), REPLAY_BATCH):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from db.rows import json_arrays
-from db.transactions import error_code, transact
+from db.transactions import REFUSED, error_code, transact
 from tasks.notifications import journal
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import ENTRIES
@@ -33,9 +33,6 @@ LOCKED_SECONDS = 1
 REFUSED_SECONDS = 30
 # How its reason begins: such a row is PENDING because its result could not be written, not because someone set it so.
 PARKED = "parked: "
-
-# Error 1644: a trigger's SIGNAL.
-TRIGGER_SIGNAL = 1644
 
 # Settling, by primary keys: first whether all rows are still ours and free, which locks them and is nearly always so; else
 # which are. A row that someone else holds just now (the API in a long transaction) must not hold the others up. One that is
@@ -117,7 +114,7 @@ def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> 
 
 def _is_of_one_row(error: DBAPIError) -> bool:
     """Tell an error of one row's values from one that every row would meet."""
-    return isinstance(error, (DataError, IntegrityError)) or error_code(error) == TRIGGER_SIGNAL
+    return isinstance(error, (DataError, IntegrityError)) or error_code(error) in REFUSED
 
 
 def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:

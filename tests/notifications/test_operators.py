@@ -82,6 +82,20 @@ def test_replay_leaves_a_row_that_someone_else_holds(api: Chat, emulator: Emulat
     assert (api.status(held)[0], api.status(row)[0]) == ("BOUNCED", "PENDING")
 
 
+def test_replay_leaves_a_row_that_the_schema_refuses(api: Chat, emulator: Emulator) -> None:
+    emulator.inject(Fault(kind="message_too_big"))
+    refused, row = api.notify("phone", title="on hold"), api.notify("tablet")
+    run.drain()
+    api.execute(
+        "ALTER TABLE chat_notifications ADD CONSTRAINT refuse CHECK (title <> 'on hold' OR delivery_status <> 'PENDING')"
+    )
+    try:
+        assert as_json("notifications", "replay", "--status", "BOUNCED", "--yes")["replayed"] == 1
+        assert (api.status(refused)[0], api.status(row)[0]) == ("BOUNCED", "PENDING")
+    finally:
+        api.execute("ALTER TABLE chat_notifications DROP CONSTRAINT refuse")
+
+
 @pytest.mark.parametrize(
     "provider", [(), ("--provider", "fcm"), ("--app", "default"), ("--provider", "fcm", "--app", "default")]
 )

@@ -68,7 +68,6 @@ def test_plan_says_how_many_how_old_how_long_and_by_which_index(full: Engine) ->
     assert len(ids(full, "chat_notifications")) == 2500
 
 
-@pytest.mark.usefixtures("full")
 def test_a_date_of_zeros_hides_no_plan(full: Engine) -> None:
     with full.begin() as connection:
         connection.execute(text("UPDATE chat_notifications SET created_at = 0 WHERE id = 7"))
@@ -81,6 +80,7 @@ def test_a_date_of_zeros_hides_no_plan(full: Engine) -> None:
     assert (plans["typing_indicators"]["rows"], plans["typing_indicators"]["oldest"]) == (2, "2020-01-01T00:00:00Z")
 
 
+@pytest.mark.usefixtures("full")
 def test_plan_says_how_many_runs_the_limits_make_of_it() -> None:
     call("retention", "policy", "set", "read_notifications", "--rows-per-run", "1000")
     assert answer("retention", "plan", "--policy", "read_notifications")[0]["runs"] == 3

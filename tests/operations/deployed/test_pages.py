@@ -256,13 +256,13 @@ def test_flower_lets_nobody_guess_its_password_for_long(deployment: Deployment) 
     assert deployment.processes["flower"].said("address=127.0.0.2")
 
 
-@pytest.mark.usefixtures("drained")
 def test_flower_takes_no_long_body_of_a_stranger(deployment: Deployment) -> None:
     with socket.create_connection(("127.0.0.1", int(deployment.flower.rpartition(":")[2])), timeout=30) as stranger:
         stranger.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 104857600\r\n\r\n")
         assert stranger.makefile("rb").read().startswith(b"HTTP/1.1 400")  # to its end: nothing waits for the body
 
 
+@pytest.mark.usefixtures("drained")
 def test_flower_shows_our_workers_tasks_and_queues(flower: str, browser: Chrome) -> None:
     assert CliRunner().invoke(cli, ["schedule", "run", "notifications-drain"]).exit_code == 0  # beat's own ticks are quiet
 
