@@ -11,6 +11,7 @@ import pytest
 from devstack.emulators.client import Emulator, Fault
 from devstack.emulators.oauth import ensure_service_account
 from devstack.folder import PROJECT
+from devstack.ports import free_port
 from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import google_token
@@ -74,6 +75,18 @@ def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator
     assert emulator.stats().in_flight == 2
     drain.join()
     wait_until(lambda: emulator.stats().in_flight == 0, "no later test counts what is still in flight")
+
+
+def test_a_device_of_the_sandbox_does_not_open_the_breaker_of_all_iphones(
+    api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APNS_SANDBOX_URL", f"https://127.0.0.1:{free_port()}")
+    get_settings.cache_clear()
+    forget_process()
+    row = api.notify(*({**iphone(f"{number:064x}"), "environment": "sandbox"} for number in range(30)))
+    run.drain()
+    assert api.status(row)[0] == "FAILED"
+    assert [(each["failed_in_a_row"], each["failed"]) for each in api.rows("SELECT * FROM worker_providers")] == [(0, 0)] * 3
 
 
 def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:

@@ -59,14 +59,18 @@ class Apns:
             return Outcome(Kind.HELD, "apns cannot validate without delivering")
         payload, headers = prepared
         token = self._token.get()
-        url = self._urls[device.options.get("environment") or self._environment]
+        environment = device.options.get("environment") or self._environment
+        # What fails in the environment that a device names, and not the app, must not open the breaker for all iPhones.
+        unreachable = Kind.UNREACHABLE if environment == self._environment else Kind.UPSTREAM
         try:
             answer = await self._transport.post(
-                url + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
+                self._urls[environment] + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
             )
         except NoAnswerError as error:
-            return Outcome(Kind.UNREACHABLE, f"apns gave no answer: {error}")
+            return Outcome(unreachable, f"apns gave no answer: {error}")
         outcome = classify(answer)
+        if outcome.kind is Kind.UNAVAILABLE and unreachable is Kind.UPSTREAM:
+            return outcome._replace(kind=Kind.UPSTREAM)
         if outcome.kind is Kind.CREDENTIALS:
             self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
         return outcome

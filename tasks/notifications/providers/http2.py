@@ -24,6 +24,8 @@ CONNECT_SECONDS = 5.0
 ADDRESS_SECONDS = 1.5  # a name's first address may lead nowhere
 PING_SECONDS = REDIAL_SECONDS = 1.0
 HTTP1_SECONDS = 300.0
+SILENT_SECONDS = 10.0
+"""For so long what never had a connection is not dialled again: each dial keeps a sender, and a hundred are all there are."""
 LOOK_SECONDS, STILL_SECONDS, HEAR_SECONDS = 0.1, 0.3, 0.001
 HEAR_TURNS = 3  # of the loop: TCP's end is told to TLS in one, and to us in the next
 MOST_TRIES = 3
@@ -269,7 +271,7 @@ class Connection(asyncio.Protocol):
                 given = dict(SETTING.iter_unpack(payload))
                 self.limit = given.get(MAX_CONCURRENT_STREAMS, MOST if self.limit is None else self.limit)
                 self._first_window = given.get(INITIAL_WINDOW_SIZE, self._first_window)
-                self._widened = True
+                self._widened = self._origin.reached = True
                 self._write(Frame.SETTINGS, ACK, 0, b"")
             case Frame.PING if not flags & ACK:
                 self._write(Frame.PING, ACK, 0, payload)
@@ -312,7 +314,8 @@ class Origin:
         self._asked, self._waiting = set[Exchange](), deque[Exchange]()
         self.connections: list[Connection] = []
         self._dialing: asyncio.Task[None] | None = None
-        self.dial_at = self._http1_until = 0.0
+        self.dial_at = self._http1_until = self._silent_until = 0.0
+        self.reached = False
         self._looked_at, self._hearing, self._timer = time.monotonic(), 0, asyncio.get_running_loop().call_soon(self._look)
 
     async def post(self, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> tuple[int, bytes, str | None, str]:
@@ -323,6 +326,8 @@ class Origin:
         named = (":method", "POST"), (":scheme", "https"), (":authority", self._authority), (":path", path)
         if (now := time.monotonic()) < self._http1_until:
             raise NotHttp2Error
+        if now < self._silent_until:
+            raise NoAnswerError("there was no connection a moment ago")
         if len(block := _encode((*named, *headers))) > FRAME_BYTES:
             raise NoAnswerError("the request's headers are too long")
         if now - self._looked_at > STILL_SECONDS:
@@ -384,6 +389,7 @@ class Origin:
         now, alone = time.monotonic(), all(connection.closing for connection in self.connections)
         self.dial_at = now if alone else now + REDIAL_SECONDS
         self._http1_until = now + HTTP1_SECONDS if isinstance(error, NotHttp2Error) else 0.0
+        self._silent_until = now + SILENT_SECONDS if not self.reached and not self._http1_until else 0.0
         while self._waiting and alone:
             self._waiting.popleft().fail(error)
 

@@ -470,7 +470,11 @@ def test_nobody_there_is_said_at_once(client: Clients) -> None:
 
 def test_a_server_that_takes_connections_and_says_nothing_ends_at_the_deadline(client: Clients) -> None:
     with trickling((b"", b"")) as silent:
-        assert failure(*client(silent.address[1], seconds=1).post(b"1")).endswith("in time")
+        caller = client(silent.address[1], seconds=1)
+        assert failure(*caller.post(b"1")).endswith("in time")
+        assert silent.asked == 1
+        # Nor is it asked again for a while, by anybody.
+        assert {failure(answer) for answer in caller.post(*bodies(200))} == {"there was no connection a moment ago"}
         assert silent.asked == 1
 
 
