@@ -376,12 +376,18 @@ def test_the_web_address_of_an_object_of_the_bucket_is_that_object(
     client = boto3.client("s3")
     client.put_object(Bucket=BUCKET, Key="uploads/files/a b", Body=PNG)
     url = form.format(endpoint=client.meta.endpoint_url, bucket=BUCKET)
-    attachment, signed = uploads.add(None, file_url=url), uploads.add(None, file_url=f"{url}?X-Amz-Expires=60")
+    attachment = uploads.add(None, file_url=url)
+    # A signed address ends, and of the others clients fetch the object without the last sign.
+    others = [uploads.add(None, file_url=f"{url}{more}") for more in ("?X-Amz-Expires=60", "#x", "\t", " ")]
+    for sign in "#\t ":
+        client.put_object(Bucket=BUCKET, Key=f"uploads/files/a b{sign}{'x' * (sign == '#')}", Body=PNG)
 
     uploads.scan(attachment)
-    uploads.scan(signed)
+    for other in others:
+        uploads.scan(other)
 
-    assert (uploads.flags(attachment), uploads.flags(signed)) == ((1, 1), (0, 0))
+    assert uploads.flags(attachment) == (1, 1)
+    assert {uploads.flags(other) for other in others} == {(0, 0)}
 
 
 def test_a_versioned_bucket_keeps_no_old_version_of_a_moved_virus(

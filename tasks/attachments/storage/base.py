@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 CHUNK = 1 << 20
 
+TAKEN_OUT = re.compile(r"[?#\x00-\x1f\x7f]|^ | $")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # Any other word, or none, leaves the bytes as they are for all clients.
@@ -106,14 +107,21 @@ def segments(file_url: str, root_url: str) -> tuple[str, ...]:
     return parts
 
 
+def check_address(address: str) -> None:
+    """Raise RefusedError for an address on the web of which clients fetch another: what is scanned must be what is served.
+
+    A query can make the server transform the file; a fragment, control signs and outer blanks are taken out (WHATWG URL).
+    """
+    if TAKEN_OUT.search(address):
+        raise RefusedError("file_url has a query or a fragment, a control sign or an outer blank")
+
+
 def url_segments(file_url: str, root_url: str) -> tuple[str, ...]:
     """Return the segments as `segments` does, for a server that will decode %xx in them once more."""
     parts = segments(file_url, root_url)
+    check_address(file_url)
     for part in parts:
         decoded = unquote(part)
         if decoded.partition(";")[0] in {".", ".."} or any(sign in decoded for sign in "/\\\0"):
             raise RefusedError("file_url hides a '..', a slash or a NUL behind %xx")
-        if "?" in part or "#" in part:
-            # A query can make the server transform the file, so that something else is scanned than is served.
-            raise RefusedError("file_url has a query or a fragment")
     return parts

@@ -12,9 +12,9 @@ from tasks.attachments.storage.base import (
     ChangedError,
     Content,
     MissingError,
-    RefusedError,
     Storage,
     StorageUnavailableError,
+    check_address,
     is_compressed,
     segments,
     sha256_of,
@@ -83,8 +83,7 @@ class S3Storage(Storage):
         scheme, _, address = file_url.partition("://")
         for base in (f"{endpoint}/{bucket}/", f"{bucket}.{endpoint}/", f"{bucket}.s3.amazonaws.com/"):
             if scheme in {"http", "https"} and address.startswith(base):
-                if "?" in address:
-                    raise RefusedError("file_url has a query: a signed address ends, store the object's own")
+                check_address(address)
                 return f"s3://{bucket}/{unquote(address.removeprefix(base))}"
         return file_url
 
