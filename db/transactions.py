@@ -61,6 +61,8 @@ def transact(engine: Engine, work: Callable[[Connection], T], *, patience: float
 
 def write_rows(connection: Connection, statement: TextClause, ids: Sequence[int], **values: object) -> list[int]:
     """Write the rows `ids` in one statement, or in ever smaller ones where the schema refuses some; return those it took."""
+    if not ids:
+        return []
     try:
         connection.execute(statement, {"ids": [*ids], **values})
         return [*ids]
@@ -68,4 +70,5 @@ def write_rows(connection: Connection, statement: TextClause, ids: Sequence[int]
         if error_code(error) not in REFUSED:
             raise
     half = len(ids) // 2
-    return [id_ for part in (ids[:half], ids[half:]) if half for id_ in write_rows(connection, statement, part, **values)]
+    parts = (ids[:half], ids[half:]) if half else ()
+    return [id_ for part in parts for id_ in write_rows(connection, statement, part, **values)]

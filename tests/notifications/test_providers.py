@@ -62,10 +62,10 @@ def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Em
 
 def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFICATIONS_IN_FLIGHT", "2")
-    monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "4")
+    monkeypatch.setenv("NOTIFICATIONS_REQUEST_SECONDS", "8")
     get_settings.cache_clear()
     forget_process()
-    emulator.inject(Fault(provider="webpush", kind="slow", latency=5))
+    emulator.inject(Fault(provider="webpush", kind="slow", latency=10))
     api.notify(browser(emulator, 1), browser(emulator, 2), "beside")
     drain = threading.Thread(target=run.drain)
     drain.start()

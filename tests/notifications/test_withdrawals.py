@@ -156,9 +156,11 @@ def test_it_shows_nothing_and_sets_the_badge(api: Chat, apps: Apps) -> None:
     assert (shown["headers"]["apns-push-type"], shown["headers"]["apns-priority"]) == ("alert", "5")
 
 
-def test_so_many_ids_fit_into_every_provider_s_limit(apps: Apps) -> None:
+@pytest.mark.parametrize(("newest", "told"), [(2**31, withdrawal.MOST_ROWS), (2**62, 165)])
+def test_so_many_ids_fit_into_every_provider_s_limit(apps: Apps, newest: int, told: int) -> None:
     apps(ASKED + "[driver.webpush]\n<webpush>\n")
-    ids = " ".join(str(2**31 - number) for number in range(withdrawal.MOST_ROWS))
+    ids = withdrawal.listed(newest - number for number in range(withdrawal.MOST_ROWS))
+    assert ids.split() == [str(newest - number) for number in range(told)]
     push = build_push(a_notification(), NOW)._replace(data={"type": "WITHDRAWAL", "withdrawn": ids}, badge=99)
     providers = configured_providers(get_settings())
     assert len(providers["fcm.driver"].prepare_withdrawal(push)) < MOST_BYTES

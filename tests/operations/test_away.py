@@ -102,7 +102,17 @@ def test_many_scrapes_at_once_share_one_reading() -> None:
     assert readings == [1]
 
 
-def test_strangers_who_ask_whether_all_is_ready_take_no_thread_from_operators(stack: Stack, look: Look) -> None:
+def test_strangers_who_ask_whether_all_is_ready_take_no_thread_from_operators(
+    stack: Stack, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def read() -> object:
+        asked.append(1)
+        return snapshot.read_ready()
+
+    monkeypatch.setattr("workers.gateway.app.read_ready", read)
+
     async def ask() -> float:
         transport = httpx.ASGITransport(make_app())
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", verify=PLAIN) as client:
@@ -118,6 +128,7 @@ def test_strangers_who_ask_whether_all_is_ready_take_no_thread_from_operators(st
     stack.mariadb.pause()
     try:
         assert asyncio.run(ask()) == 0
+        assert len(asked) < 10  # of a hundred: they share what is read
     finally:
         stack.mariadb.resume()
 

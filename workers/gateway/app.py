@@ -34,7 +34,7 @@ HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
-# So many threads may wait for MySQL with histories and events; the others answer /readyz and /metrics.
+# So many threads may wait for MySQL with histories and events; the others answer /metrics and /status.
 _readers = BoundedSemaphore(2)
 _looks: list[asyncio.Task[tuple[reader.Reading, ...]]] = []
 
