@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -29,12 +30,18 @@ class OverdueError(TimeoutError):
 
 
 def within(seconds: float, work: Callable[[], T], otherwise: U) -> T | U:
-    """Return what `work` returns within `seconds`, else `otherwise`: then it goes on in a thread, until this process ends."""
-    found: list[T | U] = [otherwise]
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[-1]
+    """Return what `work` returns within `seconds`, or raise as it does; else return `otherwise`: then a thread goes on."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    wait([found], seconds)
+    return found.result() if found.done() else otherwise
 
 
 class Deadline:

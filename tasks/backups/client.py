@@ -63,8 +63,8 @@ SHELL_FLAGS = (
     "--default-character-set=utf8mb4",  # the client's own default may be latin1
     "--local-infile=0",  # a dump may not read this host's files; the dump programs know no such option and send none
     "--max-allowed-packet=1G",
-    # A table that the API holds open is not waited for all day. Rows that MariaDB has though they break a CHECK (each session may
-    # turn those off, and a JSON column has one) come back as they were.
+    # A table that the API holds open is not waited for all day. Rows that MariaDB has though they break a CHECK come back, too:
+    # any session may turn those off, and a JSON column has one.
     "--init-command=SET SESSION lock_wait_timeout = 60 /*M!100201 , check_constraint_checks = 0 */",
 )
 

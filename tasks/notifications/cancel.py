@@ -80,7 +80,7 @@ class Chosen:
 
 @dataclass(slots=True)
 class Cancelled:
-    """How many were, or would be, cancelled, and the first few ids; `held` are in the hands of a worker or of the API."""
+    """How many were, or would be, cancelled, and the first few ids; `held` ones are a worker's or the API's, or refused."""
 
     rows: int = 0
     held: int = 0
@@ -118,9 +118,9 @@ def _batch(
     if free:
         held = {entry.id for entry in connection.execute(ENTRIES, {"ids": free}) if entry.held}
         free = [each for each in free if each not in held]
-    if free and why is not None:
-        free = write_rows(connection, SETTLE, free, why=f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE])
-    if free and why is not None:
+    if why is not None and (
+        free := write_rows(connection, SETTLE, free, why=f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE])
+    ):
         connection.execute(RECORD, {"ids": free})
         connection.execute(FORGET, {"ids": free})
     return free, len(meant) - len(free), page[-1] if len(page) == BATCH else None

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.notifications.delivery import Delivery, Job, begin
 from tasks.notifications.gate import Gate
@@ -41,7 +42,7 @@ class Summary:
 
 @dataclass(eq=False)
 class Drain:
-    """One run. `in_flight` bounds the requests under way, `batch_rows` a claim; three batches of rows may be under way."""
+    """One run. `in_flight` bounds the requests under way to each provider, `batch_rows` a claim; three batches are its most."""
 
     queue: Queue
     providers: Mapping[str, Provider]
@@ -84,7 +85,7 @@ class Drain:
         return self._summary
 
     async def _claim(self, claim: Claim, senders: Senders) -> None:
-        ends_at = time.monotonic() + self.run_seconds
+        ends_at, beside = time.monotonic() + self.run_seconds, False
         while not self.stop():
             if time.monotonic() > ends_at:
                 self._summary.more = True
@@ -94,7 +95,13 @@ class Drain:
             if not lanes:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
             in_time = partial(self._in_time, time.monotonic() + START_SECONDS)
-            jobs, more = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
+            try:
+                jobs, more = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
+            except SQLAlchemyError as error:
+                if not beside:
+                    raise
+                log.warning("no look for others' rows", error=type(error).__name__)
+                return
             self._under_way += len(jobs)
             for job in jobs:
                 if isinstance(job, Job):
@@ -104,6 +111,7 @@ class Drain:
             if not jobs or not more:
                 if await self._room(0, PATIENCE_SECONDS):
                     return
+                beside = True
                 continue
             if most == 1 or any(isinstance(job, Job) and job.notification.claims > 1 for job in jobs):
                 await self._room(0)  # a probe's result decides what follows; a suspect row works alone

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 
 from db.check import INDEX_BY_TYPE
 from db.identity import BELOW_ALL
-from db.transactions import transact
+from db.transactions import transact, write_rows
 from tasks import counters
 from tasks.notifications import journal, preferences, results
 from tasks.notifications.devices import COLUMN
@@ -243,5 +243,5 @@ def _chat(engine: Engine) -> TextClause:
 
 def _forget(connection: Connection, entries: Mapping[str, object]) -> None:
     if free := [*connection.execute(results.OURS_AND_FREE, entries).scalars()]:
-        connection.execute(TIDY, {"ids": free})
+        write_rows(connection, TIDY, free)
     connection.execute(results.FORGET, entries)

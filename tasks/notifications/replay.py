@@ -45,8 +45,9 @@ def replay(engine: Engine, ids: list[int], status: str) -> int:
 
     def write(connection: Connection, batch: list[int]) -> int:
         free = connection.execute(LOCK, {"ids": batch, "status": status}).scalars().all()
-        free = connection.execute(WITHOUT_ENTRY, {"ids": free}).scalars().all() if free else free
-        return len(write_rows(connection, REPLAY, free)) if free else 0
+        return len(
+            write_rows(connection, REPLAY, connection.execute(WITHOUT_ENTRY, {"ids": free}).scalars().all() if free else [])
+        )
 
     changed = 0
     for start in range(0, len(ids), REPLAY_BATCH):

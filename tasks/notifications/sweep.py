@@ -47,7 +47,7 @@ def enter_queue(engine: Engine) -> int:
 
     def enter(connection: Connection) -> int:
         ids = connection.execute(WITHOUT_STATUS).scalars().all()
-        return len(write_rows(connection, ENTER, ids)) if ids else 0
+        return len(write_rows(connection, ENTER, ids))
 
     return transact(engine, enter)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from redis import Redis
@@ -19,8 +19,10 @@ from tasks.notifications.outcome import Kind
 from tasks.notifications.payload import build_push
 from tasks.notifications.providers import Provider
 
-# Of the recipient's newest rows, by the index on recipient_id. So many ids fit into every provider's 4096 bytes.
+# Of the recipient's newest rows, by the index on recipient_id; of their ids, newest first, what fits into every provider's 4096
+# bytes: all of 10 digits, some 160 of 19.
 MOST_ROWS = 300
+LONGEST_IDS = 3300
 GONE = text(f"""
     SELECT n.id, CONCAT(n.id, ' ', n.sent_at) AS identity, {COLUMN} AS device_tokens
     FROM (SELECT id, conversation_id, message_id, recipient_id, sender_id, device_tokens, is_read, is_sent, sent_at
@@ -80,12 +82,17 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
         badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
     nothing = Notification(0, 0, 0, recipient_id, 0, "SYSTEM", "", "", None, True, time.time(), badge=badge)
     push = build_push(nothing, nothing.created_at)._replace(
-        data={"type": "WITHDRAWAL", "withdrawn": " ".join(str(row["id"]) for row in new)},
+        data={"type": "WITHDRAWAL", "withdrawn": listed(row["id"] for row in new)},
         collapse_key=f"withdrawal-{new[0]['id']}",
     )
     usable = tuple(devices.values())[:MOST_DEVICES]
     prepared = {lane: providers[lane].prepare_withdrawal(push) for lane in {device.lane for device in usable}}
     return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, marks=b"".join(marks))
+
+
+def listed(ids: Iterable[int]) -> str:
+    """Return the first ids, as many as LONGEST_IDS characters take."""
+    return "".join(f"{id_} " for id_ in ids)[: LONGEST_IDS + 1].rpartition(" ")[0]
 
 
 def hold(recipient_id: int) -> bool:

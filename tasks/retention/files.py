@@ -71,9 +71,10 @@ def delete(
         if files.record:
             connection.execute(text(files.record), {"name": path.name, "stem": path.stem})
 
+    why = None
     for path, _ in files.older(cutoff):
         if why := halt() or limits.reached(state.rows, time.monotonic() - began):
-            return replace(state, why=why)
+            break
         transact(engine, partial(write, path=path))
         try:
             path.unlink(missing_ok=True)
@@ -88,4 +89,4 @@ def delete(
         progress(state)
     if failure:
         raise failure
-    return replace(state, why="finished")
+    return replace(state, why=why or "finished")

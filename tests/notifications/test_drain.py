@@ -487,16 +487,16 @@ def test_a_row_that_the_api_settles_by_hand_is_left_alone_and_promises_no_next_t
 
 
 def test_a_row_settled_by_hand_that_the_schema_lets_nobody_change_holds_no_other_up(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="unavailable", times=1))
+    emulator.inject(Fault(kind="unavailable", token="phone"))
     final = api.notify("phone")
     run.drain()
     api.execute("UPDATE chat_notifications SET delivery_status = 'BOUNCED'")
+    api.let_pass(30)
     api.execute("""
         CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW
         IF OLD.delivery_status = 'BOUNCED' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'settled is final'; END IF
     """)
     try:
-        api.let_pass(30)
         row = api.notify("tablet")
         run.drain()
         assert (api.status(final)[0], api.status(row)[0]) == ("BOUNCED", "SENT")
