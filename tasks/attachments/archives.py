@@ -118,6 +118,8 @@ class _Inside:
             gaps.append(pieces(data, end, begin))
             end = stop
         with stored(chain.from_iterable(gaps)) as between:
+            if kind == "zip":
+                zips.refuse_another(between, len(gaps) - 1)
             for name, at in formats.behind(between):
                 if name in WALKED and name != kind:
                     _refuse(name, between, at)

@@ -4,7 +4,9 @@ Programs read a zip from its directory or from its beginning, forgive this and t
 content than it shows to who opens it; what is as APPNOTE.TXT says, from the first byte on, shows all programs the same.
 """
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ ZIP64_END = struct.Struct("<4sQ2H2L4Q4sLQL")
 """With its locator behind it."""
 ZIP64_LOCATOR_BYTES = 20
 ZIP64_END_MAGICS = (b"PK\x06\x06", b"PK\x06\x07")
+MAGICS = re.compile(b"|".join((LOCAL_MAGIC, MEMBER_MAGIC, END_MAGIC, *ZIP64_END_MAGICS)))
 
 ENCRYPTED, SIZE_FOLLOWS = 1 << 0, 1 << 3
 # Those two, the deflater's effort, and names in UTF-8.
@@ -53,8 +56,8 @@ def from_the_end(data: Data) -> Iterator[tuple[int, int, int]]:
     """
     at = find(data, END_MAGIC, max(0, len(data) - TAIL_BYTES))
     while 0 <= at <= len(data) - END.size:
-        *_, length, offset, _ = END.unpack_from(data, at)
-        directory = at - _zip64_end(data, at, length, offset) - length
+        *_, count, length, offset, _ = END.unpack_from(data, at)
+        directory = at - _zip64_end(data, at, count, length, offset) - length
         if data[directory : directory + 4] == MEMBER_MAGIC:
             yield directory - offset, directory, at
         elif data[offset : offset + 4] == MEMBER_MAGIC:
@@ -78,10 +81,8 @@ def members(data: Data, most_inside: int) -> list[Member]:
     at = data.rfind(END_MAGIC)
     if at < 0 or at + END.size > len(data):
         raise FaultError(Kind.BROKEN, "a zip without its directory: cut short")
-    _, _, count, length, offset, comment = END.unpack_from(data, at)
-    if find(data, LOCAL_MAGIC, at + END.size + comment) >= 0:
-        raise FaultError(Kind.BROKEN, "a zip with another one behind it")
-    directory_end = at - _zip64_end(data, at, length, offset)
+    _, _, count, length, offset, _ = END.unpack_from(data, at)
+    directory_end = at - _zip64_end(data, at, count, length, offset)
     if length + offset != directory_end:
         raise FaultError(Kind.BROKEN, "a zip whose directory is not where it says")
     found = _directory(data[offset:directory_end])
@@ -92,12 +93,21 @@ def members(data: Data, most_inside: int) -> list[Member]:
     return list(_tiled(data, sorted(found), offset))
 
 
-def _zip64_end(data: Data, at: int, length: int, offset: int) -> int:
-    """Return the bytes of the zip64 end record before the other, if there is one. Raise FaultError unless both say the same."""
+def refuse_another(between: Data, members: int) -> None:
+    """Raise FaultError if what is between a zip's members, as names, fields and comments, holds parts of another."""
+    own = {LOCAL_MAGIC: members, MEMBER_MAGIC: members, END_MAGIC: 1, **dict.fromkeys(ZIP64_END_MAGICS, 1)}
+    if Counter(found[0] for found in MAGICS.finditer(between)) - Counter(own):
+        raise FaultError(Kind.BROKEN, "a zip with parts of another in or behind it")
+
+
+def _zip64_end(data: Data, at: int, count: int, length: int, offset: int) -> int:
+    """Return the bytes of the zip64 end record before the other, if any. Raise FaultError unless both and its locator agree."""
     if data[max(0, at - ZIP64_LOCATOR_BYTES) : at][:4] != ZIP64_END_MAGICS[1]:
         return 0
-    record = ZIP64_END.unpack_from(data, at - ZIP64_END.size) if at >= ZIP64_END.size else (b"",)
-    if record[0] != ZIP64_END_MAGICS[0] or record[8:10] != (length, offset):
+    begin = at - ZIP64_END.size
+    record = ZIP64_END.unpack_from(data, begin) if begin >= 0 else ()
+    same = (0, 0, count, count, length, offset, ZIP64_END_MAGICS[1], 0, begin, 1)
+    if record[:2] != (ZIP64_END_MAGICS[0], 44) or record[4:] != same or offset + length != begin:
         raise FaultError(Kind.BROKEN, "a zip with two directories")
     return ZIP64_END.size
 
@@ -135,8 +145,7 @@ def _tiled(data: Data, members: list[Member], directory: int) -> Iterator[Member
             raise FaultError(Kind.BROKEN, "a zip whose members' own headers say another size or method than its directory")
         yield member._replace(begin=begin)
     gap = data[end:directory]
-    signed = gap.endswith(APK_SIGNATURES) and LOCAL_MAGIC not in gap
-    if not signed:
+    if not gap.endswith(APK_SIGNATURES):
         _check_gap(gap, end, directory, follows=follows)
 
 

@@ -134,12 +134,35 @@ def with_another_directory() -> bytes:
     return file.getvalue()
 
 
-def with_directory_elsewhere(at: int) -> bytes:
-    """Return a zip to be put at a place, with bytes before its end: unzip then reads the directory from where its end says."""
+def with_directory_elsewhere(at: int, more: int = 9) -> bytes:
+    """Return a zip to be put at a place, with `more` bytes before its end, which says where unzip reads the directory from."""
     archive = zipped(EICAR)
     *_, offset, comment = struct.unpack("<4s4x2H2LH", archive[-22:])
     listed = archive[offset:-22].replace(struct.pack("<L", 0) + b"eicar", struct.pack("<L", at) + b"eicar")
-    return archive[:offset] + listed + bytes(9) + archive[-22:-6] + struct.pack("<LH", at + offset, comment)
+    return archive[:offset] + listed + bytes(more) + archive[-22:-6] + struct.pack("<LH", at + offset, comment)
+
+
+def with_zip64_end(archive: bytes, at: int | None = None, **other: int) -> bytes:
+    """Return a zip with a zip64 record that says the same as its end, but for `other`, and a locator of it, or of a place."""
+    end = archive.rfind(b"PK\x05\x06")
+    count, length, offset, _ = struct.unpack_from("<H2LH", archive, end + 10)
+    same = {"size": 44, "versions": 45 << 16 | 45, "disk": 0, "directory_disk": 0, "here": count, "count": count}
+    told = same | {"length": length, "offset": offset, "its_disk": 0, "at": end if at is None else at, "disks": 1} | other
+    record = struct.pack("<4sQ3L4Q4sLQL", b"PK\x06\x06", *[*told.values()][:8], b"PK\x06\x07", *[*told.values()][8:])
+    return archive[:end] + record + archive[end:]
+
+
+def with_locator_elsewhere() -> bytes:
+    """Return a zip of a text whose zip64 locator names another record, directory and member, in an extra field: so do
+    libarchive, Windows' tar and GNOME's archive manager read it.
+    """
+    begin, file, member = 30 + len("hello.txt") + 4, io.BytesIO(), zipfile.ZipInfo("hello.txt")
+    hidden = with_zip64_end(with_directory_elsewhere(begin, 0))[: -20 - 22]
+    member.extra = struct.pack("<2H", 0x7777, len(hidden)) + hidden
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(member, b"hello")
+        member.extra = b""
+    return with_zip64_end(file.getvalue(), begin + len(hidden) - 56)
 
 
 def with_system(archive: bytes) -> bytes:
@@ -200,6 +223,12 @@ def fault(content: bytes) -> FaultError | None:
         "with a PDF in a comment": streamed(comment=pdf(EICAR)),
         "behind a tar and a byte": tarred(b"hello") + b"x" + streamed() + b"x",
         "with another directory": with_another_directory(),
+        "with another directory that its zip64 locator names": with_locator_elsewhere(),
+        "in a tar, with a zip64 locator that may lead out of it": tarred(with_zip64_end(with_system(zipped(EICAR)))),
+        "with a header between its members and its directory, as signatures stand there": with_signatures(b"PK\x03\x04" * 4),
+        "with another's header in a comment": streamed(comment=b"PK\x03\x04"),
+        "with another's end in a comment": streamed(comment=b"PK\x05\x06"),
+        "with another's directory behind it": streamed() + b"PK\x01\x02",
         "behind a padded gzip": gzip.compress(b"x") + bytes(99) + streamed(),
         "behind a script": prefixed(),
         "before another": zipped(EICAR) + zipped(b"hello", "hello.txt"),
@@ -384,12 +413,11 @@ def test_a_manifest_that_unpacks_to_megabytes_is_not_held_in_memory() -> None:
 
 def test_a_zip64_end_that_says_the_same_is_believed() -> None:
     content = zipped(b"hello")
-    at = content.rfind(b"PK\x05\x06")
-    length, offset = struct.unpack_from("<2L", content, at + 12)
-    for told, kind in ((offset, None), (offset + 1, Kind.BROKEN)):
-        end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, length, told)
-        found = fault(content[:at] + end + struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1) + content[at:])
-        assert (found and found.kind) is kind
+    assert fault(with_zip64_end(content)) is None
+    for name in ("size", "disk", "directory_disk", "here", "count", "length", "offset", "its_disk", "at", "disks"):
+        found = fault(with_zip64_end(content, **{name: 9}))
+        assert found is not None, name
+        assert str(found) == "a zip with two directories"
 
 
 @pytest.mark.parametrize(
