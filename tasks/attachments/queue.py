@@ -38,7 +38,7 @@ OTHERS = text(f"""
 """)  # noqa: S608 - a constant of this project
 DROP = text("DELETE FROM worker_scans WHERE attachment_id IN :ids")
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
-# again for what has had a verdict for a minute, so not by a doubled call, has the bytes scanned, even if they are known.
+# again for bytes that have had a verdict for a minute, so not by a doubled call, has them scanned, even if they are known.
 ENTER = text(f"""
     INSERT INTO worker_scans (attachment_id, due_at, of_row)
     SELECT a.id, NOW(3), {OF_ROW} FROM message_attachments a WHERE a.id = :id
@@ -102,7 +102,8 @@ RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       quarantine VARCHAR(500) PATH '$.quarantine',
       engine VARCHAR(32) PATH '$.finding.engine', database_version BIGINT PATH '$.finding.database_version',
       signature VARCHAR(255) PATH '$.finding.signature', sha256 CHAR(64) PATH '$.finding.sha256',
-      size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity')) AS r"""
+      size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity',
+      scanned_at DATETIME(3) PATH '$.finding.scanned_at')) AS r"""
 WRITE_FLAGS = text("""
     UPDATE message_attachments FORCE INDEX (PRIMARY) SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
 """)
@@ -119,7 +120,7 @@ WRITE_TRIES = text(f"""{SETTLED},
 WRITE_FINDINGS = text(f"""{SETTLED},
         s.lane = {UPLOADS}, s.forced = FALSE, s.signature = r.signature, s.engine = r.engine, s.file_url = r.file_url,
         s.database_version = r.database_version, s.sha256 = r.sha256, s.size = r.size, s.identity = r.identity,
-        s.found_type = '', s.mismatch = '', s.scanned_at = NOW(3)
+        s.found_type = '', s.mismatch = '', s.scanned_at = COALESCE(r.scanned_at, NOW(3))
 """)
 EVENTS = text(f"""
     INSERT INTO worker_scan_events (attachment_id, of_row, event, reason, signature, sha256)
@@ -131,12 +132,12 @@ RELEASE = text("""
     UPDATE worker_scans SET lease = NULL, due_at = NOW(3), claims = claims - 1 WHERE attachment_id IN :ids AND lease = :lease
 """)
 
-# Verdicts on the same bytes, by idx_sha256.
+# Verdicts on the same bytes, by idx_sha256. A copy keeps the time of the scan: copies of copies would never grow old.
 KNOWN = text("""
-    SELECT verdict, reason, signature FROM worker_scans
+    SELECT verdict, reason, signature, scanned_at FROM worker_scans
     WHERE sha256 = :sha256 AND engine = :engine AND database_version = :database AND verdict IN ('clean', 'infected')
       AND scanned_at > NOW(3) - INTERVAL :age SECOND
-    ORDER BY verdict DESC LIMIT 1
+    ORDER BY verdict DESC, scanned_at DESC LIMIT 1
 """)
 # Infected rows alone, by idx_verdict: another row of the same file, whose content was moved away.
 MOVED = text(f"""
@@ -281,7 +282,7 @@ def is_unscanned(engine: Engine, attachment_id: int) -> int | None:
 def known(engine: Engine, sha256: str, version: Version, age: float) -> Finding | None:
     """Return the verdict on the same bytes of this ClamAV and these signatures, given within `age` seconds."""
     row = _one(engine, KNOWN, {"sha256": sha256, "age": age, "engine": version.engine, "database": version.database})
-    return Finding(Kind(row.verdict), row.reason, signature=row.signature) if row else None
+    return Finding(Kind(row.verdict), row.reason, signature=row.signature, scanned_at=row.scanned_at) if row else None
 
 
 def moved(engine: Engine, file_url: str) -> Finding | None:

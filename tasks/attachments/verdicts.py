@@ -5,6 +5,7 @@ The API serves a file only if `scanned_for_virus AND is_safe`, so (1, 1) is the 
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -107,6 +108,8 @@ class Finding:
     sha256: str | None = None
     size: int | None = None
     identity: str = ""
+    scanned_at: datetime | None = None
+    """Of what was taken from memory."""
 
 
 def read_reply(reply: bytes) -> tuple[Kind, str]:

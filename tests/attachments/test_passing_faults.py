@@ -445,6 +445,22 @@ def test_signatures_that_come_without_a_version_have_their_effect_on_an_explicit
         scanners.clamd.publish(27_000)
 
 
+def test_bytes_that_are_uploaded_again_and_again_are_scanned_each_hour(uploads: Uploads, scanners: Any) -> None:
+    """What one process takes from memory is the memory of another, whose test of clamd is older."""
+    for version, fitness in [*scannable._tested.items()]:
+        scannable._tested[version] = fitness._replace(tested_at=fitness.tested_at - 50 * 60)
+    uploads.scan(uploads.add(b"attention please"))
+    try:
+        scanners.clamd.publish(27_000, b"Local:0:0:" + b"attention please".hex().encode())
+        for minutes, flags in ((40, (1, 1)), (20, (1, 0))):
+            uploads.execute("UPDATE worker_scans SET scanned_at = scanned_at - INTERVAL :minutes MINUTE", minutes=minutes)
+            again = uploads.add(b"attention please")
+            uploads.scan(again)
+            assert uploads.flags(again) == flags
+    finally:
+        scanners.clamd.publish(27_000)
+
+
 def test_a_doubled_call_scans_once(uploads: Uploads, scanners: Any) -> None:
     attachment = uploads.add(b"attention please")
     uploads.scan(attachment)
