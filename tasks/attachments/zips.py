@@ -6,6 +6,7 @@ content than it shows to who opens it; what is as APPNOTE.TXT says, from the fir
 
 import re
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -34,6 +35,7 @@ ELSEWHERE = 0xFFFFFFFF
 """In place of a member's size: it stands in a zip64 field, which clamd does not read."""
 FOLLOWING_BYTES = {12, 16, 20, 24}
 """Checksum and sizes behind a member, of 4 or 8 bytes each, with or without a mark."""
+FOLLOWING = re.compile(rb"PK\x07\x08(?=(.{4}))", re.DOTALL)
 APK_SIGNATURES = b"APK Sig Block 42"
 
 
@@ -143,10 +145,21 @@ def _tiled(data: Data, members: list[Member], directory: int) -> Iterator[Member
             raise FaultError(Kind.BROKEN, "a zip with flags over which clamd leaves members out")
         if own_method != method or (own_flags ^ flags) & ENCRYPTED or not same_size or end > directory:
             raise FaultError(Kind.BROKEN, "a zip whose members' own headers say another size or method than its directory")
+        if follows and method == 0:
+            _refuse_early_end(data, begin, end)
         yield member._replace(begin=begin)
     gap = data[end:directory]
     if not gap.endswith(APK_SIGNATURES):
         _check_gap(gap, end, directory, follows=follows)
+
+
+def _refuse_early_end(data: Data, begin: int, end: int) -> None:
+    """Raise FaultError if libarchive, which may not read the directory, ends a stored member before its end: at a checksum."""
+    checksum = 0
+    for found in FOLLOWING.finditer(data, begin, end + 7):  # all but what begins at the end
+        checksum, begin = zlib.crc32(memoryview(data)[begin : found.start()], checksum), found.start()
+        if found[1] == checksum.to_bytes(4, "little"):
+            raise FaultError(Kind.BROKEN, "a zip with a member that seems to end within")
 
 
 def _check_gap(gap: bytes, end: int, offset: int, *, follows: bool) -> None:

@@ -28,8 +28,8 @@ LOCATOR = struct.pack("<4sLQL", b"PK\x06\x07", 0, 8, 1)
 
 
 class _Pipe(io.BytesIO):
-    def seekable(self) -> bool:
-        return False
+    def tell(self) -> int:
+        raise OSError
 
 
 def streamed(*, members: int = 1, comment: bytes = b"") -> bytes:
@@ -165,6 +165,19 @@ def with_locator_elsewhere() -> bytes:
     return with_zip64_end(file.getvalue(), begin + len(hidden) - 56)
 
 
+def with_an_end_within(office: bytes, crc: int | None = None) -> bytes:
+    """Return a zip of an Office file, whose size follows it, as that of its first half seems to, before a program that clamd
+    does not unpack. libarchive reads it so where 16 KB lie behind the directory.
+    """
+    pipe, half = _Pipe(), len(office) // 2
+    program = zipped(EICAR, method=zipfile.ZIP_LZMA).partition(b"PK\x01\x02")[0]
+    within = struct.pack("<4s3L", b"PK\x07\x08", zlib.crc32(office[:half]) if crc is None else crc, half, half) + program
+    with zipfile.ZipFile(pipe, "w") as archive:
+        archive.writestr("a.doc", office[:half] + within + office[half + len(within) :])
+        archive.comment = bytes(1 << 15)
+    return pipe.getvalue()
+
+
 def with_system(archive: bytes) -> bytes:
     """Return a zip whose members' own headers name a system beside the version, which no program minds."""
     return re.sub(rb"(PK\x03\x04.)\0", b"\\g<1>\1", archive, flags=re.DOTALL)
@@ -226,6 +239,7 @@ def fault(content: bytes) -> FaultError | None:
         "with another directory that its zip64 locator names": with_locator_elsewhere(),
         "in a tar, with a zip64 locator that may lead out of it": tarred(with_zip64_end(with_system(zipped(EICAR)))),
         "with a header between its members and its directory, as signatures stand there": with_signatures(b"PK\x03\x04" * 4),
+        "with a member that ends before its size does": with_an_end_within(OFFICE),
         "with another's header in a comment": streamed(comment=b"PK\x03\x04"),
         "with another's end in a comment": streamed(comment=b"PK\x05\x06"),
         "with another's directory behind it": streamed() + b"PK\x01\x02",
@@ -266,6 +280,7 @@ def test_a_zip_that_programs_read_differently_is_broken(content: tuple[str, byte
         streamed(members=2000),
         with_bytes_behind_a_member(b""),
         with_signatures(),
+        with_an_end_within(OFFICE, crc=1),
         zipped(b"hello") + bytes(100_000),
         zipped(b"hello") + b"tail " * 20_000,
         gzip.compress(b"hello") + b"trailing bytes",
