@@ -19,6 +19,9 @@ OPTIONS = {
     "MaxFileSize": "100M",
     "MaxScanSize": "100M",
     "MaxScanTime": "30000",
+    # A page's script takes clamd the square of its length, whatever MaxScanTime says.
+    "MaxHTMLNormalize": "1M",
+    "MaxScriptNormalize": "1M",
     "AlertExceedsMax": "yes",
     "AlertEncrypted": "yes",
     "LocalSocketMode": "600",

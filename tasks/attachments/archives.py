@@ -44,7 +44,12 @@ MOST = {"bytes": 512 << 20, "files in mails and documents": 5000}
 SOMETHING = re.compile(rb"[^\0]")
 # Files, extended headers and long names; links, devices and labels, without a size. Programs differ over all others.
 TAR_SIZED, TAR_EMPTY = b"\x0007xgLKD", b"123456V"
-PAX_SIZE = re.compile(rb"\d[ \t]+(?:size|SCHILY\.realsize|GNU\.sparse\.\w+)=")
+# The keys of extended headers that change no bytes of a file, as sizes, holes and what is not known may.
+PAX_KEY = re.compile(
+    rb"(\d{1,9}) (?:(?:link)?path|[ug](?:id|name)|[amc]time|comment|(?:hdr)?charset|RHT\.security\.selinux|MSWINDOWS\.\w+"
+    rb"|SCHILY\.(?:dev|ino|nlink|fflags|filetype|devmajor|devminor|acl\.\w+|xattr\.[^=\n]+)"
+    rb"|LIBARCHIVE\.(?:creationtime|symlinktype|xattr\.[^=\n]+))="
+)
 # Of an encoding in which other letters may stand for these, too.
 ODF_MANIFEST, ODF_ENCRYPTION = b"META-INF/manifest.xml", re.compile(rb"encryption-data|\0|encoding\s*=\s*[\"'](?!utf-8)", re.I)
 ODF_MACROS = (b"Basic/", b"Scripts/")
@@ -169,7 +174,7 @@ class _Inside:
             if at + size > len(data):
                 raise FaultError(Kind.BROKEN, "a tar without its end: cut short")
             known = kind in TAR_SIZED or (kind in TAR_EMPTY and not size)
-            if not known or (kind in b"xg" and PAX_SIZE.search(data, at, at + size)):
+            if not known or (kind in b"xg" and not _is_plain(data, at, at + size)):
                 raise FaultError(Kind.BROKEN, "a tar with sizes that clamd does not read")
             if size:
                 self._member(pieces(data, at, at + size), depth)
@@ -291,6 +296,13 @@ def _gives(data: Data, at: int) -> bool:
         if given >= SOME_BYTES or expander.eof:
             return given >= SOME_BYTES
     return begin + FIRST_BLOCK < len(data)
+
+
+def _is_plain(data: Data, at: int, end: int) -> bool:
+    """Return whether a tar's extended header has none but known keys, each record of the length that it says."""
+    while at < end and (record := PAX_KEY.match(data, at, end)):
+        at += max(int(record[1]), 1)
+    return at == end
 
 
 def _plain_tar(data: Data, members: list[tuple[int, int]]) -> Iterator[bytes]:

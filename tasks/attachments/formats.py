@@ -148,7 +148,9 @@ BEHIND = {
         b"zXZ": (2, "xz", rb"\xfd7zXZ\0"),
         b"AY&": (5, "bz2", rb"BZh[1-9]1AY&SY"),
         b"\x1f\x8b\x08": (0, "gz", rb"\x1f\x8b\x08[\0-\x1f]"),
-        b"PK\3": (0, "zip", rb"PK\x03\x04(?!\x0f[\x80-\x8f]).{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
+        # In programs a jump may stand behind such a number: then a name must, too.
+        b"PK\3": (0, "zip", rb"PK\x03\x04(?:(?!\x0f[\x80-\x8f])|(?=.{22}(?:[\x01-\x03]\0.{2}[^\0]"
+                             rb"|(?:[\x04-\xff]\0|.[\x01-\x3f]).{2}[^\0]{4}))).{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
         b"ust": (257, "tar", rb".{257}ustar"),
         b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:[/%]|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
     }.items()

@@ -183,14 +183,19 @@ def with_system(archive: bytes) -> bytes:
     return re.sub(rb"(PK\x03\x04.)\0", b"\\g<1>\1", archive, flags=re.DOTALL)
 
 
-def with_pax_size() -> bytes:
-    """Return a tar whose member is empty by its own header, and EICAR by an extended one, as tar and bsdtar read it."""
+def with_pax(**headers: str) -> bytes:
+    """Return a tar whose member has an extended header."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         member = tarfile.TarInfo("eicar.com")
-        member.pax_headers = {"size": str(len(EICAR))}
+        member.pax_headers = headers
         tar.addfile(member)
-    return file.getvalue() + EICAR.ljust(512, b"\0") + bytes(1024)
+    return file.getvalue()
+
+
+def with_pax_size() -> bytes:
+    """Return a tar whose member is empty by its own header, and EICAR by an extended one, as tar and bsdtar read it."""
+    return with_pax(size=str(len(EICAR))) + EICAR.ljust(512, b"\0") + bytes(1024)
 
 
 def prefixed() -> bytes:
@@ -445,6 +450,8 @@ def test_a_zip64_end_that_says_the_same_is_believed() -> None:
         "a tar with a PDF in its padding": tarred(b"hello").replace(b"hello".ljust(512, b"\0"), b"hello" + pdf(b"x")[9:516]),
         "two tars": tarred(b"hello") + tarred(EICAR),
         "a tar with another size in an extension": with_pax_size(),
+        "a tar with holes, which libarchive fills with zeros": with_pax(**{"SUN.holesdata": " 0 1 2 3"}),
+        "a tar with a record of another length": with_pax(comment="x").replace(b"13 comment=", b"12 comment="),
         "a tar with another size in Solaris' extension": with_header(with_pax_size(), 156, b"X"),
         "a tar with another size behind two blanks": with_header(with_pax_size().replace(b"11 size=", b"12  size="), 156, b"x"),
         "a tar of a kind that programs differ over": with_header(tarred(b"hello"), 156, b"A"),

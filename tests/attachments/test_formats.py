@@ -60,6 +60,9 @@ UNOPENED = {
     "disk image": b"QFI\xfb" + bytes(60),
     "OneNote": bytes.fromhex("e4525c7b8cd8a74daeb15378d02996d3") + bytes(99),
     "a cabinet with a reserved field": b"MSCF1234" + bytes(99),
+    "a zip of an odd version behind a program, far from its end": (
+        b"MZ" + bytes(99) + zipped(EICAR).replace(b"PK\3\4\x14\0", b"PK\3\4\x0f\x80") + b"\1" * 140_000
+    ),
     "a cabinet with a reserved field behind a program": b"MZ\0MSCF1234" + bytes(99),
     "gzip of 1992": b"\x1f\x9e" + gzip.compress(EICAR)[2:],
     "compress with a reserved flag": b"\x1f\x9d\xb0" + EICAR,
