@@ -130,6 +130,7 @@ def test_another_scan_of_an_unchanged_file_changes_nothing(uploads: Uploads) -> 
     before = uploads.record(attachment)._asdict()
 
     uploads.scan(attachment)
+    uploads.sweep()
 
     assert uploads.flags(attachment) == (1, 1)
     assert uploads.record(attachment)._asdict() | {"scanned_at": before["scanned_at"]} == before
@@ -142,6 +143,7 @@ def test_another_scan_of_a_file_that_was_replaced_finds_what_is_there_now(upload
     uploads.path(attachment).write_bytes(EICAR)
 
     uploads.scan(attachment)
+    uploads.sweep()
 
     assert uploads.flags(attachment) == (1, 0)
     assert uploads.events(attachment) == ["infected"]
