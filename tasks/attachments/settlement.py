@@ -9,8 +9,8 @@ from tasks.attachments.verdicts import BLOCKED, FLAGS, SERVED_NAMES, VERDICTS, F
 from tasks.words import printable
 
 PENDING = "pending"
-# Until a row that someone else holds is tried again, for each of its tries so far; five minutes at most.
-LOCKED_SECONDS, MOST_LOCKED = 5.0, 60
+# Until a row that someone else holds, or the schema refuses, is tried again.
+LOCKED_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ class Settlement:
 
     @property
     def later(self) -> "Settlement":
-        """What is recorded while the row cannot be written: no verdict but that it is bad, and another scan, ever later."""
-        known, tries = self.attachment, self.attachment.attempts + 1
+        """What is recorded while the row cannot be written: no verdict but that it is bad, and another scan. It is no try."""
+        known = self.attachment
         return Settlement(
             known,
             known.verdict if self.verdict in SERVED_NAMES else "unverified",
             known.reason or "its row cannot be written",
-            attempts=tries,
+            attempts=known.attempts,
             claims=min(self.claims, known.claims - bool(self.finding)),
-            wait=LOCKED_SECONDS * min(tries, MOST_LOCKED),
+            wait=LOCKED_SECONDS,
             quarantine=known.quarantine,
         )
 

@@ -67,15 +67,29 @@ def test_a_locked_row_holds_no_other_up_and_is_scanned_when_it_is_free(uploads: 
 def test_a_clean_row_that_is_locked_is_no_suspect_and_served_when_it_is_free(uploads: Uploads, hold: Hold) -> None:
     locked = uploads.add(PNG)
     let_go = hold(locked)
-    for tries in range(1, 8):
+    for _ in range(8):
         uploads.sweep()
         record = uploads.record(locked)
-        assert (record.verdict, record.claims, record.attempts, record.lease) == ("waiting", 0, tries, None)
+        assert (record.verdict, record.claims, record.attempts, record.lease) == ("waiting", 0, 0, None)
         uploads.make_due()
 
     let_go()
     uploads.sweep()
     assert (uploads.flags(locked), uploads.record(locked).due_at, uploads.events(locked)) == ((1, 1), None, [])
+
+
+def test_the_time_that_a_row_is_locked_is_none_that_its_file_has_to_arrive(uploads: Uploads, hold: Hold) -> None:
+    locked = uploads.add(PNG)
+    let_go = hold(locked)
+    for _ in range(8):
+        uploads.sweep()
+        uploads.make_due()
+    uploads.path(locked).unlink()
+
+    let_go()
+    uploads.sweep()
+    record = uploads.record(locked)
+    assert (uploads.flags(locked), record.verdict, record.attempts) == ((0, 1), "waiting", 1)
 
 
 def test_what_broke_scans_off_is_not_forgotten_while_its_row_is_locked(uploads: Uploads, hold: Hold) -> None:
