@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.transactions import transact, write_rows
 from tasks.attachments.clamd import Version
-from tasks.attachments.queue import RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free
+from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free
 from tasks.attachments.verdicts import SERVED_NAMES
 
 log = structlog.get_logger(__name__)
@@ -24,14 +24,14 @@ MOST_PAGES = 50
 RESCAN_PAGE = 500
 
 # A row calls for a scan if nobody has an entry for it, or its flags were reset after a verdict. It is blocked, too, if it names
-# another file than the one that was scanned (names may differ by a letter's case alone), or is served without a verdict of
-# ours: a client wrote its flags. What is older than the workers and served is dealt with as an operator has chosen; an id that
-# no AUTO_INCREMENT gives was a client's choice, and so is one below the boundary that the walk has been past.
+# another file than the one that was scanned, or is served without a verdict of ours: a client wrote its flags. What is older
+# than the workers and served is dealt with as an operator has chosen; an id that no AUTO_INCREMENT gives was a client's choice,
+# and so is one below the boundary that the walk has been past.
 HISTORIC = """a.id BETWEEN 1 AND :boundary AND COALESCE(a.created_at <= :since, TRUE)
           AND (s.attachment_id IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker_scans r WHERE r.attachment_id = a.id))"""
 COLUMNS = f"""
     SELECT a.id, COALESCE(a.created_at BETWEEN NOW() - INTERVAL 1 HOUR AND NOW() + INTERVAL 1 MINUTE, FALSE) AS young, CASE
-      WHEN CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(LEFT(a.file_url, 500) USING utf8mb4) AS BINARY)) THEN 'block'
+      WHEN {IS_ANOTHER_FILE} THEN 'block'
       WHEN a.scanned_for_virus AND COALESCE(a.is_safe, 1) THEN CASE
         WHEN s.attachment_id IS NULL AND {HISTORIC} THEN ELT(:choice + 1, 'ask', 'scan', 'block', 'forged')
         WHEN s.verdict IN ('clean', 'released') OR (s.verdict = 'waiting' AND {HISTORIC}) THEN ''

@@ -28,6 +28,9 @@ SETTLE_PATIENCE_SECONDS = 25
 # Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
 UPLOADS, RESCANS = 0, 1
 
+# Whether a row `a` names another file than its record `s` is about; names may differ by a letter's case alone.
+IS_ANOTHER_FILE = "CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(LEFT(a.file_url, 500) USING utf8mb4) AS BINARY))"
+
 # A shared row that the API holds must not hold the others up: only those that are free are locked, to be written. What is read
 # of them to write elsewhere is read in a subquery, for an UPDATE or DELETE would wait for the locks of what it joins.
 FREE = text("SELECT id FROM message_attachments FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED")
@@ -51,8 +54,7 @@ LEAVE = text(f"""
     SET s.forced = s.forced OR COALESCE(s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE),
         s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = IF(s.lease IS NULL, NOW(3), s.due_at)
     WHERE s.attachment_id = :id AND s.verdict <> 'waiting'
-      AND (SELECT NOT {IS_ANOTHERS} AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1))
-                  AND CAST(a.file_url AS BINARY) = CAST(s.file_url AS BINARY)
+      AND (SELECT NOT {IS_ANOTHERS} AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1)) AND NOT {IS_ANOTHER_FILE}
            FROM message_attachments a WHERE a.id = s.attachment_id)
 """)  # noqa: S608 - constants of this project
 CLAIM_ONE = text("""
@@ -75,9 +77,10 @@ RENEW = text("""
     WHERE attachment_id IN :ids AND lease = :lease
 """)
 
-# The fields of an Attachment, by primary keys, without locks.
+# The fields of an Attachment, by primary keys, without locks. What lies in quarantine is of the file that was named then.
 LOAD = text(f"""
-    SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.sha256, s.quarantine,
+    SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.sha256,
+           IF({IS_ANOTHER_FILE}, '', s.quarantine) AS quarantine,
            LEFT(a.file_url, 500) AS file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id BETWEEN 1 AND h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic

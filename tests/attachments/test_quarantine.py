@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import boto3
 import pytest
+from sqlalchemy import text
 
 from devstack.s3 import BUCKET
 from settings import ConfigurationError
@@ -84,6 +85,30 @@ def test_another_scan_of_what_was_moved_away_leaves_it_infected(uploads: Uploads
     record = uploads.record(attachment)
     assert (record.verdict, record.due_at, uploads.flags(attachment)) == ("infected", None, (1, 0))
     assert record.quarantine.startswith("file://")
+
+
+@pytest.mark.parametrize("quarantine", ["moved", "pending"])
+def test_a_row_that_comes_to_name_a_file_on_its_way_is_told_of_no_more_often_than_others(
+    uploads: Uploads, vault: Path, quarantine: str
+) -> None:
+    attachment = uploads.add(EICAR)
+    uploads.sweep()
+    assert list(vault.iterdir())
+    if quarantine == PENDING:
+        uploads.execute("UPDATE worker_scans SET quarantine = 'pending', due_at = NOW(3)")
+    uploads.execute("UPDATE message_attachments SET file_url = '/files/late' WHERE id = :id", id=attachment)
+    told = []
+    for _ in range(4):
+        uploads.sweep()
+        with uploads.engine.connect() as connection:
+            told.append(connection.execute(text("SELECT COUNT(*) FROM worker_events")).scalar_one())
+
+    record = uploads.record(attachment)
+    assert (told, record.verdict, record.attempts, uploads.flags(attachment)) == ([told[0]] * 4, "waiting", 1, (0, 0))
+    (uploads.folder / "files/late").write_bytes(PNG)
+    uploads.make_due()
+    uploads.sweep()
+    assert uploads.flags(attachment) == (1, 1)
 
 
 def test_content_that_was_replaced_before_it_could_be_taken_is_scanned_and_not_taken(uploads: Uploads, vault: Path) -> None:
