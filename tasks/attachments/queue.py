@@ -48,23 +48,26 @@ ENTER = text(f"""
     ON DUPLICATE KEY UPDATE of_row = VALUES(of_row),
       forced = forced OR (worker_scans.file_url <> '' AND COALESCE(scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE))
 """)  # noqa: S608 - a constant of this project
-# What has a verdict, and is not reset by the API, is scanned by the sweep, behind the uploads: however often it is asked for.
+# What has a verdict, and is not reset by the API, is scanned by the sweep, behind the uploads: however often it is asked for,
+# and with no longer waits for that.
 LEAVE = text(f"""
     UPDATE worker_scans s
     SET s.forced = s.forced OR COALESCE(s.scanned_at <= NOW(3) - INTERVAL 1 MINUTE, TRUE),
-        s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane), s.due_at = IF(s.lease IS NULL, NOW(3), s.due_at)
+        s.attempts = LEAST(s.attempts, 2), s.lane = IF(s.due_at IS NULL, {RESCANS}, s.lane),
+        s.due_at = IF(s.lease IS NULL, NOW(3), s.due_at)
     WHERE s.attachment_id = :id AND s.verdict <> 'waiting'
       AND (SELECT NOT {IS_ANOTHERS} AND (a.scanned_for_virus OR NOT COALESCE(a.is_safe, 1)) AND NOT {IS_ANOTHER_FILE}
            FROM message_attachments a WHERE a.id = s.attachment_id)
 """)  # noqa: S608 - constants of this project
+# A call may come before the next try is due, but not where a scan broke off: such a one waits, to be scanned alone.
 CLAIM_ONE = text("""
-    SELECT attachment_id AS id, claims FROM worker_scans
-    WHERE attachment_id = :id AND (lease IS NULL OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
+    SELECT attachment_id AS id, IF(due_at > NOW(3), CAST(due_at AS CHAR), NULL) AS due_at FROM worker_scans
+    WHERE attachment_id = :id AND ((lease IS NULL AND claims = 0) OR due_at <= NOW(3)) FOR UPDATE SKIP LOCKED
 """)
 # Due rows, by idx_due (lane, due_at), locked for as long as it takes to write their leases; those over which scans broke off,
 # few, by themselves.
 CLAIM_DUE = text("""
-    SELECT attachment_id AS id FROM worker_scans
+    SELECT attachment_id AS id, NULL AS due_at FROM worker_scans
     WHERE lane = :lane AND due_at <= NOW(3) AND (claims > 0) = :broke_off ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 LEASE = text("""
@@ -98,8 +101,8 @@ HELD = text(f"""
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
 RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       id BIGINT PATH '$.attachment.id', file_url VARCHAR(500) PATH '$.attachment.file_url',
-      of_row VARCHAR(64) PATH '$.attachment.of_row', was_signature VARCHAR(255) PATH '$.attachment.signature',
-      was_sha256 CHAR(64) PATH '$.attachment.sha256',
+      of_row VARCHAR(64) PATH '$.attachment.of_row', due_at DATETIME(3) PATH '$.attachment.due_at',
+      was_signature VARCHAR(255) PATH '$.attachment.signature', was_sha256 CHAR(64) PATH '$.attachment.sha256',
       verdict VARCHAR(16) PATH '$.verdict', reason VARCHAR(255) PATH '$.reason', event VARCHAR(16) PATH '$.event',
       attempts SMALLINT PATH '$.attempts', claims SMALLINT PATH '$.claims', wait DECIMAL(12, 3) PATH '$.wait',
       quarantine VARCHAR(500) PATH '$.quarantine',
@@ -113,7 +116,8 @@ WRITE_FLAGS = text("""
 SETTLED = f"""
     UPDATE {RESULTS} STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
     SET s.lease = NULL, s.claims = r.claims, s.attempts = r.attempts, s.verdict = r.verdict, s.reason = r.reason,
-        s.quarantine = r.quarantine, s.due_at = NOW(3) + INTERVAL (r.wait * 1000000) MICROSECOND
+        s.quarantine = r.quarantine,
+        s.due_at = LEAST(COALESCE(r.due_at, TIMESTAMP'9999-12-31 00:00:00'), NOW(3) + INTERVAL (r.wait * 1000000) MICROSECOND)
 """  # noqa: S608 - a constant of this project
 # What is not served takes its place behind the uploads; without a verdict, `file_url` is the file that was tried.
 WRITE_TRIES = text(f"""{SETTLED},
@@ -193,17 +197,18 @@ class Queue:
         return self._claim(choose)
 
     def _claim(self, choose: Callable[[Connection], Sequence[Row[Any]]]) -> list[Attachment]:
-        def lease(connection: Connection) -> list[int]:
-            ids = [row.id for row in choose(connection)]
-            if ids:
-                connection.execute(LEASE, {"ids": ids, "lease": self._lease, "seconds": LEASE_SECONDS})
-            return ids
+        def lease(connection: Connection) -> dict[int, str | None]:
+            due = {row.id: row.due_at for row in choose(connection)}
+            if due:
+                connection.execute(LEASE, {"ids": [*due], "lease": self._lease, "seconds": LEASE_SECONDS})
+            return due
 
-        if not (ids := transact(self._engine, lease)):
+        if not (due := transact(self._engine, lease)):
             return []
         with self._engine.connect() as connection:
-            found = [Attachment(**row) for row in dicts(connection, LOAD, ids=ids, lease=self._lease)]
-        if gone := set(ids) - {attachment.id for attachment in found}:  # the API has deleted them
+            rows = dicts(connection, LOAD, ids=[*due], lease=self._lease)
+            found = [Attachment(**row, due_at=due[row["id"]]) for row in rows]
+        if gone := due.keys() - {attachment.id for attachment in found}:  # the API has deleted them
             self._execute(FORGET, gone)
         return found
 

@@ -32,6 +32,8 @@ class Attachment:
     """It is served from before the workers, and waits for its first scan."""
     of_row: str = ""
     """What tells the row from others of its id."""
+    due_at: str | None = None
+    """When its next try is due, where a call has it tried before: that counts as none, and changes nothing about it."""
 
     @property
     def names(self) -> tuple[int, str, str]:
@@ -150,7 +152,7 @@ def settle(attachment: Attachment, finding: Finding, *, quarantine: bool) -> Set
 
 
 def _without_verdict(attachment: Attachment, finding: Finding) -> Settlement:
-    attempts = attachment.attempts + 1
+    attempts = attachment.attempts + (attachment.due_at is None)
     wait = delay(finding.kind, attempts)
     # Tried alone again if clamd broke off over it, now or before: an outage in between changes nothing about that.
     claims = {Kind.FAILED: attachment.claims, Kind.CLAMD: attachment.claims - 1}.get(finding.kind, 0)

@@ -47,6 +47,7 @@ def test_with_clamd_gone_rows_wait_and_are_blocked_in_the_end_and_heal_when_it_i
     clamd.kill()
     for attempt in range(1, 9):
         uploads.scan(attachment)
+        uploads.make_due()
         assert uploads.record(attachment).attempts == attempt
         assert uploads.flags(attachment) == ((0, 1) if attempt < 8 else (0, 0))
     record = uploads.record(attachment)

@@ -353,6 +353,7 @@ def test_a_file_of_another_length_than_its_row_s_has_time_to_arrive(
         uploads.scan(attachment)
         assert (uploads.flags(attachment), uploads.record(attachment).verdict) == ((0, 1), "waiting")
         assert f"has {len(PNG)} bytes, and {len(PNG) + more} by" in uploads.record(attachment).reason
+        uploads.make_due()
     uploads.scan(attachment)
     assert uploads.flags(attachment) == (1, 1)
 
@@ -495,6 +496,38 @@ def test_calls_for_what_has_a_verdict_hold_no_upload_up(uploads: Uploads) -> Non
     assert uploads.flags(attachment) == (1, 1)
 
 
+def test_calls_use_up_no_try_of_a_file_that_is_on_its_way(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG, file_url="/files/late")
+    content, late = uploads.path(attachment), uploads.folder / "late"
+    content.rename(late)
+    uploads.scan(attachment)
+    before = uploads.record(attachment)
+    for _ in range(6):
+        uploads.scan(attachment)
+    left = uploads.record(attachment)
+    assert (left.verdict, left.attempts, left.due_at <= before.due_at) == ("waiting", 1, True)
+    late.rename(content)
+    uploads.scan(attachment)  # for what has come meanwhile it is heard at once
+    assert (uploads.flags(attachment), uploads.record(attachment).due_at) == ((1, 1), None)
+
+    content.unlink()
+    uploads.execute("UPDATE worker_scans SET verdict = 'unverified', attempts = 6, due_at = NOW(3) + INTERVAL 1 HOUR")
+    uploads.execute("UPDATE message_attachments SET scanned_for_virus = 0, is_safe = 0")
+    for _ in range(4):
+        uploads.scan(attachment)
+        uploads.sweep()
+    assert uploads.record(attachment).attempts == 3
+
+
+def test_a_call_has_nothing_scanned_beside_others_that_broke_a_scan_off(uploads: Uploads) -> None:
+    attachment = uploads.add(PNG)
+    uploads.execute(
+        "INSERT INTO worker_scans (attachment_id, due_at, claims) VALUES (:id, NOW(3) + INTERVAL 1 HOUR, 1)", id=attachment
+    )
+    assert uploads.scan(attachment).verdicts == {}
+    assert (uploads.record(attachment).claims, uploads.flags(attachment)) == (1, (0, 1))
+
+
 def test_a_call_for_no_row_costs_one_question(uploads: Uploads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever may call for scans could have a worker ask MySQL, clamd and again MySQL for each id of none."""
     asked: list[str] = []
@@ -527,6 +560,7 @@ def test_what_was_served_before_the_workers_is_not_blocked_by_an_outage_but_by_i
     for attachment in (old, new):
         for _ in range(9):
             uploads.scan(attachment)
+            uploads.make_due()
     assert (uploads.flags(old), uploads.flags(new)) == ((1, 1), (0, 0))
 
     monkeypatch.undo()
