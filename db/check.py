@@ -181,6 +181,8 @@ def _column_differences(where: str, need: ColumnNeed, live: Row[Any] | None) -> 
         yield f"{where} is {live.charset}; without utf8mb4, emoji are lost or refused"
     if where in KEPT and live.data_type == "bigint" and "unsigned" in live.column_type:
         yield f"{where} is {live.column_type}; rows above {HIGHEST_ID} are neither sent nor scanned: make it BIGINT, signed"
+    if where.endswith(".file_url") and (live.length or 0) > 500:
+        yield f"{where} is {live.column_type}; attachments whose address is longer than 500 characters are blocked"
     if where.endswith(".created_at") and "on update" in live.extra.lower():
         yield f"{where} is ON UPDATE: with each result its row would be another, sent or scanned once more: MODIFY it"
     if need.null and live.is_nullable == "NO":

@@ -28,8 +28,10 @@ SETTLE_PATIENCE_SECONDS = 25
 # Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
 UPLOADS, RESCANS = 0, 1
 
-# Whether a row `a` names another file than its record `s` is about; names may differ by a letter's case alone.
-IS_ANOTHER_FILE = "CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT(LEFT(a.file_url, 500) USING utf8mb4) AS BINARY))"
+# The file that a row `a` names: of an address that a record has no room for no file, for its beginning may name another.
+FILE_URL = "IF(CHAR_LENGTH(a.file_url) > 500, '//', a.file_url)"
+# Whether it is another than the record `s` is about; names may differ by a letter's case alone.
+IS_ANOTHER_FILE = f"CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT({FILE_URL} USING utf8mb4) AS BINARY))"
 
 # A shared row that the API holds must not hold the others up: only those that are free are locked, to be written. What is read
 # of them to write elsewhere is read in a subquery, for an UPDATE or DELETE would wait for the locks of what it joins.
@@ -84,7 +86,7 @@ RENEW = text("""
 LOAD = text(f"""
     SELECT s.attachment_id AS id, s.claims, s.attempts, s.forced, s.verdict, s.reason, s.signature, s.sha256,
            IF({IS_ANOTHER_FILE}, '', s.quarantine) AS quarantine,
-           LEFT(a.file_url, 500) AS file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
+           {FILE_URL} AS file_url, a.file_size, COALESCE({OF_ROW}, '') AS of_row,
            COALESCE(s.verdict = 'waiting' AND a.scanned_for_virus AND a.is_safe AND a.id BETWEEN 1 AND h.position
                     AND COALESCE(a.created_at <= h.moved_at, TRUE), FALSE) AS historic
     FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHERS}
@@ -94,7 +96,7 @@ LOAD = text(f"""
 
 # Settling, by primary keys: which rows this run still holds, and whether each still names the file that was scanned.
 HELD = text(f"""
-    SELECT s.attachment_id, (SELECT LEFT(a.file_url, 500) FROM message_attachments a WHERE a.id = s.attachment_id),
+    SELECT s.attachment_id, (SELECT {FILE_URL} FROM message_attachments a WHERE a.id = s.attachment_id),
            (SELECT {OF_ROW} FROM message_attachments a WHERE a.id = s.attachment_id)
     FROM worker_scans s WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """)  # noqa: S608 - a constant of this project

@@ -111,6 +111,24 @@ def test_a_served_row_that_comes_to_name_another_file_is_blocked_and_scanned(upl
     assert uploads.flags(attachment) == (0, 0)
 
 
+@pytest.mark.parametrize("kind", ["VARCHAR(600)", "TEXT"])
+def test_no_file_is_served_for_the_beginning_of_its_address(uploads: Uploads, kind: str) -> None:
+    uploads.execute(f"ALTER TABLE message_attachments MODIFY file_url {kind} NOT NULL")
+    try:
+        longest = "/d" * 249 + "/x"
+        served, changed = uploads.add(PNG, file_url=longest), uploads.add(PNG, file_url=longest)
+        uploads.sweep()
+        other = uploads.add(EICAR, file_url=f"{longest}evil")
+        uploads.execute("UPDATE message_attachments SET file_url = CONCAT(file_url, 'evil') WHERE id = :id", id=changed)
+        uploads.sweep()
+        assert [uploads.flags(attachment) for attachment in (served, changed, other)] == [(1, 1), (0, 0), (0, 0)]
+        assert "more than 500 characters" in uploads.record(other).reason
+        assert not uploads.sweep().verdicts  # and that is all about it
+    finally:
+        uploads.execute("DELETE FROM message_attachments")
+        uploads.execute("ALTER TABLE message_attachments MODIFY file_url VARCHAR(500) NOT NULL")
+
+
 def test_the_same_content_under_the_same_signatures_is_scanned_once(uploads: Uploads, scanners: Stack) -> None:
     infected = zipped(EICAR, "same.com")
     first, second = uploads.add(infected), uploads.add(infected)

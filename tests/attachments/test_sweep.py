@@ -208,16 +208,3 @@ def test_a_blocked_row_that_names_another_file_now_is_scanned_again(uploads: Upl
     uploads.sweep()
 
     assert uploads.flags(attachment) == (1, 1)
-
-
-def test_a_longer_file_url_than_the_reference_allows_names_no_file_and_is_not_tried_for_ever(uploads: Uploads) -> None:
-    uploads.execute("ALTER TABLE message_attachments MODIFY file_url VARCHAR(2000) NOT NULL")
-    try:
-        attachment, other = uploads.add(PNG, file_url="/" + "/".join(["d" * 200] * 3)), uploads.add(PNG)
-        uploads.sweep()
-        uploads.sweep()
-        assert (uploads.flags(attachment), uploads.record(attachment).attempts) == ((0, 1), 1)
-        assert uploads.flags(other) == (1, 1)
-    finally:
-        uploads.execute("DELETE FROM message_attachments")
-        uploads.execute("ALTER TABLE message_attachments MODIFY file_url VARCHAR(500) NOT NULL")

@@ -39,6 +39,9 @@ DAMAGE = {
         "chat_notifications.created_at is ON UPDATE: with each result its row would be another,"
         " sent or scanned once more: MODIFY it"
     ),
+    "ALTER TABLE message_attachments MODIFY file_url VARCHAR(501) NOT NULL": (
+        "message_attachments.file_url is varchar(501); attachments whose address is longer than 500 characters are blocked"
+    ),
     "ALTER TABLE chat_notifications MODIFY title VARCHAR(100) CHARACTER SET latin1 NOT NULL": (
         "chat_notifications.title is latin1; without utf8mb4, emoji are lost or refused"
     ),

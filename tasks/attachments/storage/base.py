@@ -97,7 +97,7 @@ def segments(file_url: str, root_url: str) -> tuple[str, ...]:
     if path.startswith(root):
         path = path[len(root) :]
     elif SCHEME.match(path) or path.startswith("//"):
-        raise RefusedError("file_url names a place outside ATTACHMENTS_URL")
+        raise RefusedError("file_url names a place outside ATTACHMENTS_URL, or has more than 500 characters")
     if "\\" in path or "\0" in path:
         # Some parsers take a backslash for a slash: what is checked here must be what is opened there.
         raise RefusedError("file_url holds a backslash or a NUL")
