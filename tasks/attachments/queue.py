@@ -151,8 +151,9 @@ KNOWN = text("""
 # Infected rows alone, by idx_verdict: another row of the same file, whose content was moved away.
 MOVED = text(f"""
     SELECT s.signature, s.sha256, s.size FROM worker_scans s FORCE INDEX (idx_verdict)
-    JOIN message_attachments a ON a.id = s.attachment_id AND a.file_url = s.file_url AND NOT {IS_ANOTHERS}
-    WHERE s.verdict = 'infected' AND s.file_url = :file_url AND s.quarantine LIKE '%://%' ORDER BY s.attachment_id DESC LIMIT 1
+    JOIN message_attachments a ON a.id = s.attachment_id AND NOT {IS_ANOTHER_FILE} AND NOT {IS_ANOTHERS}
+    WHERE s.verdict = 'infected' AND CAST(s.file_url AS BINARY) = CAST(:file_url AS BINARY) AND s.quarantine LIKE '%://%'
+    ORDER BY s.attachment_id DESC LIMIT 1
 """)  # noqa: S608 - a constant of this project
 UNSCANNED = text("""
     SELECT s.attachment_id IS NULL FROM message_attachments a LEFT JOIN worker_scans s ON s.attachment_id = a.id

@@ -111,6 +111,22 @@ def test_a_row_that_comes_to_name_a_file_on_its_way_is_told_of_no_more_often_tha
     assert uploads.flags(attachment) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["abc", "àbc", "Abc "])
+def test_a_file_on_its_way_is_not_taken_for_one_in_quarantine_whose_name_is_like_its_own(
+    uploads: Uploads, vault: Path, name: str
+) -> None:
+    uploads.add(EICAR, file_url="/files/Abc")
+    uploads.sweep()
+    assert list(vault.iterdir())
+    attachment = uploads.add(None, file_url=f"/files/{name}")
+    uploads.sweep()
+    assert uploads.record(attachment).verdict == "waiting"
+    (uploads.folder / "files" / name).write_bytes(PNG)
+    uploads.make_due()
+    uploads.sweep()
+    assert uploads.flags(attachment) == (1, 1)
+
+
 def test_content_that_was_replaced_before_it_could_be_taken_is_scanned_and_not_taken(uploads: Uploads, vault: Path) -> None:
     attachment = uploads.add(EICAR)
     uploads.scan(attachment)
