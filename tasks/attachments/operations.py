@@ -11,7 +11,7 @@ from db.rows import dicts
 from db.transactions import transact
 from tasks.attachments import find_unqueued
 from tasks.attachments.quarantine import Quarantine
-from tasks.attachments.queue import RESCANS, UPLOADS, drop_others
+from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, drop_others
 from tasks.attachments.storage.base import Storage
 
 LIST = text("""
@@ -52,12 +52,12 @@ RELEASE = text("""
     INSERT INTO worker_scan_releases (sha256, released_by, reason) VALUES (:sha256, :who, :reason)
     ON DUPLICATE KEY UPDATE released_by = :who, reason = :reason, released_at = NOW(3)
 """)
-# All rows of these bytes, by idx_sha256.
+# All rows of these bytes that name the same files still, by idx_sha256.
 HELD_BACK = text(f"""
     SELECT a.id, a.file_url, s.quarantine FROM worker_scans s JOIN message_attachments a ON a.id = s.attachment_id
-    WHERE NOT {IS_ANOTHERS} AND s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable') AND s.attachment_id > :after
-    ORDER BY s.attachment_id LIMIT :rows
-""")  # noqa: S608 - a constant of this project
+    WHERE NOT {IS_ANOTHERS} AND NOT {IS_ANOTHER_FILE} AND s.sha256 = :sha256 AND s.verdict IN ('infected', 'unscannable')
+      AND s.attachment_id > :after ORDER BY s.attachment_id LIMIT :rows
+""")  # noqa: S608 - constants of this project
 DUE_AGAIN = text("""
     UPDATE worker_scans SET quarantine = '', lane = :lane, attempts = 0, due_at = IF(lease IS NULL, NOW(3), due_at)
     WHERE attachment_id IN :ids

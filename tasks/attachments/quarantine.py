@@ -53,15 +53,16 @@ class Quarantine:
         return unchanged(attachment, quarantine=f"{self._url}/{name}", event="quarantined")
 
     def restore(self, file_url: str, where: str, sha256: str, uploads: Storage) -> bool:
-        """Put the content that lies `where` back to its file_url, unless something is there; return whether it was put.
+        """Put the content that lies `where` back to its file_url, unless something, or no folder, is there; return whether.
 
         Raise ChangedError, MissingError or StorageUnavailableError.
         """
         with suppress(MissingError), uploads.open(file_url):
             return False
-        with self._storage.open(where.removeprefix(f"{self._url}/")) as content:
+        with self._storage.open(where.removeprefix(f"{self._url}/")) as content, suppress(MissingError):
             uploads.put(file_url, content, sha256, mode=FOR_THE_API)
-        return True
+            return True
+        return False
 
 
 def open_quarantine(settings: Settings) -> Quarantine | None:

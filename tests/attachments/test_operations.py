@@ -129,6 +129,21 @@ def test_a_release_puts_back_what_lies_in_quarantine(uploads: Uploads) -> None:
     assert uploads.flags(attachment) == (1, 1)
 
 
+@pytest.mark.usefixtures("vault")
+def test_rows_whose_place_is_gone_keep_no_other_from_its_release(uploads: Uploads) -> None:
+    gone, renamed, held = uploads.add(EICAR, file_url="/gone/a"), uploads.add(EICAR), uploads.add(EICAR)
+    uploads.sweep()
+    (uploads.folder / "gone").rmdir()
+    uploads.execute("UPDATE message_attachments SET file_url = '/chosen' WHERE id = :id", id=renamed)
+
+    done = answer("release", held, "--reason", "a false alarm")
+
+    assert (done["released"], done["restored"]) == (2, 1)
+    uploads.sweep()
+    assert [uploads.flags(attachment) for attachment in (gone, renamed, held)] == [(1, 0), (0, 0), (1, 1)]
+    assert not (uploads.folder / "chosen").exists()
+
+
 def test_a_copy_in_quarantine_that_has_changed_vouches_for_nothing(uploads: Uploads, vault: Path) -> None:
     attachment = uploads.add(EICAR)
     uploads.sweep()
