@@ -139,7 +139,14 @@ def find_served(engine: Engine) -> int:
     """Block and enqueue attachments that are served though their verdict is bad; return how many."""
     with engine.connect() as connection:
         rows = connection.execute(SERVED_THOUGH_BAD).all()
-    return transact(engine, partial(_enqueue, rows, UPLOADS))
+
+    def enqueue(connection: Connection) -> int:
+        # One that cannot be written has a bad verdict already, and would be scanned anew at each sweep.
+        free = lock_free(connection, [row.id for row in rows])
+        blocked = {*write_rows(connection, WRITE_FLAGS, [*free], scanned=False, safe=False)}
+        return _enqueue([row for row in rows if row.id in blocked], UPLOADS, connection)
+
+    return transact(engine, enqueue)
 
 
 def find_older(engine: Engine, *, page: int = PAGE) -> int:

@@ -81,22 +81,24 @@ def sweep() -> Summary:
     run = _Run(connections=settings.attachments_connections)
     if pause.RESTORE in pause.paused(engine):  # records that are gone for a moment are not lost
         return run.summary
+    failures = list[DBAPIError]()
+
+    def look(find: Callable[..., int], *arguments: object, **more: int) -> None:
+        try:
+            find(*arguments, **more)
+        except DBAPIError as error:  # raised in the end: it keeps nothing that is due from its scan
+            failures.append(error)
+
     for find in (find_unqueued.find_recent, find_unqueued.find_served, find_unqueued.find_older):
-        _attempt(find, engine)
+        look(find, engine)
     if run.may_scan():
         if run.version:
             days, per_minute = settings.attachments_rescan_days, settings.attachments_rescans_per_minute
-            _attempt(find_unqueued.schedule_rescans, engine, run.version, days=days, per_minute=per_minute)
+            look(find_unqueued.schedule_rescans, engine, run.version, days=days, per_minute=per_minute)
         run.work(run.queue.claim_due)
+    if failures:
+        raise failures[-1]
     return run.summary
-
-
-def _attempt(find: Callable[..., int], *arguments: object, **more: int) -> None:
-    """Look for what is to be scanned; a fault in one look is logged, and keeps nothing that is due from its scan."""
-    try:
-        find(*arguments, **more)
-    except DBAPIError as error:
-        log.error("attachments not looked for", by=find.__name__, reason=str(error.orig))
 
 
 class _Run:
