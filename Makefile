@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIRECTUS := .devstack/directus
-# A few more than cores, for tests wait, too. Each has a stack of its own, about 700 MB, and collects all tests: ten seconds.
-PROCESSES ?= $(shell echo $$(($$(nproc) + 2)))
+# A few more than cores, for tests wait, too. Each has a stack of its own, about 700 MB, and collects all tests: six seconds.
+PROCESSES ?= $(shell echo $$(($$(nproc) + 4)))
 # A run starts hundreds of processes; each would compile the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -77,7 +77,7 @@ class AccessToken:
         self._failure: tuple[float, str] = (-math.inf, "")
 
     async def get(self) -> str:
-        """Return a token that is good for minutes. Raise CredentialsError where Google gives none."""
+        """Return a token that is good for now, as a rule for minutes. Raise CredentialsError where Google gives none."""
         if time.monotonic() >= (self._good_until if self._refreshing.locked() else self._renew_at):
             async with self._refreshing:
                 if time.monotonic() >= self._renew_at:
