@@ -45,7 +45,7 @@ class Withdrawal(Delivery):
     """The delivery of one push to all devices of a recipient."""
 
     marks: bytes
-    """Of all rows that are withdrawn with it or were before."""
+    """Of all rows that it tells of, and of those that were told of before and would be found again."""
 
     def keep(self) -> int:
         """Remember what was withdrawn for as long as it would be looked for; return how many devices have taken it."""
@@ -67,10 +67,10 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
     """
     with engine.connect() as connection:
         rows = dicts(connection, GONE, recipient_id=recipient_id)
-    marks = [hashlib.sha256(row["identity"].encode()).digest()[:MARK_BYTES] for row in rows]
+    marks = {row["id"]: hashlib.sha256(row["identity"].encode()).digest()[:MARK_BYTES] for row in rows}
     kept = _redis().get(f"{WITHDRAWN}{recipient_id}") or b""
     known = {kept[at : at + MARK_BYTES] for at in range(0, len(kept), MARK_BYTES)}
-    new = [row for row, mark in zip(rows, marks, strict=True) if mark not in known]
+    new = [row for row in rows if marks[row["id"]] not in known]
     lanes = asking(providers)
     read = read_together([row["device_tokens"] for row in new])
     devices = {d.key: d for each in read if each for d in each.usable if d.lane in lanes}
@@ -80,14 +80,17 @@ def find(engine: Engine, recipient_id: int, providers: Mapping[str, Provider]) -
         if not devices:
             return None
         badge = int(connection.execute(BADGE, {"recipient_id": recipient_id}).scalar_one())
+    told = listed(row["id"] for row in new)
+    for row in new[told.count(" ") + 1 :]:
+        del marks[row["id"]]
     nothing = Notification(0, 0, 0, recipient_id, 0, "SYSTEM", "", "", None, True, time.time(), badge=badge)
     push = build_push(nothing, nothing.created_at)._replace(
-        data={"type": "WITHDRAWAL", "withdrawn": listed(row["id"] for row in new)},
+        data={"type": "WITHDRAWAL", "withdrawn": told},
         collapse_key=f"withdrawal-{new[0]['id']}",
     )
     usable = tuple(devices.values())[:MOST_DEVICES]
     prepared = {lane: providers[lane].prepare_withdrawal(push) for lane in {device.lane for device in usable}}
-    return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, marks=b"".join(marks))
+    return Withdrawal(nothing, Devices(usable), Ledger(), [*usable], prepared=prepared, marks=b"".join(marks.values()))
 
 
 def listed(ids: Iterable[int]) -> str:

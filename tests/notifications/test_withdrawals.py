@@ -137,6 +137,22 @@ def test_an_id_that_comes_back_is_withdrawn_again(api: Chat, emulator: Emulator,
     assert withdrawn(emulator) == ["phone", "phone"]
 
 
+def test_what_a_push_has_no_room_for_is_told_by_the_next(
+    api: Chat, apps: Apps, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps(ASKED)
+    first, second, third = (api.notify(PHONE, id=id_) for id_ in (71, 72, 73))
+    run.drain()
+    api.execute("UPDATE chat_notifications SET is_read = TRUE")
+    monkeypatch.setattr(withdrawal, "LONGEST_IDS", len("73 72"))
+    fcm, told = configured_providers(get_settings())["fcm.driver"], []
+    while found := withdrawal.find(api.engine, 2, {"fcm.driver": fcm}):
+        told.append(fcm.show(found.prepared["fcm.driver"])["message"]["data"]["withdrawn"])
+        assert run.withdraw(2) == 1
+        let_hold_pass(redis)
+    assert told == [f"{third} {second}", str(first)]
+
+
 def test_it_shows_nothing_and_sets_the_badge(api: Chat, apps: Apps) -> None:
     apps(ASKED)
     row = api.notify(PHONE, APPLE)
