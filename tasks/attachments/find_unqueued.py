@@ -15,7 +15,7 @@ from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.transactions import transact, write_rows
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free
-from tasks.attachments.verdicts import SERVED_NAMES
+from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
 
 log = structlog.get_logger(__name__)
 
@@ -142,8 +142,7 @@ def find_served(engine: Engine) -> int:
 
     def enqueue(connection: Connection) -> int:
         # One that cannot be written has a bad verdict already, and would be scanned anew at each sweep.
-        free = lock_free(connection, [row.id for row in rows])
-        blocked = {*write_rows(connection, WRITE_FLAGS, [*free], scanned=False, safe=False)}
+        blocked = _block(connection, [row.id for row in rows])
         return _enqueue([row for row in rows if row.id in blocked], UPLOADS, connection)
 
     return transact(engine, enqueue)
@@ -213,14 +212,18 @@ def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> i
     ask, block, scan, forged = ([row.id for row in rows if row.todo == todo] for todo in ("ask", "block", "scan", "forged"))
     if ask:
         log.warning(f"{len(ask)} attachments or more are served unscanned: choose by chat-workers attachments history")
-    if blocked := lock_free(connection, block + forged):
-        blocked = {*write_rows(connection, WRITE_FLAGS, [*blocked], scanned=False, safe=False)}
+    blocked = _block(connection, block + forged)
     if due := scan + block + forged:
         drop_others(connection, due)
         connection.execute(ENTER, {"ids": due, "lane": lane})
     if forged := forged + [each for each in block if each not in blocked]:
         connection.execute(FORGED, {"ids": forged})
     return len(due)
+
+
+def _block(connection: Connection, ids: list[int]) -> set[int]:
+    """Have these served no more; return those that no one else holds and the schema takes."""
+    return {*write_rows(connection, WRITE_FLAGS, [*lock_free(connection, ids)], **BLOCKED._asdict())}
 
 
 def _walk(connection: Connection, walk: str) -> "Row[Any]":

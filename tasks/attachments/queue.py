@@ -4,7 +4,6 @@ A claim is a lease in `worker_scans`. `due_at` is when a worker may claim: the e
 is nothing to do. Times are the database's. The shared row is written only when a result is settled.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from db.transactions import transact, write_rows
 from tasks import outbox
 from tasks.attachments.clamd import Version
 from tasks.attachments.settlement import Attachment, Settlement
-from tasks.attachments.verdicts import Finding, Flags, Kind
+from tasks.attachments.verdicts import Finding, Kind
 
 # A run renews its leases each HEARTBEAT_SECONDS; a worker that died gives its rows back within LEASE_SECONDS, four times as
 # many with each worker that died of one: five in a row block a file for good, and workers may die for another reason.
@@ -113,7 +112,8 @@ RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
       size BIGINT PATH '$.finding.size', identity VARCHAR(255) PATH '$.finding.identity',
       scanned_at DATETIME(3) PATH '$.finding.scanned_at')) AS r"""
 WRITE_FLAGS = text("""
-    UPDATE message_attachments FORCE INDEX (PRIMARY) SET scanned_for_virus = :scanned, is_safe = :safe WHERE id IN :ids
+    UPDATE message_attachments FORCE INDEX (PRIMARY)
+    SET scanned_for_virus = :scanned_for_virus, is_safe = :is_safe WHERE id IN :ids
 """)
 SETTLED = f"""
     UPDATE {RESULTS} STRAIGHT_JOIN worker_scans s ON s.attachment_id = r.id
@@ -240,15 +240,10 @@ class Queue:
             free = lock_free(connection, to_flag)
             held = {tuple(row) for row in connection.execute(HELD, parameters)}
             ours = [each for each in settlements if each.attachment.names in held]
-            by_flags: defaultdict[Flags, list[int]] = defaultdict(list)
-            for each in ours:
-                if each.flags and each.attachment.id in free:
-                    by_flags[each.flags].append(each.attachment.id)
-            flagged = {
-                written
-                for (scanned, safe), ids in by_flags.items()
-                for written in write_rows(connection, WRITE_FLAGS, ids, scanned=scanned, safe=safe)
-            }
+            flagged: set[int] = set()
+            for flags in {each.flags for each in ours if each.flags}:
+                ids = [each.attachment.id for each in ours if each.flags == flags and each.attachment.id in free]
+                flagged.update(write_rows(connection, WRITE_FLAGS, ids, **flags._asdict()))
             true = [each.later if each.flags and each.attachment.id not in flagged else each for each in ours]
             if changed := {row[0] for row in held} - {each.attachment.id for each in true}:
                 connection.execute(RELEASE, {"ids": sorted(changed), "lease": self._lease})

@@ -45,9 +45,8 @@ def replay(engine: Engine, ids: list[int], status: str) -> int:
 
     def write(connection: Connection, batch: list[int]) -> int:
         free = connection.execute(LOCK, {"ids": batch, "status": status}).scalars().all()
-        return len(
-            write_rows(connection, REPLAY, connection.execute(WITHOUT_ENTRY, {"ids": free}).scalars().all() if free else [])
-        )
+        free = connection.execute(WITHOUT_ENTRY, {"ids": free}).scalars().all() if free else []
+        return len(write_rows(connection, REPLAY, free))
 
     changed = 0
     for start in range(0, len(ids), REPLAY_BATCH):
