@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db.transactions import transact
 from tasks import outbox
-from tasks.notifications.devices import of_lane
+from tasks.notifications.devices import DEFAULT_APP, of_lane
 from tasks.pause import IN_FORCE, of_pushes
 
 # Sustained failure: within a window, so many failures and so large a share of all answers.
@@ -42,6 +42,8 @@ BURST_SECONDS = 10
 # What a run that may send takes out of the bucket in advance, about a batch: else many runs would each send what only one may.
 # The bucket may go into debt for it; the run's next tally gives back what it did not send.
 RESERVED = 500
+# Where the bucket holds so many, none is needed, and a run writes nothing before its first message.
+PLENTY = 20 * RESERVED
 
 
 class BreakerState(StrEnum):
@@ -107,11 +109,17 @@ class Breaker:
 
 
 class Standing(NamedTuple):
-    """How a provider stands for one run at `now`; `proven` are the environments in which it has ever taken a message."""
+    """How a provider stands for one run at `now`; `proven` are the environments in which it has ever taken a message.
+
+    `due`: rows that wait for it, or for no provider in particular, are due for another attempt. `reserved`: it took a
+    reservation out of the bucket.
+    """
 
     state: BreakerState
     now: float
     proven: frozenset[str] = frozenset()
+    due: bool = True
+    reserved: bool = False
 
 
 # In `worker_providers` these are DATETIMEs, and the others of these types.
@@ -124,9 +132,14 @@ OTHERS = {
 
 ENTER = text("INSERT IGNORE INTO worker_providers (provider, app) VALUES (:provider, :app)")
 # All lanes at once, each a cell, always in the same order: no deadlock between workers. The time is that at which the row was
-# got, after the wait for it.
+# got, after the wait for it. Whether rows are due is seen by idx_due, without locks.
+LANE = f"CONVERT(CONCAT(provider, IF(app = '{DEFAULT_APP}', '', CONCAT('.', app))) USING ascii)"
+DUE = " OR ".join(
+    f"EXISTS (SELECT 1 FROM worker_deliveries FORCE INDEX (idx_due) WHERE waiting_on = {lane} AND due_at <= NOW(3))"  # noqa: S608
+    for lane in ("''", LANE)
+)
 READ = text(f"""
-    SELECT JSON_ARRAY(provider, app, id, UNIX_TIMESTAMP(SYSDATE(3)) + 0e0, {", ".join(OTHERS)},
+    SELECT JSON_ARRAY(provider, app, id, UNIX_TIMESTAMP(SYSDATE(3)) + 0e0, {DUE}, {", ".join(OTHERS)},
                       {", ".join(f"COALESCE(UNIX_TIMESTAMP({name}) + 0e0, 0)" for name in MOMENTS)}) AS breaker,
            (SELECT JSON_ARRAYAGG(what) FROM worker_pauses WHERE {IN_FORCE}) AS paused
     FROM worker_providers FORCE INDEX (idx_provider) WHERE (provider, app) IN :lanes ORDER BY provider, app FOR UPDATE
@@ -152,15 +165,20 @@ def _ask(connection: Connection, tallies: Mapping[str, Tally], rate: float) -> d
         rows = connection.execute(READ, {"lanes": [*lanes]}).all()
     standings, written = {}, []
     for row in rows:
-        provider, app, id_, now, *values = orjson.loads(row.breaker)
+        provider, app, id_, now, due, *values = orjson.loads(row.breaker)
         lane, breaker = lanes[provider, app], Breaker(**dict(zip((*OTHERS, *MOMENTS), values, strict=True)))
         held = not of_pushes(provider, app).isdisjoint(orjson.loads(row.paused or "[]"))
         state = advance(breaker, tallies[lane], now, rate, held=held)
         if event := news(breaker, now):
             outbox.emit(connection, event, {"provider": provider, "app": app, "reason": breaker.reason[:255]})
-        written.append({**asdict(breaker), "id": id_, "reason": breaker.reason[:255]})
-        standings[lane] = Standing(state, now, frozenset(breaker.accepted.split()))
-    connection.execute(WRITE, {"rows": orjson.dumps(written).decode()})
+        closed = state is BreakerState.CLOSED
+        # What time alone has changed is worked out again by the next run that has something to tell.
+        told = not closed or tallies[lane] != Tally() or breaker.tokens < PLENTY or event
+        if told:
+            written.append({**asdict(breaker), "id": id_, "reason": breaker.reason[:255]})
+        standings[lane] = Standing(state, now, frozenset(breaker.accepted.split()), bool(due), reserved=bool(told and closed))
+    if written:
+        connection.execute(WRITE, {"rows": orjson.dumps(written).decode()})
     return standings
 
 

@@ -64,8 +64,8 @@ class Drain:
     async def run(self, claim: Claim) -> Summary:
         """Work until there is nothing to claim, the time is up, or the worker is asked to stop; return the summary.
 
-        `claim` claims up to so many rows, from the lanes of the providers whose breakers let messages pass, and says whether
-        there may be more. A row of which it returns no more than the id is given back.
+        `claim` claims up to so many rows, those that are due from these lanes among them, and says whether there may be more. A
+        row of which it returns no more than the id is given back.
         """
         failure: Exception | None = None
         async with asyncio.TaskGroup() as stages:
@@ -91,12 +91,12 @@ class Drain:
                 self._summary.more = True
                 return
             await self._room(2 * self.batch_rows)
-            lanes, most = await self.gate.ask()
-            if not lanes:
+            lanes, most = await self.gate.ask(beside=self._under_way > 0)
+            if not most:
                 return  # every breaker is open: the beat sweep asks again, nobody waits here
             in_time = partial(self._in_time, time.monotonic() + START_SECONDS)
             try:
-                jobs, more = await asyncio.to_thread(claim, min(most, self.batch_rows), ("", *lanes))
+                jobs, more = await asyncio.to_thread(claim, min(most, self.batch_rows), lanes)
             except SQLAlchemyError as error:
                 if not beside:
                     raise

@@ -52,12 +52,13 @@ class Gate:
         self._failing: set[tuple[str, int]] = set()
         self._probes: dict[str, Probe] = {}
 
-    async def ask(self) -> tuple[tuple[str, ...], int]:
-        """Refresh the states; return the providers that messages may go to and how many rows to claim at most.
+    async def ask(self, *, beside: bool = False) -> tuple[tuple[str, ...], int]:
+        """Refresh the states; return the lanes in which rows are due, and how many rows to claim at most: 0 if nothing passes.
 
-        Other tasks go on meanwhile: only the question itself leaves the event loop's thread.
+        `beside`: other tasks go on meanwhile, and the question alone leaves the event loop's thread.
         """
-        return self._refresh(await asyncio.to_thread(self._ask, self._hand_over()))
+        tallies = self._hand_over()
+        return self._refresh(await asyncio.to_thread(self._ask, tallies) if beside else self._ask(tallies))
 
     def leave(self) -> None:
         """Hand in the last tallies as the run ends."""
@@ -95,13 +96,13 @@ class Gate:
         self._tripped = {name: why for name, why in self._tripped.items() if name not in self._tripped_before}
         # A probe that is still in flight stays this run's; its result goes into the tally after it has come.
         self._probes = {name: probe for name, probe in self._probes.items() if probe == "in flight"}
-        for name, state in states.items():
-            if state is BreakerState.HALF_OPEN:
+        for name, standing in standings.items():
+            if standing.state is BreakerState.HALF_OPEN:
                 self._probes[name] = "granted"
-            elif state is BreakerState.CLOSED:
-                self._tallies[name].reserved = True
-        usable = tuple(name for name, state in states.items() if state is not BreakerState.OPEN)
-        return usable, ANY_ROWS if BreakerState.CLOSED in states.values() else 1
+            self._tallies[name].reserved = standing.reserved
+        due = [name for name, standing in standings.items() if standing.due and standing.state is not BreakerState.OPEN]
+        most = ANY_ROWS if BreakerState.CLOSED in states.values() else int(BreakerState.HALF_OPEN in states.values())
+        return ("", *due) if due else (), most
 
     def holds(self, provider: str) -> str | None:
         """Return why no message may pass now, None if one may; through a half-open breaker only the first may."""

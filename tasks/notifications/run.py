@@ -1,7 +1,6 @@
 """Run drains in this process: one event loop and one set of connections for its life, a fresh lease for each run."""
 
 import asyncio
-import contextvars
 import threading
 import time
 import uuid
@@ -43,9 +42,9 @@ CHAT_SHARE = 2
 
 
 @cache
-def _process() -> tuple[asyncio.Runner, dict[str, Provider]]:
-    """Return what lives as long as the worker process, made after the fork."""
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop), configured_providers(get_settings())
+def _process() -> tuple[asyncio.AbstractEventLoop, dict[str, Provider]]:
+    """Return what lives as long as the worker process, made after the fork. An asyncio.Runner would double a run's start."""
+    return uvloop.new_event_loop(), configured_providers(get_settings())
 
 
 def warm() -> None:
@@ -133,12 +132,12 @@ def try_out(entry: Mapping[str, Any], *, dry_run: bool) -> Outcome:
     if not found.usable:
         raise LookupError(found.faults[0])
     [device] = found.usable
-    runner, providers = _process()
+    loop, providers = _process()
     if (provider := providers.get(device.lane)) is None:
         return absent(device.lane)
     test = Notification(0, 0, 0, 0, 0, "SYSTEM", "Test", "A push from chat-workers", None, False, time.time())
     push = build_push(test, time.time(), provider.app)
-    return runner.run(provider.send(provider.prepare(push), device, dry_run=dry_run))
+    return loop.run_until_complete(provider.send(provider.prepare(push), device, dry_run=dry_run))
 
 
 def withdraw(recipient_id: int) -> int | None:
@@ -146,7 +145,7 @@ def withdraw(recipient_id: int) -> int | None:
 
     None calls for another look: others were told a moment ago, or nothing is found that a push in flight may bring.
     """
-    runner, providers = _process()
+    loop, providers = _process()
     if not withdrawal.asking(providers):
         return 0
     found = withdrawal.find(get_engine(), recipient_id, providers)
@@ -161,7 +160,7 @@ def withdraw(recipient_id: int) -> int | None:
             Senders(providers, gate, sending, in_flight, lambda _: None).put(found, lambda: not stop_requested())
         await asyncio.to_thread(gate.leave)
 
-    runner.run(send(), context=contextvars.copy_context())
+    loop.run_until_complete(send())
     return found.keep()
 
 
@@ -178,7 +177,7 @@ def _gate(engine: Engine, providers: Mapping[str, Provider]) -> Gate:
 
 def _drain(claim: Claim) -> Summary:
     settings, engine = get_settings(), get_engine()
-    runner, providers = _process()
+    loop, providers = _process()
     queue = Queue(engine, lease=uuid.uuid4().hex)
     gate = _gate(engine, providers)
 
@@ -193,8 +192,7 @@ def _drain(claim: Claim) -> Summary:
         bounds = {"batch_rows": settings.notifications_batch_rows, "in_flight": settings.notifications_in_flight}
         return await Drain(queue, providers, gate, **bounds, stop=stop_requested).run(claim_jobs)
 
-    # The runner's own context is that of its first run: every later line of the log would have that one's task id.
-    summary = runner.run(work(), context=contextvars.copy_context())
+    summary = loop.run_until_complete(work())
     for status, rows in summary.rows.items():
         counters.add(SETTLED, status, amount=rows)
     return summary

@@ -87,10 +87,10 @@ _numbers = count(1)
 def forget_process() -> None:
     """End the drains' event loop and connections; the next drain makes them anew from the environment."""
     if run._process.cache_info().currsize:
-        runner, providers = run._process()
+        loop, providers = run._process()
         for provider in providers.values():
-            runner.run(provider.close())
-        runner.close()
+            loop.run_until_complete(provider.close())
+        loop.close()
         run._process.cache_clear()
 
 

@@ -28,7 +28,7 @@ class Shared:
 
     def ask(self, tallies: Mapping[str, Tally]) -> Mapping[str, Standing]:
         self.tallies.append(tallies)
-        return {name: Standing(state, NOW, self.proven) for name, state in self.states.items()}
+        return {name: Standing(state, NOW, self.proven, reserved=state is CLOSED) for name, state in self.states.items()}
 
 
 def a_gate(**states: BreakerState) -> tuple[Gate, Shared]:
@@ -52,16 +52,23 @@ def seen(tally: Tally) -> Tally:
 @pytest.mark.parametrize(
     ("states", "lanes"),
     [
-        ({"fcm": CLOSED}, ("fcm",)),
+        ({"fcm": CLOSED}, ("", "fcm")),
         ({"fcm": OPEN}, ()),
-        ({"fcm": HALF_OPEN}, ("fcm",)),
-        ({"fcm": CLOSED, "apns": OPEN}, ("fcm",)),
+        ({"fcm": HALF_OPEN}, ("", "fcm")),
+        ({"fcm": CLOSED, "apns": OPEN}, ("", "fcm")),
         ({"fcm": OPEN, "apns": OPEN}, ()),
-        ({"fcm": CLOSED, "apns": HALF_OPEN}, ("fcm", "apns")),
+        ({"fcm": CLOSED, "apns": HALF_OPEN}, ("", "fcm", "apns")),
     ],
 )
 def test_rows_are_claimed_for_the_providers_that_may_be_used(states: dict[str, BreakerState], lanes: tuple[str, ...]) -> None:
-    assert asyncio.run(a_gate(**states)[0].ask())[0] == lanes
+    found, most = asyncio.run(a_gate(**states)[0].ask())
+    assert (found, bool(most)) == (lanes, bool(lanes))
+
+
+def test_no_lane_is_claimed_from_in_which_nothing_is_due() -> None:
+    standings = {"fcm": Standing(CLOSED, NOW, due=False), "apns": Standing(CLOSED, NOW, due=True)}
+    assert asyncio.run(Gate(standings, lambda _: standings).ask())[0] == ("", "apns")
+    assert asyncio.run(Gate(["fcm"], lambda _: {"fcm": standings["fcm"]}).ask())[0] == ()
 
 
 def test_a_run_that_may_only_probe_claims_one_row() -> None:
@@ -245,9 +252,9 @@ def test_a_run_with_nothing_to_send_does_not_take_the_probe_away_with_it() -> No
         return {"fcm": Standing(breaker.advance(state, tallies["fcm"], NOW, 1000), NOW)}
 
     idle, busy = Gate(["fcm"], ask), Gate(["fcm"], ask)
-    assert asyncio.run(idle.ask()) == (("fcm",), 1)
+    assert asyncio.run(idle.ask())[1] == 1
     idle.leave()
-    assert asyncio.run(busy.ask()) == (("fcm",), 1)
+    assert asyncio.run(busy.ask())[1] == 1
 
 
 def test_the_devices_of_one_recipient_fail_once_until_the_run_asks_again() -> None:
