@@ -32,6 +32,7 @@ from settings import ConfigurationError, get_settings
 from tasks import shutdown
 from tasks.notifications import run
 from tasks.notifications.providers import configured_providers
+from tasks.notifications.providers.transport import trusted
 from workers import error_reports, logging, tracing
 from workers.exits import exit_if_misconfigured, say_ready
 from workers.operations import worker_signals
@@ -51,6 +52,7 @@ def _start(sender: Any, **_: Any) -> None:
     with exit_if_misconfigured():
         if "notifications" in sender.app.amqp.queues.consume_from:
             configured_providers(settings)
+            trusted()  # which the children share
             require(settings.database_url)
         tracing.check(settings)
         error_reports.start(settings)

@@ -39,6 +39,8 @@ Claim = Callable[[Queue, int, tuple[str, ...]], tuple[list[Notification], bool]]
 DUE_SHARE = 4
 # Behind a backlog of SYSTEM rows this share of a claim is for what people wait for, wherever it stands; the rest goes by age.
 CHAT_SHARE = 2
+# A child that starts is waited for by Celery, four seconds in all.
+WARM_SECONDS = 1.5
 
 
 @cache
@@ -48,9 +50,16 @@ def _process() -> tuple[asyncio.AbstractEventLoop, dict[str, Provider]]:
 
 
 def warm() -> None:
-    """Make what the process's first drain would wait for; a database that is away, or slow, is for that drain to report."""
-    _process()
+    """Make what the process's first drain would wait for; what is away, or slow, is for that drain to report."""
+    loop, providers = _process()
     threading.Thread(target=_connect, name="warming", daemon=True).start()
+
+    async def connect() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WARM_SECONDS):
+                await asyncio.gather(*(provider.warm() for provider in providers.values()))
+
+    loop.run_until_complete(connect())
 
 
 def _connect() -> None:

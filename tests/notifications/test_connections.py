@@ -99,3 +99,17 @@ def test_a_token_is_renewed_ahead_of_its_end_once_while_the_others_go_on_with_th
     first, after = asyncio.run(ask())
     assert emulator.stats().requests("oauth") == 2
     assert after.count(first) == 49
+
+
+def test_a_provider_that_is_away_as_a_process_starts_is_asked_again_by_its_first_row(
+    api: Chat, emulator: Emulator, stack: Stack
+) -> None:
+    forget_process()
+    stack.fcm.pause()
+    try:
+        run.warm()
+    finally:
+        stack.fcm.resume()
+    row = api.notify("phone")
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)

@@ -15,6 +15,7 @@ from devstack.ports import free_port
 from settings import get_settings
 from tasks.notifications import run
 from tasks.notifications.providers import google_token
+from tasks.notifications.providers.http2 import Origin
 from tests.notifications.conftest import Accepted, Chat, forget_process
 from tests.processes import wait_until
 from tests.trickle import trickling
@@ -58,6 +59,23 @@ def test_one_row_reaches_a_phone_an_iphone_and_a_browser(api: Chat, emulator: Em
     assert set(messages) == {"fcm", "apns", "webpush"}
     assert {message.notification_id for message in messages.values()} == {str(row)}
     assert {message.collapse for message in messages.values()} == {f"notification-{row}"}
+
+
+def test_a_warm_process_asks_for_no_token_and_no_connection_at_its_first_drain(
+    api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_process()
+    run.warm()
+    assert emulator.stats().requests("oauth") == 1
+
+    async def never(_: Origin) -> None:
+        pytest.fail("it dialled again")
+
+    monkeypatch.setattr(Origin, "_dial", never)
+    row = api.notify("phone", iphone())
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)
+    assert emulator.stats().requests("oauth") == 1
 
 
 def test_browsers_that_are_silent_hold_no_phone_up(api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ class Provider(Protocol):
     def show(self, prepared: Any) -> dict[str, Any]:
         """Return what `send` would send, as people read it: without the device's address and our credentials."""
 
+    async def warm(self) -> None:
+        """Connect, and fetch what token a first message would wait for, where it is known to whom. Raise nothing."""
+
     async def close(self) -> None:
         """Close the connections."""
 

@@ -78,6 +78,9 @@ class Apns:
     def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
         return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
 
+    async def warm(self) -> None:
+        await self._transport.warm(self._urls[self._environment])
+
     async def close(self) -> None:
         await self._transport.close()
 

@@ -1,6 +1,7 @@
 """Firebase Cloud Messaging, HTTP v1: our own message, access tokens and transport."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -66,6 +67,11 @@ class Fcm:
 
     def show(self, prepared: bytes) -> dict[str, Any]:
         return {"message": orjson.loads(prepared + b"}")}
+
+    async def warm(self) -> None:
+        with suppress(CredentialsError):
+            await self._token.get()
+        await self._transport.warm(self._url)
 
     async def close(self) -> None:
         await self._token.close()

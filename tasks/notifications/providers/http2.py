@@ -341,6 +341,13 @@ class Origin:
         finally:
             self._asked.remove(exchange)
 
+    async def warm(self) -> None:
+        """Dial ahead of the first request, which tries again at once if that fails."""
+        if not self.connections and not self._dialing:
+            self._dialing = asyncio.get_running_loop().create_task(self._dial())
+            await self._dialing
+            self._silent_until = 0.0
+
     async def close(self) -> None:
         """Close all connections; what is under way, or waits for one, got no answer."""
         self._timer.cancel()

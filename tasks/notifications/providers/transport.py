@@ -1,11 +1,12 @@
 """The HTTP transport of the providers: one multiplexed HTTP/2 connection per host and process, a deadline on each request."""
 
+import os
 import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, Self
 from urllib.request import getproxies, proxy_bypass
 
@@ -55,6 +56,18 @@ class Answer(NamedTuple):
         return {}
 
 
+def trusted() -> ssl.SSLContext:
+    """Return what all connections by HTTP/2 share: to read the system's authorities takes 25 to 55 ms of CPU."""
+    return _trusted(os.environ.get("SSL_CERT_FILE"))
+
+
+@cache
+def _trusted(_path: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
 class Transport:
     """POSTs for one provider, from many tasks of one event loop: HTTP/2 in the loop's thread, else pyreqwest.
 
@@ -90,6 +103,11 @@ class Transport:
                 return Answer(*await origin.post(path, headers.items(), body))
         return await self.by_pyreqwest("POST", to, headers, body)
 
+    async def warm(self, url: Url | str) -> None:
+        """Connect to where `post` would by HTTP/2; what fails is for the first request to meet."""
+        if (origin := self._origin(Url(url) if isinstance(url, str) else url)) is not None:
+            await origin.warm()
+
     async def close(self) -> None:
         """Close all connections."""
         for origin in self._origins.values():
@@ -106,7 +124,7 @@ class Transport:
             self._origins[name] = None
             named = HOST.fullmatch(url.host_str or "")  # pyreqwest says what is wrong with any other
             if self._ping_after is not None and url.scheme == "https" and named and not proxied:
-                self._origins[name] = Origin(url, self._trusted, seconds=self._seconds, ping_after=self._ping_after)
+                self._origins[name] = Origin(url, trusted(), seconds=self._seconds, ping_after=self._ping_after)
         return self._origins.get(name)
 
     async def by_pyreqwest(self, method: str, url: Url | str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -124,12 +142,6 @@ class Transport:
         except RequestError as error:
             causes = (error.details or {}).get("causes") or []
             raise NoAnswerError(provider_words(causes[-1]["message"] if causes else error.message, 120)) from None
-
-    @cached_property
-    def _trusted(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["h2", "http/1.1"])
-        return context
 
     @cached_property
     def _client(self) -> Client:

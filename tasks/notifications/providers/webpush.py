@@ -101,6 +101,9 @@ class WebPush:
     def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:
         return {"headers": prepared[1], "payload": orjson.loads(prepared[0])}
 
+    async def warm(self) -> None:
+        """Do nothing: each browser names its own push service."""
+
     async def close(self) -> None:
         await self._transport.close()
 

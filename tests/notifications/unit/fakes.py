@@ -60,6 +60,9 @@ class MemoryProvider:
     def show(self, prepared: Any) -> dict[str, Any]:
         return {"push": prepared}
 
+    async def warm(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
