@@ -93,13 +93,14 @@ class _Inside:
                 self._member(pieces(data, begin, end + zips.END.size), depth, alone=True)
             else:
                 raise FaultError(Kind.BROKEN, "a zip behind other bytes")
+        has_links = False
         for name, at in formats.behind(data):
-            if name not in WALKED or (name == "pdf" and "ole2" in found):  # viewers open that one wherever it lies
+            if name == "link":
+                has_links = True
+            elif name not in WALKED or (name == "pdf" and "ole2" in found):  # viewers open that one wherever it lies
                 found.add(name)
             elif whole and name not in found and not found & formats.STORING:
                 _refuse(name, data, at)
-        if whole and not found & {"mail", *formats.STORING}:
-            _refuse_mail(data)
         if formats.WIDE.match(data):
             self._member((piece.translate(None, b"\0\xfe\xff") for piece in pieces(data, 0, len(data))), depth, whole=False)
         text = pages.is_text(data)
@@ -108,7 +109,7 @@ class _Inside:
         if text and not found and depth == 0 and pages.TAG.search(data):
             found.add("html")  # by its name a browser may take it for a page, whatever it begins with
         self.types |= found
-        for name in found & WALKED | ({"html"} if text or next(formats.find_any_case(data, b"href"), -1) >= 0 else set()):
+        for name in found & WALKED | ({"html"} if text or has_links else set()):
             if name in STREAMS:
                 self._member(self._streams(name, data), depth, alone=name != "gz")
             else:
@@ -128,7 +129,6 @@ class _Inside:
             for name, at in formats.behind(between):
                 if name in WALKED and name != kind:
                     _refuse(name, between, at)
-            _refuse_mail(between)
 
     def _member(self, chunks: Iterable[bytes], depth: int, *, alone: bool = False, whole: bool = True) -> None:
         """Look at a file in another, unless the same was looked at; have it scanned `alone` where clamd may not unpack it."""
@@ -257,16 +257,14 @@ def _refuse(name: str, data: Data, at: int) -> None:
         raise FaultError(Kind.BROKEN, f"a {name} behind other bytes")
 
 
-def _refuse_mail(data: Data) -> None:
-    """Raise FaultError if Word may take this for a web archive, which is a mail."""
-    if formats.holds_mail(data):
-        raise FaultError(Kind.BROKEN, "a mail behind other bytes")
-
-
 def _begins(name: str, data: Data, at: int) -> bool:
-    """Return whether what looks like one by a few bytes is a tar, by its checksum, or a gzip, bzip2 or xz that expands."""
+    """Return whether what looks like one by a few bytes is a tar, by its checksum, a gzip, bzip2 or xz that expands,
+    or a mail that Word opens.
+    """
     if name == "gz":
         return _gives(data, at)
+    if name == "mail":
+        return formats.is_web_archive(data, at)
     if name not in STREAMS:
         return name != "tar" or is_tar(data[at : at + TAR_BLOCK])
     with suppress(lzma.LZMAError, OSError, ValueError):

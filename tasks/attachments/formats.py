@@ -8,6 +8,7 @@ import lzma
 import re
 import sys
 from collections.abc import Iterator
+from itertools import product
 from mmap import mmap
 
 Data = bytes | mmap
@@ -124,24 +125,25 @@ MAIL_HEADER = re.compile(
     rb"|\nfrom" + MBOX_DATE
 )
 
-MIME, COLON, MULTIPART = b"mime-version", re.compile(rb"[ \t]{0,9}:"), re.compile(rb"content-type[ \t]*:\s*multipart/")
-NEAR = 1 << 12
+MULTIPART, NEAR = re.compile(rb"content-type[ \t]*:\s*multipart/"), 1 << 12
 
-# What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): a few bytes of it, how far
-# these are from its beginning, its type and expression. No byte has two places among these few: one search finds them all.
+# What programs find wherever it begins, behind a picture or a program (7-Zip in the first 8 MiB): three bytes of it, how far
+# these are from its beginning, its type and expression. The third may be the first; else no byte, and no letter of LETTERS in
+# any case, has two places among these: one search finds them all.
+LETTERS = frozenset({"mail", "link"})
 BEHIND = {
-    few: (back, name, re.compile(pattern, re.DOTALL))
+    each: (back, name, re.compile(pattern, re.DOTALL | (re.IGNORECASE if name in LETTERS else 0)))
     for few, (back, name, pattern) in {
         b"z\xbc\xaf": (1, "7z", rb"7z\xbc\xaf\x27\x1c"),
-        b"Rar": (0, "rar", rb"Rar!\x1a\x07"),
+        b"r!\x1a": (2, "rar", rb"Rar!\x1a\x07"),
         b"MSC": (0, "cab", rb"MSCF.{7}[\0-\x1f].{7}[\0-\x1f]"),
         b"MSW": (0, "wim", rb"MSWIM\0{3}"),
-        b"xar": (0, "xar", rb"xar!\0.\0[\0-\x02]"),
+        b"r!\0": (2, "xar", rb"xar!\0.\0[\0-\x02]"),
         b"-lh": (2, "lzh", rb"..-lh[0-9ds]-.{13}[\0-\3]"),
         b"01\1": (3, "iso", rb"CD001\x01"),
         b"oly": (1, "disk image", rb"koly\0{3}\x04"),
-        b"egi": (1, "uuencode", rb"(?<=[\r\n])begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|(?<=[\r\n]=y)begin "),
-        b"07070": (0, "cpio", rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}"),
+        b"gin": (2, "uuencode", rb"(?<=[\r\n])begin(?:-base64)?[ \t]+[0-7]{1,4}[ \t]|(?<=[\r\n]=y)begin "),
+        b"070": (0, "cpio", rb"07070[12][0-9A-Fa-f]{104}|070707[0-7]{70}"),
         b"(\xb5/": (0, "zst", rb"\x28\xb5\x2f\xfd(?:[\0\4\x20\x24].|[\x60\x64]..|[\x40\x44].{3}|[\xa0\xa4].{4}"
                              rb"|[\x80\x84].{5}|[\xe0\xe4].{8}|[\xc0\xc4].{9})..[\0-\x10]"),
         b"GIN": (7, "openpgp", rb"(?<=[\r\n])-----BEGIN (?:PGP (?:MESSAGE|ARMORED)|(?P<pkcs7>PKCS7|CMS)-)"),
@@ -153,9 +155,12 @@ BEHIND = {
                              rb"|(?:[\x04-\xff]\0|.[\x01-\x3f]).{2}[^\0]{4}))).{4}[\0-\x0e\x12\x13\x5d-\x63]\0"),
         b"ust": (257, "tar", rb".{257}ustar"),
         b"obj": (1, "pdf", rb"[\d\s\0]obj[\s\0]*<<[\s\0]*(?:[/%]|>>)|(?<=\d)[\s\0]obj[\s\0]*%"),
+        b"mim": (0, "mail", rb"mime-version[ \t]{0,9}:"),
+        b"ref": (1, "link", rb"href"),
     }.items()
+    for each in (map(bytes, product(*zip(few, few.upper(), strict=True))) if name in LETTERS else [few])
 }  # fmt: skip
-SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABC" if len(few) == 3 else b"ABABA" for few in BEHIND))
+SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABA" if few[:1].lower() == few[2:].lower() else b"ABC" for few in BEHIND))
 SIEVED, PIECE, NOTHING = re.compile(b"AB(?=[AC])"), 1 << 16, (0, "", re.compile(b"(?!)"))
 
 
@@ -171,13 +176,14 @@ def types(data: Data) -> set[str]:
 
 
 def behind(data: Data) -> Iterator[tuple[str, int]]:
-    """Yield the types of what begins within content, and where."""
+    """Yield the types of what begins within content, and where; of LETTERS also what it begins with itself."""
     for start in range(0, len(data), PIECE):
-        piece = data[start : start + PIECE + 4]
+        piece = data[start : start + PIECE + 2]
         for found in SIEVED.finditer(piece.translate(SIEVE)):
             at = found.start()
-            back, name, pattern = BEHIND.get(piece[at : at + 3]) or BEHIND.get(piece[at : at + 5], NOTHING)
-            if (begin := start + at - back) > 0 and (match := pattern.match(data, begin)):
+            back, name, pattern = BEHIND.get(piece[at : at + 3], NOTHING)
+            begin = start + at - back
+            if (begin > 0 or (begin == 0 and name in LETTERS)) and (match := pattern.match(data, begin)):
                 yield match.lastgroup or name, begin
 
 
@@ -185,8 +191,12 @@ def find(data: Data, few: bytes, begin: int = 0, end: int = sys.maxsize) -> int:
     """Return where these bytes are, -1 if nowhere. `mmap.find` of Debian 12's Python reads a byte behind the map's end and ends
     the process, where nothing is mapped: https://github.com/python/cpython/issues/105235
     """
-    found = re.compile(re.escape(few), re.DOTALL).search(data, begin, end)
-    return found.start() if found else -1
+    end = min(end, len(data))
+    for start in range(begin, end, PIECE):
+        at = data[start : min(start + PIECE + len(few) - 1, end)].find(few)
+        if at >= 0:
+            return start + at
+    return -1
 
 
 def is_mail(data: Data) -> bool:
@@ -199,22 +209,9 @@ def is_mail(data: Data) -> bool:
     return bool(MAIL_HEADER.search(b"\n" + headers.replace(b"\r", b"\n").lower()))
 
 
-def find_any_case(data: Data, few: bytes) -> Iterator[int]:
-    """Yield where these bytes, in lower case, begin in content of any case: a quarter of the time of an expression."""
-    for start in range(0, len(data), PIECE):
-        piece = data[start : start + PIECE + len(few) - 1].lower()
-        at = piece.find(few)
-        while at >= 0:
-            yield start + at
-            at = piece.find(few, at + 1)
-
-
-def holds_mail(data: Data) -> bool:
-    """Return whether a mail of several parts begins somewhere in content: Word opens such a web archive behind a PDF, too."""
-    return any(
-        COLON.match(data, at + len(MIME)) and MULTIPART.search(data[max(0, at - NEAR) : at + NEAR].lower())
-        for at in find_any_case(data, MIME)
-    )
+def is_web_archive(data: Data, at: int) -> bool:
+    """Return whether a mail that seems to begin there has several parts: Word opens such a web archive behind a PDF, too."""
+    return MULTIPART.search(data[max(0, at - NEAR) : at + NEAR].lower()) is not None
 
 
 def starts(text: Data) -> int:

@@ -149,7 +149,7 @@ def main(cpu_seconds: int, memory_bytes: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    worker = Connection(sys.stdout.fileno())
+    worker, memory = Connection(sys.stdout.fileno()), os.open("/proc/self/statm", os.O_RDONLY)
 
     def scan(data: Data) -> None:
         for part in chain([b"scan"], pieces(data, 0, len(data)), [b""]):
@@ -161,7 +161,7 @@ def main(cpu_seconds: int, memory_bytes: int) -> None:
         while True:
             with os.fdopen(recv_handle(worker), "rb") as file:
                 answer = _answer(file, int(worker.recv_bytes()), scan, cpu_seconds)
-            held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+            held = int(os.pread(memory, 200, 0).split()[5]) * resource.getpagesize()
             # Else it is ended: the next content shall have the memory.
             worker.send_bytes(json.dumps([held < memory_bytes // 4, *answer]).encode())
 

@@ -521,6 +521,11 @@ OUT_OF_MEMORY, OUT_OF_TIME = b"Can't allocate memory ERROR\0", b"stream: Heurist
 CANNOT_PARSE, TOO_DEEP = b"stream: Can't parse data ERROR\0", b"stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND\0"
 
 
+def test_the_one_search_finds_the_bytes_of_each_type_that_begins_behind_others() -> None:
+    assert {b"miM", b"REf"} <= formats.BEHIND.keys()
+    assert [few for few in formats.BEHIND if not formats.SIEVED.match(few.translate(formats.SIEVE))] == []
+
+
 @pytest.mark.parametrize("trouble", [b"", OUT_OF_MEMORY, OUT_OF_TIME])
 def test_a_clamd_in_trouble_over_a_sample_blocks_no_format(trouble: bytes) -> None:
     with pytest.raises(ClamdUnavailableError, match="to a sample with EICAR"):
