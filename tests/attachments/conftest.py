@@ -18,6 +18,8 @@ from tasks.attachments.clamd import Clamd, Version
 from tasks.attachments.run import Summary
 from tasks.attachments.scannable import Fitness
 
+from .server import Server, serving
+
 
 @dataclass
 class Uploads:
@@ -149,3 +151,14 @@ def vault(uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ATTACHMENTS_QUARANTINE", "move")
     reread()
     return folder
+
+
+@pytest.fixture
+def server(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Uploads behind HTTP, with a token."""
+    assert uploads
+    with serving() as server:
+        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
+        monkeypatch.setenv("ATTACHMENTS_TOKEN", "secret-token")
+        reread()
+        yield server

@@ -1,6 +1,7 @@
 """Infected content is put away, and comes back only by a person's decision and through another scan."""
 
 import hashlib
+import json
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +11,21 @@ from typing import Any, cast
 
 import boto3
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
 from devstack.s3 import BUCKET
-from settings import ConfigurationError
+from settings import ConfigurationError, get_settings
 from tasks.attachments.quarantine import Quarantine
 from tasks.attachments.scannable import EICAR
 from tasks.attachments.settlement import PENDING, Attachment
+from tasks.attachments.storage import open_storage
 from tasks.attachments.storage.base import Content, MissingError, Storage, StorageUnavailableError
 from tasks.attachments.storage.files import FileStorage
+from workers.cli import cli
 
 from .conftest import Uploads, reread
-from .samples import PNG
+from .samples import PNG, zipped
 
 SHA256 = hashlib.sha256(EICAR).hexdigest()
 
@@ -244,3 +248,57 @@ def test_content_that_is_gone_while_the_quarantine_is_away_is_tried_again_later(
     assert settlement.quarantine == PENDING
     assert settlement.attempts == 1
     assert settlement.wait
+
+
+def test_what_is_decided_about_a_file_holds_for_all_its_rows(uploads: Uploads, vault: Path) -> None:
+    infected = zipped(EICAR)
+    first, same_file, same_bytes = uploads.add(infected), uploads.add(None, file_url="/files/0"), uploads.add(infected)
+    uploads.scan(first)
+    uploads.sweep()
+    uploads.scan(same_file)
+    uploads.sweep()
+
+    rows = [uploads.record(each) for each in (first, same_file, same_bytes)]
+    assert {(row.verdict, row.quarantine) for row in rows} == {("infected", f"file://{vault}/{rows[0].sha256}.infected")}
+
+    done = CliRunner().invoke(cli, ["attachments", "release", str(same_file), "--reason", "ours", "--json"])
+    assert json.loads(done.output)["released"] == 3
+    uploads.sweep()
+    assert [uploads.flags(each) for each in (first, same_file, same_bytes)] == [(1, 1)] * 3
+
+
+def test_a_versioned_bucket_keeps_no_old_version_of_a_moved_virus(
+    uploads: Uploads, vault: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="versioned")
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setenv("ATTACHMENTS_URL", "s3://versioned")
+    reread()
+    client.put_object(Bucket="versioned", Key="files/bad", Body=EICAR)
+    attachment = uploads.add(None, file_url="/files/bad")
+
+    uploads.scan(attachment)
+    uploads.sweep()
+
+    assert len(list(vault.iterdir())) == 1
+    assert "Versions" not in client.list_object_versions(Bucket="versioned", Prefix="files/bad")
+
+
+def test_what_was_uploaded_since_the_check_is_not_removed_with_the_virus(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="replaced")
+    client.put_bucket_versioning(Bucket="replaced", VersioningConfiguration={"Status": "Enabled"})
+    monkeypatch.setenv("ATTACHMENTS_URL", "s3://replaced")
+    reread()
+    client.put_object(Bucket="replaced", Key="files/1", Body=EICAR)
+
+    storage = open_storage(get_settings())
+    with storage.open("/files/1") as content:
+        client.put_object(Bucket="replaced", Key="files/1", Body=PNG)
+        storage.remove("/files/1", content)
+
+    assert client.get_object(Bucket="replaced", Key="files/1")["Body"].read() == PNG
+    assert len(client.list_object_versions(Bucket="replaced", Prefix="files/1")["Versions"]) == 1

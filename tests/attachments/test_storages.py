@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,6 @@ from tests.trickle import trickling
 from .conftest import Uploads, reread
 from .samples import PNG
 from .server import Answer, Server, serving
-
-
-@pytest.fixture
-def server(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Uploads behind HTTP, with a token."""
-    assert uploads
-    with serving() as server:
-        monkeypatch.setenv("ATTACHMENTS_URL", server.url)
-        monkeypatch.setenv("ATTACHMENTS_TOKEN", "secret-token")
-        reread()
-        yield server
 
 
 @pytest.fixture
@@ -373,3 +361,27 @@ def test_an_object_that_browsers_would_expand_is_not_served(uploads: Uploads, bu
 
     assert uploads.flags(attachment) == (0, 1)
     assert "Content-Encoding" in uploads.record(attachment).reason
+
+
+def test_two_servers_with_etags_of_their_own_for_the_same_bytes_are_one_storage(uploads: Uploads, server: Server) -> None:
+    server.knows_conditions = False
+    one, two = Answer(PNG, headers={"ETag": '"a"'}), Answer(PNG, headers={"ETag": '"b"'})
+    one.next, two.next = two, one
+    server.answers["/assets/1"] = one
+    attachment = uploads.add(None, file_url="/assets/1")
+
+    uploads.scan(attachment)
+
+    assert uploads.flags(attachment) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "flags"),
+    [({"Content-Encoding": ""}, (1, 1)), ({"Content-Encoding": "binary"}, (1, 1)), ({"Content-Encoding": "br, BR"}, (0, 1))],
+    ids=str,
+)
+def test_only_a_known_compression_is_one(uploads: Uploads, server: Server, headers: dict[str, str], flags: Any) -> None:
+    server.answers["/assets/1"] = Answer(PNG, headers=headers)
+    attachment = uploads.add(None, file_url="/assets/1")
+    uploads.scan(attachment)
+    assert uploads.flags(attachment) == flags
