@@ -5,8 +5,7 @@
 
 from tasks.jobs import QUEUES
 from workers.doctor.database import database
-from workers.doctor.events import events
-from workers.doctor.jobs import backups, bucket, clamd, passphrase, quarantine, uploads
+from workers.doctor.jobs import backups, bucket, clamd, events, passphrase, quarantine, uploads
 from workers.doctor.places import environment
 from workers.doctor.push import push
 from workers.doctor.redis import redis

@@ -1,6 +1,7 @@
-"""The dependencies of single jobs: clamd, uploads and quarantine; the folder, the passphrase and the bucket of backups."""
+"""The dependencies of single jobs: clamd, uploads and quarantine; who is called with events; what backups need."""
 
 import stat
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ from tasks.backups.client import DUMPERS, find_client
 from tasks.backups.errors import BackupError
 from tasks.backups.passphrases import read_passphrases
 from tasks.backups.ship import Bucket
+from tasks.events.deliver import Receiver
+from tasks.events.queue import Event
 from workers.doctor.places import OTHERS, READ, WRITE, place, private
 from workers.doctor.report import Answer, Host, ok, wrong
 
@@ -54,6 +57,19 @@ def quarantine(host: Host) -> Iterator[Answer]:
     """Look at where infected content goes."""
     open_quarantine(host.settings)
     yield place("ATTACHMENTS_QUARANTINE_URL", str(host.settings.attachments_quarantine_url))
+
+
+def events(host: Host) -> Iterator[Answer]:
+    """Look at EVENTS_SECRET_FILE, and have the receiver take an event of no meaning."""
+    if path := host.settings.events_secret_file:
+        private("EVENTS_SECRET_FILE", path, f"(umask 077; echo whsec_$(openssl rand -base64 32) > {path})")
+    receiver = Receiver(host.settings)
+    if host.offline:
+        yield "not tried", "the receiver was not called (--offline)"
+    elif refused := receiver.send(Event(0, time.time_ns() // 1000, "doctor.test", "{}", datetime.now(), 0)):  # noqa: DTZ005
+        yield wrong(f"{refused.why}; see that it is reached, knows the secret, and answers 2xx to a type that it does not know")
+    else:
+        yield ok("EVENTS_URL took an event of the type doctor.test")
 
 
 def backups(host: Host) -> Iterator[Answer]:
