@@ -24,9 +24,9 @@ AWAY = {
     2013: "lost connection",
 }
 TRANSIENT = CONTENTION | AWAY
-# A row of another table refers to one of the statement's (the second where this account may not see that table), a trigger's
-# SIGNAL refuses it, or a CHECK does, on MariaDB and on MySQL. Only the statement is undone.
-REFUSED = {1451, 1217, 1644, 4025, 3819}
+# By SQLSTATE: a value that does not fit, a key, a CHECK, or a trigger's SIGNAL, which may give any error number. By number:
+# MySQL's CHECK, and a SIGNAL of a state of its own. Only the statement is undone.
+OF_ROWS, AND_OF_ROWS = {"02", "22", "23", "44", "45"}, {3819, 1644}
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
@@ -36,6 +36,12 @@ def error_code(error: DBAPIError) -> int | None:
     """Return the server's or client's MySQL error number, None where the driver gave none."""
     arguments = getattr(error.orig, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def is_of_rows(error: DBAPIError) -> bool:
+    """Return whether rows of the statement were refused, by their values or the schema: without them it may be done."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state[:2] in OF_ROWS or error_code(error) in AND_OF_ROWS
 
 
 def transact(engine: Engine, work: Callable[[Connection], T], *, patience: float = 10.0) -> T:
@@ -67,7 +73,7 @@ def write_rows(connection: Connection, statement: TextClause, ids: Sequence[int]
         connection.execute(statement, {"ids": [*ids], **values})
         return [*ids]
     except DBAPIError as error:
-        if error_code(error) not in REFUSED:
+        if not is_of_rows(error):
             raise
     half = len(ids) // 2
     parts = (ids[:half], ids[half:]) if half else ()

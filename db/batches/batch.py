@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from db.batches.place import Place
 from db.batches.target import Target, Value
 from db.locks import Lock
-from db.transactions import REFUSED, error_code
+from db.transactions import is_of_rows
 
 # A batch is written in statements of so many rows, some 15 ms each. A batch whose time is up ends between two of them, however
 # many rows it was meant to take.
@@ -91,7 +91,7 @@ class Batch:
         try:
             return self.target.write(connection, where, self.before.cutoff, at_once=at_once)
         except DBAPIError as error:
-            if error_code(error) not in REFUSED:
+            if not is_of_rows(error):
                 raise
         self.refused = True
         keys = self.target.matching(connection, where, self.before.cutoff)

@@ -12,10 +12,10 @@ from functools import partial
 
 import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from db.rows import json_arrays
-from db.transactions import REFUSED, error_code, transact
+from db.transactions import error_code, is_of_rows, transact
 from tasks.notifications import journal
 from tasks.notifications.journal import Attempt
 from tasks.notifications.notification import ENTRIES
@@ -82,7 +82,7 @@ def settle(engine: Engine, lease: str, attempts: list[Attempt], pauses: tuple[fl
         write = partial(_write_free, lease=lease, attempts=attempts)
         written, others = transact(engine, write, patience=SETTLE_PATIENCE_SECONDS)
     except DBAPIError as error:
-        if _is_of_one_row(error) and len(attempts) > 1:
+        if is_of_rows(error) and len(attempts) > 1:
             half = len(attempts) // 2
             return settle(engine, lease, attempts[:half]) + settle(engine, lease, attempts[half:])
         log.error("results parked: the database does not take them", notifications=len(attempts), code=error_code(error))
@@ -110,11 +110,6 @@ def _write_free(connection: Connection, lease: str, attempts: list[Attempt]) -> 
         others = [attempt for attempt in attempts if _id(attempt) not in free]
     _write(connection, lease, written)
     return Counter(attempt.settlement.status for attempt in written), others
-
-
-def _is_of_one_row(error: DBAPIError) -> bool:
-    """Tell an error of one row's values from one that every row would meet."""
-    return isinstance(error, (DataError, IntegrityError)) or error_code(error) in REFUSED
 
 
 def _write(connection: Connection, lease: str, attempts: list[Attempt]) -> None:

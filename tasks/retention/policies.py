@@ -54,7 +54,7 @@ DAY = timedelta(days=1)
 KNOWN = "{0} > 0"
 ATTACHMENT_ID = Key("attachment_id", 1, 20_000)
 # Not by died_at: the API writes rows of worker_dead_devices too, and a column of times holds what is none.
-OF_RECIPIENT = Key("recipient_id", 1, 20_000, unique=False, index="idx_recipient")
+OF_RECIPIENT = Key("recipient_id", 1, 20_000, unique=False, index="idx_recipient", row="device_key")
 
 # By idx_sha256; names of earlier versions had the attachment's id in front.
 COPY_IS_GONE = """

@@ -21,7 +21,7 @@ from tasks.retention.policies import POLICIES
 from tasks.retention.rules import RuleError
 from tasks.retention.run import RunFailedError, run_policy
 from tests.processes import wait_until
-from tests.retention.rows import conversation, ids, notification, notifications, parents
+from tests.retention.rows import ids, notification, notifications, parents
 
 POLICY = POLICIES["read_notifications"]
 OLD, NEW = "NOW() - INTERVAL 91 DAY", "NOW() - INTERVAL 1 DAY"
@@ -291,38 +291,6 @@ def test_rows_that_another_table_refers_to_stay_and_the_rest_goes(full: Engine) 
     finally:
         with full.begin() as connection:
             connection.execute(text("DROP TABLE push_log"))
-
-
-REFUSING = {
-    "trigger": (
-        "CREATE TRIGGER holds BEFORE DELETE ON chat_notifications FOR EACH ROW"
-        " IF OLD.id = 7 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'on hold'; END IF",
-        "DROP TRIGGER holds",
-        "read_notifications",
-    ),
-    "check": (
-        "ALTER TABLE conversations ADD CONSTRAINT holds CHECK (is_active OR conversation_id <> 'one')",
-        "ALTER TABLE conversations DROP CONSTRAINT holds",
-        "closed_conversations",
-    ),
-}
-
-
-@pytest.mark.parametrize("by", REFUSING)
-def test_rows_that_the_schema_refuses_stay_and_the_rest_goes(full: Engine, by: str) -> None:
-    refusing, ended, policy = REFUSING[by]
-    with full.begin() as connection:
-        for number in (2, 3, 4):
-            conversation(connection, number, is_closed="1", closed_at="NOW() - INTERVAL 400 DAY")
-        connection.execute(text("UPDATE conversations SET is_closed = 1, closed_at = NOW() - INTERVAL 400 DAY"))
-        connection.execute(text(refusing))
-    try:
-        report = run_policy(full, POLICIES[policy], by="test")
-        assert (report.skipped, report.finished) == (1, True)
-        assert report.rows == {"read_notifications": 1999, "closed_conversations": 3}[policy]
-    finally:
-        with full.begin() as connection:
-            connection.execute(text(ended))
 
 
 @pytest.mark.parametrize(

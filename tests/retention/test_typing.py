@@ -73,14 +73,6 @@ def test_a_row_that_is_renewed_while_the_job_runs_stays(chat: Engine) -> None:
     assert ids(chat, "typing_indicators") == [7]
 
 
-def test_a_row_that_someone_is_typing_in_keeps_none_behind_it_from_expiring(chat: Engine) -> None:
-    typing(chat, *["NOW() - INTERVAL 1 YEAR"] * 20)
-    with chat.connect() as api:
-        api.execute(text("UPDATE typing_indicators SET expires_at = NOW() + INTERVAL 5 SECOND WHERE id = 7"))
-        assert expire(chat) == 19
-        assert ids(chat, "typing_indicators") == [7]
-
-
 def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
     typing(chat, "NOW() - INTERVAL 1 MINUTE")
     with chat.begin() as connection:
