@@ -5,36 +5,35 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Engine, Row, bindparam, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from db.identity import HIGHEST_ID
 from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed
 
 # A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
 SERVER = text("SELECT VERSION(), COALESCE(TIMESTAMPDIFF(MINUTE, NOW(), CONVERT_TZ(NOW(), '+00:00', @@GLOBAL.time_zone)), 0)")
-NAMES: BindParameter[Any] = bindparam("names", expanding=True)
 TABLE_ENGINES = text(
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names"
-).bindparams(NAMES)
+)
 TABLE_COLUMNS = text(
     "SELECT table_name, column_name, data_type AS data_type, column_type AS column_type, is_nullable AS is_nullable,"
     " extra AS extra, character_maximum_length AS length, character_set_name AS charset"
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN :names"
-).bindparams(NAMES)
+)
 # An index that the optimizer must not use helps no one; the two servers flag it differently.
 TABLE_INDEXES = {
     server: text(
         "SELECT table_name, index_name, column_name, non_unique FROM information_schema.statistics"  # noqa: S608 - constants
         " WHERE table_schema = DATABASE() AND table_name IN :names AND index_type = 'BTREE'"
         f" AND {usable} ORDER BY table_name, index_name, seq_in_index"
-    ).bindparams(NAMES)
+    )
     for server, usable in {"MariaDB": "ignored = 'NO'", "MySQL": "is_visible = 'YES'"}.items()
 }
 CHILDREN = text(
     "SELECT table_name, constraint_name, referenced_table_name, delete_rule"
     " FROM information_schema.referential_constraints"
     " WHERE constraint_schema = DATABASE() AND referenced_table_name IN :names AND table_name NOT LIKE 'worker\\_%'"
-).bindparams(NAMES)
+)
 
 # By a loose scan of the index on delivery_status; then each word by that index alone. NULL is no such word: the minute sweep
 # makes it PENDING.

@@ -5,18 +5,16 @@ import hashlib
 import os
 import select
 import time
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from functools import reduce
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
 import zstandard
-from sqlalchemy import Engine, bindparam, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import READ_WRITE
@@ -61,14 +59,14 @@ LOWEST_IDS = text(
 SIZES = text(
     "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
     " WHERE table_schema = DATABASE() AND table_name IN :names"
-).bindparams(bindparam("names", expanding=True))
+)
 SERVER = text(
     "SELECT VERSION() AS version, UTC_TIMESTAMP() AS now, @@GLOBAL.read_only AS read_only, @@GLOBAL.log_bin AS log_bin"
 )
 JSON_COLUMNS = text(
     "SELECT table_name, column_name FROM information_schema.columns"
     " WHERE table_schema = DATABASE() AND table_name IN :names AND data_type = 'json' ORDER BY table_name"
-).bindparams(bindparam("names", expanding=True))
+)
 # A value takes at most so many times its bytes as text (a control character six), and none has an empty one.
 UNSHOWN = "(JSON_STORAGE_SIZE({0}) * 7 > @@max_allowed_packet AND COALESCE(LENGTH({0}), 0) = 0)"
 # MySQL's place in its binary log, by its newer and its older name; both need REPLICATION CLIENT.
@@ -78,7 +76,8 @@ PLACES = ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS")
 def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, iterations: int = ITERATIONS) -> Backup:
     """Make a dump in the folder `into`, named by the database's day in UTC, and return it. A passphrase signs its manifest.
 
-    The caller holds the folder's lock. Raise BackupError, leaving nothing, if the dump could not be made.
+    The caller holds the folder's lock. Raise BackupError if the dump could not be made; what is left of it, nobody counts, and
+    the next who holds the lock has removed it.
     """
     started = time.monotonic()
     with engine.connect() as connection:
@@ -96,15 +95,16 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     client = find_client(DUMPERS[family_of(server.version)])
     before = _lowest_ids(engine)
     mysql = family_of(server.version) == "MySQL"
-    with folder.making(into / name) as partial, ThreadPoolExecutor(1) as beside:
+    partial = into / (name + folder.PARTIAL)
+    with ThreadPoolExecutor(1) as beside:
         signing = beside.submit(manifest.signing_keys, passphrase, iterations) if passphrase else None
         place = _place(engine) if server.log_bin and mysql else None
         flags = ("--master-data=2",) if server.log_bin and not mysql and client.family == "MariaDB" else ()
         scan = DumpScan()
-        size, sha256, checksum = write_dump(engine, client, scan, partial, tick, flags)
+        size, sha256 = _write(engine, client, scan, partial, tick, flags)
         _check_not_empty(before, _lowest_ids(engine), scan.rows)
-        if reduce(_crc32, folder.chunks_of_disk(partial, lambda _: tick(0)), 0) != checksum:
-            raise BackupError(f"the disk of {into} returns other bytes than were written; the dump was removed")
+        if folder.file_sha256(partial, lambda _: tick(0)) != sha256:
+            raise BackupError(f"the disk of {into} returns other bytes than were written; the dump does not count")
         if mysql:
             _check_json(engine)
         if signing:
@@ -123,8 +123,7 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
             tables={table: Table(rows=rows) for table, rows in scan.rows.items()},
             binlog=place or (Binlog(file=scan.place[0], position=scan.place[1], gtid=scan.gtid) if scan.place else None),
         )
-        folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
-    return folder.load(into, name)
+        return folder.commit(into, name, manifest.compose(made, passphrase, iterations))
 
 
 def now(engine: Engine) -> datetime:
@@ -165,20 +164,14 @@ def _check_json(engine: Engine) -> None:
                 )
 
 
-def write_dump(
-    engine: Engine, client: Client, scan: DumpScan, path: Path, tick: Tick, flags: tuple[str, ...] = ()
-) -> tuple[int, str, int]:
-    """Write a compressed dump to `path`, shown to `scan` too; return its size, SHA-256 and CRC-32.
-
-    Raise BackupError, leaving no file, if it is not complete.
-    """
-    digest, size, checksum = hashlib.sha256(), 0, 0
+def _write(engine: Engine, client: Client, scan: DumpScan, path: Path, tick: Tick, flags: tuple[str, ...]) -> tuple[int, str]:
+    """Write a compressed dump, shown to `scan` too; return its size and SHA-256. Raise BackupError if it is not complete."""
+    digest, size = hashlib.sha256(), 0
     with folder.writing(path) as file:
         for packed in _compressed(dump_text(engine, client, scan, tick, flags=flags)):
             size += file.write(packed)
             digest.update(packed)
-            checksum = _crc32(checksum, packed)
-    return size, digest.hexdigest(), checksum
+    return size, digest.hexdigest()
 
 
 def _compressed(text: Iterator[bytes]) -> Iterator[bytes]:
@@ -187,10 +180,6 @@ def _compressed(text: Iterator[bytes]) -> Iterator[bytes]:
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     yield from filter(None, map(compressor.compress, text))
     yield compressor.flush()
-
-
-def _crc32(before: int, more: bytes) -> int:
-    return zlib.crc32(more, before)  # takes little, and tells what a failing disk does from what was written
 
 
 def tables_in(engine: Engine, tick: Tick, tables: Collection[str]) -> tuple[dict[str, TableScan], str]:

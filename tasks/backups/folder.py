@@ -197,26 +197,15 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-@contextmanager
-def making(final: Path) -> Iterator[Path]:
-    """Yield the path at which an artefact is written until `commit`; if the block fails, nothing is left there."""
-    partial = final.with_name(final.name + PARTIAL)
-    try:
-        yield partial
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def commit(partial: Path, final: Path, text: bytes) -> None:
-    """Give a finished artefact its name and then, as the mark that it counts, its manifest."""
-    mark = final.with_name(final.name + manifest.SUFFIX)
-    waiting = mark.with_name(mark.name + PARTIAL)
-    with writing(waiting) as file:
+def commit(folder: Path, name: str, text: bytes) -> Backup:
+    """Give the finished `name.partial` its name and then, as the mark that it counts, its manifest; return the backup."""
+    mark = name + manifest.SUFFIX
+    with writing(folder / (mark + PARTIAL)) as file:
         file.write(text)
-    partial.rename(final)
-    waiting.rename(mark)
-    files.sync(final.parent)
+    for part in (name, mark):
+        (folder / (part + PARTIAL)).rename(folder / part)
+    files.sync(folder)
+    return load(folder, name)
 
 
 def chunks(path: Path, tick: Tick, size: int = CHUNK) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Connection, Engine, bindparam, text
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from db.models import CHAT_TABLES
@@ -27,7 +27,7 @@ KEYS = text(
     " WHERE table_schema = DATABASE() AND (table_name IN :names OR referenced_table_name IN :names)"
     " AND referenced_table_name IS NOT NULL"
     " ORDER BY table_name, column_name"
-).bindparams(bindparam("names", expanding=True))
+)
 
 # A table of ours, on which is tried what the dump does with its own.
 PROBE = "worker_restore_probe"

@@ -62,35 +62,34 @@ def week(into: Path, today: date) -> list[Backup]:
 def seal(into: Path, name: str, dumps: list[Backup], passphrase: bytes, tick: Tick, iterations: int = ITERATIONS) -> Backup:
     """Make an archive of this name of some dumps, and return it. The caller holds the folder's lock.
 
-    Raise BackupError, leaving nothing, if a dump is not what its manifest says: a damaged one must not pass as sealed.
+    Raise BackupError if a dump is not what its manifest says: a damaged one must not pass as sealed.
     """
     started, now = time.monotonic(), datetime.now(UTC).replace(microsecond=0)
     folder.check_space(into, sum(dump.signed.manifest.bytes for dump in dumps))
-    with folder.making(into / name) as partial:
-        with folder.writing(partial) as file:
-            writer = _Encrypting(file, passphrase, iterations)
-            members = _write_tar(writer, dumps, tick)
-            writer.finish()
-        sha256, parts_sha256 = digests(folder.chunks_of_disk(partial, lambda _: tick(0), part_bytes(writer.bytes)))
-        if sha256 != writer.digest.hexdigest():
-            raise BackupError(f"the disk of {into} returns other bytes than were written; the archive was removed")
-        made = Manifest(
-            kind=folder.kind_of(name) or "weekly",
-            name=name,
-            created_at=now,
-            bytes=writer.bytes,
-            sha256=sha256,
-            parts_sha256=parts_sha256,
-            plain_bytes=writer.plain_bytes,
-            milliseconds=round((time.monotonic() - started) * 1000),
-            database=dumps[-1].signed.manifest.database,
-            server=dumps[-1].signed.manifest.server,
-            binlog=dumps[-1].signed.manifest.binlog,
-            members=members,
-            encryption=Encryption(iterations=iterations),
-        )
-        folder.commit(partial, into / name, manifest.compose(made, passphrase, iterations))
-    return folder.load(into, name)
+    partial = into / (name + folder.PARTIAL)
+    with folder.writing(partial) as file:
+        writer = _Encrypting(file, passphrase, iterations)
+        members = _write_tar(writer, dumps, tick)
+        writer.finish()
+    sha256, parts_sha256 = digests(folder.chunks_of_disk(partial, lambda _: tick(0), part_bytes(writer.bytes)))
+    if sha256 != writer.digest.hexdigest():
+        raise BackupError(f"the disk of {into} returns other bytes than were written; the archive does not count")
+    made = Manifest(
+        kind=folder.kind_of(name) or "weekly",
+        name=name,
+        created_at=now,
+        bytes=writer.bytes,
+        sha256=sha256,
+        parts_sha256=parts_sha256,
+        plain_bytes=writer.plain_bytes,
+        milliseconds=round((time.monotonic() - started) * 1000),
+        database=dumps[-1].signed.manifest.database,
+        server=dumps[-1].signed.manifest.server,
+        binlog=dumps[-1].signed.manifest.binlog,
+        members=members,
+        encryption=Encryption(iterations=iterations),
+    )
+    return folder.commit(into, name, manifest.compose(made, passphrase, iterations))
 
 
 def name_of(backup: Backup, *, timed: bool = False) -> str:
@@ -233,18 +232,13 @@ class _Encrypting:
 
 
 class _Reading:
-    """Reads pieces of bytes as if they were a file."""
+    """Reads pieces of bytes as if they were a file, each as it comes: tarfile asks on until it has what it needs."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._ready = bytearray()
+        self._pieces = filter(None, pieces)
 
-    def read(self, size: int) -> bytes:
-        while len(self._ready) < size and (piece := next(self._pieces, None)) is not None:
-            self._ready += piece
-        taken = bytes(self._ready[:size])
-        del self._ready[:size]
-        return taken
+    def read(self, _size: int) -> bytes:
+        return next(self._pieces, b"")
 
 
 def _decrypted(backup: Backup, passphrase: bytes, tick: Tick) -> Iterator[bytes]:
