@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from db.identity import HIGHEST_ID
-from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed
+from db.needs import COLUMNS, DELETED_FROM, INDEXES, OLDEST_SERVERS, TIME, ColumnNeed, Family, family_of
 
 # A DATETIME has no zone: what the server writes into one by its own clock is off by this much for sessions in UTC.
 SERVER = text("SELECT VERSION(), COALESCE(TIMESTAMPDIFF(MINUTE, NOW(), CONVERT_TZ(NOW(), '+00:00', @@GLOBAL.time_zone)), 0)")
@@ -21,14 +21,12 @@ TABLE_COLUMNS = text(
     " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN :names"
 )
 # An index that the optimizer must not use helps no one; the two servers flag it differently.
-TABLE_INDEXES = {
-    server: text(
-        "SELECT table_name, index_name, column_name, non_unique FROM information_schema.statistics"  # noqa: S608 - constants
-        " WHERE table_schema = DATABASE() AND table_name IN :names AND index_type = 'BTREE'"
-        f" AND {usable} ORDER BY table_name, index_name, seq_in_index"
-    )
-    for server, usable in {"MariaDB": "ignored = 'NO'", "MySQL": "is_visible = 'YES'"}.items()
-}
+USABLE: dict[Family, str] = {"MariaDB": "ignored = 'NO'", "MySQL": "is_visible = 'YES'"}
+TABLE_INDEXES = (
+    "SELECT table_name, index_name, column_name, non_unique FROM information_schema.statistics"
+    " WHERE table_schema = DATABASE() AND table_name IN :names AND index_type = 'BTREE'"
+    " AND {} ORDER BY table_name, index_name, seq_in_index"
+)
 CHILDREN = text(
     "SELECT table_name, constraint_name, referenced_table_name, delete_rule"
     " FROM information_schema.referential_constraints"
@@ -76,7 +74,8 @@ def check_shared_schema(engine: Engine) -> list[str]:
         if too_old := server_difference(version):
             # The tables below look different there, so the rest can only be told on a newer server.
             return [too_old]
-        for table, index, column, repeats in connection.execute(TABLE_INDEXES[_server(version)], names):
+        usable = text(TABLE_INDEXES.format(USABLE[family_of(version)]))
+        for table, index, column, repeats in connection.execute(usable, names):
             indexes.setdefault((table, index, not repeats), []).append(column)
         engines = {row[0]: row[1] for row in connection.execute(TABLE_ENGINES, names)}
         columns = {(row[0], row[1]): row for row in connection.execute(TABLE_COLUMNS, names)}
@@ -124,16 +123,12 @@ def stray_statuses(connection: Connection) -> dict[str, int]:
 
 def server_difference(version: str) -> str | None:
     """Given the server's VERSION(), return a sentence if it is not supported."""
-    server = _server(version)
+    server = family_of(version)
     major, minor = map(int, version.split(".")[:2])
     if (major, minor) >= OLDEST_SERVERS[server]:
         return None
     needed = " or ".join(f"{name} {oldest[0]}.{oldest[1]}" for name, oldest in OLDEST_SERVERS.items())
     return f"the server is {server} {major}.{minor}; claiming rows needs {needed} or newer"
-
-
-def _server(version: str) -> str:
-    return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
 def _table_differences(

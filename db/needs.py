@@ -1,7 +1,7 @@
 """The columns and indexes of the shared schema that the workers use, and none besides: what `db check` asks for."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import JSON, TIMESTAMP, Boolean, Enum, Integer, String
 from sqlalchemy.types import TypeEngine
@@ -10,7 +10,8 @@ from db.models import SHARED
 
 # Where the migrations of the worker-owned tables keep their revision.
 VERSION_TABLE = "worker_alembic_version"
-OLDEST_SERVERS = {"MariaDB": (10, 6), "MySQL": (8, 0)}
+Family = Literal["MariaDB", "MySQL"]
+OLDEST_SERVERS: dict[Family, tuple[int, int]] = {"MariaDB": (10, 6), "MySQL": (8, 0)}
 
 WHOLE_NUMBERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 TEXTS = ("char", "varchar", "tinytext", "text", "mediumtext", "longtext")
@@ -47,6 +48,11 @@ class IndexNeed:
     columns: tuple[str, ...]
     without: str
     unique: bool = False
+
+
+def family_of(version: str) -> Family:
+    """Return whose a server or client is, by its version text."""
+    return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
 def _need(table: str, column: str) -> ColumnNeed:

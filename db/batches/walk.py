@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Engine
 
 from db.batches.batch import Batch, Keeper, Record
-from db.batches.place import Place, find, start
+from db.batches.place import find, start
 from db.batches.target import Target
 from db.batches.throttle import Throttle
 from db.locks import Lock
@@ -45,9 +45,8 @@ class Progress:
     `why` it ended: "finished", or the bound, or the reason that `halt` gave.
     """
 
-    rows: int
-    batches: int
-    place: Place
+    rows: int = 0
+    batches: int = 0
     skipped: int = 0
     held_seconds: float = 0.0
     held: str | None = None
@@ -74,11 +73,11 @@ def walk(
     then.
     """
     began = time.monotonic()
-    state = Progress(0, 0, start(engine, target, cutoff))
+    state, place = Progress(), start(engine, target, cutoff)
     size = min(SMALLEST_BATCH_ROWS if keeper else FIRST_BATCH_ROWS, limits.batch_rows)  # rows to keep may be megabytes each
     dense = False
     while True:
-        if state.place.finished:
+        if place.finished:
             return replace(state, why="finished")
         if why := halt() or limits.reached(state.rows, time.monotonic() - began):
             return replace(state, why=why)
@@ -89,27 +88,22 @@ def walk(
             continue
         rows = min(size, limits.rows - state.rows)
         if dense and not keeper:
-            keys, behind = None, state.place.ahead(target, rows)
+            keys, behind = None, place.ahead(target, rows)
         else:
-            keys, behind = find(engine, target, state.place, rows)
+            keys, behind = find(engine, target, place, rows)
         if keys == []:
-            state = replace(state, place=behind)
+            place = behind
             progress(state)
             continue
         if keeper and keys:
             keeper.keep(keys)
-        batch = Batch(target, keys, state.place, behind, limits.batch_seconds, lock, record, keeper)
+        batch = Batch(target, keys, place, behind, limits.batch_seconds, lock, record, keeper)
         started = time.monotonic()
         written = transact(engine, batch.write)
         took = time.monotonic() - started
-        dense = written.rows * DENSE >= target.key.steps(state.place.after, written.place.after)
-        state = replace(
-            state,
-            rows=state.rows + written.rows,
-            batches=state.batches + 1,
-            place=written.place,
-            skipped=state.skipped + written.skipped,
-        )
+        dense = written.rows * DENSE >= target.key.steps(place.after, written.place.after)
+        place, skipped = written.place, state.skipped + written.skipped
+        state = replace(state, rows=state.rows + written.rows, batches=state.batches + 1, skipped=skipped)
         progress(state)
         if written.tried == size or took > limits.batch_seconds:
             size = next_size(written.tried, took, limits)

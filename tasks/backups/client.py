@@ -23,9 +23,8 @@ from pymysql.optionfile import Parser
 from sqlalchemy import URL, Engine, text
 
 from db.engine import CONNECT_SECONDS, READ_SECONDS, Connection, create_engine
+from db.needs import Family, family_of
 from tasks.backups.errors import BackupError
-
-Family = Literal["MariaDB", "MySQL"]
 
 DUMPERS: Mapping[Family, tuple[str, ...]] = {
     "MariaDB": ("mariadb-dump", "mysqldump"),
@@ -107,11 +106,6 @@ class Client:
     program: str
     family: Family
     version: str
-
-
-def family_of(version: str) -> Family:
-    """Return whose a server or client is, by its version text."""
-    return "MariaDB" if "MariaDB" in version else "MySQL"
 
 
 def find_client(programs: tuple[str, ...]) -> Client:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import READ_WRITE
 from db.models import CHAT_TABLES, DUMPED_TABLES
+from db.needs import family_of
 from db.rows import quoted
 from tasks.backups import folder, manifest
 from tasks.backups.client import (
@@ -27,7 +28,6 @@ from tasks.backups.client import (
     FAMILY_DUMP_FLAGS,
     Child,
     Client,
-    family_of,
     find_client,
     running,
     schema_engine,

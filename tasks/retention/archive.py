@@ -67,15 +67,15 @@ def destination(policy: Policy) -> Path:
 
 
 class Archive:
-    """Keeps the rows of one run, a file for each batch: `folder/policy/TIME-runN/000001.sql.gz`, and the same in S3."""
+    """Keeps the rows of one run, a file for each batch: `DIR/policy/TIME-runN/000001.sql.gz`, and the same in S3."""
 
-    def __init__(self, engine: Engine, policy: Policy, run: int, folder: Path, s3_uri: str | None) -> None:
+    def __init__(self, engine: Engine, policy: Policy, run: int) -> None:
         self._engine = engine
         assert isinstance(policy.target, Target)  # noqa: S101 - files are not archived
         self._target = policy.target
         self._name = f"{policy.name}/{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-run{run}"
-        self._folder = folder / self._name
-        self._s3_uri = s3_uri
+        self._folder = destination(policy) / self._name
+        self._s3_uri = get_settings().retention_archive_s3_uri
         self._batch = 0
         self._rows: dict[Value, set[bytes | None]] = {}
         with engine.connect() as connection:

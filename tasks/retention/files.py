@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Engine, text
 
 from db.batches.batch import Record
 from db.batches.count import Count
-from db.batches.place import Place
 from db.batches.walk import Limits, Progress
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
@@ -65,7 +64,7 @@ def delete(
     passed over; the OSError of the last is raised in the end.
     """
     failure: OSError | None = None
-    began, state = time.monotonic(), Progress(0, 0, Place(cutoff, None, None))
+    began, state = time.monotonic(), Progress()
 
     def write(connection: Connection, path: Path) -> None:
         if files.record:

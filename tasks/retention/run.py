@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -19,8 +18,6 @@ from tasks.retention.archive import Archive, ArchiveError, destination
 from tasks.retention.files import Files
 from tasks.retention.policies import Policy
 from tasks.retention.rules import RuleError, Rules
-
-log = structlog.get_logger(__name__)
 
 NOT_DUE = "not due: today's run was made"
 FIRST_HOUR = 1
@@ -128,14 +125,13 @@ class _Run:
         why = walked.why
         if walked.skipped:
             why += f"; locked or referred to, left for the next run: {walked.skipped:,}"
-        counted = self._close(entry, why)
         return Report(
             policy=self.policy.name,
             started=True,
             why=why,
             finished=walked.why == "finished",
             run=entry.run,
-            rows=walked.rows if counted is None else counted,
+            rows=self._close(entry, why),
             skipped=walked.skipped,
             batches=walked.batches,
             seconds=time.monotonic() - began,
@@ -152,14 +148,11 @@ class _Run:
             batch_seconds=settings.batches_seconds,
             rest=settings.batches_rest,
         )
-        keeper = None
         if isinstance(target, Files):
             return files.delete(
                 self.engine, target, entry.cutoff, limits, record=entry.record, halt=self._halt, progress=self.progress
             )
-        if self.rules.archive:
-            place = destination(self.policy)
-            keeper = Archive(self.engine, self.policy, entry.run, place, settings.retention_archive_s3_uri)
+        keeper = Archive(self.engine, self.policy, entry.run) if self.rules.archive else None
 
         def progress(now: Progress) -> None:
             self._held = now.held_seconds
@@ -190,10 +183,6 @@ class _Run:
             self._asked_at = time.monotonic()
         return self._answer
 
-    def _close(self, entry: ledger.Entry, why: str, *, failed: bool = False) -> int | None:
-        """Write the end; return the ledger's rows, or None if the database is away: then the next run buries this one."""
-        try:
-            return transact(self.engine, lambda c: entry.close(c, why, self._held, failed=failed))
-        except DBAPIError as error:
-            log.warning("end of the run not written", policy=self.policy.name, run=entry.run, error=str(error.orig))
-            return None
+    def _close(self, entry: ledger.Entry, why: str, *, failed: bool = False) -> int:
+        """Write the end; return the ledger's rows. If the database is away the next run buries this one."""
+        return transact(self.engine, lambda c: entry.close(c, why, self._held, failed=failed))

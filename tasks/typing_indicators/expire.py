@@ -9,7 +9,7 @@ from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.locks import LockedError, hold
 from settings import get_settings
-from tasks.pause import IN_FORCE, POLICY
+from tasks.pause import POLICY, paused
 
 LOCK = "typing_indicators:expire"
 # The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
@@ -19,7 +19,7 @@ EXPIRED = Target(
 )
 NOW = text("SELECT NOW()")
 # An operator's pause of the retention policy stops this job too.
-PAUSED = text(f"SELECT 1 FROM worker_pauses WHERE what = '{POLICY}typing_indicators' AND ({IN_FORCE})")  # noqa: S608 - ours
+PAUSE = f"{POLICY}typing_indicators"
 
 # A minute's worth of even a large chat is a few batches; what an outage has piled up is spread over several minutes.
 ROWS = 500_000
@@ -39,7 +39,7 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
             def halt() -> str | None:
                 if stop():
                     return "asked to stop"
-                return "paused" if lock.session.execute(PAUSED).scalar() else None
+                return "paused" if PAUSE in paused(engine) else None
 
             return walk(engine, EXPIRED, cutoff, limits, lock, throttle, halt=halt).rows
     except LockedError:

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.models import CHAT_TABLES
+from db.needs import family_of
 from db.rows import quoted
 from tasks.backups import folder, restore, verify
-from tasks.backups.client import family_of, server_family
+from tasks.backups.client import server_family
 from tasks.backups.run import Backups
 from tests.backups.conftest import PASSPHRASE, checksums, numbers, quiet
 

@@ -139,7 +139,7 @@ def test_rows_come_back_though_the_table_has_a_new_column_and_a_check(scratch: E
     with scratch.begin() as connection:
         connection.execute(text("CREATE TABLE worker_test (id INT PRIMARY KEY, what TEXT)"))
         connection.execute(text("INSERT INTO worker_test VALUES (1, 'a'), (2, 'b'), (3, 'c')"))
-    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([1, 2, 3])
+    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1).keep([1, 2, 3])
     with scratch.begin() as connection:
         connection.execute(text("DELETE FROM worker_test"))
         connection.execute(text("ALTER TABLE worker_test ADD COLUMN more INT NOT NULL, ADD CHECK (id <> 2)"))
@@ -152,7 +152,7 @@ def test_a_column_may_have_any_name(scratch: Engine, folder: Path, account: Path
     with scratch.begin() as connection:
         connection.execute(text(r"CREATE TABLE worker_test (id INT PRIMARY KEY, `100%s %(x)s \:x {0} ``% é` INT)"))
         connection.execute(text("INSERT INTO worker_test VALUES (1, 5), (2, NULL)"))
-    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None)
+    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1)
     archive.keep([1, 2])
     with scratch.begin() as connection:
         assert archive.unchanged(connection, [1, 2]) == [1, 2]
@@ -196,7 +196,7 @@ def test_every_type_of_column_comes_back_to_the_bit(scratch: Engine, folder: Pat
         before = [connection.exec_driver_sql(each).all() for each in state]
         connection.commit()
         connection.invalidate()  # with its mode
-    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None).keep([-1, 0])
+    Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1).keep([-1, 0])
     with scratch.begin() as connection:
         connection.execute(text("DELETE FROM worker_test"))
     assert load(folder, account) == []
@@ -221,7 +221,7 @@ def test_a_row_too_long_to_be_written_as_sql_stays_and_holds_no_other_up(
         connection.exec_driver_sql(f"CREATE TABLE worker_test (id INT PRIMARY KEY, what {kind})")
         connection.exec_driver_sql("INSERT INTO worker_test VALUES (1, '[1]'), (3, NULL)")
         connection.exec_driver_sql(f"INSERT INTO worker_test VALUES (2, {value})")
-    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1, folder, None)
+    archive = Archive(scratch, replace(POLICY, target=Target("worker_test", "1")), 1)
     archive.keep([1, 2, 3])
     with scratch.begin() as connection:
         assert archive.unchanged(connection, [1, 2, 3]) == [1, 3]
@@ -236,12 +236,13 @@ def test_a_file_belongs_to_its_owner_alone_and_leaves_nothing_half_written(archi
     assert not list(folder.rglob("*.partial"))
 
 
-def test_rows_of_megabytes_go_one_by_one_and_fill_no_memory(archived: Engine, folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_rows_of_megabytes_go_one_by_one_and_fill_no_memory(archived: Engine) -> None:
     with archived.begin() as connection:
         connection.execute(
             text("UPDATE chat_notifications SET body = '', device_tokens = JSON_QUOTE(REPEAT('x', 1000000)) LIMIT 30")
         )
-    archive = Archive(archived, POLICY, 1, folder, None)
+    archive = Archive(archived, POLICY, 1)
     tracemalloc.start()
     archive.keep(range(1, 31))
     with archived.begin() as connection:
@@ -251,8 +252,9 @@ def test_rows_of_megabytes_go_one_by_one_and_fill_no_memory(archived: Engine, fo
     assert most < 20_000_000  # of 30 MB, which were held four times over
 
 
-def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine, folder: Path) -> None:
-    archive = Archive(archived, POLICY, 1, folder, None)
+@pytest.mark.usefixtures("folder")
+def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine) -> None:
+    archive = Archive(archived, POLICY, 1)
     archive.keep([1, 2, 3])
     with archived.begin() as connection:
         connection.execute(text("UPDATE chat_notifications SET title = 'renamed' WHERE id = 2"))
@@ -261,7 +263,7 @@ def test_a_row_that_changes_after_it_was_archived_stays(archived: Engine, folder
 
 
 def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: Engine, folder: Path, account: Path) -> None:
-    archive = Archive(archived, POLICY, 1, folder, None)
+    archive = Archive(archived, POLICY, 1)
     archive.keep([1])
     with archived.begin() as connection:
         connection.execute(text("UPDATE chat_notifications SET title = 'renamed' WHERE id = 1"))
@@ -273,13 +275,14 @@ def test_of_a_row_that_was_archived_twice_the_later_state_comes_back(archived: E
     assert [row.title for row in rows_of(archived)] == ["renamed"]
 
 
-def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine, folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_all_rows_of_a_key_must_be_as_they_were_archived(chat: Engine) -> None:
     with chat.begin() as connection:
         for reason in ("a", "b", "c"):
             connection.execute(
                 text(f"INSERT INTO worker_delivery_counts VALUES ('2025-01-01', 'fcm', 'default', 'sent', '{reason}', 1)")
             )
-    archive = Archive(chat, POLICIES["delivery_counts"], 1, folder, None)
+    archive = Archive(chat, POLICIES["delivery_counts"], 1)
     minute = datetime.fromisoformat("2025-01-01")
     archive.keep([minute])
     with chat.begin() as connection:
@@ -351,7 +354,8 @@ def test_nothing_is_deleted_while_s3_takes_nothing(archived: Engine, monkeypatch
     assert len(ids(archived, "chat_notifications")) == 300
 
 
-def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_no_transaction_is_open_while_rows_are_stored(archived: Engine) -> None:
     """A lock held across a slow disk or S3 would hold the API's writes."""
     seen: list[int] = []
 
@@ -365,7 +369,7 @@ def test_no_transaction_is_open_while_rows_are_stored(archived: Engine, folder: 
                     ).scalar_one()
                 )
 
-    keeper = Watching(archived, POLICY, 1, folder, None)
+    keeper = Watching(archived, POLICY, 1)
     with hold(archived, "t") as lock:
         walk(archived, TARGET, "2038-01-01 00:00:00", Limits(10**6, 60, 100, 5), lock, Throttle(10**6, 9), keeper=keeper)
     assert seen == [3, 0, 0, 0]

@@ -14,11 +14,12 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import get_engine
 from db.models import CHAT_TABLES, DUMPED_TABLES
+from db.needs import family_of
 from settings import get_settings
 from tasks import pause as pausing
 from tasks.audit import who
 from tasks.backups import folder, ledger, restore, rotate, verify
-from tasks.backups.client import SHELLS, family_of, schema_engine
+from tasks.backups.client import SHELLS, schema_engine
 from tasks.backups.errors import BackupError
 from tasks.backups.folder import Tick
 from tasks.backups.ledger import Run
