@@ -45,12 +45,8 @@ WRITES = (
     Need("UPDATE", "conversations", "retention", ("is_active", "is_closed", "closed_at", "closed_reason")),
     Need("DELETE", "typing_indicators", "typing indicators"),
 )
+# Of the other tables that are read, pushes are the readers.
 READERS = {
-    "chat_notifications": "notifications",
-    "messages": "notifications",
-    "chat_participants": "notifications",
-    "conversation_settings": "notifications",
-    "message_reads": "notifications",
     "message_attachments": "attachments",
     "typing_indicators": "typing indicators",
     "conversations": "retention and notifications",
@@ -79,7 +75,7 @@ def needs(account: Account) -> list[Need]:
         return [*chat, *(Need(right, "worker_backup_runs", "backups") for right in TO_RECORD), *audit, event]
     # Archives hold whole rows of chat_notifications. What people wrote to each other the workers have no need to read.
     reads = [
-        Need("SELECT", table, READERS[table], () if table == "chat_notifications" else tuple(columns))
+        Need("SELECT", table, READERS.get(table, "notifications"), () if table == "chat_notifications" else tuple(columns))
         for table, columns in COLUMNS.items()
     ]
     written = [Need(right, table) for table in own for right in ON_OWN]
