@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -71,6 +71,7 @@ SHELL_FLAGS = (
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 # A dump is written by the block: by C's usual 4 KiB each block wakes the reader, which takes a tenth of the whole time.
 BUFFERED = ("stdbuf", "--output=64K")
+PIPE_BYTES = 1 << 20
 VERSION_SECONDS = 10
 LONGEST_COMPLAINT = 500
 TAIL_BYTES = 1 << 16
@@ -236,7 +237,7 @@ def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: boo
             stderr=complaints,
             pass_fds=[options],
             env=_environment(),
-            bufsize=0,
+            pipesize=PIPE_BYTES,
         )
         try:
             yield Child(client.program, process, complaints)
@@ -246,4 +247,5 @@ def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: boo
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with suppress(BrokenPipeError):  # what it did not read any more
+                        pipe.close()

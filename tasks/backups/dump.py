@@ -1,6 +1,5 @@
 """Dump the chat tables into one compressed file: one snapshot, streamed, counted, checked and only then committed."""
 
-import fcntl
 import hashlib
 import os
 import select
@@ -26,6 +25,7 @@ from tasks.backups.client import (
     DUMP_FLAGS,
     DUMPERS,
     FAMILY_DUMP_FLAGS,
+    PIPE_BYTES,
     Child,
     Client,
     find_client,
@@ -39,7 +39,6 @@ from tasks.backups.manifest import Binlog, Manifest, Table
 from tasks.backups.passphrases import ITERATIONS
 from tasks.backups.scan import DumpScan, TableScan
 
-PIPE_BYTES = 1 << 20
 LEVEL = 1  # of chat text the third makes hardly less, and takes twice as long
 # A dump that says nothing for so long waits for a lock or a server that will not answer.
 SILENCE_SECONDS = 600
@@ -82,12 +81,12 @@ def dump(engine: Engine, into: Path, passphrase: bytes | None, tick: Tick, itera
     started = time.monotonic()
     with engine.connect() as connection:
         server = connection.execute(SERVER).one()
+        sizes = {name: int(size) for name, size in connection.execute(SIZES, {"names": DUMPED_TABLES})}
     if server.read_only not in READ_WRITE:
         raise BackupError(
             f"{engine.url.host} is read-only, as a replica is, and records no backup: DATABASE_URL must name the primary"
         )
     name = folder.fresh_name(into, "daily", server.now.date(), server.now)
-    sizes = _sizes(engine)
     if missing := [table for table in DUMPED_TABLES if table not in sizes]:
         raise BackupError(f"the database {engine.url.database} has no table {', '.join(missing)}; nothing was dumped")
     last = folder.newest(into, "daily")
@@ -214,7 +213,6 @@ def dump_text(
 def _output(child: Child, tick: Tick) -> Iterator[bytes]:
     assert child.process.stdout is not None  # noqa: S101 - it was started with a pipe
     pipe = child.process.stdout.fileno()
-    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
     heard = time.monotonic()
@@ -230,11 +228,6 @@ def _output(child: Child, tick: Tick) -> Iterator[bytes]:
         heard = time.monotonic()
         tick(len(chunk))
         yield chunk
-
-
-def _sizes(engine: Engine) -> dict[str, int]:
-    with engine.connect() as connection:
-        return {name: int(size) for name, size in connection.execute(SIZES, {"names": DUMPED_TABLES})}
 
 
 def _lowest_ids(engine: Engine) -> Mapping[str, int | None]:

@@ -193,17 +193,12 @@ def _check_loadable(target: Engine, statements: Iterable[bytes], name: str) -> N
 
 def load_text(target: Engine, client: Client, chunks: Iterable[bytes], name: str) -> None:
     """Pipe SQL, whole statements, into the target's schema. Raise BackupError if it does not take all of it."""
-    arguments = (*SHELL_FLAGS, target.url.database or "")
+    arguments, rest = (*SHELL_FLAGS, target.url.database or ""), iter(chunks)
     with running(client, arguments, target.url, writes=False) as child:
         assert child.process.stdin is not None  # noqa: S101 - it was started with a pipe
-        first = True
         try:
-            for chunk in chunks:
-                data = _readable(chunk, client) if first and chunk else chunk
-                first = first and not chunk
-                view = memoryview(data)
-                while view:
-                    view = view[child.process.stdin.write(view) :]
+            child.process.stdin.write(_readable(next(rest, b""), client))
+            child.process.stdin.writelines(rest)
             child.process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended early; its status and words say why

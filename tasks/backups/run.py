@@ -50,8 +50,10 @@ class Backups:
         return self.passphrases if self.settings.backup_passphrase_file else []
 
     @property
-    def bucket(self) -> Bucket | None:
-        return Bucket(self.settings) if self.settings.backup_s3_uri else None
+    def bucket(self) -> Bucket:
+        if self.settings.backup_s3_uri is None:
+            raise ConfigurationError("BACKUP_S3_URI is not set; it is where archives are shipped to, s3://bucket/prefix")
+        return Bucket(self.settings)
 
     @property
     def scratch(self) -> URL:
@@ -97,7 +99,7 @@ class Backups:
 
     def monthly(self, tick: Tick, *, force: bool = False) -> Run:
         """Ship the newest archive unless this month, by the database's clock, has a genuine one in the bucket."""
-        known, bucket = self.passphrases, self._needed_bucket()
+        known, bucket = self.passphrases, self.bucket
         with self._working(Run("monthly")) as (run, into):
             today = dump.today(self.engine)
             archive = folder.newest(into, "weekly", today)
@@ -138,7 +140,7 @@ class Backups:
         Of its day those that are not there are shipped, too, for the clock may have been ahead. The first time it is the newest
         alone. One whose name is taken keeps no other from being shipped.
         """
-        known, bucket, names = self.passphrases, self._needed_bucket(), dict[str, Backup]()
+        known, bucket, names = self.passphrases, self.bucket, dict[str, Backup]()
         with self._working(Run("ship", tier)) as (run, into):
             today = dump.today(self.engine)
             there = [archive for archive in bucket.shipped() if archive.tier == tier]
@@ -212,7 +214,7 @@ class Backups:
             _enter(run, backup)
             run.restore_milliseconds = round((loaded - began) * 1000)
             for archive in random.sample(older, k=min(1, len(older))):
-                self._needed_bucket().read(archive, known, tick)
+                self.bucket.read(archive, known, tick)
             if tier == "monthly" and (gone := self.missing(there)):
                 raise BackupError(gone)
         return run
@@ -232,7 +234,7 @@ class Backups:
         """
         if name in folder.names(self.folder, "daily") + folder.names(self.folder, "weekly") or not self.settings.backup_s3_uri:
             return folder.load(self.folder, name)
-        bucket = self._needed_bucket()
+        bucket = self.bucket
         for archive in reversed(bucket.shipped(name if "/" in name else "")):
             if archive.committed and name in {archive.name, str(archive)}:
                 return bucket, archive
@@ -302,7 +304,7 @@ class Backups:
         most = self._keep[name]
         with self._working(Run("prune", tier)) if delete else nullcontext((None, self.folder)) as (_run, into):
             if place or name == "monthly":
-                return rotate.rotate_shipped(self._needed_bucket(), name, most, today, known, tick, delete=delete)
+                return rotate.rotate_shipped(self.bucket, name, most, today, known, tick, delete=delete)
             kind: Kind = "weekly" if name == "weekly" else "daily"
             thin = kind == "daily" and parse_age(self.settings.backup_every) < DAY
             return rotate.rotate_local(into, kind, most, today, known, tick, delete=delete, thin=thin)
@@ -311,7 +313,7 @@ class Backups:
         """Return a tier's newest backup; of the bucket the newest genuine one, the older ones, and all but what is false."""
         today = dump.today(self.engine)
         if tier == "monthly":
-            bucket = self._needed_bucket()
+            bucket = self.bucket
             counted = sorted(rotate.fitting(bucket.shipped(), today).backups, key=lambda each: folder.day_of(each.name))
             kept, false = rotate.genuine(bucket, counted, 1, known)
             run.ignored += false
@@ -323,11 +325,6 @@ class Backups:
             return backup, [], []
         place = self.settings.backup_s3_uri if tier == "monthly" else into
         raise BackupError("; ".join([f"there is no {tier} backup in {place} to drill", *run.ignored[:3]]))
-
-    def _needed_bucket(self) -> Bucket:
-        if (bucket := self.bucket) is None:
-            raise ConfigurationError("BACKUP_S3_URI is not set; it is where archives are shipped to, s3://bucket/prefix")
-        return bucket
 
     @contextmanager
     def _working(self, run: Run) -> Iterator[tuple[Run, Path]]:

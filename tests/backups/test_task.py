@@ -43,7 +43,7 @@ def test_each_task_makes_what_is_due_and_then_nothing(configured: Backups) -> No
         task.weekly()
         task.monthly()
     assert len(artefacts(configured)) == 2
-    assert len(configured.bucket.shipped() if configured.bucket else []) == 1
+    assert len(configured.bucket.shipped()) == 1
     task.drill()
 
 

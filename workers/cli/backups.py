@@ -68,8 +68,8 @@ def list_command() -> None:
             except BackupError as error:
                 complaints.append(str(error))
     try:
-        if bucket := backups.bucket:
-            there = bucket.shipped()
+        if backups.settings.backup_s3_uri:
+            there = backups.bucket.shipped()
             counted, ignored = rotate.fitting(there, today)
             rows += [{"tier": f"S3 {each.tier}", "name": str(each), "bytes": each.bytes, "signed": True} for each in counted]
             complaints += ignored
@@ -84,7 +84,7 @@ def list_command() -> None:
     except DBAPIError as error:  # the day that backups are needed
         complaints.append(f"the database cannot tell when each job was last done: {error.orig}")
     empty = "" if complaints else "there are no backups yet; make one with: chat-workers backups create daily"
-    if empty and backups.bucket and not backups.settings.backup_s3_lock_days:
+    if empty and backups.settings.backup_s3_uri and not backups.settings.backup_s3_lock_days:
         empty += ". What someone deleted from a bucket with object lock is seen only with BACKUP_S3_LOCK_DAYS"
     found = {"backups": rows, "last_done": last, "proved": proved and asdict(proved), "complaints": complaints}
     emit(found, _list(rows, last, proved, empty))
