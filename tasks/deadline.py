@@ -141,3 +141,8 @@ class Watched:
         self._deadline = innermost.get()
         if self._deadline:
             self._deadline.hold(self, used)
+
+
+def watched(pool: type, connection: type, watch: type = Watched) -> type:
+    """Return a pool of urllib3's whose connections are watched."""
+    return type("Pool", (pool,), {"ConnectionCls": type("Connection", (watch, connection), {})})

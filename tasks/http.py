@@ -12,7 +12,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, NewConnectionError
 
-from tasks.deadline import Deadline, OverdueError, Watched
+from tasks.deadline import Deadline, OverdueError, watched
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 30.0
@@ -40,19 +40,8 @@ ENDS_IN_IPV4 = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96")))
 """NAT64 (RFC 6052) and IPv4-compatible addresses."""
 
 
-class _Connection(Watched, HTTPConnection):
-    pass
-
-
-class _TlsConnection(Watched, HTTPSConnection):
-    pass
-
-
-POOLS: dict[str, type[HTTPConnectionPool]] = {
-    "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": _Connection}),
-    "https": type("Pool", (HTTPSConnectionPool,), {"ConnectionCls": _TlsConnection}),
-}
-"""For libraries' own managers of pools."""
+POOLS = {"http": watched(HTTPConnectionPool, HTTPConnection), "https": watched(HTTPSConnectionPool, HTTPSConnection)}
+"""For managers of pools, ours and libraries'."""
 
 
 class NoAnswerError(Exception):
@@ -72,13 +61,15 @@ class Server:
             tls = {"ssl_context": ssl.create_default_context(), "server_hostname": name, "assert_hostname": name}
         timeout = Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS)
         self._pools = PoolManager(maxsize=connections, timeout=timeout, **tls)
+        self._pools.pool_classes_by_scheme = POOLS
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> BaseHTTPResponse:
         """Return the answer, its body unread. The caller has a Deadline around this, and closes it. Raise NoAnswerError."""
         problem: Exception | None = None
         for address in self._addresses():
             try:
-                return self._pool(address).urlopen(
+                pool = self._pools.connection_from_host(str(address), self._url.port, self._url.scheme)
+                return pool.urlopen(
                     method,
                     path,
                     body=body,
@@ -121,13 +112,6 @@ class Server:
         for address in addresses:
             check_address(address, self._variable, private_network=meant)
         return addresses
-
-    def _pool(self, address: Address) -> HTTPConnectionPool:
-        # The port is always named: without one, http.client takes the end of an IPv6 address for it.
-        tls = self._url.scheme == "https"
-        pool = self._pools.connection_from_host(str(address), self._url.port or (443 if tls else 80), self._url.scheme)
-        pool.ConnectionCls = _TlsConnection if tls else _Connection
-        return pool
 
 
 def check_address(address: Address, variable: str, *, private_network: bool) -> None:

@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from settings import ConfigurationError
 from tasks import deadline
-from tasks.deadline import Deadline, OverdueError, Watched
+from tasks.deadline import Deadline, OverdueError, Watched, watched
 
 REQUEST_SECONDS = 60.0
 """For one answer without its body, second tries included."""
@@ -74,10 +74,6 @@ def _pieces(answer: Any) -> Iterator[bytes]:
         yield piece
 
 
-def _bounded(pool: Any, connection: Any) -> type:
-    return type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Bounded, connection), {})})
-
-
 @cache
 def _bound_sessions() -> None:
     """Bound all that botocore asks: S3, and whoever hands out credentials, at the client's making and each hour.
@@ -88,8 +84,8 @@ def _bound_sessions() -> None:
     from botocore.httpsession import URLLib3Session
 
     pools = {
-        "http": _bounded(aws.AWSHTTPConnectionPool, aws.AWSHTTPConnection),
-        "https": _bounded(aws.AWSHTTPSConnectionPool, aws.AWSHTTPSConnection),
+        "http": watched(aws.AWSHTTPConnectionPool, aws.AWSHTTPConnection, _Bounded),
+        "https": watched(aws.AWSHTTPSConnectionPool, aws.AWSHTTPSConnection, _Bounded),
     }
     begin = URLLib3Session.__init__
 
