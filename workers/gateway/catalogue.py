@@ -42,10 +42,6 @@ class Job:
         return TASKS[self.task].queue
 
 
-def _nothing(_body: Mapping[str, Any]) -> Arguments:
-    return [()]
-
-
 def _attachments(body: Mapping[str, Any]) -> Arguments:
     """Return an id a message, from {"attachment_id": 12}, {"attachment_ids": [12, 13]}, or a Directus trigger's key or keys."""
     ids = [_id(name, body[name]) for name in ONE if name in body]
@@ -94,7 +90,7 @@ EVENTS = "events"
 CATALOGUE: dict[str, Job] = {
     "notifications": Job(
         task="tasks.notifications.drain",
-        arguments=_nothing,
+        arguments=lambda _body: [()],
         expires=60,
         sweep_seconds=5,
         coalesces=True,

@@ -47,9 +47,8 @@ def _render(status: HTTPStatus, detail: str, headers: Mapping[str, str]) -> Resp
     return Response(problem.model_dump_json(), status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: HTTPException) -> Response:
     """Answer what is refused, be it by a route, in a sentence, or by the router: a path or a method that is not there."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - the handler's signature is Starlette's
     status = HTTPStatus(error.status_code)
     sentences = {
         "Not Found": "There is nothing at this path; /openapi.json lists what there is.",
@@ -64,15 +63,13 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return _render(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway has a fault; its log has the details.", {})
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(_request: Request, error: RequestValidationError) -> Response:
     """Answer what a route's parameters do not allow."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's signature is Starlette's
     first = error.errors()[0]
     return _render(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first['loc'][-1]}: {first['msg']}.", {})
 
 
-Handler = Callable[[Request, Exception], Any]
-HANDLERS: dict[int | type[Exception], Handler] = {
+HANDLERS: dict[int | type[Exception], Callable[..., Any]] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     Exception: _unforeseen,

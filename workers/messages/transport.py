@@ -24,18 +24,12 @@ from workers.messages.read import RESTORED, RefusedError, count, load, part, rea
 
 log = structlog.get_logger(__name__)
 
+# Of the log; the counts have all that is refused.
 LINES_A_MINUTE = 20
 # In place of a queue, where a fault is of none.
 BROKER = "broker"
 
-
 _lines = Buckets(LINES_A_MINUTE)
-
-
-def log_refusal(queue: str, refused: RefusedError, size: int, event: str) -> None:
-    """Write a line for a refused message, but LINES_A_MINUTE: the counts have them all."""
-    if not _lines.take(""):
-        log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=size)
 
 
 class QoS(kombu_redis.QoS):
@@ -137,7 +131,8 @@ class _Reading:
         except RedisError as error:
             # Out of memory, or gone. What is lost is a message that could not run; its row waits in MySQL.
             event = f"a message was refused and could not be kept ({type(error).__name__})"
-        log_refusal(queue, refused, len(raw), event)
+        if not _lines.take(""):
+            log.warning(event, queue=queue, defect=refused.defect, detail=refused.detail, bytes=len(raw))
 
 
 class _Checking:
