@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from workers.gateway.broker import LONGEST_QUEUE, NotPublishedError, Published
+from workers.gateway.broker import LONGEST_QUEUE, NotPublishedError
 from workers.gateway.nudges import WINDOW_SECONDS, Nudges
 
 from .conftest import Gateway, Queue
@@ -49,16 +49,16 @@ def test_a_queue_that_nobody_reads_does_not_grow_without_end(gateway: Gateway, t
 def test_one_that_comes_while_a_message_is_on_its_way_is_in_the_next() -> None:
     """The worker may have taken the first and looked before the second one's row was there."""
 
-    async def scene() -> tuple[list[Published], int]:
+    async def scene() -> tuple[list[tuple[list[str], bool]], int]:
         on_its_way, answered = asyncio.Event(), asyncio.Event()
         sent = 0
 
-        async def publish() -> Published:
+        async def publish() -> list[str]:
             nonlocal sent
             sent += 1
             on_its_way.set()
             await answered.wait()
-            return Published((str(sent),))
+            return [str(sent)]
 
         nudges = Nudges(publish)
         first = asyncio.create_task(nudges.nudge())
@@ -69,13 +69,12 @@ def test_one_that_comes_while_a_message_is_on_its_way_is_in_the_next() -> None:
 
     published, sent = asyncio.run(scene())
     assert sent == 2
-    assert [each.task_ids[0] for each in published] == ["1"] + ["2"] * 10
-    assert [each.coalesced for each in published] == [False, False] + [True] * 9
+    assert published == [(["1"], False), (["2"], False)] + [(["2"], True)] * 9
 
 
 def test_all_who_share_a_message_learn_that_it_was_not_sent() -> None:
     async def scene() -> list[object]:
-        async def publish() -> Published:
+        async def publish() -> list[str]:
             raise NotPublishedError("down")
 
         nudges = Nudges(publish)
@@ -86,10 +85,10 @@ def test_all_who_share_a_message_learn_that_it_was_not_sent() -> None:
 
 
 def test_a_client_that_goes_away_takes_nobody_else_with_it() -> None:
-    async def scene() -> Published:
-        async def publish() -> Published:
+    async def scene() -> tuple[list[str], bool]:
+        async def publish() -> list[str]:
             await asyncio.sleep(0)
-            return Published(("1",))
+            return ["1"]
 
         nudges = Nudges(publish)
         first, second = asyncio.create_task(nudges.nudge()), asyncio.create_task(nudges.nudge())
@@ -99,4 +98,4 @@ def test_a_client_that_goes_away_takes_nobody_else_with_it() -> None:
             await first
         return await second
 
-    assert asyncio.run(scene()).task_ids == ("1",)
+    assert asyncio.run(scene()) == (["1"], True)

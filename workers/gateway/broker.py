@@ -3,7 +3,6 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -24,6 +23,7 @@ DEADLINE_SECONDS = 1.0
 SOCKET_SECONDS = 0.4
 # A queue this long is not made longer: sweeps wait behind the nudges, and find the rows of what is not there.
 LONGEST_QUEUE = 500
+DOWN = "Redis does not take the message"
 
 
 class NotPublishedError(Exception):
@@ -32,14 +32,6 @@ class NotPublishedError(Exception):
     def __init__(self, text: str, why: str = "") -> None:
         super().__init__(text)
         self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The tasks whose messages are in the queue; `coalesced` if another request has brought them there."""
-
-    task_ids: tuple[str, ...]
-    coalesced: bool = False
 
 
 class Broker:
@@ -53,8 +45,8 @@ class Broker:
         self._redis.set_retry(Retry(NoBackoff(), 1, (NotConnectedError,)))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="broker")
 
-    async def publish(self, job: Job, arguments: Arguments) -> Published:
-        """Put a message into the job's queue for each of `arguments`.
+    async def publish(self, job: Job, arguments: Arguments) -> list[str]:
+        """Put a message into the job's queue for each of `arguments`; return their tasks' ids.
 
         Raise NotPublishedError within DEADLINE_SECONDS. The messages may be there all the same, if only the answer was lost.
         """
@@ -63,8 +55,8 @@ class Broker:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.get_running_loop().run_in_executor(self._threads, self._push, job.queue, calls)
         except TimeoutError:
-            raise _down(f"no answer within {DEADLINE_SECONDS:g} s") from None
-        return Published(tuple(call.id for call in calls))
+            raise NotPublishedError(DOWN, f"no answer within {DEADLINE_SECONDS:g} s") from None
+        return [call.id for call in calls]
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -76,8 +68,4 @@ class Broker:
                 raise NotPublishedError("The queue is full: the workers have not kept up")
             self._redis.lpush(queue, *(write(call, queue, self._celery) for call in calls))
         except (RedisError, OSError) as error:
-            raise _down(str(error)) from error
-
-
-def _down(why: str) -> NotPublishedError:
-    return NotPublishedError("Redis does not take the message", why)
+            raise NotPublishedError(DOWN, str(error)) from error

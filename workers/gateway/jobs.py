@@ -53,7 +53,10 @@ async def start(name: str, request: Request) -> Response:
         arguments = job.arguments(await body.read(request))
         charge(token, len(arguments) - 1)
         nudges = request.state.nudges.get(name)
-        published = await (nudges.nudge() if nudges else request.state.broker.publish(job, arguments))
+        if nudges:
+            task_ids, coalesced = await nudges.nudge()
+        else:
+            task_ids, coalesced = await request.state.broker.publish(job, arguments), False
     except BodyError as error:
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     except NotPublishedError as error:
@@ -67,8 +70,8 @@ async def start(name: str, request: Request) -> Response:
             f"{error}. {sweep if job.sweep_seconds else 'No sweep does it: try again, or phones show what they show.'}",
             {"Retry-After": "5"},
         ) from None
-    log.info("nudged", job=name, token=token.name, task_ids=published.task_ids, coalesced=published.coalesced)
-    answer = {"task_id": published.task_ids[0], "task_ids": published.task_ids, "job": name, "coalesced": published.coalesced}
+    log.info("nudged", job=name, token=token.name, task_ids=task_ids, coalesced=coalesced)
+    answer = {"task_id": task_ids[0], "task_ids": task_ids, "job": name, "coalesced": coalesced}
     return JSONResponse(answer, HTTPStatus.ACCEPTED, {"Cache-Control": "no-store"})
 
 

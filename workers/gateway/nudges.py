@@ -2,9 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-
-from workers.gateway.broker import Published
 
 WINDOW_SECONDS = 0.05
 
@@ -15,20 +12,19 @@ class Nudges:
     A request is answered after its message was sent: if this process dies, its clients see that, and no answer was untrue.
     """
 
-    def __init__(self, publish: Callable[[], Awaitable[Published]]) -> None:
+    def __init__(self, publish: Callable[[], Awaitable[list[str]]]) -> None:
         self._publish = publish
-        self._next: asyncio.Task[Published] | None = None
+        self._next: asyncio.Task[list[str]] | None = None
         self._quiet_from = 0.0
 
-    async def nudge(self) -> Published:
-        """Return the task of the message that this nudge is in. Raise what publishing raises."""
+    async def nudge(self) -> tuple[list[str], bool]:
+        """Return the task of the message that this nudge is in, and whether another made it. Raise what publishing raises."""
         joined = self._next is not None
         if self._next is None:
             self._next = asyncio.create_task(self._send())
-        published = await asyncio.shield(self._next)
-        return replace(published, coalesced=True) if joined else published
+        return await asyncio.shield(self._next), joined
 
-    async def _send(self) -> Published:
+    async def _send(self) -> list[str]:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0, self._quiet_from - loop.time()))
         self._quiet_from = loop.time() + WINDOW_SECONDS
