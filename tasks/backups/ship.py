@@ -96,19 +96,15 @@ class Bucket:
     def try_upload(self) -> None:
         """Begin an upload, send and list a part, and abort it: nothing stays. Raise BackupError with what the server lacks."""
         self._check_lock()
-        key, part = self._key("doctor", "upload"), b"part"
-        with self._asking("beginning an upload"):
-            known = self._known(ChecksumAlgorithm="SHA256")
-            begun = self._s3.create_multipart_upload(Bucket=self.bucket, Key=key, **self._extra, **known)
-        where = {"Bucket": self.bucket, "Key": key, "UploadId": begun["UploadId"]}
+        key = self._key("doctor", "upload")
+        upload = self._begin(key)
         try:
-            with self._asking("uploading a part"):
-                self._s3.upload_part(**where, PartNumber=1, Body=part, **self._sum(part))
-            if not self._arrived(key, begun["UploadId"]):
+            self._send(key, upload, 1, b"part", "uploading a part")
+            if not self._arrived(key, upload):
                 raise BackupError(f"S3 ({self.uri}) lists no parts: an upload that is cut off begins anew")
         finally:
             with self._asking("aborting an upload (s3:AbortMultipartUpload)"):
-                self._s3.abort_multipart_upload(**where)
+                self._s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
 
     def _check_lock(self) -> None:
         """Raise BackupError if what is to be locked cannot be, as far as this server and account can tell."""
@@ -270,27 +266,20 @@ class Bucket:
         return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if self._lock_days else {}
 
     def _upload(self, key: str, backup: Backup, tick: Tick) -> None:
-        state = backup.path.with_name(backup.name + folder.UPLOAD)
+        state, sha256 = backup.path.with_name(backup.name + folder.UPLOAD), backup.signed.manifest.sha256
         begun, _, upload = (state.read_text() if state.exists() else "").partition("\n")
         # By an earlier run, and for these same bytes.
-        arrived = self._arrived(key, upload) if begun == f"{backup.signed.manifest.sha256} {self._uri(key)}" else None
+        arrived = self._arrived(key, upload) if begun == f"{sha256} {self._uri(key)}" else None
         if arrived is None:
-            upload, arrived = self._begin(state, key, backup), {}
+            upload, arrived = self._begin(key, Metadata={"sha256": sha256}, **self._storage, **self._locked), {}
+            with files.replacing(state) as file:
+                file.write(f"{sha256} {self._uri(key)}\n{upload}".encode())
         size, sent = seal.part_bytes(backup.signed.manifest.bytes), []
         with backup.path.open("rb") as file:
             for number, data in enumerate(iter(lambda: file.read(size), b""), 1):
                 checksum = seal.encoded(hashlib.sha256(data).digest())
-                etag = _same(arrived.get(number), data, checksum)
-                if etag is None:
-                    with self._asking(f"uploading part {number} of {backup.name}; the next run goes on from there", len(data)):
-                        etag = self._s3.upload_part(
-                            Bucket=self.bucket,
-                            Key=key,
-                            UploadId=upload,
-                            PartNumber=number,
-                            Body=data,
-                            **self._sum(data),
-                        )["ETag"]
+                doing = f"uploading part {number} of {backup.name}; the next run goes on from there"
+                etag = _same(arrived.get(number), data, checksum) or self._send(key, upload, number, data, doing)
                 tick(len(data))
                 sent.append({"PartNumber": number, "ETag": etag, **self._known(ChecksumSHA256=checksum)})
         # S3 puts the parts together first, which takes minutes. If someone was faster, the caller looks with which object.
@@ -301,15 +290,15 @@ class Bucket:
             self._versions[key] = [(made.get("VersionId", ""), backup.signed.manifest.bytes)]
         state.unlink(missing_ok=True)
 
-    def _begin(self, state: Path, key: str, backup: Backup) -> str:
-        sha256, options = backup.signed.manifest.sha256, {**self._extra, **self._storage, **self._locked}
-        with self._asking(f"beginning the upload of {backup.name}"):
-            upload = self._s3.create_multipart_upload(
-                Bucket=self.bucket, Key=key, Metadata={"sha256": sha256}, **options, **self._known(ChecksumAlgorithm="SHA256")
-            )["UploadId"]
-        with files.replacing(state) as file:
-            file.write(f"{sha256} {self._uri(key)}\n{upload}".encode())
-        return str(upload)
+    def _begin(self, key: str, **options: Any) -> str:
+        options |= {**self._extra, **self._known(ChecksumAlgorithm="SHA256")}
+        with self._asking(f"beginning the upload of {key}"):
+            return str(self._s3.create_multipart_upload(Bucket=self.bucket, Key=key, **options)["UploadId"])
+
+    def _send(self, key: str, upload: str, number: int, data: bytes, doing: str) -> str:
+        part = {"UploadId": upload, "PartNumber": number, "Body": data, **self._sum(data)}
+        with self._asking(doing, len(data)):
+            return str(self._s3.upload_part(Bucket=self.bucket, Key=key, **part)["ETag"])
 
     def _arrived(self, key: str, upload: str) -> dict[int, dict[str, Any]] | None:
         """Return the parts of an upload that S3 has, None if it does not know the upload any more or lists no parts at all."""

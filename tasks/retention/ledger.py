@@ -1,11 +1,12 @@
 """The ledger of runs: who ran what, when, how many rows, why it ended."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, text
 
 from db.locks import is_held
+from db.rows import dicts
 from tasks import outbox
 from tasks.retention.policies import Policy
 
@@ -80,9 +81,9 @@ def is_due(connection: Connection, policy: Policy, hour: int) -> bool:
     return connection.execute(DONE_SINCE, {"policy": policy.name, "hour": hour}).scalar() == 0
 
 
-def history(connection: Connection, policy: str | None, rows: int) -> Sequence[RowMapping]:
+def history(connection: Connection, policy: str | None, rows: int) -> list[dict[str, Any]]:
     """Return the latest runs, newest first."""
-    return connection.execute(HISTORY, {"policy": policy, "rows": rows}).mappings().all()
+    return dicts(connection, HISTORY, policy=policy, rows=rows)
 
 
 def is_running(engine: Engine, policy: str) -> bool:

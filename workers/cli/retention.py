@@ -165,7 +165,7 @@ def _chosen(names: Sequence[str]) -> list[Policy]:
 def history_command(policy: str | None, limit: int) -> None:
     """List the latest runs: who, when, rows, seconds, why they ended."""
     with get_engine().connect() as connection:
-        runs = [dict(row) for row in ledger.history(connection, policy, limit)]
+        runs = ledger.history(connection, policy, limit)
     for run in runs:
         run["seconds"] = float(run["seconds"])
         if run["ended_at"] is None:
