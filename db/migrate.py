@@ -74,7 +74,7 @@ def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
                 raise MigrationError(revision_fault(connection))
             config = _config()
             config.attributes["connection"] = connection
-            if anew or (before and before < "0005"):  # which makes all that those before it did, where it is missing
+            if anew:
                 command.stamp(config, "base", purge=True)
             command.upgrade(config, "head")
             after = current_revision(connection)

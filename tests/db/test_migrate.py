@@ -115,17 +115,6 @@ def test_it_can_go_on_wherever_it_was_cut(engine: Engine) -> None:
         assert tables(engine) == whole
 
 
-def test_tables_from_before_the_first_release_are_completed(engine: Engine) -> None:
-    """Five migrations were made one, which has the revision of the fifth."""
-    migrate(engine)
-    whole = tables(engine)
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE worker_backup_runs"))
-        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0003'"))
-    assert migrate(engine) == ("0003", HEAD)
-    assert tables(engine) == whole
-
-
 def test_tables_of_the_first_release_get_what_came_later(engine: Engine) -> None:
     migrate(engine)
     whole = tables(engine)
