@@ -27,8 +27,9 @@ SETTLE_PATIENCE_SECONDS = 25
 # Uploads and retries; old rows and re-scans, which are claimed when the first lane is empty.
 UPLOADS, RESCANS = 0, 1
 
-# The file that a row `a` names: of an address that a record has no room for no file, for its beginning may name another.
-FILE_URL = "IF(CHAR_LENGTH(a.file_url) > 500, '//', a.file_url)"
+# The file that a row `a` names: of an address that a record has no room for no file, for its beginning may name another; nor of
+# none.
+FILE_URL = "IF(CHAR_LENGTH(a.file_url) <= 500, a.file_url, '//')"
 # Whether it is another than the record `s` is about; names may differ by a letter's case alone.
 IS_ANOTHER_FILE = f"CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT({FILE_URL} USING utf8mb4) AS BINARY))"
 

@@ -1,4 +1,4 @@
-"""Rows that someone holds locked, or the schema refuses, hold no other up: they are blocked and settled when they can be."""
+"""What becomes of the record of a row that someone holds locked; that it holds no other up: tests/one_row."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,23 +7,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tasks.attachments import operations
-from tasks.attachments.scannable import EICAR
 
 from .conftest import Uploads
 from .samples import PNG
 
 Hold = Callable[[int], Callable[[], None]]
-
-SERVED = "scanned_for_virus = 1, is_safe = 1"
-# What someone has written into the row before it is locked; the last three after its scan.
-LOCKED = {
-    "new": "",
-    "forged": SERVED,
-    "served though infected": SERVED,
-    "of another file": "file_url = '/files/1'",
-    "under another row's id": "scanned_for_virus = 0, created_at = created_at - INTERVAL 1 MINUTE",
-}
-SCANNED = [*LOCKED][2:]
 
 
 @pytest.fixture
@@ -36,33 +24,6 @@ def hold(uploads: Uploads) -> Iterator[Hold]:
             return api.rollback
 
         yield hold
-
-
-@pytest.mark.parametrize("kind", LOCKED)
-def test_a_locked_row_holds_no_other_up_and_is_scanned_when_it_is_free(uploads: Uploads, hold: Hold, kind: str) -> None:
-    for content in (PNG, EICAR):
-        uploads.add(content)
-    uploads.sweep()  # all that comes now is from after the workers
-    locked, other = (uploads.add(EICAR, file_url=f"/files/{name}") for name in ("virus", "other virus"))
-    if kind in SCANNED:
-        uploads.sweep()
-    if LOCKED[kind]:
-        uploads.execute(f"UPDATE message_attachments SET {LOCKED[kind]} WHERE id IN ({locked}, {other})")
-    before = uploads.flags(locked)
-    let_go = hold(locked)
-    new, forged = uploads.add(PNG), uploads.add(EICAR, scanned_for_virus=1, is_safe=1)
-
-    for _ in range(3):
-        uploads.sweep()
-        assert (uploads.flags(new), uploads.flags(forged), uploads.flags(other)) == ((1, 1), (1, 0), (1, 0))
-        assert (uploads.flags(locked), uploads.record(locked).claims) == (before, 0)
-        assert uploads.record(locked).verdict in {"unverified", "infected"}  # a gate by the record lets nobody have it
-        uploads.make_due()
-
-    let_go()
-    uploads.sweep()
-    assert (uploads.flags(locked), uploads.record(locked).verdict) == ((1, 0), "infected")
-    assert uploads.events(locked)[-1] == "infected"
 
 
 def test_a_clean_row_that_is_locked_is_no_suspect_and_served_when_it_is_free(uploads: Uploads, hold: Hold) -> None:
@@ -114,26 +75,6 @@ def test_calls_and_orders_wait_for_no_locked_row(uploads: Uploads, hold: Hold) -
     assert uploads.scan(locked).verdicts == {"left to the sweep": 1}
     assert operations.rescan(uploads.engine, [locked]) == 1
     assert uploads.record(locked).forced
-
-
-def test_rows_whose_flags_a_trigger_refuses_hold_no_other_up(uploads: Uploads) -> None:
-    uploads.add(PNG)
-    uploads.sweep()
-    waiting, forged = uploads.add(PNG), uploads.add(EICAR, scanned_for_virus=1, is_safe=1)
-    uploads.execute(f"""
-        CREATE TRIGGER refuse BEFORE UPDATE ON message_attachments FOR EACH ROW
-        IF NEW.id IN ({waiting}, {forged}) THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'on hold'; END IF
-    """)
-    try:
-        others = [uploads.add(content) for content in (PNG, EICAR, b"text")]
-        uploads.sweep()
-        assert [uploads.flags(attachment) for attachment in others] == [(1, 1), (1, 0), (1, 1)]
-        assert uploads.record(forged).verdict == "unverified"
-    finally:
-        uploads.execute("DROP TRIGGER refuse")
-    uploads.make_due()
-    uploads.sweep()
-    assert (uploads.flags(waiting), uploads.flags(forged)) == ((1, 1), (1, 0))
 
 
 def test_what_keeps_a_look_for_rows_from_its_work_keeps_no_other_from_it(uploads: Uploads) -> None:

@@ -93,22 +93,6 @@ def test_everything_holds_rows_that_no_worker_has_entered_yet(api: Chat, accepte
     assert accepted() == []
 
 
-def test_a_row_that_the_schema_refuses_keeps_no_other_from_being_entered_or_cancelled(api: Chat) -> None:
-    rows = [api.notify(f"phone-{number}", delivery_status=None) for number in range(5)]
-    api.execute(f"""
-        CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW
-        IF NEW.id = {rows[2]} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF
-    """)
-    waiting = api.notify("phone")
-    try:
-        assert run.adopt() == 4
-        assert [api.status(row)[0] for row in rows] == ["PENDING", "PENDING", None, "PENDING", "PENDING"]
-        done = cancelled("--everything", "--yes", *WHY)
-        assert (done["cancelled"], api.status(rows[4])[0], api.status(waiting)[0]) == (5, "BOUNCED", "BOUNCED")
-    finally:
-        api.execute("DROP TRIGGER refuse")
-
-
 def test_it_asks_which_rows(api: Chat) -> None:
     done = CliRunner().invoke(cli, ["notifications", "cancel", *WHY, "--yes"])
     assert (done.exit_code, "--everything" in done.output) == (2, True)

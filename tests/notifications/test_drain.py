@@ -1,7 +1,6 @@
 """What becomes of a row: drained against a real MariaDB and an honest FCM."""
 
 import json
-import os
 import threading
 import time
 
@@ -289,16 +288,6 @@ def test_a_row_is_loaded_as_it_was_written(api: Chat) -> None:
     assert queue.claim_fresh(2) == []
 
 
-@pytest.mark.skipif(os.environ.get("DEVSTACK_DATABASE") == "mysql", reason="MariaDB's alone: MySQL refuses such bytes")
-@pytest.mark.parametrize(("column", "status"), [("title", "SENT"), ("body", "SENT"), ("device_tokens", "BOUNCED")])
-def test_half_a_pair_of_surrogates_in_a_row_holds_no_other_up(api: Chat, column: str, status: str) -> None:
-    rows = [api.notify(f"phone-{number}") for number in range(3)]
-    half = "CONVERT(X'5B2261EDA080225D' USING utf8mb4)"
-    api.execute(f"UPDATE chat_notifications SET {column} = {half} WHERE id = :id", id=rows[1])
-    run.drain()
-    assert [api.status(row)[0] for row in rows] == ["SENT", status, "SENT"]
-
-
 def test_bad_entries_do_not_hide_good_ones_and_a_repeated_token_is_sent_once(api: Chat, accepted: Accepted) -> None:
     row = api.notify(device_tokens=json.dumps(["phone", 7, "phone", None, ""]))
     run.drain()
@@ -484,22 +473,3 @@ def test_a_row_that_the_api_settles_by_hand_is_left_alone_and_promises_no_next_t
     assert "next try" not in (why or "")
     assert emulator.stats().requests() == 1
     assert api.rows("SELECT * FROM worker_deliveries") == []
-
-
-def test_a_row_settled_by_hand_that_the_schema_lets_nobody_change_holds_no_other_up(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="unavailable", token="phone"))
-    final = api.notify("phone")
-    run.drain()
-    api.execute("UPDATE chat_notifications SET delivery_status = 'BOUNCED'")
-    api.let_pass(30)
-    api.execute("""
-        CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW
-        IF OLD.delivery_status = 'BOUNCED' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'settled is final'; END IF
-    """)
-    try:
-        row = api.notify("tablet")
-        run.drain()
-        assert (api.status(final)[0], api.status(row)[0]) == ("BOUNCED", "SENT")
-        assert api.rows("SELECT * FROM worker_deliveries") == []
-    finally:
-        api.execute("DROP TRIGGER refuse")

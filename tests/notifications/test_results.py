@@ -93,36 +93,6 @@ def test_results_wait_for_an_altered_table_beside_it(api: Chat, emulator: Emulat
     assert api.rows("SELECT * FROM worker_deliveries") == []
 
 
-REFUSING = {
-    "trigger": (
-        "CREATE TRIGGER refuse BEFORE UPDATE ON chat_notifications FOR EACH ROW"
-        " IF NEW.title = 'on hold' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
-        "DROP TRIGGER refuse",
-    ),
-    "check": (
-        "ALTER TABLE chat_notifications ADD CONSTRAINT refuse CHECK (title <> 'on hold' OR delivery_status = 'PENDING')",
-        "ALTER TABLE chat_notifications DROP CONSTRAINT refuse",
-    ),
-}
-
-
-@pytest.mark.parametrize("by", REFUSING)
-def test_a_row_that_the_server_refuses_costs_its_neighbours_nothing(
-    api: Chat, emulator: Emulator, accepted: Accepted, by: str
-) -> None:
-    rows = [api.notify(f"phone-{number}", title="on hold" if number == 2 else "New") for number in range(5)]
-    refusing, ended = REFUSING[by]
-    api.execute(refusing)
-    try:
-        run.drain()
-        assert [api.status(row)[0] for row in rows] == ["SENT", "SENT", "PENDING", "SENT", "SENT"]
-    finally:
-        api.execute(ended)
-    settle_what_is_parked(api)
-    assert api.status(rows[2]) == SENT
-    assert len(accepted()) == 5
-
-
 def test_a_parked_row_is_settled_as_sent_though_it_was_read_meanwhile(api: Chat, emulator: Emulator) -> None:
     row = api.notify("phone")
     with api.engine.connect() as connection:

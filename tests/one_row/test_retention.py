@@ -14,7 +14,7 @@ from tasks.retention import rules
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import expire
-from tests.one_row.odd import LOCKED, TO_DELETE, TO_UPDATE, Rows, Way, locked
+from tests.one_row.odd import LOCKED, SIGNALS, TO_DELETE, TO_UPDATE, Rows, Way, locked
 from tests.retention.test_boundaries import CASES, families
 from workers import forget
 
@@ -40,7 +40,9 @@ class Writer:
     @property
     def ways(self) -> dict[str, Way]:
         """Nobody's schema reaches into the workers' own tables."""
-        return LOCKED if not CASES[self.policy].shared else TO_UPDATE if self.policy in CHANGED else TO_DELETE
+        if not CASES[self.policy].shared:
+            return LOCKED
+        return TO_UPDATE if self.policy in CHANGED else TO_DELETE | (SIGNALS if self.policy == "read_notifications" else {})
 
 
 def by_policy(name: str, *, archive: bool = False) -> Writer:
