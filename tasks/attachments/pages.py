@@ -21,6 +21,7 @@ MOST_ROUNDS, MOST_GROWTH = 9, 1 << 20
 SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
 """Of ISO-2022-JP: they may stand between any two letters."""
 CODE = re.compile(rb"&[\w#]*")
+REFERENCE = re.compile(rb"&(?:#(?:[0-9]+|[xX][0-9A-Fa-f]+)|[A-Za-z][0-9A-Za-z]{1,31});?")
 EMBEDDED = re.compile(
     rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data|ForeignData|chunk)\b"
     # Where names of elements may be written in other letters: entities, and encodings that are not ASCII's.
@@ -36,6 +37,8 @@ def is_text(data: Data) -> bool:
 
 def links(page: Data) -> Iterator[Iterable[bytes]]:
     """Yield what the `data:` links of a resolved page hold."""
+    if not _names_any(page):
+        return
     for found in BASE64.finditer(page):
         yield from_base64(_unquoted(page, *found.span(1)))
     for found in DATA_URI.finditer(page):
@@ -46,6 +49,16 @@ def links(page: Data) -> Iterator[Iterable[bytes]]:
         for end in {_find(QUOTE, page, found.end()), _find(delimiter, page, found.end())}:
             content = _unquoted(page, found.end(), end)
             yield from_base64(content) if encoded else content
+
+
+def _names_any(page: Data) -> bool:
+    """Return whether a page holds what such links have: a tenth of the time of the expressions."""
+    held = b""
+    for piece in pieces(page, 0, len(page)):
+        held = held[-5:] + piece.translate(None, b"\t\r\n").lower()
+        if b"base64" in held or b"data:" in held:
+            return True
+    return False
 
 
 def _unquoted(page: Data, begin: int, end: int) -> Iterator[bytes]:
@@ -94,7 +107,6 @@ def resolved(data: Data) -> Iterator[bytes]:
 
 def _resolved(text: bytes) -> bytes:
     try:
-        plain = html.unescape(text.decode("latin-1"))
+        return REFERENCE.sub(lambda found: html.unescape(found[0].decode()).encode("latin-1", "replace"), text)
     except ValueError:  # thousands of digits
         raise FaultError(Kind.BROKEN, "a page with a reference to no sign") from None
-    return plain.encode("latin-1", "replace")
