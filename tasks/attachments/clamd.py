@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ VERSION_SECONDS = 5.0
 
 LONGEST_REPLY = 4096
 VERSION = re.compile(r"ClamAV (?P<engine>[\w.+~-]{1,32})(?:/(?P<database>\d{1,9})/(?P<made>[^/]+))?")
-END_OF_STREAM = struct.pack(">I", 0)
+END_OF_STREAM, CLEAN = struct.pack(">I", 0), b"stream: OK\0"
 
 
 class ClamdUnavailableError(Exception):
@@ -74,7 +74,10 @@ class Stream:
         """Send content. Raise AnsweredEarlyError if clamd wants no more of it, which is how it reports its size limit."""
         if not self._put(struct.pack(">I", len(chunk)), chunk):
             # The answer was sent before the close and is still there to be read.
-            raise AnsweredEarlyError(_read_reply(self._connection, COMMAND_SECONDS))
+            reply = _read_reply(self._connection, COMMAND_SECONDS)
+            if reply == CLEAN:
+                raise ClamdUnavailableError("clamd said OK to a part of what it was sent")
+            raise AnsweredEarlyError(reply)
 
     def finish(self) -> bytes:
         """End the stream and return clamd's reply; b"" if it closed without one."""
@@ -124,31 +127,24 @@ class Clamd:
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
-        try:
-            connection = self._connect()
-        except OSError as error:
-            raise ClamdAwayError(f"clamd cannot be reached: {error.strerror or error}") from None
-        try:
-            with connection, Deadline(math.inf) as deadline:  # each step has its own; this one ends when the worker stops
-                deadline.hold(self, connection)
-                yield connection
-        except OverdueError as error:
-            raise ClamdUnavailableError(f"clamd was left: {error}") from None
-
-    def _connect(self) -> socket.socket:
-        if self._url.scheme == "tcp":
-            assert self._url.hostname is not None  # noqa: S101 - settings.py has checked the URL
-            connection = socket.create_connection((self._url.hostname, self._url.port or 3310), timeout=CONNECT_SECONDS)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(CONNECT_SECONDS)
-            connection.connect(self._url.path)
-        except OSError:
-            connection.close()
-            raise
-        return connection
+        with ExitStack() as opened:
+            try:
+                if self._url.scheme == "tcp":
+                    address = self._url.hostname, self._url.port or 3310
+                    connection = opened.enter_context(socket.create_connection(address, timeout=CONNECT_SECONDS))
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                else:
+                    connection = opened.enter_context(socket.socket(socket.AF_UNIX))
+                    connection.settimeout(CONNECT_SECONDS)
+                    connection.connect(self._url.path)
+            except OSError as error:
+                raise ClamdAwayError(f"clamd cannot be reached: {error.strerror or error}") from None
+            try:
+                with Deadline(math.inf) as deadline:  # each step has its own; this one ends when the worker stops
+                    deadline.hold(self, connection)
+                    yield connection
+            except OverdueError as error:
+                raise ClamdUnavailableError(f"clamd was left: {error}") from None
 
 
 def read_version(reply: bytes) -> Version:

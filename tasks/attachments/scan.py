@@ -106,9 +106,7 @@ def _scan(attachment: Attachment, scanner: Scanner) -> Finding:
         try:
             finding = _through(attachment, content, scanner, version)
         except AnsweredEarlyError as early:
-            kind, reason = read_reply(early.args[0])
-            # An answer to half a file is about half a file, whatever it says.
-            return Finding(Kind.CLAMD if kind is Kind.CLEAN else kind, reason)
+            return Finding(*read_reply(early.args[0]))
         except OSError as error:
             raise StorageUnavailableError(f"the temporary folder takes no more: {error.strerror}") from None
         if not scanner.storage.still_is(attachment.file_url, content, finding.sha256 or ""):

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from tasks.attachments.clamd import CLEAN
 from tasks.words import printable
 
 
@@ -114,7 +115,7 @@ class Finding:
 
 def read_reply(reply: bytes) -> tuple[Kind, str]:
     """Return the meaning of clamd's reply to INSTREAM, with the signature or a reason. An unknown reply is never clean."""
-    if reply == b"stream: OK\0":
+    if reply == CLEAN:
         return Kind.CLEAN, ""
     if match := FOUND.fullmatch(reply):
         signature = printable(match[1].decode("utf-8", "replace"))[:255]
