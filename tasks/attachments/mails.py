@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 
 from tasks.attachments import formats
 from tasks.attachments.formats import Data
-from tasks.attachments.streams import from_base64, pieces
+from tasks.attachments.streams import from_base64, pieces, place
 from tasks.attachments.verdicts import FaultError, Kind
 
 MAIL_ENCODING = re.compile(
@@ -32,7 +32,7 @@ def parts(data: Data) -> Iterator[tuple[Iterable[bytes], bool]]:
     if ODD_LINES.search(data):
         raise FaultError(Kind.BROKEN, "a mail with line ends that clamd does not read")
     at = first = formats.starts(data)
-    while at >= 0:
+    while at < len(data):
         blank = formats.BLANK_LINE.search(data, max(0, at - 1))
         last = blank.start() if blank else len(data)
         lines = {line[0].strip() for line in DASHES.finditer(data[at:last])}
@@ -41,23 +41,23 @@ def parts(data: Data) -> Iterator[tuple[Iterable[bytes], bool]]:
                 break
             if not headers[1]:
                 yield from _part(headers[0], lines, data, headers.end(), alone_in_it=at == first)
-        stop = (yield from _part(data[at:last], lines, data, blank.end(), alone_in_it=at == first)) if blank else -1
-        at = stop + 1 or -1
+        stop = (yield from _part(data[at:last], lines, data, blank.end(), alone_in_it=at == first)) if blank else last
+        at = stop + 1
 
 
 def _part(
     headers: bytes, lines: set[bytes], data: Data, begin: int, *, alone_in_it: bool
 ) -> Generator[tuple[Iterable[bytes], bool], None, int]:
-    """Yield the part whose body begins there; return where the next begins, -1 if nowhere."""
-    stop = _find(NEXT_PART, data, begin - 1)
+    """Yield the part whose body begins there; return where the next begins."""
+    stop = place(NEXT_PART, data, begin - 1)
     headers = headers.lower()
     ends = {stop}
     if b"content-" in headers:
-        ends |= {_find(_next_line(line), data, begin - 1) for line in lines} or {_find(NEXT_MAIL, data, begin - 1)}
-        ends |= {-1} if alone_in_it and not lines else set()
+        ends |= {place(_next_line(line), data, begin - 1) for line in lines} or {place(NEXT_MAIL, data, begin - 1)}
+        ends |= {len(data)} if alone_in_it and not lines else set()
     for encoding in {found[1] for found in MAIL_ENCODING.finditer(headers)} or {b""}:
         for end in ends:
-            for decoded in _decoded(encoding, data, begin, end if end >= 0 else len(data)):
+            for decoded in _decoded(encoding, data, begin, end):
                 yield decoded, bool(encoding) or b"name" in headers
     return stop
 
@@ -82,8 +82,3 @@ def _decoded(encoding: bytes, data: Data, begin: int, end: int) -> Iterator[Iter
 def _next_line(line: bytes) -> re.Pattern[bytes]:
     """Return an expression for a line like this one, or with two dashes behind it, as a mail's last has."""
     return re.compile(rb"\n%s(?:--)?[ \t]*\r?$" % re.escape(line), re.MULTILINE)
-
-
-def _find(pattern: re.Pattern[bytes], data: Data, at: int) -> int:
-    """Return where this is found, -1 if nowhere."""
-    return found.start() if (found := pattern.search(data, at)) else -1

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from tasks.attachments.formats import HEAD_BYTES, Data, find
-from tasks.attachments.streams import from_base64, pieces
+from tasks.attachments.streams import decoded, from_base64, pieces, place
 from tasks.attachments.verdicts import FaultError, Kind
 
 # Browsers pass over ends of lines in a link, and read percent codes in what it holds.
@@ -20,7 +20,7 @@ BLANKS, MOST_BLANKS = bytes(range(33)), 1000
 MOST_ROUNDS, MOST_GROWTH = 9, 1 << 20
 SWITCHES = re.compile(rb"\x1b[($][@BIJ]")
 """Of ISO-2022-JP: they may stand between any two letters."""
-CODE = re.compile(rb"&[\w#]*")
+UNENDED_CODE, UNENDED_REFERENCE = re.compile(rb"%.?\Z", re.DOTALL), re.compile(rb"&[\w#]*+\Z")
 REFERENCE = re.compile(rb"&(?:#(?:[0-9]+|[xX][0-9A-Fa-f]+)|[A-Za-z][0-9A-Za-z]{1,31});?")
 EMBEDDED = re.compile(
     rb"\\objdata|<(?:[^\s<>/:]++:)?(?:binaryData|binData|binary-data|ForeignData|chunk)\b"
@@ -46,7 +46,7 @@ def links(page: Data) -> Iterator[Iterable[bytes]]:
         delimiter = re.compile(before if before in {b"'", b'"'} else rb"[\s>]")
         encoded = unquote_to_bytes(found[1]).translate(None, b"\t\r\n ").lower().endswith(b"base64")
         # A quote of the other kind may stand in it.
-        for end in {_find(QUOTE, page, found.end()), _find(delimiter, page, found.end())}:
+        for end in {place(QUOTE, page, found.end()), place(delimiter, page, found.end())}:
             content = _unquoted(page, found.end(), end)
             yield from_base64(content) if encoded else content
 
@@ -62,19 +62,9 @@ def _names_any(page: Data) -> bool:
 
 
 def _unquoted(page: Data, begin: int, end: int) -> Iterator[bytes]:
-    """Yield what a part of a link stands for."""
-    held = b""
-    for piece in pieces(page, begin, end):
-        held += piece.translate(None, b"\t\r\n")
-        cut = held.find(b"%", max(0, len(held) - 2))  # a code may go on in the next piece
-        cut = cut if cut >= 0 else len(held)
-        yield unquote_to_bytes(held[:cut])
-        held = held[cut:]
-    yield unquote_to_bytes(held)
-
-
-def _find(pattern: re.Pattern[bytes], page: Data, at: int) -> int:
-    return found.start() if (found := pattern.search(page, at)) else len(page)
+    """Return what a part of a link stands for."""
+    chunks = (piece.translate(None, b"\t\r\n") for piece in pieces(page, begin, end))
+    return decoded(chunks, UNENDED_CODE, unquote_to_bytes)
 
 
 def _with_entities(text: bytes) -> bytes:
@@ -93,16 +83,9 @@ def _with_entities(text: bytes) -> bytes:
 
 
 def resolved(data: Data) -> Iterator[bytes]:
-    """Yield a page with its references to signs and entities resolved."""
-    text, held = _with_entities(SWITCHES.sub(b"", data)), b""
-    for chunk in pieces(text, 0, len(text)):
-        held += chunk
-        end = held.rfind(b"&")
-        if end < 0 or not CODE.fullmatch(held, end):  # else it may go on in the next chunk
-            end = len(held)
-        yield _resolved(held[:end])
-        held = held[end:]
-    yield _resolved(held)
+    """Return a page with its references to signs and entities resolved. Raise FaultError."""
+    text = _with_entities(SWITCHES.sub(b"", data))
+    return decoded(pieces(text, 0, len(text)), UNENDED_REFERENCE, _resolved)
 
 
 def _resolved(text: bytes) -> bytes:

@@ -6,7 +6,7 @@ import string
 import tempfile
 import zlib
 from binascii import a2b_base64
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from typing import Any
@@ -89,6 +89,22 @@ def as_far_as_it_goes(data: Data, at: int, stop: int) -> Iterator[bytes]:
         pending = expander.unconsumed_tail
     with suppress(zlib.error):
         yield expander.flush()
+
+
+def place(pattern: re.Pattern[bytes], data: Data, at: int = 0) -> int:
+    """Return where this is found; the end if nowhere."""
+    return found.start() if (found := pattern.search(data, at)) else len(data)
+
+
+def decoded(chunks: Iterable[bytes], unended: re.Pattern[bytes], decode: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Yield what chunks stand for. What is `unended` at the end of one may go on in the next."""
+    held = b""
+    for chunk in chunks:
+        held += chunk
+        end = place(unended, held)
+        yield decode(held[:end])
+        held = held[end:]
+    yield decode(held)
 
 
 def from_base64(chunks: Iterable[bytes]) -> Iterator[bytes]:
