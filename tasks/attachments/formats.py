@@ -161,7 +161,7 @@ BEHIND = {
     for each in (map(bytes, product(*zip(few, few.upper(), strict=True))) if name in LETTERS else [few])
 }  # fmt: skip
 SIEVE = bytes.maketrans(b"".join(BEHIND), b"".join(b"ABA" if few[:1].lower() == few[2:].lower() else b"ABC" for few in BEHIND))
-SIEVED, PIECE, NOTHING = re.compile(b"AB(?=[AC])"), 1 << 16, (0, "", re.compile(b"(?!)"))
+SIEVED, PIECE = re.compile(b"AB(?=[AC])"), 1 << 16
 
 
 def types(data: Data) -> set[str]:
@@ -181,7 +181,9 @@ def behind(data: Data) -> Iterator[tuple[str, int]]:
         piece = data[start : start + PIECE + 2]
         for found in SIEVED.finditer(piece.translate(SIEVE)):
             at = found.start()
-            back, name, pattern = BEHIND.get(piece[at : at + 3], NOTHING)
+            if (sought := BEHIND.get(piece[at : at + 3])) is None:
+                continue
+            back, name, pattern = sought
             begin = start + at - back
             if (begin > 0 or (begin == 0 and name in LETTERS)) and (match := pattern.match(data, begin)):
                 yield match.lastgroup or name, begin
