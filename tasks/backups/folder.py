@@ -77,7 +77,8 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(f"another backup, rotation or drill is at work in {folder}; try again when it is done") from None
         for left in folder.glob(f"*{PARTIAL}"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            with suppress(OSError):  # it is in the way of its own name at most
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield
     finally:
         os.close(lock)
@@ -118,12 +119,18 @@ def names(folder: Path, kind: Kind, until: date = date.max) -> list[str]:
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
-    """Delete artefacts, and what lies beside them."""
+    """Delete artefacts, and what lies beside them. One that cannot be is passed over; the OSError of the last is raised."""
+    failure: OSError | None = None
     for name in names:
-        # In this order a run cut off between the two leaves a manifest alone, which counts as nothing and goes next time.
-        for suffix in ("", manifest.SUFFIX, UPLOAD):
-            (folder / (name + suffix)).unlink(missing_ok=True)
+        try:
+            # In this order a run cut off between the two leaves a manifest alone, which counts as nothing and goes next time.
+            for suffix in ("", manifest.SUFFIX, UPLOAD):
+                (folder / (name + suffix)).unlink(missing_ok=True)
+        except OSError as error:
+            failure = error
     files.sync(folder)
+    if failure:
+        raise failure
 
 
 def ahead(folder: Path, kind: Kind, today: date) -> list[str]:
@@ -142,6 +149,8 @@ def load(folder: Path, name: str) -> Backup:
         size = path.stat().st_size
     except FileNotFoundError:
         raise BackupError(f"{name} is missing, though its manifest is there") from None
+    except OSError as error:
+        raise BackupError(f"{name} cannot be read: {error.strerror}") from None
     if size != signed.manifest.bytes:
         raise BackupError(f"{name} has {size:,} bytes where its manifest says {signed.manifest.bytes:,}")
     return Backup(path, signed, day_of(name))

@@ -138,6 +138,8 @@ def read(path: Path) -> Signed:
             text = file.read(LONGEST + 1)
     except FileNotFoundError:
         raise BackupError(f"{path.name} is missing; without its manifest a backup does not count") from None
+    except OSError as error:
+        raise BackupError(f"{path.name} cannot be read: {error.strerror}") from None
     return parse(text, path.name.removesuffix(SUFFIX))
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Engine, make_url
 from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, restore, results, rotate, seal, source
-from tasks.backups.errors import BackupError, TakenError
+from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run, ping
 from tasks.backups.manifest import Kind, Manifest
@@ -138,7 +138,7 @@ class Backups:
         """Ship the dumps, each sealed, or the archives that are newer than the newest in the bucket, oldest first; then rotate.
 
         Of its day those that are not there are shipped, too, for the clock may have been ahead. The first time it is the newest
-        alone. One whose name is taken keeps no other from being shipped.
+        alone. One whose name is taken, or that was changed, keeps no other from being shipped.
         """
         known, bucket, names = self.passphrases, self.bucket, dict[str, Backup]()
         with self._working(Run("ship", tier)) as (run, into):
@@ -163,7 +163,7 @@ class Backups:
                 names[name] = backup
             if owed := sorted(name for name in names if name not in held and name not in passed):
                 ping(self.settings, run.job, "/start")
-            taken = []
+            failed = []
             for name in owed if there else owed[-1:]:
                 try:
                     made = self._made(into, name, names[name])
@@ -174,11 +174,13 @@ class Backups:
                     folder.check_bytes(made, known, tick)
                     bucket.ship(made, tier, tick)
                     _enter(run, made)
-                except TakenError as error:
-                    taken.append(str(error))
+                except StoppedError:
+                    raise
+                except BackupError as error:
+                    failed.append(str(error))
                 folder.remove(into, folder.names(into, "day"))  # this one, and one that was never finished
-            if taken:
-                raise BackupError("; ".join(taken))
+            if failed:
+                raise BackupError("; ".join(failed))
         if run.artefact:
             run.ignored += [why for why in self._rotate(f"S3 {tier}", tick).ignored if why not in run.ignored]
         return run

@@ -15,6 +15,7 @@ from db.batches.count import Count
 from db.batches.walk import Limits, Progress
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
+from tasks.words import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class Files:
         """Yield the files that were written before a time in UTC, each with when that was."""
         for path in self.folder.glob(self.pattern):
             with suppress(FileNotFoundError):
-                written = datetime.fromtimestamp(path.lstat().st_mtime, UTC).replace(tzinfo=None)
-                if written < cutoff:
-                    yield path, written
+                # A file system holds times outside of all years.
+                if (written := path.lstat().st_mtime) < cutoff.replace(tzinfo=UTC).timestamp():
+                    yield path, datetime.fromtimestamp(max(written, 0), UTC).replace(tzinfo=None)
 
 
 def count(files: Files, cutoff: datetime) -> Count:
@@ -68,7 +69,8 @@ def delete(
 
     def write(connection: Connection, path: Path) -> None:
         if files.record:
-            connection.execute(text(files.record), {"name": path.name, "stem": path.stem})
+            # A name that is no text is none that the database knows.
+            connection.execute(text(files.record), {"name": printable(path.name), "stem": printable(path.stem)})
 
     why = None
     for path, _ in files.older(cutoff):
