@@ -24,7 +24,8 @@ OPEN_AT_FAILURES = 20
 OPEN_AT_SHARE = 0.8
 # A quiet chat does not fail so often in a window: so many failures without an answer between them, however long they take.
 OPEN_AT_IN_A_ROW = 5
-# A request to slow down that does not say for whom is one device's, until so many devices got it within a window.
+# A request to slow down that does not say for whom is one device's, until so many recipients' got it within a window, and half
+# of what was answered was one.
 WITNESSES = 3
 
 # The first probe after opening, and the next after one that failed. That is below the beat tick that brings a run: one message
@@ -72,8 +73,10 @@ class Tally:
     """The environments in which it took a message, each with the identity that it was sent as."""
     pause: float = 0
     """Seconds that it asked all senders to wait."""
+    throttled: int = 0
+    """Answers of these that ask to slow down."""
     witnesses: dict[str, float] = field(default_factory=dict)
-    """Seconds that it asked someone to wait, by the device whose message it was."""
+    """Seconds that it asked someone to wait, by the recipient whose message it was."""
     probed: bool = False
     """The run had the probe; its result is in the other fields."""
     reserved: bool = False
@@ -103,7 +106,7 @@ class Breaker:
     does not know a token."""
     failed_in_a_row: int = 0
     witnesses: str = ""
-    """The devices that were asked to wait in this window."""
+    """The recipients whose devices were asked to wait in this window."""
     announced: bool = False
     """The last event about it says that it is open."""
 
@@ -242,10 +245,12 @@ def _count(breaker: Breaker, tally: Tally, now: float) -> None:
 
 
 def _agreed_pause(breaker: Breaker, tally: Tally) -> float:
-    """Return the seconds that all are to wait because enough devices of this window were asked to, 0 if too few were."""
-    devices = sorted({*breaker.witnesses.split(), *tally.witnesses})[:WITNESSES]
-    breaker.witnesses = " ".join(devices)
-    return min(tally.witnesses.values(), default=0) if len(devices) == WITNESSES else 0
+    """Return the seconds that all are to wait because enough recipients of this window were asked to, 0 if too few were."""
+    recipients = sorted({*breaker.witnesses.split(), *tally.witnesses})[:WITNESSES]
+    breaker.witnesses = " ".join(recipients)
+    answered = tally.answered if tally.answered >= WITNESSES else breaker.answered  # else the run saw too little to judge
+    agreed = len(recipients) == WITNESSES and 2 * max(tally.throttled, WITNESSES) >= answered
+    return min(tally.witnesses.values(), default=0) if agreed else 0
 
 
 def _sustained_failure(breaker: Breaker, tally: Tally) -> str:

@@ -3,10 +3,12 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
+from pyreqwest.http import Url
 
 # More devices than any person owns: a row beyond it is an API fault, and would hold its neighbours up.
 MOST_DEVICES = 1000
@@ -28,6 +30,7 @@ DEFAULT_PROVIDER, DEFAULT_APP = "fcm", "default"
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9]{0,15}")
 APP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
 ENVIRONMENTS = ("production", "sandbox")
+HEX = re.compile("[0-9a-f]+")
 # A text with these is JSON, or a piece of it; a subscription's secret may be in it.
 FORBIDDEN = frozenset('"{}')
 
@@ -43,12 +46,14 @@ NOT_FCM = {
 def _hex(token: str) -> str:
     """Return an APNs token in lower case: hex has none, and some libraries print it in <> and spaces."""
     bare = "".join(token.replace("<", "").replace(">", "").split()).lower()
-    return bare if re.fullmatch(r"[0-9a-f]+", bare) else token
+    return bare if HEX.fullmatch(bare) else token
 
 
 def _endpoint(url: str) -> str:
-    """Return a Web Push endpoint with its host in lower case and without https's own port."""
-    return re.sub(r"^https://[^/?#]*", lambda origin: origin[0].lower().removesuffix(":443"), url, flags=re.I)
+    """Return a Web Push endpoint as a browser would write it, and without a fragment, which no server sees."""
+    with suppress(ValueError):
+        return str(Url(url.partition("#")[0]))
+    return url
 
 
 # One address has one spelling, by which it is known; FCM's tokens have no other.
@@ -126,6 +131,8 @@ def _device(entry: Any) -> Device | str:
     if not token.isascii() or not token.isprintable() or not FORBIDDEN.isdisjoint(token):
         return "a token with characters no provider uses"
     bare = token.replace(" ", "") if provider == "fcm" else ""
+    if provider == "apns" and not HEX.fullmatch(token):
+        return "an APNs token that is not hex"
     if other := next((what for what, form in NOT_FCM.items() if form.match(bare)), None):
         return other
     lane = lane_of(provider, app)

@@ -117,8 +117,8 @@ class Gate:
             return None
         return "its breaker is open" if self._states.get(provider) is BreakerState.OPEN else None
 
-    def note(self, provider: str, outcome: Outcome, device: str = "", environment: str = ANY, *, recipient: int = 0) -> Outcome:
-        """Count what came back for a device's key; return what it means, given what is known of the provider.
+    def note(self, provider: str, outcome: Outcome, environment: str = ANY, *, recipient: int = 0) -> Outcome:
+        """Count what came back for a recipient's device; return what it means, given what is known of the provider.
 
         The failures of a recipient's devices are one, and odd answers to browsers' are none: what page of a push service they
         point at may be his own choice. A credentials fault or a pause stops this run's other messages at once. That a token is
@@ -141,8 +141,9 @@ class Gate:
         if outcome.everyone:
             tally.pause = max(tally.pause, wait)
         elif outcome.everyone is None:
-            tally.witnesses[device[-16:]] = wait
-        if outcome.everyone or len(tally.witnesses) >= WITNESSES:
+            tally.witnesses[str(recipient)] = wait
+        tally.throttled += outcome.kind is Kind.THROTTLED
+        if outcome.everyone or (len(tally.witnesses) >= WITNESSES and 2 * tally.throttled >= tally.answered):
             self._tripped[provider] = outcome.reason
         if outcome.kind is Kind.SENT:
             tally.accepted.add(environment)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,13 +27,27 @@ ABOUT_THE_APP = {Kind.FOREIGN, Kind.UPSTREAM}
 COUNTED_AT_ONCE = 100
 
 
+class Turns(OrderedDict[int, deque[Message]]):
+    """The messages that wait, by recipient, whose turn it is for one: a thousand devices of one would hold all others up."""
+
+    def put(self, recipient: int, message: Message) -> None:
+        self.setdefault(recipient, deque()).append(message)
+
+    def take(self) -> Message:
+        recipient, messages = self.popitem(last=False)
+        message = messages.popleft()
+        if messages:
+            self[recipient] = messages
+        return message
+
+
 @dataclass(slots=True)
 class Line:
     """The messages that wait for a provider, and how many more may be sent at once."""
 
     free: int
-    chat: deque[Message] = field(default_factory=deque)
-    others: deque[Message] = field(default_factory=deque)
+    chat: Turns = field(default_factory=Turns)
+    others: Turns = field(default_factory=Turns)
 
 
 @dataclass(slots=True)
@@ -62,14 +76,14 @@ class Senders:
             messages = line.others if delivery.notification.notification_type == "SYSTEM" else line.chat
             with suppress(Exception):  # an absent provider, or a fault that `_send` meets again and answers for
                 delivery.push_for(device.lane, self.providers[device.lane], self.gate.now())
-            messages.append((delivery, device, in_time))
+            messages.put(delivery.notification.recipient_id, (delivery, device, in_time))
             if line.free:
                 line.free -= 1
                 self.tasks.create_task(self._send_all(line))
 
     async def _send_all(self, line: Line) -> None:
         while messages := line.chat or line.others:
-            delivery, device, in_time = messages.popleft()
+            delivery, device, in_time = messages.take()
             outcome = await self._send(delivery, device) if in_time() else None
             if delivery.enter(device, outcome):
                 self.done(delivery)
@@ -93,7 +107,7 @@ class Senders:
             log.exception("provider failed", lane=lane, device=device.key)
             outcome = Outcome(Kind.UNKNOWN, f"{lane}: {type(error).__name__} in our own code")
         tried_as = f"{device.options.get('environment') or ANY}:{provider.identity}"
-        outcome = self.gate.note(lane, outcome, device.key, tried_as, recipient=delivery.notification.recipient_id)
+        outcome = self.gate.note(lane, outcome, tried_as, recipient=delivery.notification.recipient_id)
         self._answers.append((lane, outcome, time.monotonic() - began, self.gate.now() - delivery.notification.created_at))
         if outcome.kind in ABOUT_THE_APP:
             outcome = outcome._replace(reason=f"{outcome.reason} (app {of_lane(lane)['app']})")

@@ -84,6 +84,12 @@ def test_options_narrow_the_choice(api: Chat, arguments: tuple[str, ...], tokens
     assert {name for name, row in rows.items() if api.status(row)[0] == "BOUNCED"} == tokens
 
 
+def test_a_row_without_a_type_is_a_message_as_it_is_when_it_is_sent(api: Chat) -> None:
+    row = api.notify("phone", notification_type=None)
+    assert cancelled("--type", "SYSTEM", "--yes")["cancelled"] == 0
+    assert cancelled("--type", "MESSAGE", "--yes")["ids"] == [row]
+
+
 def test_everything_holds_rows_that_no_worker_has_entered_yet(api: Chat, accepted: Accepted) -> None:
     rows = [api.notify(delivery_status=status) for status in (None, "FAILED")]
     assert cancelled("--everything", "--yes", "--why", "\udcff")["cancelled"] == 2

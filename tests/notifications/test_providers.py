@@ -107,6 +107,22 @@ def test_a_device_of_the_sandbox_does_not_open_the_breaker_of_all_iphones(
     assert [(each["failed_in_a_row"], each["failed"]) for each in api.rows("SELECT * FROM worker_providers")] == [(0, 0)] * 3
 
 
+@pytest.mark.parametrize("kind", ["InvalidProviderToken", "TooManyProviderTokenUpdates", "not_json"])
+def test_what_the_sandbox_says_of_us_holds_no_other_iphone(
+    api: Chat, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("APNS_SANDBOX_URL", emulator.environment["APNS_BASE_URL"])
+    get_settings.cache_clear()
+    forget_process()
+    emulator.inject(Fault(provider="apns", kind=kind, token=BROKEN))
+    tested = [api.notify({**iphone(BROKEN), "environment": "sandbox"}) for _ in range(6)]
+    run.drain()
+    row = api.notify(iphone())
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)
+    assert {api.status(row)[0] for row in tested} == {"FAILED"}
+
+
 def test_a_long_body_fits_every_provider(api: Chat, emulator: Emulator) -> None:
     row = api.notify("phone", iphone(), browser(emulator), body="👩🏽‍🚒" * 3000)
     run.drain()
@@ -215,16 +231,21 @@ def test_a_subscription_that_the_browser_has_removed_is_dead(api: Chat, emulator
     assert len(api.rows("SELECT * FROM worker_dead_devices")) == 1
 
 
-def test_one_device_s_429_waits_alone_and_three_within_seconds_hold_all(api: Chat, emulator: Emulator) -> None:
-    emulator.inject(Fault(kind="rate", token="noisy", retry_after=7200))
-    noisy = [api.notify("noisy") for _ in range(4)]
+def test_429s_of_one_recipient_s_devices_wait_alone_and_three_recipients_within_seconds_hold_all(
+    api: Chat, emulator: Emulator
+) -> None:
+    for name in ("noisy", "loud", "shrill"):
+        emulator.inject(Fault(kind="rate", token=name, retry_after=7200))
+    noisy = [api.notify("noisy", "loud", "shrill") for _ in range(4)]
     quiet = api.notify("phone")
     run.drain()
     assert api.status(quiet) == ("SENT", 1, None)
     assert {api.status(row)[0] for row in noisy} == {"FAILED"}
+    api.execute("UPDATE worker_providers SET window_at = window_at - INTERVAL 11 SECOND")
     emulator.inject(Fault(kind="rate"))
-    for name in ("a", "b", "c"):
-        api.notify(name)
+    for recipient in (3, 4, 5):
+        api.insert("users", id=recipient, first_name="Sam", last_name="Lee")
+        api.notify("a", recipient_id=recipient)
         run.drain()
     emulator.clear()
     held = api.notify("another")

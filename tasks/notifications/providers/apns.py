@@ -60,17 +60,17 @@ class Apns:
         payload, headers = prepared
         token = self._token.get()
         environment = device.options.get("environment") or self._environment
-        # What fails in the environment that a device names, and not the app, must not open the breaker for all iPhones.
-        unreachable = Kind.UNREACHABLE if environment == self._environment else Kind.UPSTREAM
+        # What fails in the environment that a device names, and not the app, must not hold all iPhones up.
+        elsewhere = environment != self._environment
         try:
             answer = await self._transport.post(
                 self._urls[environment] + quote(device.token, safe=""), {**headers, "authorization": f"bearer {token}"}, payload
             )
         except NoAnswerError as error:
-            return Outcome(unreachable, f"apns gave no answer: {error}")
+            return Outcome(Kind.UPSTREAM if elsewhere else Kind.UNREACHABLE, f"apns gave no answer: {error}")
         outcome = classify(answer)
-        if outcome.kind is Kind.UNAVAILABLE and unreachable is Kind.UPSTREAM:
-            return outcome._replace(kind=Kind.UPSTREAM)
+        if elsewhere and (outcome.kind in {Kind.UNAVAILABLE, Kind.UNKNOWN, Kind.CREDENTIALS} or outcome.everyone):
+            return outcome._replace(kind=Kind.UPSTREAM, everyone=False)
         if outcome.kind is Kind.CREDENTIALS:
             self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
         return outcome

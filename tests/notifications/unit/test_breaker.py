@@ -143,11 +143,11 @@ def test_nothing_that_others_do_opens_it_without_a_failure_of_their_own(shared: 
     assert shared.tell() is CLOSED
 
 
-def asked_to_wait(**devices: float) -> Tally:
-    return Tally(answered=len(devices), witnesses=devices)
+def asked_to_wait(**recipients: float) -> Tally:
+    return Tally(answered=len(recipients), throttled=len(recipients), witnesses=recipients)
 
 
-def test_all_wait_when_three_devices_were_asked_to_within_ten_seconds_whichever_runs_saw_it(shared: Shared) -> None:
+def test_all_wait_when_three_recipients_were_asked_to_within_ten_seconds_whichever_runs_saw_it(shared: Shared) -> None:
     assert WINDOW_SECONDS == 10
     assert shared.tell(asked_to_wait(a=7200)) is CLOSED
     assert shared.tell(asked_to_wait(a=7200, b=60), after=3) is CLOSED
@@ -155,11 +155,17 @@ def test_all_wait_when_three_devices_were_asked_to_within_ten_seconds_whichever_
     assert shared.breaker.paused_until == shared.now + 60
 
 
-def test_one_device_that_is_asked_to_wait_again_and_again_holds_no_other(shared: Shared) -> None:
+def test_nobody_waits_for_three_while_most_messages_pass_whichever_runs_saw_it(shared: Shared) -> None:
+    assert shared.tell(Tally(answered=100, throttled=3, witnesses={"a": 60, "b": 60, "c": 60})) is CLOSED
+    assert shared.tell(asked_to_wait(d=60), after=1) is CLOSED
+    assert shared.tell(Tally(answered=100, throttled=50, witnesses={"a": 60}), after=1) is OPEN
+
+
+def test_one_recipient_that_is_asked_to_wait_again_and_again_holds_no_other(shared: Shared) -> None:
     assert [shared.tell(asked_to_wait(a=7200), after=1) for _ in range(30)] == [CLOSED] * 30
 
 
-def test_three_devices_that_are_asked_to_wait_far_apart_hold_no_other(shared: Shared) -> None:
+def test_three_recipients_that_are_asked_to_wait_far_apart_hold_no_other(shared: Shared) -> None:
     assert [shared.tell(asked_to_wait(**{name: 60}), after=WINDOW_SECONDS) for name in "abcdef"] == [CLOSED] * 6
 
 

@@ -113,7 +113,15 @@ def test_a_browsers_subscription_is_read_as_it_comes_as_an_object_or_a_text(entr
     ("provider", "spellings"),
     [
         ("apns", [APNS_TOKEN, APNS_TOKEN.upper(), IN_BRACKETS, f" {IN_BRACKETS.upper()}"]),
-        ("webpush", [ENDPOINT, ENDPOINT.replace("fcm.googleapis.com", "FCM.googleapis.com:443")]),
+        (
+            "webpush",
+            [
+                ENDPOINT,
+                ENDPOINT.replace("fcm.googleapis.com", "FCM.googleapis.com:443"),
+                f"{ENDPOINT}#1",
+                ENDPOINT.replace("://", ":\\\\"),
+            ],
+        ),
         ("fcm", ["phone:aB", " phone:aB\n"]),
     ],
 )
@@ -169,6 +177,7 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
         {"provider": "fcm", "token": "ExpoPushToken[y]"},
         "a token of Expo's own service, which is not used here",
     ),
+    "an APNs token that leaves its path": ({"provider": "apns", "token": ".."}, "an APNs token that is not hex"),
     "an APNs token as a plain text": (APNS_TOKEN, 'an APNs token that does not name its provider, "apns"'),
     "an APNs token in <> as a plain text": (IN_BRACKETS, 'an APNs token that does not name its provider, "apns"'),
     "an APNs token said to be FCM's": (

@@ -61,6 +61,14 @@ def test_a_run_goes_on_until_nothing_is_left_to_claim_and_settles_all() -> None:
     assert (summary.rows, summary.more) == ({"SENT": 3}, False)
 
 
+def test_a_recipient_with_many_devices_holds_no_other_up() -> None:
+    provider = MemoryProvider(seconds=0.001)
+    crowd = a_job(1, *(f"phone-{number}" for number in range(1000)), recipient_id=1)
+    run(MemoryQueue(), provider, batches([crowd, a_job(2, "victim", recipient_id=2)]))
+    assert len(provider.sent) == 1001
+    assert provider.sent.index("victim") <= 101  # in_flight, and whoever's turn it is
+
+
 def test_behind_a_claim_that_may_have_no_more_neither_breakers_nor_rows_are_asked_again() -> None:
     asked: list[object] = []
     gate = Gate(["fcm"], lambda tallies: asked.append(tallies) or {"fcm": Standing(CLOSED, NOW)})  # type: ignore[func-returns-value]

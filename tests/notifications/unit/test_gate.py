@@ -116,15 +116,25 @@ def test_a_device_that_is_throttled_holds_no_other() -> None:
     assert tally_of(gate, shared).pause == 0
 
 
-def test_a_429_that_does_not_say_for_whom_holds_the_others_once_three_devices_got_it() -> None:
+def test_a_429_that_does_not_say_for_whom_holds_the_others_once_three_recipients_got_it() -> None:
     gate, shared = a_gate(fcm=CLOSED)
     unsaid = classify(error(429, "RESOURCE_EXHAUSTED", "", fcm_error("QUOTA_EXCEEDED")))
-    for device in ("fcm:a", "fcm:b", "fcm:a", "fcm:b"):
-        assert gate.note("fcm", unsaid._replace(retry_after=7200), device) == unsaid._replace(retry_after=7200)
+    for recipient in (1, 2, 1, 2):
+        assert gate.note("fcm", unsaid._replace(retry_after=7200), recipient=recipient) == unsaid._replace(retry_after=7200)
         assert gate.holds("fcm") is None
-    gate.note("fcm", unsaid._replace(retry_after=90), "fcm:c")
+    gate.note("fcm", unsaid._replace(retry_after=90), recipient=3)
     assert gate.holds("fcm") == "fcm 429 RESOURCE_EXHAUSTED QUOTA_EXCEEDED"
-    assert tally_of(gate, shared).witnesses == {"fcm:a": 7200, "fcm:b": 7200, "fcm:c": 90}
+    tally = tally_of(gate, shared)
+    assert (tally.throttled, tally.witnesses) == (5, {"1": 7200, "2": 7200, "3": 90})
+
+
+def test_a_429_that_does_not_say_for_whom_holds_nobody_while_most_messages_pass() -> None:
+    gate, _ = a_gate(fcm=CLOSED)
+    for recipient in range(20):
+        gate.note("fcm", Outcome(Kind.SENT), recipient=recipient)
+        gate.note("fcm", Outcome(Kind.THROTTLED, "fcm 429", everyone=None), recipient=recipient % 9)
+        gate.note("fcm", Outcome(Kind.SENT), recipient=recipient)
+    assert gate.holds("fcm") is None
 
 
 def test_a_token_of_another_app_is_our_configuration_s_fault_until_the_provider_accepted_something() -> None:
