@@ -138,22 +138,6 @@ def schema_engine(url: URL, name: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-@contextmanager
-def option_file(url: URL, family: Family) -> Iterator[int]:
-    """Yield a descriptor to pass to a client as --defaults-file=/dev/fd/N: the account, in memory, for the child alone.
-
-    Neither argv nor the environment of a process is private; this file has no name and no other reader.
-    """
-    lines = ["[client]", *_described(url, family)]
-    descriptor = os.memfd_create("client-options")
-    try:
-        os.fchmod(descriptor, 0o600)  # the clients ignore an option file that others may write
-        os.write(descriptor, "\n".join([*lines, ""]).encode())
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _described(url: URL, family: Family) -> Iterator[str]:
     """Connect as the workers do and yield the options with which a client does the same. Raise BackupError if that fails."""
     try:
@@ -229,21 +213,26 @@ class Child:
 @contextmanager
 def running(client: Client, arguments: tuple[str, ...], url: URL, *, writes: bool) -> Iterator[Child]:
     """Run a client with the URL's account; its stdout (`writes`) or its stdin is a pipe. It never outlives the block."""
-    with option_file(url, client.family) as options, tempfile.TemporaryFile() as complaints:
+    # Neither argv nor the environment of a process is private; the file of options has no name and no reader but the child.
+    described = "".join(f"{line}\n" for line in ("[client]", *_described(url, client.family)))
+    with os.fdopen(os.memfd_create("client-options"), "wb") as options, tempfile.TemporaryFile() as complaints:
+        os.fchmod(options.fileno(), 0o600)  # the clients ignore an option file that others may write
+        options.write(described.encode())
+        options.flush()
+        file = f"--defaults-file=/dev/fd/{options.fileno()}"
         process = subprocess.Popen(
-            [*WITH_US, *(BUFFERED if writes else ()), client.program, f"--defaults-file=/dev/fd/{options}", *arguments],
+            [*WITH_US, *(BUFFERED if writes else ()), client.program, file, *arguments],
             stdin=subprocess.DEVNULL if writes else subprocess.PIPE,
             stdout=subprocess.PIPE if writes else subprocess.DEVNULL,
             stderr=complaints,
-            pass_fds=[options],
+            pass_fds=[options.fileno()],
             env=_environment(),
             pipesize=PIPE_BYTES,
         )
         try:
             yield Child(client.program, process, complaints)
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:

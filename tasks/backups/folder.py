@@ -70,8 +70,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is the kernel's, on a file: it goes with its process, however that ends.
     """
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,8 +79,6 @@ def locked(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # it is in the way of its own name at most
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield
-    finally:
-        os.close(lock)
 
 
 def kind_of(name: str) -> Kind | None:
@@ -227,11 +224,8 @@ def chunks(path: Path, tick: Tick, size: int = CHUNK) -> Iterator[bytes]:
 
 def chunks_of_disk(path: Path, tick: Tick, size: int = CHUNK) -> Iterator[bytes]:
     """Return a file's bytes as the disk has them, not as they may still be in memory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return chunks(path, tick, size)
 
 

@@ -1,9 +1,9 @@
 """The source of a restore: a dump in the folder, an archive in it, or an archive in the bucket."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tasks.backups import seal
 from tasks.backups.folder import PARTIAL, Backup, Tick
@@ -21,10 +21,7 @@ def unpacked(source: Source, passphrases: list[bytes], work: Path, tick: Tick, *
     if isinstance(source, Backup) and source.signed.manifest.kind == "daily":
         yield source
         return
-    scratch = work / f"unpacked{PARTIAL}"
-    scratch.mkdir(mode=0o700)
-    try:
+    with TemporaryDirectory(PARTIAL, "unpacked", work) as made:
+        scratch = Path(made)
         archive = source if isinstance(source, Backup) else source[0].fetch(source[1], passphrases, scratch, tick)
         yield seal.extract(archive, passphrases, scratch, tick, name=name)
-    finally:
-        shutil.rmtree(scratch)

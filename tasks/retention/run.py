@@ -80,11 +80,10 @@ def run_policy(
             destination(policy)  # a run that has no place for its archive does not begin
         if isinstance(policy.target, Files):
             policy.target.folder  # noqa: B018 - nor one without a folder
-        try:
-            with Throttle.of(get_settings()) as throttle, hold(engine, ledger.lock_of(policy.name)) as lock:
-                return _Run(engine, policy, now, lock, throttle, by, any_hour, seconds, stop, progress).run()
-        except LockedError:
-            return Report(policy.name, False, "already running; see: chat-workers retention history")
+        with Throttle.of(get_settings()) as throttle, hold(engine, ledger.lock_of(policy.name)) as lock:
+            return _Run(engine, policy, now, lock, throttle, by, any_hour, seconds, stop, progress).run()
+    except LockedError:
+        return Report(policy.name, False, "already running; see: chat-workers retention history")
     except SQLAlchemyError as error:
         raise RunFailedError(f"{policy.name} failed: {_reason(error)}") from error
 
