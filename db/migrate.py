@@ -65,23 +65,19 @@ def migrate(engine: Engine, *, anew: bool = False) -> tuple[str | None, str]:
     middle.
     """
     with engine.connect() as connection:
+        connection.detach()  # from the pool: the lock goes with its session, however this ends
         taken = connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": LOCK, "seconds": LOCK_SECONDS}).scalar()
         if taken != 1:
             raise MigrationError(f"another migration has been running for {LOCK_SECONDS} s; try again when it is done")
-        try:
-            before = current_revision(connection)
-            if (before or "") > newest_revision():
-                raise MigrationError(revision_fault(connection))
-            config = _config()
-            config.attributes["connection"] = connection
-            if anew:
-                command.stamp(config, "base", purge=True)
-            command.upgrade(config, "head")
-            after = current_revision(connection)
-            connection.commit()  # before the lock is free: who waits for it must see this revision
-        finally:
-            if not connection.invalidated:  # else the server has released it
-                connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": LOCK})
-                connection.commit()
+        before = current_revision(connection)
+        if (before or "") > newest_revision():
+            raise MigrationError(revision_fault(connection))
+        config = _config()
+        config.attributes["connection"] = connection
+        if anew:
+            command.stamp(config, "base", purge=True)
+        command.upgrade(config, "head")
+        after = current_revision(connection)
+        connection.commit()  # before the lock is free: who waits for it must see this revision
     assert after is not None  # noqa: S101 - upgrade to head raises otherwise
     return before, after
