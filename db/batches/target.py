@@ -133,7 +133,8 @@ class Target:
         kind = "BIGINT" if isinstance(free[0], int) else "VARCHAR(64) CHARACTER SET ascii"
         source = f"JSON_TABLE(%(free)s, '$[*]' COLUMNS (free {kind} PATH '$')) AS found"
         tables = f"{source} STRAIGHT_JOIN {self.table} FORCE INDEX (PRIMARY) ON {self.table}.{row} = found.free"
-        statement = f"DELETE {self.table} FROM {tables}" if self.change is None else f"UPDATE {tables} SET {self.change}"  # noqa: S608
+        delete = f"DELETE {self.table} FROM {tables}"
+        statement = delete if self.change is None else f"UPDATE {tables} SET {self.change}"  # noqa: S608 - as above
         return connection.exec_driver_sql(statement, {"free": orjson.dumps(free).decode()}).rowcount
 
     def matching(self, connection: Connection, where: str, cutoff: object) -> Sequence[Value]:
