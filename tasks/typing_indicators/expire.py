@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from db.batches.target import Target
 from db.batches.throttle import Throttle
@@ -15,9 +15,8 @@ LOCK = "typing_indicators:expire"
 # The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
 EXPIRED = Target(
     "typing_indicators",
-    "(expires_at < :cutoff OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < :cutoff - INTERVAL 1 HOUR)",
+    "(expires_at < NOW() OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < NOW() - INTERVAL 1 HOUR)",
 )
-NOW = text("SELECT NOW()")
 # An operator's pause of the retention policy stops this job too.
 PAUSE = f"{POLICY}typing_indicators"
 
@@ -33,14 +32,12 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
     limits = Limits(ROWS, SECONDS, BATCH_ROWS, settings.batches_seconds)
     try:
         with Throttle.of(settings) as throttle, hold(engine, LOCK) as lock:
-            with engine.connect() as connection:
-                cutoff = connection.execute(NOW).scalar_one()
 
             def halt() -> str | None:
                 if stop():
                     return "asked to stop"
                 return "paused" if PAUSE in paused(engine) else None
 
-            return walk(engine, EXPIRED, cutoff, limits, lock, throttle, halt=halt).rows
+            return walk(engine, EXPIRED, None, limits, lock, throttle, halt=halt).rows
     except LockedError:
         return None
