@@ -26,17 +26,20 @@ LONGEST_REASON = 255
 # Microseconds; below what a number of JavaScript holds until the year 2255.
 LAST = text("SELECT GREATEST(COALESCE(MAX(number), 0), FLOOR(UNIX_TIMESTAMP(NOW(6)) * 1000000)) FROM worker_events")
 # By idx_number, where those without a number come first, in the order of their ids.
-# Read apart from the write, whose own reading would wait for events that are not committed.
-UNNUMBERED = text("SELECT id FROM worker_events FORCE INDEX (idx_number) WHERE number IS NULL ORDER BY id LIMIT :rows")
+# Read apart from the write, whose own reading would wait for events that are not committed. One that someone holds comes later.
+UNNUMBERED = text("""
+    SELECT id FROM worker_events FORCE INDEX (idx_number) WHERE number IS NULL ORDER BY id LIMIT :rows FOR UPDATE SKIP LOCKED
+""")
 NUMBER = text("""
     UPDATE JSON_TABLE(:ids, '$[*]' COLUMNS (nth FOR ORDINALITY, id BIGINT PATH '$')) AS new
     STRAIGHT_JOIN worker_events e FORCE INDEX (PRIMARY) ON e.id = new.id SET e.number = :last + new.nth
 """)
 COLUMNS = "SELECT id, number, type, data, happened_at, attempts FROM worker_events"
 AFTER = text(f"{COLUMNS} FORCE INDEX (idx_number) WHERE number > :after ORDER BY number LIMIT :rows")
+# Not what could not be settled now, and would be told again and again.
 DUE = text(f"""
     {COLUMNS} FORCE INDEX (idx_due) WHERE due_at <= NOW(3) AND number IS NOT NULL
-      AND (due_at = happened_at OR NOT :untried) ORDER BY due_at LIMIT :rows
+      AND (due_at = happened_at OR NOT :untried) ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 SETTLE = text("""
     UPDATE worker_events SET due_at = NOW(3) + INTERVAL :wait SECOND, attempts = attempts + 1, reason = :reason WHERE id = :id

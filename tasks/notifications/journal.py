@@ -128,15 +128,15 @@ def record(connection: Connection, attempts: list[Attempt]) -> None:
 def record_dead(engine: Engine, attempts: list[Attempt]) -> None:
     """Enter the devices that these attempts found dead, with an event each, before any row is locked for its result.
 
-    The API writes this table too, and may hold it locked: then none is entered, and their next row finds them dead again.
+    The API writes this table too, and may hold it locked: then none is entered, and their next row finds them dead again. Who
+    holds one that is known keeps no other from it.
     """
-    dead = [{**told, "token": token} for attempt in attempts for token, told in attempt.dead]
+    dead = {told["device_key"]: (token, told) for attempt in attempts for token, told in attempt.dead}
 
     def write(connection: Connection) -> None:
-        new = {told["device_key"]: told for attempt in attempts for _, told in attempt.dead}
-        known = known_dead(connection, [*new])
-        outbox.emit(connection, "device.dead", *(told for key, told in new.items() if key not in known))
-        _insert(connection, RECORD_DEAD, dead)
+        new = [dead[key] for key in sorted(dead.keys() - known_dead(connection, [*dead]))]
+        outbox.emit(connection, "device.dead", *(told for _, told in new))
+        _insert(connection, RECORD_DEAD, [{**told, "token": token} for token, told in new])
 
     if dead:
         apart(engine, write)

@@ -108,3 +108,18 @@ def test_a_locked_row_beside_the_odd_one_keeps_none_from_it(families: Engine) ->
     with locked(notifications, 9):
         WRITERS["forget"].run(families)
     assert entries.left() == []
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("name", ["delivery_history", "orphaned_scans", "dead_devices"])
+def test_rows_at_the_ends_of_all_ids_go_with_the_others(families: Engine, name: str) -> None:
+    rows, key = WRITERS[name].rows(families), {"dead_devices": "recipient_id"}.get(name) or KEYS.get(name, "id")
+    with families.begin() as connection:
+        for id_ in range(7, 12):
+            CASES[name].insert(connection, id_, "'2020-02-02 02:02:00'")
+        for end, order in ((-(2**63), ""), (2**63 - 1, "DESC")):
+            connection.execute(text(f"UPDATE {rows.table} SET {key} = {end} ORDER BY {key} {order} LIMIT 1"))
+    mine = {*rows.left()}
+    WRITERS[name].run(families)
+    assert {*rows.left()} & mine == set()
+    rows.execute(f"TRUNCATE TABLE {rows.table}")  # no id is given behind the highest one
