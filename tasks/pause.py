@@ -8,14 +8,15 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from db.locks import is_held
 from tasks.facts import Column, Fact, Table
 from tasks.words import moment, printable
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for pauses: what it has claimed may take it several seconds."""
 ALL, RESTORE, SCANS, ENTRY, POLICY = "", "*", "attachments", "beat:", "retention:"
-# '' pauses all pushes, '*' these and the scans while a restore lasts, whatever operators do meanwhile. One that is past
-# its end pauses nobody, and stays until it is resumed or made anew.
+# '' pauses all pushes, '*' these, the scans and retention while a restore lasts, whatever operators do meanwhile. One that
+# is past its end pauses nobody, and stays until it is resumed or made anew.
 IN_FORCE = "paused_until IS NULL OR paused_until > NOW(3)"
 PAUSE = text("""
     INSERT INTO worker_pauses (what, paused_by, why, paused_until)
@@ -54,7 +55,7 @@ def resume(connection: Connection, what: Collection[str]) -> list[str]:
 
 
 def paused(engine: Engine) -> frozenset[str]:
-    """Return what is paused now; ALL and RESTORE stand for all pushes, RESTORE for the scans besides."""
+    """Return what is paused now; ALL and RESTORE stand for all pushes, RESTORE for the scans and retention besides."""
     with engine.connect() as connection:
         return frozenset(connection.execute(PAUSED).scalars())
 
@@ -75,11 +76,13 @@ def table(name: str, title: str, fact: Fact, *, scans: bool) -> Table:
 
 # A lease ends by itself, also one of a worker that died.
 UNDER_WAY = text("SELECT COUNT(*) FROM worker_deliveries WHERE lease IS NOT NULL AND due_at > NOW(3)")
+RUNS = text("SELECT policy FROM worker_retention_runs WHERE ended_at IS NULL")  # of a killed one the lock is free
 
 
 @contextmanager
 def held(engine: Engine, by: str, what: str) -> Iterator[None]:
-    """Send and scan nothing while the block lasts: pause all, wait until no push is under way, and resume if it went well.
+    """Send, scan and purge nothing while the block lasts: pause all, wait for the pushes and policies' runs that are under way,
+    and resume if it went well.
 
     Operators' own pauses stay as they are. A database without our tables has nobody who sends.
     """
@@ -93,7 +96,8 @@ def held(engine: Engine, by: str, what: str) -> Iterator[None]:
     while under_way:
         time.sleep(LOOK_SECONDS)  # also the first time: a drain that has not looked yet may still take rows
         with engine.connect() as connection:
-            under_way = connection.execute(UNDER_WAY).scalar_one()
+            runs = connection.execute(RUNS).scalars().all()
+            under_way = connection.execute(UNDER_WAY).scalar_one() or any(is_held(engine, POLICY + each) for each in runs)
     yield
     with engine.begin() as connection:
         connection.execute(RESUME, {"what": RESTORE})

@@ -20,6 +20,7 @@ from db.locks import hold
 from settings import get_settings
 from tasks.notifications.journal import DEAD_DEVICES, MOST_EVENTS
 from tasks.notifications.withdrawal import HELD, WITHDRAWN
+from tasks.pause import RESTORE, paused
 from tasks.retention import rules
 from tasks.retention.policies import ATTACHMENT_ID, OF_RECIPIENT, POLICIES
 
@@ -50,8 +51,14 @@ BATCH_ROWS = 5000
 def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] | None) -> dict[str, int]:
     """Delete what is kept of a person, a batch at a time until `stop` says so; without one, count it. Return how much by where.
 
-    Raise LockedError while another does so.
+    Raise LockedError while another does so, and RuleError while a restore has not brought all rows back: theirs would go.
     """
+
+    def halt() -> str | None:
+        return rules.RESTORING if RESTORE in paused(engine) else "stopped" if stop and stop() else None
+
+    if stop and halt() == rules.RESTORING:
+        raise rules.RuleError(f"{rules.RESTORING}: nothing is forgotten until it is done, and its pause is over")
     settings, found = get_settings(), dict[str, int]()
     limits = Limits(sys.maxsize, math.inf, BATCH_ROWS, settings.batches_seconds, settings.batches_rest)
     with Throttle.of(settings) as throttle, hold(engine, "forget") as lock:
@@ -60,7 +67,7 @@ def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] |
             if stop is None:
                 found[table] = count(engine, target, None, "1", seconds=math.inf).rows
             else:
-                walked = walk(engine, target, None, limits, lock, throttle, halt=lambda: "stopped" if stop() else None)
+                walked = walk(engine, target, None, limits, lock, throttle, halt=halt)
                 found[table] = walked.rows
     events = cast(list[tuple[bytes, dict[bytes, bytes]]], redis.xrange(STREAM, count=2 * MOST_EVENTS))
     his = [event for event, told in events if told.get(b"recipient_id") == str(person).encode()]

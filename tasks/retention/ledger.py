@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db.locks import is_held
 from db.rows import dicts
-from tasks import outbox
+from tasks import outbox, pause
 from tasks.retention.policies import Policy
 
 CUTOFF = text("SELECT NOW() - INTERVAL :seconds SECOND")
@@ -92,7 +92,7 @@ def is_running(engine: Engine, policy: str) -> bool:
 
 
 def lock_of(policy: str) -> str:
-    return f"retention:{policy}"
+    return pause.POLICY + policy
 
 
 def pace(connection: Connection, policy: Policy) -> float | None:

@@ -8,21 +8,23 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
 from settings import PolicySettings, parse_age, parse_hours
-from tasks.pause import IN_FORCE, POLICY
+from tasks.pause import IN_FORCE, POLICY, RESTORE
 from tasks.retention.policies import Policy
 
 TABLE = "worker_retention_policies"
 FIELDS = tuple(PolicySettings.model_fields)
 
 READ = text(f"""
-    SELECT {", ".join(FIELDS)}, p.paused_at, p.paused_by, HOUR(NOW()) AS hour
+    SELECT {", ".join(FIELDS)}, p.paused_at, p.paused_by, COALESCE(p.what = '{RESTORE}', 0) AS restoring, HOUR(NOW()) AS hour
     FROM (SELECT 1) AS always LEFT JOIN {TABLE} ON name = :name
-    LEFT JOIN worker_pauses p ON p.what = CONCAT('{POLICY}', :name) AND ({IN_FORCE})
+    LEFT JOIN worker_pauses p ON p.what IN ('{RESTORE}', CONCAT('{POLICY}', :name)) AND ({IN_FORCE})
+    ORDER BY restoring DESC LIMIT 1
 """)  # noqa: S608 - constants of this project
 # Where a pause stood before: workers of that version obey it, and a migration that runs again would bring it back.
 RESUME_BEFORE = text(f"UPDATE {TABLE} SET paused_at = NULL WHERE name IN :names")  # noqa: S608 - a constant of this module
 
 DISABLED = "disabled"
+RESTORING = "a restore is under way, or broke off"
 
 
 class RuleError(Exception):
@@ -42,6 +44,7 @@ class Rules:
     archive: bool
     paused_at: datetime | None
     paused_by: str | None
+    restoring: bool
     hour: int
     texts: dict[str, Any]
     sources: dict[str, str]
@@ -50,6 +53,8 @@ class Rules:
         """Return why no batch may run now, None if it may."""
         if not self.enabled:
             return DISABLED
+        if self.restoring:  # rows that are gone for a moment are not gone, and theirs elsewhere are not orphans
+            return RESTORING
         if self.paused_at:
             return f"paused by {self.paused_by or 'an unknown'} at {self.paused_at:%Y-%m-%d %H:%M}Z"
         if self.hours and not any_hour and not in_hours(self.hour, self.hours):
@@ -66,13 +71,14 @@ def in_hours(hour: int, window: tuple[int, int]) -> bool:
 def read(connection: Connection, policy: Policy) -> Rules:
     """Return the policy's rules now. Raise RuleError if an operator's value cannot be used: then nothing is deleted at all."""
     row: dict[str, Any] = dict(connection.execute(READ, {"name": policy.name}).mappings().one())
-    hour, paused_at, paused_by = (row.pop(name) for name in ("hour", "paused_at", "paused_by"))
+    hour, paused_at, paused_by, restoring = (row.pop(name) for name in ("hour", "paused_at", "paused_by", "restoring"))
     given = validated(policy, row, f"{TABLE}, row {policy.name}").model_dump(exclude_none=True)
     values = policy.defaults.model_dump() | given
     return Rules(
         **(values | {"age": parse_age(values["age"]), "hours": parse_hours(values["hours"])}),
         paused_at=paused_at,
         paused_by=paused_by,
+        restoring=bool(restoring),
         hour=hour,
         texts=values,
         sources={field: "table" if field in given else "default" for field in FIELDS},

@@ -9,7 +9,7 @@ from db.batches.throttle import Throttle
 from db.batches.walk import Limits, walk
 from db.locks import LockedError, hold
 from settings import get_settings
-from tasks.pause import POLICY, paused
+from tasks.pause import POLICY, RESTORE, paused
 
 LOCK = "typing_indicators:expire"
 # The client writes both; one whose clock or intention is wrong may not be shown typing for a year.
@@ -17,8 +17,8 @@ EXPIRED = Target(
     "typing_indicators",
     "(expires_at < NOW() OR expires_at > NOW() + INTERVAL 1 DAY OR started_at < NOW() - INTERVAL 1 HOUR)",
 )
-# An operator's pause of the retention policy stops this job too.
-PAUSE = f"{POLICY}typing_indicators"
+# An operator's pause of the retention policy stops this job too, and so does a restore.
+PAUSES = {f"{POLICY}typing_indicators", RESTORE}
 
 # A minute's worth of even a large chat is a few batches; what an outage has piled up is spread over several minutes.
 ROWS = 500_000
@@ -36,7 +36,7 @@ def expire(engine: Engine, stop: Callable[[], bool] = lambda: False) -> int | No
             def halt() -> str | None:
                 if stop():
                     return "asked to stop"
-                return "paused" if PAUSE in paused(engine) else None
+                return None if PAUSES.isdisjoint(paused(engine)) else "paused"
 
             return walk(engine, EXPIRED, None, limits, lock, throttle, halt=halt).rows
     except LockedError:

@@ -203,7 +203,7 @@ def test_a_restore_that_is_stopped_says_how_to_go_on_and_what_stays_paused(run: 
     result = run("restore", name, "--yes", "--push")
     assert result.exit_code == 1
     assert "messages; run it again, and it goes on from there" in result.stderr
-    assert "Pushes and scans stay paused until it is run again and done" in result.stderr
+    assert "Pushes, scans and retention stay paused until it is run again and done" in result.stderr
     with backups.engine.begin() as connection:
         connection.execute(text("DROP VIEW message_reads"))
         connection.execute(text("RENAME TABLE message_reads_away TO message_reads"))

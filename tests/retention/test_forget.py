@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from db.privileges import worker_tables
 from devstack.folder import PROJECT
+from tasks import pause
 from tasks.audit import newest
 from tests.retention.rows import notification, parents
 from workers.cli import cli
@@ -108,6 +109,18 @@ def test_what_is_still_to_be_sent_or_served_keeps_its_record(kept: Engine) -> No
     call("2", "--yes")
     assert rows(kept, "SELECT notification_id FROM worker_deliveries ORDER BY 1") == [2, 3, 50]
     assert rows(kept, "SELECT attachment_id FROM worker_scans ORDER BY 1") == [2, 3, 90, 91]
+
+
+def test_nothing_is_forgotten_while_a_restore_is_half_done_and_rows_are_missing_for_a_moment(kept: Engine) -> None:
+    with kept.begin() as connection:
+        connection.execute(text("SET SESSION foreign_key_checks = 0"))
+        connection.execute(text("DELETE FROM message_attachments"))
+        pause.pause(connection, [pause.RESTORE], "ann", "a restore")
+    done = CliRunner().invoke(cli, ["retention", "forget", "2", "--yes"])
+    assert done.exit_code == 1
+    assert "a restore is under way" in done.stderr
+    assert len(rows(kept, "SELECT attachment_id FROM worker_scans")) == 5
+    assert call("2")[0] == 0
 
 
 @pytest.mark.usefixtures("kept")

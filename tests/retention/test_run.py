@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from db.locks import hold, is_held
 from settings import get_settings
-from tasks.pause import pause, resume
+from tasks.pause import RESTORE, held, pause, resume
 from tasks.retention import ledger, rules
 from tasks.retention import plan as preview
 from tasks.retention.policies import POLICIES
@@ -110,6 +110,39 @@ def test_a_pause_ends_a_run_between_batches_and_keeps_others_from_starting(full:
         resume(connection, [f"retention:{POLICY.name}"])
     set_rule(full, batch_rows=None)
     assert run_policy(full, POLICY, by="t").rows == 2000 - report.rows
+
+
+def test_while_a_restore_is_half_done_no_policy_runs_for_what_is_gone_for_a_moment_is_not_gone(full: Engine) -> None:
+    set_rule(full, batch_rows=1)
+
+    def restore(_: object) -> None:
+        with full.begin() as connection:
+            pause(connection, [RESTORE], "ann", "the restore of backup_chat_20261201.sql.zst")
+
+    report = run_policy(full, POLICY, by="t", progress=restore)
+    assert report.why == rules.RESTORING
+    assert 0 < report.rows < 2000
+    with full.begin() as connection:
+        pause(connection, [f"retention:{POLICY.name}"], "ann", "")
+    assert {run_policy(full, each, by="t", any_hour=True).why for each in POLICIES.values()} == {rules.RESTORING, "disabled"}
+
+
+def test_a_restore_waits_for_the_end_of_a_run_that_is_under_way_and_for_no_killed_one(full: Engine) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        inside.set()
+        go.wait(20)
+
+    with full.begin() as connection:
+        ledger.Entry(connection, POLICIES["events"], "killed", POLICY.shortest)
+    running = threading.Thread(target=run_policy, args=(full, POLICY), kwargs={"by": "ann", "progress": wait})
+    running.start()
+    assert inside.wait(20)
+    threading.Timer(1.5, go.set).start()
+    with held(full, "ann", "a restore"):
+        assert latest(full)["ended_because"] == rules.RESTORING
+    running.join()
 
 
 @pytest.mark.parametrize("field", [{"archive": True}, {"rows_per_run": 4_000_000}, {"minutes_per_run": 7}, {"age": "80d"}])

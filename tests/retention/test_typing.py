@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db.locks import hold
-from tasks.pause import pause
+from tasks.pause import RESTORE, pause
 from tasks.retention.policies import POLICIES
 from tasks.retention.run import run_policy
 from tasks.typing_indicators.expire import LOCK, expire
@@ -73,10 +73,11 @@ def test_a_row_that_is_renewed_while_the_job_runs_stays(chat: Engine) -> None:
     assert ids(chat, "typing_indicators") == [7]
 
 
-def test_an_operators_pause_stops_the_minute_job_too(chat: Engine) -> None:
+@pytest.mark.parametrize("what", ["retention:typing_indicators", RESTORE])
+def test_an_operators_pause_stops_the_minute_job_too_and_so_does_a_restore(chat: Engine, what: str) -> None:
     typing(chat, "NOW() - INTERVAL 1 MINUTE")
     with chat.begin() as connection:
-        pause(connection, ["retention:typing_indicators"], "test", "")
+        pause(connection, [what], "test", "")
     assert expire(chat) == 0
     assert ids(chat, "typing_indicators") == [1]
 

@@ -156,8 +156,8 @@ def restore_command(
 ) -> None:
     """Restore a dump, an archive or an archive in S3 (MONTH/NAME), in place of the tables of the same names.
 
-    Into the chat's own schema it pauses pushes and scans until it is done. Notifications keep the results that they have now.
-    It may be stopped: the same command goes on behind the tables that are done.
+    Into the chat's own schema it pauses pushes, scans and retention until it is done. Notifications keep the results
+    that they have now. It may be stopped: the same command goes on behind the tables that are done.
     """
     chosen = tuple(table.strip() for table in tables.split(",")) if tables else DUMPED_TABLES
     if unknown := [table for table in chosen if table not in DUMPED_TABLES]:
@@ -175,7 +175,7 @@ def restore_command(
     say(*_planned(found, dump_name, f"{schema} on {target.url.host}", fate, backups), err=True)
     if "is replaced" in fate.values() and not yes:
         if live:
-            say("Stop the API and beat first; pushes and scans are paused by the restore itself.", err=True)
+            say("Stop the API and beat first; pushes, scans and retention are paused by the restore itself.", err=True)
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked; --yes replaces these tables")
         click.confirm("Replace them?", abort=True, err=True)
@@ -197,7 +197,8 @@ def restore_command(
         with suppress(DBAPIError):
             if live and pausing.RESTORE in pausing.paused(target):
                 say(
-                    "Pushes and scans stay paused until it is run again and done, or until: chat-workers notifications resume",
+                    "Pushes, scans and retention stay paused until it is run again and done, or until:"
+                    " chat-workers notifications resume",
                     err=True,
                 )
         raise
