@@ -322,6 +322,8 @@ class Settings(BaseSettings):
     """Bearer token for attachments behind http(s), such as a Directus static token."""
     attachments_private_network: bool = False
     """Let the host name in ATTACHMENTS_URL resolve to private addresses."""
+    attachments_literal_names: bool = False
+    """What serves file:// or s3:// takes names to the letter, also those of which browsers and web servers make others."""
     attachments_largest_bytes: int = Field(default=25 * 2**20, ge=1024, le=2 * 2**30 - 1)
     """What is larger is blocked unscanned. clamd's StreamMaxLength and MaxFileSize must be no smaller."""
     attachments_blocked_types: Words = ()

@@ -74,6 +74,35 @@ def test_the_web_address_of_an_object_of_the_bucket_is_that_object(
     assert {uploads.flags(other) for other in others} == {(0, 0)}
 
 
+ODD = ("evil.exe?x", "evil%2Eexe", "evil.exe#x", "evil.exe\t", "evil.exe ", "ev\til.exe")
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_no_clean_file_has_a_web_server_send_another_for_its_name(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch, bucket: bool
+) -> None:
+    plain = ("100% done (1).pdf", "straße & söhne; 2.pdf", "a%zz", "50%.png")
+    named = {name: uploads.add(PNG, file_url=f"/files/{name}") for name in (*ODD, *plain)}
+    if bucket:
+        monkeypatch.setenv("ATTACHMENTS_URL", f"s3://{BUCKET}/named")
+        for name in named:
+            boto3.client("s3").put_object(Bucket=BUCKET, Key=f"named/files/{name}", Body=PNG)
+        reread()
+    for attachment in named.values():
+        uploads.scan(attachment)
+    assert {name for name, attachment in named.items() if uploads.flags(attachment) == (1, 1)} == {*plain}
+    for name in ODD:
+        assert uploads.record(named[name]).verdict == "unscannable"
+        assert "store it under another name" in uploads.record(named[name]).reason
+
+    monkeypatch.setenv("ATTACHMENTS_LITERAL_NAMES", "true")
+    reread()
+    for name in ODD:
+        uploads.execute("UPDATE message_attachments SET is_safe = 1 WHERE id = :id", id=named[name])
+        uploads.scan(named[name])
+    assert {uploads.flags(attachment) for attachment in named.values()} == {(1, 1)}
+
+
 def test_signatures_that_come_without_a_version_have_their_effect_on_an_explicit_scan(uploads: Uploads, scanners: Any) -> None:
     first, again = uploads.add(b"attention please"), uploads.add(b"attention please")
     uploads.scan(first)

@@ -17,11 +17,12 @@ def open_storage(settings: Settings) -> Storage:
 
 def storage_at(settings: Settings, url: str) -> Storage:
     """Return the storage at this URL."""
+    literal = settings.attachments_literal_names
     if url.startswith("file:"):
-        return FileStorage(url)
+        return FileStorage(url, literal_names=literal)
     connections, seconds = settings.attachments_connections, settings.attachments_transfer_seconds
     if url.startswith("s3:"):
-        return S3Storage(url, connections=connections, transfer_seconds=seconds)
+        return S3Storage(url, connections=connections, transfer_seconds=seconds, literal_names=literal)
     token = settings.attachments_token
     return HttpStorage(
         url,

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 CHUNK = 1 << 20
 
 TAKEN_OUT = re.compile(r"[?#\x00-\x1f\x7f]|^ | $")
+DECODED = re.compile(r"%[0-9A-Fa-f]{2}")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 # Any other word, or none, leaves the bytes as they are for all clients.
@@ -86,11 +87,11 @@ def is_compressed(content_encoding: str) -> bool:
     return any(coding.strip().lower() in COMPRESSIONS for coding in content_encoding.split(","))
 
 
-def segments(file_url: str, root_url: str) -> tuple[str, ...]:
+def segments(file_url: str, root_url: str, *, literal: bool = True) -> tuple[str, ...]:
     """Return the path of file_url below the root, a segment each, none of them empty, '.' or '..'.
 
     A file_url is a path (`/files/abc`), or a URL that starts with the root's; nothing in it is trusted. Raise RefusedError for
-    all else.
+    all else, and unless names are served `literal`, to the letter, for one of which clients and web servers make another.
     """
     path = file_url
     root = root_url.rstrip("/") + "/"
@@ -104,6 +105,11 @@ def segments(file_url: str, root_url: str) -> tuple[str, ...]:
     parts = tuple(path.removeprefix("/").split("/"))
     if any(part in {"", ".", ".."} for part in parts):
         raise RefusedError("file_url has an empty segment, '.' or '..'")
+    if not literal and (TAKEN_OUT.search(path) or DECODED.search(path)):
+        raise RefusedError(
+            "a web server may send another file for a name with ?, #, %xx, a control sign or an outer blank: store it under"
+            " another name, or see ATTACHMENTS_LITERAL_NAMES"
+        )
     return parts
 
 

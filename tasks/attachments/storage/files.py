@@ -34,9 +34,9 @@ NO_PLAIN_FILE = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG}
 class FileStorage(Storage):
     """A folder, of this machine or mounted."""
 
-    def __init__(self, root_url: str) -> None:
-        """`root_url` is file:///an/absolute/folder."""
-        self._root_url = root_url
+    def __init__(self, root_url: str, *, literal_names: bool = False) -> None:
+        """`root_url` is file:///an/absolute/folder. `literal_names`: as ATTACHMENTS_LITERAL_NAMES."""
+        self._root_url, self._literal = root_url, literal_names
         self._root = Path(root_url.removeprefix("file://"))
 
     @contextmanager
@@ -77,7 +77,7 @@ class FileStorage(Storage):
     @contextmanager
     def _folder_of(self, file_url: str) -> Iterator[tuple[int, str]]:
         """Yield the folder that file_url lies in, opened, and the name in it."""
-        *folders, name = segments(file_url, self._root_url)
+        *folders, name = segments(file_url, self._root_url, literal=self._literal)
         try:
             folder = os.open(self._root, files.FOLDER)
         except OSError as error:

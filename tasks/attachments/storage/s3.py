@@ -27,9 +27,11 @@ ABSENT = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 class S3Storage(Storage):
     """A bucket and a prefix in it."""
 
-    def __init__(self, root_url: str, *, connections: int, transfer_seconds: float) -> None:
-        """`root_url` is s3://bucket or s3://bucket/prefix. `transfer_seconds` bounds each request and its transfer."""
-        self._root_url = root_url
+    def __init__(self, root_url: str, *, connections: int, transfer_seconds: float, literal_names: bool = False) -> None:
+        """`root_url` is s3://bucket or s3://bucket/prefix. `transfer_seconds` bounds each request and its transfer.
+        `literal_names`: as ATTACHMENTS_LITERAL_NAMES.
+        """
+        self._root_url, self._literal = root_url, literal_names
         parts = urlsplit(root_url)
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
@@ -72,7 +74,9 @@ class S3Storage(Storage):
             self._call("delete_object", file_url, **({"VersionId": content.version} if content.version else {}))
 
     def _call(self, operation: str, file_url: str, **arguments: Any) -> dict[str, Any]:
-        key = "/".join((*filter(None, [self._prefix]), *segments(self._own(file_url), self._root_url)))
+        own = self._own(file_url)  # an address on the web was checked for what clients make of it
+        parts = segments(own, self._root_url, literal=self._literal or own != file_url)
+        key = "/".join((*filter(None, [self._prefix]), *parts))
         with _sentences(f"to {operation}"):
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
         return answer
