@@ -98,24 +98,16 @@ LZMA = re.compile(rb"[\0-\xe0].{4}(?:\xff{8}|(?!\0{8}).{5}\0{3})\0[\0-\x7f]", re
 LZMA_DICTIONARIES = {size.to_bytes(4, "little") for bits in range(31) for size in (1, 2 << bits, 3 << bits, (1 << 32) - 1)}
 # Of OpenPGP's packets by their tag: keys and texts of what is encrypted, one-pass signatures, what is packed and as it is.
 PGP_MESSAGE = {
-    tag: re.compile(pattern, re.DOTALL)
-    for tag, pattern in {
-        1: rb"[\x02\x03].{8}[\x01-\x23]|\x06",
-        3: rb"(?:[\x04\x05]|\x06.)[\x01-\x0d]",
-        4: rb"[\x03\x06][\0\x01][\x01-\x0e]",
-        8: rb"\x01|\x02[\x08-\x78]|\x03BZh|\0[\x80-\xff]",
-        11: rb"[btuml1]",
-        18: rb"[\x01\x02]",
-        20: rb"\x01",
-    }.items()
+    1: rb"[\x02\x03].{8}[\x01-\x23]|\x06",
+    3: rb"(?:[\x04\x05]|\x06.)[\x01-\x0d]",
+    4: rb"[\x03\x06][\0\x01][\x01-\x0e]",
+    8: rb"\x01|\x02[\x08-\x78]|\x03BZh|\0[\x80-\xff]",
+    11: rb"[btuml1]",
+    18: rb"[\x01\x02]",
+    20: rb"\x01",
 }
 # Signatures, markers and comments; an Office file and an xz begin like the latter.
-PGP_PASSED = {
-    2: re.compile(rb"[\x02-\x06]"),
-    10: re.compile(b""),
-    16: re.compile(rb"(?!\xe0\xa1\xb1\x1a)"),
-    61: re.compile(rb"(?!zXZ\0)"),
-}
+PGP_PASSED = {2: rb"[\x02-\x06]", 10: rb"", 16: rb"(?!\xe0\xa1\xb1\x1a)", 61: rb"(?!zXZ\0)"}
 MOST_HEADERS, SPACE, BLANK_LINE = 1 << 20, re.compile(rb"(?:\xef\xbb\xbf)?\s*"), re.compile(rb"\n\r*+\n")
 HEADER = re.compile(rb"From |[!-9;-~]+[ \t]*:")
 # Of an mbox's line before a mail: some programs ask for a time and a year in it.
@@ -250,9 +242,9 @@ def is_openpgp(data: Data) -> bool:
             elif length >= 224:  # the first of several parts: messages alone are in parts
                 length = len(data)
         body = data[begin : begin + 12]
-        if tag in PGP_MESSAGE and PGP_MESSAGE[tag].match(body):
+        if tag in PGP_MESSAGE and re.match(PGP_MESSAGE[tag], body, re.DOTALL):
             return True
-        if tag not in PGP_PASSED or not PGP_PASSED[tag].match(body):
+        if tag not in PGP_PASSED or not re.match(PGP_PASSED[tag], body):
             return False
         at = begin + length
     return False

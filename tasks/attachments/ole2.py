@@ -23,15 +23,12 @@ STORAGE, STREAM, ROOT, LISTED = 1, 2, 5, 109
 
 # What the streams of encrypted documents begin with; some are only there.
 ENCRYPTED = {
-    name: re.compile(pattern, re.DOTALL)
-    for name, pattern in {
-        "encryptedpackage": rb"",
-        "encryptedsummary": rb"",
-        "\x09drmcontent": rb"",
-        "current user": rb".{12}\xdf\xc4\xd1\xf3",
-        "powerpoint document": rb".*?\x0f\0\x14\x2f",
-        "worddocument": rb"[\xec\xdc]\xa5.{9}[" + re.escape(bytes(range(1, 256, 2))) + b"]",
-    }.items()
+    "encryptedpackage": rb"",
+    "encryptedsummary": rb"",
+    "\x09drmcontent": rb"",
+    "current user": rb".{12}\xdf\xc4\xd1\xf3",
+    "powerpoint document": rb".*?\x0f\0\x14\x2f",
+    "worddocument": rb"[\xec\xdc]\xa5.{9}[" + re.escape(bytes(range(1, 256, 2))) + b"]",
 }
 WORKBOOKS, FILE_PASS, END_OF_SHEET = {"workbook", "book"}, 0x2F, 0x0A
 # What is attached to a mail, or embedded as it is; other streams are parts of a document.
@@ -104,7 +101,7 @@ def _chain(data: Data, size: int, links: "array[int]", number: int, behind: int)
 def is_encrypted(name: str, content: bytes) -> bool:
     """Return whether a stream, by its name in small letters, is one of an encrypted document."""
     if name not in WORKBOOKS:
-        return name in ENCRYPTED and ENCRYPTED[name].match(content) is not None
+        return name in ENCRYPTED and re.match(ENCRYPTED[name], content, re.DOTALL) is not None
     at, kind = 0, 0
     while at + 4 <= len(content) and kind not in {FILE_PASS, END_OF_SHEET}:
         kind, length = struct.unpack_from("<2H", content, at)
