@@ -45,8 +45,9 @@ CHOOSE = """
 MEANING = {"notification_type": "COALESCE(NULLIF(notification_type, ''), 'MESSAGE')"}
 ENTRIES = text(f"""
     SELECT notification_id AS id, lease IS NOT NULL AND due_at > NOW(3) OR reason LIKE '{PARKED}%' AS held
-    FROM worker_deliveries FORCE INDEX (PRIMARY) WHERE notification_id IN :ids FOR UPDATE
+    FROM worker_deliveries FORCE INDEX (PRIMARY) WHERE notification_id IN :ids FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - a constant of this project
+HAVE_ENTRIES = text("SELECT notification_id FROM worker_deliveries WHERE notification_id IN :ids")
 SETTLE = text("""
     UPDATE chat_notifications FORCE INDEX (PRIMARY)
     SET delivery_status = IF(is_sent, 'SENT', 'BOUNCED'), error_message = :why WHERE id IN :ids
@@ -55,7 +56,8 @@ RECORD = text(f"""
     INSERT INTO worker_delivery_history (notification_id, identity, status, reason)
     SELECT n.id, {IDENTITY}, n.delivery_status, 'cancelled' FROM chat_notifications n FORCE INDEX (PRIMARY) WHERE n.id IN :ids
 """)  # noqa: S608 - a constant of this project
-FORGET = text("DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids")
+# By its keys alone, MariaDB would read, and wait for, all of a small table.
+FORGET = text("DELETE d FROM worker_deliveries d FORCE INDEX (PRIMARY) WHERE notification_id IN :ids AND due_at >= 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ def _batch(
     meant = chosen.among(connection, [*page], status) if page else []
     free = [*connection.execute(LOCK, {"ids": meant, "status": status}).scalars()] if meant else []
     if free:
-        held = {entry.id for entry in connection.execute(ENTRIES, {"ids": free}) if entry.held}
+        ours = {entry.id for entry in connection.execute(ENTRIES, {"ids": free}) if not entry.held}
+        held = {*connection.execute(HAVE_ENTRIES, {"ids": free}).scalars()} - ours
         free = [each for each in free if each not in held]
     if why is not None and (
         free := write_rows(connection, SETTLE, free, why=f"{CANCELLED} {printable(why)}"[:LONGEST_MESSAGE])

@@ -12,7 +12,7 @@ from devstack.emulators.client import Emulator
 from tasks.notifications import cancel, replay, run
 from tests.notifications.conftest import Chat, api, own_process
 from tests.notifications.test_apps import Apps, apps, of_app
-from tests.one_row.odd import LOCKED, SIGNALS, TO_UPDATE, Rows
+from tests.one_row.odd import LOCKED, SIGNALS, TO_UPDATE, Rows, locked
 
 __all__ = ["api", "apps", "own_process"]
 
@@ -103,6 +103,20 @@ def test_the_others_are_done_and_the_odd_one_when_it_can_be(api: Chat, emulator:
     writer.run(api)
     assert rows.left() == []
     assert emulator.stats().requests() == (5 if writer.pushes else 0)
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("name", ["retry", "cancel, retries"])
+def test_the_others_are_done_though_someone_holds_an_entry(api: Chat, name: str) -> None:
+    """As a worker whose host has vanished does, until the server misses it."""
+    ids = [api.notify(f"phone-{number}") for number in range(5)]
+    WRITERS[name].first(api)
+    rows = Rows(api.engine, "chat_notifications", WRITERS[name].done)
+    with locked(Rows(api.engine, "worker_deliveries", "FALSE", "notification_id"), ids[2]):
+        WRITERS[name].run(api)
+        assert rows.left() == [ids[2]]
+    WRITERS[name].run(api)
+    assert rows.left() == []
 
 
 HALF = "CONVERT(X'5B2261EDA080225D' USING utf8mb4)"
