@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from db.identity import ABOVE_ALL, HIGHEST_ID, IS_ANOTHERS, LOWEST_ID, OF_ROW
 from db.transactions import transact, write_rows
 from tasks.attachments.clamd import Version
-from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free
+from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free, without_held
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
 
 log = structlog.get_logger(__name__)
@@ -213,7 +213,7 @@ def _enqueue(rows: "Sequence[Row[Any]]", lane: int, connection: Connection) -> i
     if ask:
         log.warning(f"{len(ask)} attachments or more are served unscanned: choose by chat-workers attachments history")
     blocked = _block(connection, block + forged)
-    if due := scan + block + forged:
+    if due := without_held(connection, scan + block + forged):
         drop_others(connection, due)
         connection.execute(ENTER, {"ids": due, "lane": lane})
     if forged := forged + [each for each in block if each not in blocked]:

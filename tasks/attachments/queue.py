@@ -36,10 +36,13 @@ IS_ANOTHER_FILE = f"CAST(s.file_url AS BINARY) NOT IN ('', CAST(CONVERT({FILE_UR
 # A shared row that the API holds must not hold the others up: only those that are free are locked, to be written. What is read
 # of them to write elsewhere is read in a subquery, for an UPDATE or DELETE would wait for the locks of what it joins.
 FREE = text("SELECT id FROM message_attachments FORCE INDEX (PRIMARY) WHERE id IN :ids FOR UPDATE SKIP LOCKED")
+# Of records, too: who holds one, as a worker whose host has vanished does for two minutes, keeps no look from the others.
+RECORDS = text("SELECT attachment_id FROM worker_scans WHERE attachment_id IN :ids")
+FREE_RECORDS = text(f"{RECORDS.text} FOR UPDATE SKIP LOCKED")
 # By primary keys: records of rows that are gone, whose ids have come back, and what an earlier version wrote.
 OTHERS = text(f"""
-    SELECT s.attachment_id FROM worker_scans s WHERE s.attachment_id IN :ids
-      AND (SELECT {IS_ANOTHERS} FROM message_attachments a WHERE a.id = s.attachment_id) FOR UPDATE
+    SELECT s.attachment_id FROM worker_scans s FORCE INDEX (PRIMARY) WHERE s.attachment_id IN :ids
+      AND (SELECT {IS_ANOTHERS} FROM message_attachments a WHERE a.id = s.attachment_id) FOR UPDATE SKIP LOCKED
 """)  # noqa: S608 - a constant of this project
 DROP = text("DELETE FROM worker_scans WHERE attachment_id IN :ids")
 # One attachment, by its primary keys. The entry is made if it is not there; the shared row is read without a lock. Who asks
@@ -98,7 +101,7 @@ LOAD = text(f"""
 HELD = text(f"""
     SELECT s.attachment_id, (SELECT {FILE_URL} FROM message_attachments a WHERE a.id = s.attachment_id),
            (SELECT {OF_ROW} FROM message_attachments a WHERE a.id = s.attachment_id)
-    FROM worker_scans s WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
+    FROM worker_scans s FORCE INDEX (PRIMARY) WHERE s.attachment_id IN :ids AND s.lease = :lease FOR UPDATE
 """)  # noqa: S608 - a constant of this project
 # Settlements as JSON: `engine` and what follows are of a finding, the others' NULL; `was_…` are what was known before.
 RESULTS = """JSON_TABLE(:results, '$[*]' COLUMNS (
@@ -273,6 +276,13 @@ def _write(connection: Connection, settlements: list[Settlement]) -> None:
 def lock_free(connection: Connection, ids: list[int]) -> set[int]:
     """Lock those of the shared rows that no one else holds; return their ids."""
     return {*connection.execute(FREE, {"ids": ids}).scalars()} if ids else set()
+
+
+def without_held(connection: Connection, ids: list[int]) -> list[int]:
+    """Return those that have no record, or one that no one else holds, which is locked then."""
+    free = {*connection.execute(FREE_RECORDS, {"ids": ids}).scalars()} if ids else set()
+    have = {*connection.execute(RECORDS, {"ids": ids}).scalars()} if ids else set()
+    return [id_ for id_ in ids if id_ in free or id_ not in have]
 
 
 def drop_others(connection: Connection, ids: list[int]) -> None:

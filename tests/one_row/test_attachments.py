@@ -12,7 +12,7 @@ from tasks.attachments import operations
 from tasks.attachments.scannable import EICAR
 from tests.attachments.conftest import Uploads, folder, uploads
 from tests.attachments.samples import PNG
-from tests.one_row.odd import TO_UPDATE, Rows
+from tests.one_row.odd import TO_UPDATE, Rows, locked
 
 __all__ = ["folder", "uploads"]
 
@@ -83,6 +83,20 @@ def test_the_others_are_scanned_and_the_odd_one_when_it_can_be(uploads: Uploads,
     assert rows.left() == []
     told = {event for id_ in ids for event in uploads.events(id_)[-1:]}
     assert told == ({"infected"} if writer.content is EICAR else set())
+
+
+def test_the_others_are_scanned_though_someone_holds_a_record(uploads: Uploads) -> None:
+    """As a worker whose host has vanished does, until the server misses it."""
+    ids = [uploads.add(PNG) for _ in range(5)]
+    uploads.sweep()
+    uploads.execute(f"UPDATE message_attachments SET {WRITERS['reset'].first}")
+    new = uploads.add(PNG)
+    with locked(Rows(uploads.engine, "worker_scans", "FALSE", "attachment_id"), ids[2]):
+        uploads.sweep()
+        assert uploads.flags(new) == (1, 1)
+        assert [uploads.flags(id_)[0] for id_ in ids] == [1, 1, 0, 1, 1]
+    uploads.sweep()
+    assert uploads.flags(ids[2])[0] == 1
 
 
 HALF = "CONVERT(X'2F66EDA0802F62' USING utf8mb4)"
