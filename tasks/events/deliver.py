@@ -26,6 +26,8 @@ MOST_AT_ONCE = 8
 # So often in a row none may be taken before the run ends: an event that its receiver chokes on does not stand for all of them,
 # nor do hundreds, behind which one that was never tried comes next.
 MOST_MISSES = 3
+# So often events of rarer types are looked for, which go before a flood of dead devices.
+RARER_SECONDS = 2.0
 
 CALL_SECONDS = 10.0
 LONGEST_RETRY_AFTER_SECONDS = 3600
@@ -84,14 +86,14 @@ def deliver(
     one is taken. A run that is killed between an answer and its commit leaves an event that is sent again, with the same
     number. Raise LockedError where another run is at it.
     """
-    taken, faults, misses, at_once = 0, list[str](), 0, 1
+    taken, faults, misses, at_once, rarer_at = 0, list[str](), 0, 1, 0.0
     ends = time.monotonic() + RUN_SECONDS
     with hold(engine, LOCK), ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         while misses < MOST_MISSES and time.monotonic() < ends and not stop():
-            wave = queue.due(engine, at_once, untried=misses > 0)
-            if not wave and queue.number(engine):
-                wave = queue.due(engine, at_once, untried=True)
-            wave = wave or queue.due(engine, at_once)
+            wave = list[Event]()
+            if time.monotonic() >= rarer_at and not (wave := _next(engine, at_once, misses, rarer=True)):
+                rarer_at = time.monotonic() + RARER_SECONDS
+            wave = wave or _next(engine, at_once, misses) or queue.due(engine, at_once)
             if not wave:
                 break
             tried = [*zip(wave, pool.map(send, wave), strict=True)]
@@ -103,3 +105,11 @@ def deliver(
                 break
             misses, at_once = (misses + 1, 1) if len(failed) == len(wave) else (0, MOST_AT_ONCE)
     return taken, faults
+
+
+def _next(engine: Engine, rows: int, misses: int, *, rarer: bool = False) -> list[Event]:
+    """Return what is due, after a miss of what was never tried; behind it what has no number yet, and gets one."""
+    wave = queue.due(engine, rows, untried=misses > 0, rarer=rarer)
+    while not wave and queue.number(engine):
+        wave = queue.due(engine, rows, untried=True, rarer=rarer)
+    return wave

@@ -36,10 +36,12 @@ NUMBER = text("""
 """)
 COLUMNS = "SELECT id, number, type, data, happened_at, attempts FROM worker_events"
 AFTER = text(f"{COLUMNS} FORCE INDEX (idx_number) WHERE number > :after ORDER BY number LIMIT :rows")
+# Of `rarer` types are all but the one of which a single message may bring a thousand: a look that reads past those of that one.
 # Not what could not be settled now, and would be told again and again.
 DUE = text(f"""
     {COLUMNS} FORCE INDEX (idx_due) WHERE due_at <= NOW(3) AND number IS NOT NULL
-      AND (due_at = happened_at OR NOT :untried) ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
+      AND (due_at = happened_at OR NOT :untried) AND (type <> 'device.dead' OR NOT :rarer)
+    ORDER BY due_at LIMIT :rows FOR UPDATE SKIP LOCKED
 """)
 SETTLE = text("""
     UPDATE worker_events SET due_at = NOW(3) + INTERVAL :wait SECOND, attempts = attempts + 1, reason = :reason WHERE id = :id
@@ -93,10 +95,10 @@ def after(engine: Engine, number: int, rows: int) -> list[Event]:
         return [Event(**row) for row in dicts(connection, AFTER, after=number, rows=rows)]
 
 
-def due(engine: Engine, rows: int, *, untried: bool = False) -> list[Event]:
-    """Return events that are to be delivered now, the longest due first; if `untried`, those that never were."""
+def due(engine: Engine, rows: int, *, untried: bool = False, rarer: bool = False) -> list[Event]:
+    """Return events that are due, the longest first: those that were never tried, if `untried`, and of `rarer` types."""
     with engine.connect() as connection:
-        return [Event(**row) for row in dicts(connection, DUE, rows=rows, untried=untried)]
+        return [Event(**row) for row in dicts(connection, DUE, rows=rows, untried=untried, rarer=rarer)]
 
 
 def settle(engine: Engine, tried: Sequence[tuple[Event, Refusal | None]]) -> None:

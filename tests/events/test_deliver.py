@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from db.transactions import transact
 from settings import ConfigurationError, get_settings
 from tasks import outbox
+from tasks.events import deliver as events
 from tasks.events import queue
 from tasks.events.deliver import MOST_MISSES, read_secrets
 from tasks.events.task import deliver
@@ -29,7 +30,7 @@ def make_due(engine: Engine) -> None:
 
 
 def providers(receiver: Receiver) -> list[str]:
-    return [event["data"]["provider"] for event in receiver.taken]
+    return [event["data"]["provider"] for event in receiver.taken if "provider" in event["data"]]
 
 
 def test_events_are_signed_by_each_secret_and_their_numbers_grow(chat: Engine, called: Receiver) -> None:
@@ -98,6 +99,21 @@ def test_hundreds_of_events_that_the_receiver_chokes_on_hold_no_other_up(chat: E
     happen(chat, *"abc")
     deliver()
     assert sorted(providers(called)) == ["a", "b", "c"]
+
+
+def test_a_flood_of_dead_devices_holds_no_other_event_up(chat: Engine, called: Receiver) -> None:
+    def flood() -> None:
+        transact(chat, lambda c: outbox.emit(c, "device.dead", *({"device_key": f"fcm:{n}"} for n in range(6000))))
+
+    flood()
+    queue.number(chat)
+    flood()
+    happen(chat, *"abc")
+    stopped = threading.Event()
+    called.before = lambda event: stopped.set() if event["type"] == "device.dead" else None
+    events.deliver(chat, events.Receiver(get_settings()).send, stopped.is_set)
+    assert called.types()[:3] == ["breaker.opened"] * 3
+    assert sorted(providers(called)[:3]) == [*"abc"]
 
 
 def test_an_event_that_commits_late_has_the_greater_number(chat: Engine) -> None:
