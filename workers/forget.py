@@ -46,6 +46,10 @@ TABLES = {
 }
 STREAM, KEYS = DEAD_DEVICES, (WITHDRAWN, HELD)
 BATCH_ROWS = 5000
+# Days from one backup of a tier, and its rotation, to the next; and until one is made which may hold a dump of today: a week's
+# archive seals those of seven days, and a month's shipment takes an archive of up to seven days before it.
+TIERS = {"daily": (1, 0), "weekly": (7, 7), "monthly": (31, 14)}
+SHIPPED = {"monthly": ["monthly"], "weekly": ["monthly", "weekly"], "daily": [*TIERS]}
 
 
 def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] | None) -> dict[str, int]:
@@ -80,11 +84,11 @@ def forget(engine: Engine, redis: Redis, person: int, stop: Callable[[], bool] |
 def elsewhere(engine: Engine) -> list[dict[str, Any]]:
     """Return what may hold a person and is not rewritten, and when the last of what there is now will be gone (None: never)."""
     settings = get_settings()
-    kept: dict[str, timedelta | None] = {
-        "daily backups": timedelta(days=settings.backup_keep_daily),
-        "weekly backups": timedelta(weeks=settings.backup_keep_weekly),
-        "monthly backups": timedelta(days=31 * settings.backup_keep_monthly),
-    }
+    tiers = list[str]() if settings.backup_s3_uri is None else SHIPPED[settings.backup_s3_ship]
+    kept = dict[str, timedelta | None]()
+    for tier, (every, sealed) in TIERS.items():
+        keep, locked = getattr(settings, f"backup_keep_{tier}"), settings.backup_s3_lock_days if tier in tiers else 0
+        kept[f"{tier} backups"] = timedelta(days=sealed + max(every * keep, locked) + every) if keep else None
     with engine.connect() as connection:
         for what, policy in (("uploads in quarantine", "quarantine"), ("files of retention's archives", "archives")):
             rule = rules.read(connection, POLICIES[policy])

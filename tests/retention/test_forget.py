@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from db.privileges import worker_tables
 from devstack.folder import PROJECT
+from settings import get_settings
 from tasks import pause
 from tasks.audit import newest
 from tests.retention.rows import notification, parents
@@ -132,6 +134,38 @@ def test_dumps_archives_and_quarantine_are_listed_with_the_day_they_end() -> Non
         "uploads in quarantine": False,
         "files of retention's archives": False,
     }
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize(
+    ("bucket", "ship", "lock", "months", "days"),
+    [
+        (False, "monthly", 0, 12, (15, 70, 417)),
+        (True, "monthly", 400, 12, (15, 70, 445)),
+        (True, "weekly", 400, 12, (15, 414, 445)),
+        (True, "daily", 400, 12, (401, 414, 445)),
+        (True, "daily", 5, 12, (15, 70, 417)),
+        (True, "monthly", 400, 0, (15, 70, None)),
+    ],
+)
+def test_no_backup_with_a_dump_of_before_outlasts_the_day_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, bucket: bool, ship: str, lock: int, months: int, days: tuple[int | None, ...]
+) -> None:
+    """With what is sealed into a week's archive and shipped as a month's afterwards, and what the bucket has locked."""
+    variables = {"S3_SHIP": ship, "S3_LOCK_DAYS": lock, "KEEP_MONTHLY": months} | (
+        {"S3_URI": "s3://backups/chat"} if bucket else {}
+    )
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BACKUP_{name}", str(value))
+    get_settings.cache_clear()
+    try:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        shown = call("2")[1]["elsewhere"][:3]
+    finally:
+        monkeypatch.undo()
+        get_settings.cache_clear()
+    gone = [each["gone"] and datetime.fromisoformat(each["gone"]).replace(tzinfo=None) - now for each in shown]
+    assert [wait and round(wait / timedelta(days=1)) for wait in gone] == [*days]
 
 
 def test_the_security_page_knows_every_table_and_key_and_what_forget_does_there() -> None:

@@ -197,6 +197,7 @@ def forget_command(recipient: int, yes: bool) -> None:
         *([f"{left:,} are left: it was stopped, or they were locked; run it again"] if left else []),
         *([] if yes else ["nothing was changed; add --yes to delete it"]),
         Table(("not rewritten, and may hold more", "gone by"), kept),
+        "In a bucket, noncurrent versions, quarantine and retention's archives stay for as long as its lifecycle says.",
     ]
     emit({"recipient": recipient, "rows": sum(found.values()), "found": found, "elsewhere": rest}, lines, wrong=left)
 
