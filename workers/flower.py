@@ -72,18 +72,17 @@ def options() -> dict[str, Any]:
 
 
 def _current_user(handler: Any, ask: Callable[[Any], Any] = views.BaseHandler.get_current_user) -> Any:
-    """Ask Flower who that is, but not where too many wrong logins came from: who guesses is not told of a right one."""
-    if "Authorization" not in handler.request.headers:
-        return ask(handler)
-    if _wrong.take(address := neighbourhood(handler.request.remote_ip)):
-        raise HTTPError(429, "Too many wrong logins came from your address: wait some seconds")
+    """Ask Flower who that is. Only wrong logins count against an address, and a right one is never turned away for them:
+    behind a proxy everyone has one address, and a stranger could otherwise lock all operators out.
+    """
     try:
-        user = ask(handler)
+        return ask(handler)
     except HTTPError:
-        log.warning("refused", address=address)
+        if "Authorization" in handler.request.headers:
+            if _wrong.take(address := neighbourhood(handler.request.remote_ip)):
+                raise HTTPError(429, "Too many wrong logins came from your address: wait some seconds") from None
+            log.warning("refused", address=address)
         raise
-    _wrong.owe(address, -1)
-    return user
 
 
 def _same(one: str, other: str) -> bool:

@@ -245,14 +245,14 @@ def test_flower_lets_nobody_in_without_its_password(deployment: Deployment) -> N
     assert stop.status_code == 403  # it shows, and does not steer
 
 
-def test_flower_lets_nobody_guess_its_password_for_long(deployment: Deployment) -> None:
+def test_flower_counts_wrong_logins_and_lets_a_right_one_in_whatever_others_of_its_address_have_guessed(
+    deployment: Deployment,
+) -> None:
     user, _, password = deployment.flower_user.partition(":")
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2", verify=PLAIN)) as guesser:
         answers = [guesser.get(f"{deployment.flower}/metrics", auth=(user, f"guess {number}")) for number in range(80)]
         assert {answer.status_code for answer in answers} == {401, 429}
-        # Nor is he told, from then on, that one is right.
-        assert guesser.get(f"{deployment.flower}/metrics", auth=(user, password)).status_code == 429
-    assert httpx.get(f"{deployment.flower}/metrics", auth=(user, password), verify=PLAIN).status_code == 200
+        assert guesser.get(f"{deployment.flower}/metrics", auth=(user, password)).status_code == 200
     assert deployment.processes["flower"].said("address=127.0.0.2")
 
 
