@@ -13,4 +13,4 @@ def test_each_claim_names_tests_that_are_there() -> None:
     named = [re.findall(r"`(tests/[\w/.]+)`", row) for row in rows[1:]]
     assert len(named) > 20
     assert [row for row, tests in zip(rows[1:], named, strict=True) if not tests] == []
-    assert [test for tests in named for test in tests if not (PROJECT / test).is_file()] == []
+    assert [test for tests in named for test in tests if not (PROJECT / test).exists()] == []
