@@ -16,6 +16,7 @@ from db.transactions import transact, write_rows
 from tasks.attachments.clamd import Version
 from tasks.attachments.queue import IS_ANOTHER_FILE, RESCANS, UPLOADS, WRITE_FLAGS, drop_others, lock_free, without_held
 from tasks.attachments.verdicts import BLOCKED, SERVED_NAMES
+from tasks.pause import RESTORE, paused
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +198,8 @@ def history(engine: Engine) -> "Row[Any]":
 
     def read(connection: Connection) -> "Row[Any]":
         found = connection.execute(READ_HISTORY).one_or_none()
-        if found is None or (found.were_records and not found.are_records):
+        lost = found is not None and found.were_records and not found.are_records
+        if found is None or (lost and RESTORE not in paused(engine)):
             connection.execute(LOST)
             connection.execute(BEGIN_HISTORY)
             return connection.execute(READ_HISTORY).one()

@@ -170,6 +170,7 @@ def test_records_that_are_gone_while_a_restore_lasts_are_not_lost(uploads: Uploa
         uploads.execute("DELETE FROM worker_scans")
         uploads.sweep()
         uploads.scan(waiting)
+        history()  # an operator looks
         with uploads.engine.connect() as connection:
             assert "records" in connection.execute(text("SELECT walk FROM worker_scan_walks")).scalars().all()
     assert (uploads.flags(scanned), uploads.flags(waiting)) == ((1, 1), (0, 1))
