@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, TextClause
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -25,8 +25,9 @@ AWAY = {
 }
 TRANSIENT = CONTENTION | AWAY
 # By SQLSTATE: a value that does not fit, a key, a CHECK, or a trigger's SIGNAL, which may give any error number. By number:
-# MySQL's CHECK, and a SIGNAL of a state of its own. Only the statement is undone.
-OF_ROWS, AND_OF_ROWS = {"02", "22", "23", "44", "45"}, {3819, 1644}
+# MySQL's CHECK, and a SIGNAL of a state of its own; and a column's name that means two, which is no row's fault. Only the
+# statement is undone.
+OF_ROWS, AND_OF_ROWS, NOT_OF_ROWS = {"02", "22", "23", "44", "45"}, {3819, 1644}, 1052
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
@@ -40,8 +41,8 @@ def error_code(error: DBAPIError) -> int | None:
 
 def is_of_rows(error: DBAPIError) -> bool:
     """Return whether rows of the statement were refused, by their values or the schema: without them it may be done."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return state[:2] in OF_ROWS or error_code(error) in AND_OF_ROWS
+    state, code = getattr(error.orig, "sqlstate", None) or "", error_code(error)
+    return isinstance(error, DataError) or code in AND_OF_ROWS or (state[:2] in OF_ROWS and code != NOT_OF_ROWS)
 
 
 def transact(engine: Engine, work: Callable[[Connection], T], *, patience: float = 10.0) -> T:

@@ -56,6 +56,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]
             refreshing.start()
             refreshing.join(REFRESH_SECONDS)
             self._paused = paused_entries.paused(get_redis(self.app))
+            self.lock.reacquire()  # the calls above take their time
             return float(super().tick())
         except LockError as error:
             log.warning("beat stands by: its lock was taken over, or Redis has lost it", reason=str(error))

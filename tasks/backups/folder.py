@@ -16,7 +16,7 @@ from typing import BinaryIO
 from settings import ConfigurationError
 from tasks import files, words
 from tasks.backups import manifest
-from tasks.backups.errors import BackupError, BusyError
+from tasks.backups.errors import BackupError, BusyError, ChangedError
 from tasks.backups.manifest import Kind, Signed
 
 Tick = Callable[[int], None]
@@ -166,7 +166,7 @@ def newest(folder: Path, kind: Kind, until: date = date.max) -> Backup | None:
 
 
 def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> bytes | None:
-    """Raise BackupError unless the artefact has the SHA-256 of its manifest, and the manifest its signature.
+    """Raise ChangedError unless the artefact has the SHA-256 of its manifest, and the manifest its signature.
 
     An archive's manifest is always signed, and a dump's wherever there is a passphrase: a signature that is missing may have
     been cut off. Return the passphrase that signed it.
@@ -174,7 +174,7 @@ def check_bytes(backup: Backup, passphrases: list[bytes], tick: Tick) -> bytes |
     made = backup.signed.manifest
     signer = manifest.check_signature(backup.signed, passphrases) if passphrases or made.kind != "daily" else None
     if file_sha256(backup.path, tick) != made.sha256:
-        raise BackupError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
+        raise ChangedError(f"{backup.name} was changed after it was made: its SHA-256 is not that of its manifest")
     return signer
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, ChangedError
 from tasks.backups.passphrases import ITERATIONS, MOST_ITERATIONS
 
 SUFFIX = ".manifest"
@@ -163,18 +163,18 @@ def parse(text: bytes, name: str) -> Signed:
 
 
 def check_signature(signed: Signed, passphrases: list[bytes]) -> bytes:
-    """Return the passphrase that signed a manifest. Raise BackupError if none of these did or the manifest was changed."""
+    """Return the passphrase that signed a manifest. Raise ChangedError if none of these did or the manifest was changed."""
     name, signature = signed.manifest.name, signed.signature
     if signature is None:
-        raise BackupError(f"the manifest of {name} is not signed, so nothing in it can be trusted")
+        raise ChangedError(f"the manifest of {name} is not signed, so nothing in it can be trusted")
     for passphrase in passphrases:
         key, key_id = _keys(passphrase, bytes.fromhex(signature.salt), signature.iterations)
         if not hmac.compare_digest(key_id, signature.key_id):
             continue
         if not hmac.compare_digest(hmac.digest(key, signed.line, "sha256").hex(), signature.hmac):
-            raise BackupError(f"the manifest of {name} was changed after it was signed; do not restore it")
+            raise ChangedError(f"the manifest of {name} was changed after it was signed; do not restore it")
         return passphrase
-    raise BackupError(
+    raise ChangedError(
         f"none of the {len(passphrases)} passphrases in BACKUP_PASSPHRASE_FILE signed {name};"
         " add the one it was made with as another line"
     )

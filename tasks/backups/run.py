@@ -13,7 +13,7 @@ from sqlalchemy import URL, Engine, make_url
 from db.models import CHAT_TABLES
 from settings import ConfigurationError, Settings, parse_age
 from tasks.backups import drill, dump, folder, ledger, manifest, restore, results, rotate, seal, source
-from tasks.backups.errors import BackupError, StoppedError
+from tasks.backups.errors import BackupError, ChangedError, TakenError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.ledger import Run, ping
 from tasks.backups.manifest import Kind, Manifest
@@ -174,9 +174,7 @@ class Backups:
                     folder.check_bytes(made, known, tick)
                     bucket.ship(made, tier, tick)
                     _enter(run, made)
-                except StoppedError:
-                    raise
-                except BackupError as error:
+                except (ChangedError, TakenError) as error:
                     failed.append(str(error))
                 folder.remove(into, folder.names(into, "day"))  # this one, and one that was never finished
             if failed:

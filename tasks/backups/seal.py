@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from tasks.backups import folder, manifest
-from tasks.backups.errors import BackupError
+from tasks.backups.errors import BackupError, ChangedError
 from tasks.backups.folder import Backup, Tick
 from tasks.backups.manifest import Encryption, Manifest, Member
 from tasks.backups.passphrases import ITERATIONS
@@ -135,7 +135,7 @@ def _write_tar(writer: "_Encrypting", dumps: list[Backup], tick: Tick) -> tuple[
                     tar.addfile(entry, cast(IO[bytes], source))
                 members.append(Member(name=path.name, bytes=entry.size, sha256=source.digest.hexdigest()))
             if members[-2].sha256 != dump.signed.manifest.sha256:
-                raise BackupError(f"{dump.name} was changed after it was made, so it is not sealed; move it away")
+                raise ChangedError(f"{dump.name} was changed after it was made, so it is not sealed; move it away")
     return tuple(members)
 
 

@@ -74,7 +74,7 @@ class Tally:
     pause: float = 0
     """Seconds that it asked all senders to wait."""
     throttled: int = 0
-    """Answers of these that ask to slow down."""
+    """Answers of these that ask to slow down without saying for whom."""
     witnesses: dict[str, float] = field(default_factory=dict)
     """Seconds that it asked someone to wait, by the recipient whose message it was."""
     probed: bool = False
@@ -106,7 +106,7 @@ class Breaker:
     does not know a token."""
     failed_in_a_row: int = 0
     witnesses: str = ""
-    """The recipients whose devices were asked to wait in this window."""
+    """How many answers of this window ask to wait without saying whom, and some of their recipients."""
     announced: bool = False
     """The last event about it says that it is open."""
 
@@ -247,10 +247,10 @@ def _count(breaker: Breaker, tally: Tally, now: float) -> None:
 
 def _agreed_pause(breaker: Breaker, tally: Tally) -> float:
     """Return the seconds that all are to wait because enough recipients of this window were asked to, 0 if too few were."""
-    recipients = sorted({*breaker.witnesses.split(), *tally.witnesses})[:WITNESSES]
-    breaker.witnesses = " ".join(recipients)
-    answered = tally.answered if tally.answered >= WITNESSES else breaker.answered  # else the run saw too little to judge
-    agreed = len(recipients) == WITNESSES and 2 * max(tally.throttled, WITNESSES) >= answered
+    count, *before = breaker.witnesses.split() or ["0"]
+    throttled, recipients = int(count) + tally.throttled, sorted({*before, *tally.witnesses})[:WITNESSES]
+    breaker.witnesses = " ".join((str(throttled), *recipients)) if throttled else ""
+    agreed = len(recipients) == WITNESSES and 2 * throttled >= breaker.answered
     return min(tally.witnesses.values(), default=0) if agreed else 0
 
 

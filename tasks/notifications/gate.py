@@ -141,8 +141,8 @@ class Gate:
         if outcome.everyone:
             tally.pause = max(tally.pause, wait)
         elif outcome.everyone is None:
-            tally.witnesses[str(recipient)] = wait
-        tally.throttled += outcome.kind is Kind.THROTTLED
+            tally.witnesses[str(recipient)[-12:]] = wait
+            tally.throttled += 1
         if outcome.everyone or (len(tally.witnesses) >= WITNESSES and 2 * tally.throttled >= tally.answered):
             self._tripped[provider] = outcome.reason
         if outcome.kind is Kind.SENT:

@@ -61,8 +61,8 @@ COPY_IS_GONE = """
     UPDATE worker_scans SET quarantine = 'missing' WHERE sha256 = RIGHT(:stem, 64) AND quarantine LIKE CONCAT('%/', :name)
 """
 
-# `<` as in the reference: a row exactly at the cutoff stays, and NULL is never older. Each predicate is re-stated in the
-# write, so a row that changed between search and write (unread, reopened) stays.
+# `<` as in the reference: a row exactly at the cutoff stays, and NULL is never older. Each predicate is re-stated where
+# the row is written, or locked for it, so a row that changed since it was found (unread, reopened) stays.
 POLICIES = {
     policy.name: policy
     for policy in (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -22,9 +23,11 @@ from tasks.backups import dump, folder, manifest, rotate
 from tasks.backups.errors import BackupError, StoppedError
 from tasks.backups.passphrases import MOST_ITERATIONS
 from tasks.backups.run import Backups
+from tasks.backups.seal import PART_BYTES
 from tasks.backups.ship import MOST_VERSIONS, Bucket
 from tests.backups.conftest import PASSPHRASE, checksums, quiet
 from tests.backups.test_rotate import put
+from tests.backups.test_ship import wire
 
 
 @pytest.fixture
@@ -37,11 +40,11 @@ def shipped(backups: Backups) -> list[str]:
     return [str(entry) for entry in Bucket(backups.settings).shipped() if entry.committed]
 
 
-def older(backups: Backups, days: int, tier: str = "daily") -> str:
+def older(backups: Backups, days: int, tier: str = "daily", content: bytes = b"") -> str:
     """Put a dump, or an archive, of so many days ago beside today's; return under which name it is shipped."""
     day = dump.today(backups.engine) - timedelta(days=days)
     name = f"backup_chat_{day:%Y%m%d}.sql.zst" if tier == "daily" else f"backup_chat_week_{day:%Y%m%d}.tar.enc"
-    put(backups.folder, name, signed=True)
+    put(backups.folder, name, signed=True, content=content)
     return f"daily/backup_chat_day_{day:%Y%m%d}.tar.enc" if tier == "daily" else f"weekly/{name}"
 
 
@@ -382,3 +385,18 @@ def test_rotation_leaves_what_is_locked_and_deletes_it_for_good_once_it_may(lock
         )
     assert [str(entry) for entry in kept.prune(quiet)["S3 daily"].backups] == names[:1]
     assert not [version for version in thief(kept, stack).object_versions.all() if names[0] in version.object_key]
+
+
+def test_a_line_that_broke_once_leaves_no_dump_behind_and_sends_none_twice(
+    shipping: Backups, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = older(shipping, 5)
+    shipping.ship("daily", quiet)
+    large, last = older(shipping, 3, content=os.urandom(2 * PART_BYTES)), older(shipping, 2)
+    with wire(stack, PART_BYTES * 3 // 2, monkeypatch) as cut, pytest.raises(BackupError, match="goes on from there"):
+        shipping.ship("daily", quiet)
+    assert shipped(shipping) == [first]
+    with wire(stack, 10**9, monkeypatch) as whole:
+        shipping.ship("daily", quiet)
+    assert shipped(shipping) == [first, large, last]
+    assert cut.sent > PART_BYTES > whole.sent - PART_BYTES

@@ -19,17 +19,17 @@ from tests.backups.conftest import FEW_ITERATIONS, PASSPHRASE, quiet
 TODAY = date(2026, 1, 31)
 
 
-def put(into: Path, name: str, *, signed: bool = False, made_at: str = "2026-01-01T00:00:00Z") -> Path:
+def put(into: Path, name: str, *, signed: bool = False, made_at: str = "2026-01-01T00:00:00Z", content: bytes = b"") -> Path:
     """Put a backup of this name there; what is in it does not matter to rotation."""
-    path = into / name
-    path.write_bytes(name.encode())
+    path, content = into / name, content or name.encode()
+    path.write_bytes(content)
     made = Manifest(
         kind=folder.kind_of(name) or "daily",
         name=name,
         created_at=made_at,
-        bytes=len(name),
-        sha256=hashlib.sha256(name.encode()).hexdigest(),
-        parts_sha256=seal.digests([name.encode()])[1],
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        parts_sha256=seal.digests(content[at : at + seal.PART_BYTES] for at in range(0, len(content), seal.PART_BYTES))[1],
         plain_bytes=0,
         milliseconds=0,
     )

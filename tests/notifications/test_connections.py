@@ -113,3 +113,17 @@ def test_a_provider_that_is_away_as_a_process_starts_is_asked_again_by_its_first
     row = api.notify("phone")
     run.drain()
     assert api.status(row) == ("SENT", 1, None)
+
+
+def test_a_warm_connection_that_the_provider_closed_costs_the_first_row_no_pause(
+    api: Chat, emulator: Emulator, stack: Stack
+) -> None:
+    forget_process()
+    run.warm()
+    stack.fcm.restart()
+    row = api.notify("phone")
+    run.drain()
+    assert api.status(row) == ("SENT", 1, None)
+    _, providers = run._process()
+    [origin] = [origin for origin in providers["fcm"]._transport._origins.values() if origin]  # type: ignore[attr-defined]
+    assert origin.dial_at < origin.connections[0]._made_at

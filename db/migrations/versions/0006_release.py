@@ -69,7 +69,7 @@ CHANGES = (
   ADD UNIQUE INDEX idx_provider (provider, app),
   ADD COLUMN accepted VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'the environments in which it took a message',
   ADD COLUMN failed_in_a_row INT NOT NULL DEFAULT 0 COMMENT 'messages since its last answer',
-  ADD COLUMN witnesses VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'devices asked to wait in this window',
+  ADD COLUMN witnesses VARCHAR(64) CHARACTER SET ascii NOT NULL DEFAULT '' COMMENT 'how many 429s, and of whom',
   ADD COLUMN announced BOOLEAN NOT NULL DEFAULT FALSE COMMENT 'an event says that it is open'""",
     ),
     (

@@ -69,10 +69,10 @@ class Apns:
         except NoAnswerError as error:
             return Outcome(Kind.UPSTREAM if elsewhere else Kind.UNREACHABLE, f"apns gave no answer: {error}")
         outcome = classify(answer)
-        if elsewhere and (outcome.kind in {Kind.UNAVAILABLE, Kind.UNKNOWN, Kind.CREDENTIALS} or outcome.everyone):
-            return outcome._replace(kind=Kind.UPSTREAM, everyone=False)
         if outcome.kind is Kind.CREDENTIALS:
             self._token.reject(token, oldest=TOKEN_OLDEST_SECONDS)
+        if elsewhere and (outcome.kind in {Kind.UNAVAILABLE, Kind.UNKNOWN, Kind.CREDENTIALS} or outcome.everyone):
+            return outcome._replace(kind=Kind.UPSTREAM, everyone=False)
         return outcome
 
     def show(self, prepared: tuple[bytes, dict[str, str]]) -> dict[str, Any]:

@@ -279,7 +279,7 @@ class Connection(asyncio.Protocol):
                 self.closing = True
                 last, code = CODES.unpack_from(payload)
                 why = f"the provider closed the connection, code {code}"
-                if not self._proven:
+                if not self._proven and self._next > 1:
                     self._origin.dial_at = time.monotonic() + REDIAL_SECONDS  # it may send away each new connection
                 self._origin.again([self._drop(number) for number in [*self._streams] if number > last & MOST], why)
                 if not self._streams:

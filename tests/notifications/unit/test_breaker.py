@@ -158,7 +158,8 @@ def test_all_wait_when_three_recipients_were_asked_to_within_ten_seconds_whichev
 def test_nobody_waits_for_three_while_most_messages_pass_whichever_runs_saw_it(shared: Shared) -> None:
     assert shared.tell(Tally(answered=100, throttled=3, witnesses={"a": 60, "b": 60, "c": 60})) is CLOSED
     assert shared.tell(asked_to_wait(d=60), after=1) is CLOSED
-    assert shared.tell(Tally(answered=100, throttled=50, witnesses={"a": 60}), after=1) is OPEN
+    assert shared.tell(Tally(answered=6, throttled=1, witnesses={"a": 60}), after=1) is CLOSED
+    assert shared.tell(Tally(answered=100, throttled=100, witnesses={"a": 60}), after=1) is OPEN
 
 
 def test_one_recipient_that_is_asked_to_wait_again_and_again_holds_no_other(shared: Shared) -> None:
