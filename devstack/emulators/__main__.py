@@ -28,6 +28,7 @@ from devstack.emulators.server import Server
 from devstack.emulators.webpush import WebPush
 
 _ADDRESS = "127.0.0.1"
+STOP_SECONDS = 1.0
 
 
 async def serve(folder: Path, port: int) -> None:
@@ -49,9 +50,11 @@ async def serve(folder: Path, port: int) -> None:
     flushing.cancel()
     application.hurry()
     http.stop()
-    await serving
+    await asyncio.wait([serving], timeout=STOP_SECONDS)
     # Last, since requests that were under way may have been accepted until now.
     log.flush()
+    if not serving.done():
+        os._exit(0)  # granian would wait for connections that clients keep and do not read
     await asyncio.gather(*ended)
 
 

@@ -82,8 +82,8 @@ def test_a_sparse_file_of_a_gigabyte_is_blocked_without_being_read(uploads: Uplo
     assert uploads.record(attachment).sha256 is None
 
 
-def test_a_name_with_newlines_and_right_to_left_marks_is_only_a_name(uploads: Uploads) -> None:
-    name = "invoice\r\n\u202efdp.exe"
+def test_a_name_with_right_to_left_marks_is_only_a_name(uploads: Uploads) -> None:
+    name = "invoice \u202efdp.exe"
     attachment = uploads.add(PNG, file_name=name, file_url=f"/files/{name}")
 
     uploads.scan(attachment)
